@@ -1,0 +1,263 @@
+"""JSON ↔ models. The only user of cattrs, and the one place where the API's field names and loose types are known.
+
+What is not as documented is a `ResponseFormatError`: where, and what should be there, never the value itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_origin
+
+from attrs import AttrsInstance, fields, has
+
+from trooper_async import models
+from trooper_async.errors import ConfigurationError, ResponseFormatError
+from trooper_async.models import JSON, OrderStatus
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+T = TypeVar("T")
+Hook: TypeAlias = Callable[[Any, Any], Any]  # cattrs' own type of a structure hook
+
+# The API's names where they differ from the models'; the first one that is there and not null counts. The two dialects
+# of an order's status (the document's prose against its sample) and of an install's id are decided here alone.
+_API_NAMES: dict[type, dict[str, tuple[str, ...]]] = {
+    models.Order: {
+        "server_id": ("serverId", "order_id"),
+        "current_status": ("current_status", "status"),
+        "desired_status": ("desired_status", "status_user"),
+    },
+    models.Blib: {
+        "fit_count": ("fitCount",),
+        "max_possible_instances": ("maxPossibleInstances",),
+        "additional_cost_per_cycle": ("additionalCostPerCycle",),
+    },
+    models.TemplateInstall: {"install_id": ("install_id", "id")},
+    models.StatusChange: {"status": ("status_user",), "since": ("status_since",), "text": ("status_txt",)},
+    models.MigrationOptions: {
+        "available_blibs": ("availableBlibs",),
+        "current_order": ("currentOrder",),
+        "current_blib": ("currentBlib",),
+    },
+    models.MigrationQuote: {
+        "upgrade_cost": ("upgradeCost",),
+        "remaining_value": ("remainingValue",),
+        "total_due": ("totalDue",),
+        "additional_cost_per_cycle": ("additionalCostPerCycle",),
+        "next_billing_date": ("nextBillingDate",),
+        "current_rate": ("currentRate",),
+        "new_rate": ("newRate",),
+    },
+}
+
+
+def loads(body: bytes) -> JSON:
+    """The body's JSON, every number with a point or exponent as `Decimal` of its own text.
+
+    Raises:
+        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, or an int of thousands of digits.
+    """
+    try:
+        data: JSON = json.loads(body, parse_float=Decimal, parse_constant=_not_json)
+    except (ValueError, RecursionError, ArithmeticError):
+        pass  # raised below, where the exception at hand (it holds the body) is no context of ours
+    else:
+        return data
+    raise ResponseFormatError("$", "JSON")
+
+
+def dumps(data: dict[str, JSON]) -> bytes:
+    """JSON for a request body; a `Decimal` is sent as the same number.
+
+    Raises:
+        ConfigurationError: a value that has no such JSON number (NaN, or more digits than a JSON reader keeps).
+    """
+    try:
+        return json.dumps(data, default=json_number, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+    raise ConfigurationError("an argument can't be sent as JSON")
+
+
+def json_number(value: object) -> int | float:
+    """The JSON number that a reader takes back as the same value."""
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 300:
+        number = int(value) if value == value.to_integral_value() else float(value)
+        if Decimal(repr(number)) == value:
+            return number
+    raise ConfigurationError(f"{value!s:.40} is no number that can be sent as JSON")
+
+
+def structure(data: JSON, kind: type[T]) -> T:
+    """`data` as a `kind` (a model, or `list[model]`).
+
+    Raises:
+        ResponseFormatError: a field that is required is not there, or one has a value of the wrong kind.
+    """
+    try:
+        return _converter(False).structure(data, kind)
+    except Exception:  # noqa: BLE001 - whatever a hook raised on this data, the detailed pass names its place
+        fault = _locate(data, kind)
+    raise fault
+
+
+def _locate(data: JSON, kind: type[T]) -> ResponseFormatError:
+    from cattrs import transform_error
+
+    try:
+        _converter(True).structure(data, kind)
+    except Exception as error:  # noqa: BLE001 - cattrs raises groups of whatever its hooks raised
+        # "<what is expected> @ <path>"; the path is made of list indexes and the models' names.
+        expected, _, path = transform_error(error, format_exception=_expectation)[0].partition(" @ ")
+        return ResponseFormatError(path, expected)
+    raise AssertionError("the two converters differ")  # pragma: no cover - they are made of the same hooks
+
+
+def _expectation(error: BaseException, kind: type | None) -> str:
+    if isinstance(error, KeyError):
+        return "there"
+    if isinstance(error, _Unexpected):
+        return error.expected
+    return getattr(kind, "__name__", None) or "an object or a list"
+
+
+class _Unexpected(ValueError):  # noqa: N818 - never seen outside this module
+    def __init__(self, expected: str) -> None:
+        super().__init__(expected)
+        self.expected = expected
+
+
+def _not_json(constant: str) -> JSON:
+    raise ValueError(constant)
+
+
+def _to_int(value: object, _: type) -> int:
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and len(value) < 20 and value.isascii() and value.removeprefix("-").isdigit():
+        return int(value)
+    if isinstance(value, Decimal) and abs(value.adjusted()) < 20 and value == value.to_integral_value():
+        return int(value)
+    raise _Unexpected("a whole number")
+
+
+_BOOLEANS: dict[object, bool] = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
+
+
+def _to_bool(value: object, _: type) -> bool:
+    if isinstance(value, str | int) and (known := _BOOLEANS.get(value)) is not None:
+        return known
+    raise _Unexpected("true or false")
+
+
+def _to_str(value: object, _: type) -> str:
+    if isinstance(value, str):
+        return value
+    raise _Unexpected("text")
+
+
+def _to_decimal(value: object, _: type) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if type(value) is int:
+        return Decimal(value)
+    if isinstance(value, str) and len(value) < 64:
+        try:
+            number = Decimal(value)
+        except ArithmeticError:
+            raise _Unexpected("a number") from None
+        if number.is_finite():
+            return number
+    raise _Unexpected("a number")
+
+
+def _to_time(value: object, _: type) -> datetime:
+    if isinstance(value, str):
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            raise _Unexpected("a time (ISO 8601)") from None
+        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    raise _Unexpected("a time (ISO 8601)")
+
+
+def _to_word(value: object, _: type) -> OrderStatus | str:
+    if isinstance(value, str):
+        return models.status_word(value)
+    raise _Unexpected("a status word")
+
+
+def _to_config(value: object, _: type) -> dict[str, JSON]:
+    if isinstance(value, dict):
+        return value
+    raise _Unexpected("an object")
+
+
+def _is(generic: type) -> Callable[[Any], bool]:
+    return lambda kind: get_origin(kind) is generic
+
+
+@cache
+def _converter(detailed: bool) -> Converter:
+    """The converter, made on first use (importing cattrs costs more than importing all the rest)."""
+    from cattrs import Converter
+    from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory
+    from cattrs.gen import make_dict_structure_fn
+
+    converter = Converter(detailed_validation=detailed)
+    # cattrs' own hooks turn 1.5 into 1 and "false" into True
+    converter.register_structure_hook(int, _to_int)
+    converter.register_structure_hook(bool, _to_bool)
+    converter.register_structure_hook(str, _to_str)
+    converter.register_structure_hook(Decimal, _to_decimal)
+    converter.register_structure_hook(datetime, _to_time)
+    converter.register_structure_hook_func(lambda kind: kind == OrderStatus | str, _to_word)
+    converter.register_structure_hook_func(
+        lambda kind: kind == OrderStatus | str | None,
+        lambda value, kind: value if value is None else _to_word(value, kind),
+    )
+    converter.register_structure_hook_func(_is(dict), _to_config)
+
+    def strict_list(factory: Callable[[type, Converter], Hook]) -> Callable[[type], Hook]:
+        def hook(kind: type) -> Hook:
+            items = factory(kind, converter)
+
+            def structure_list(data: object, kind: type) -> object:
+                if not isinstance(data, list):
+                    raise _Unexpected("a list")
+                return items(data, kind)
+
+            return structure_list
+
+        return hook
+
+    # any iterable is a list to cattrs, an object's keys too
+    converter.register_structure_hook_factory(_is(list), strict_list(list_structure_factory))
+    converter.register_structure_hook_factory(_is(tuple), strict_list(homogenous_tuple_structure_factory))
+
+    def model_hook(model: type[AttrsInstance]) -> Hook:
+        plain = make_dict_structure_fn(model, converter)
+        names = [(field.name, _API_NAMES.get(model, {}).get(field.name, (field.name,))) for field in fields(model)]
+
+        def structure_model(data: object, kind: type) -> object:
+            if not isinstance(data, dict):
+                raise _Unexpected("an object")
+            row = {}
+            for name, candidates in names:
+                for candidate in candidates:
+                    value = data.get(candidate)
+                    if value is not None:
+                        row[name] = value
+                        break
+            return plain(row, kind)
+
+        return structure_model
+
+    converter.register_structure_hook_factory(has, model_hook)
+    return converter

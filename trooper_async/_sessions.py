@@ -1,0 +1,112 @@
+"""The aiohttp sessions: yours, or ours; and the key, which only the requests themselves carry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp import hdrs
+
+LOG = logging.getLogger("trooper_async.transport")
+
+_IDLE = 4.0
+"""Seconds that a connection is kept: Node.js, which the API answers like, closes idle ones after 5."""
+
+# All else counts as sent.
+NEVER_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.InvalidURL,
+)
+
+
+class CutError(aiohttp.ClientError):
+    """A disconnect, under a name that aiohttp does not answer by sending a GET again on its own."""
+
+
+class Trace:
+    """What is noted of one request: whether it went out on a kept connection (with sessions of ours)."""
+
+    kept_connection = False
+
+
+class Sessions:
+    """Yours for everything, never closed here; else two of ours, made when first needed."""
+
+    def __init__(self, yours: aiohttp.ClientSession | None) -> None:
+        self._yours = yours
+        self._ours: dict[bool, aiohttp.ClientSession] = {}
+        self._warned = False
+
+    @property
+    def yours_is_closed(self) -> bool:
+        return self._yours is not None and self._yours.closed
+
+    @property
+    def any_open(self) -> bool:
+        """Whether there is something of ours to close."""
+        return bool(self._ours)
+
+    def get(self, *, once: bool) -> aiohttp.ClientSession:
+        """The session to send with; `once` for what must not be sent twice."""
+        if self._yours is not None:
+            connector = self._yours.connector
+            if once and not self._warned and connector is not None and not connector.force_close:
+                self._warned = True
+                LOG.warning(
+                    "your session keeps connections, and one that the server has just closed loses what is sent on it: "
+                    "for what must not be sent twice, give the client a session with TCPConnector(force_close=True)"
+                )
+            return self._yours
+        if once not in self._ours:
+            # No limit of the pool's: the gate limits, and the poll never queues for a connection.
+            connector = (
+                aiohttp.TCPConnector(limit=0, force_close=True)
+                if once
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
+            )
+            self._ours[once] = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_trace_config()]
+            )
+        return self._ours[once]
+
+    async def close(self) -> None:
+        """Close what is ours."""
+        while self._ours:
+            _, session = self._ours.popitem()
+            await session.close()
+
+
+def _trace_config() -> aiohttp.TraceConfig:
+    config = aiohttp.TraceConfig()
+
+    async def reused(session: object, context: object, params: object) -> None:
+        trace = getattr(context, "trace_request_ctx", None)
+        if isinstance(trace, Trace):
+            trace.kept_connection = True
+
+    config.on_connection_reuseconn.append(reused)
+    return config
+
+
+def key_users(api_key: str | None) -> tuple[aiohttp.ClientMiddlewareType, Callable[[str], str]]:
+    """What puts the key on the wire, and what blanks it in a text. It lives in their closures, in no attribute."""
+
+    async def authorize(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        # Runs once for each attempt on the wire, those that aiohttp makes on its own too.
+        if api_key is not None:
+            request.headers[hdrs.AUTHORIZATION] = f"Bearer {api_key}"
+        try:
+            return await handler(request)
+        except NEVER_SENT:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise CutError from error
+
+    def redact(text: str) -> str:
+        return text if api_key is None else text.replace(api_key, "[api key]")
+
+    return authorize, redact

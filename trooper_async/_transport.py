@@ -1,0 +1,266 @@
+"""One call over HTTP: attempts, time limits, what is sent again, and the pace of it all.
+
+aiohttp's exceptions hold the request's headers, and with them the key. So an attempt's failure travels as a value
+(`_protocol.Fault`) out of the frames that hold headers and bodies, to the one `raise` in `Transport.request`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from typing import TypeVar
+
+import aiohttp
+from aiohttp import hdrs
+
+from trooper_async._gate import Gate
+from trooper_async._protocol import Call, Fault, Reply, interpret
+from trooper_async._retry import MAX_RETRY_AFTER, Happened, Kind, RetryPolicy, outcome_unknown
+from trooper_async._sessions import NEVER_SENT, CutError, Sessions, Trace, key_users
+from trooper_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ClientClosedError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    RateLimitError,
+    TrooperError,
+)
+
+T = TypeVar("T")
+
+LOG = logging.getLogger("trooper_async.transport")
+
+_CONNECT = 10.0
+"""Seconds for a connection, where `timeout` is not shorter."""
+_ONCE_ANSWER = 180.0
+"""Seconds for the answer to what must not be sent twice: giving up early would only make its outcome unknown."""
+
+
+class Transport:
+    """Sends calls. Bound to the event loop that it is first used on."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str | None,
+        session: aiohttp.ClientSession | None,
+        timeout: float,
+        retry: RetryPolicy,
+        max_concurrency: int,
+        max_body_bytes: int,
+        proxy: str | None,
+        user_agent: str,
+    ) -> None:
+        self._base_url = base_url
+        self._has_key = api_key is not None
+        self._authorize, self._redact = key_users(api_key)
+        self._sessions = Sessions(session)
+        self._timeout = timeout
+        self._retry = retry
+        self._budget = float(retry.budget)
+        self._gate = Gate(max_concurrency)
+        self._max_body_bytes = max_body_bytes
+        self._proxy = proxy
+        self._user_agent = user_agent
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.closed = False
+
+    async def request(self, call: Call[T], *, pace: float | None = None) -> T:
+        """Send `call`, again where that is safe and promising, and return what its endpoint returns.
+
+        Args:
+            call: what to send.
+            pace: seconds that a rate limit may hold it up; the retry policy's deadline by default.
+        """
+        body = self._check(call)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        pace_ends = started + (self._retry.deadline if pace is None else pace)
+        deadline: float | None = None
+        attempts: list[Happened] = []
+        self._budget = min(self._retry.budget, self._budget + 0.1)
+        while True:
+            if not await self._gate.enter(pace_ends):
+                last = self._turned_away()
+                break
+            try:
+                if deadline is None:  # waiting for others to finish is not on the account of this call
+                    deadline = loop.time() + self._retry.deadline
+                outcome = await self.send(call, body, left=deadline - loop.time())
+                if not isinstance(outcome, Fault):
+                    self._gate.succeeded()
+                    return outcome
+                attempts.append(outcome.happened)
+                last = outcome.error
+                delay = self._delay(call.kind, attempts, outcome, deadline=deadline, pace_ends=pace_ends)
+            finally:
+                self._gate.leave()
+            if delay is None:
+                break
+            LOG.warning("%s: %s; sending it again in %.2f s", call.operation, outcome.happened.value, delay)
+            if outcome.happened is not Happened.PACED:  # that is waited for at the gate
+                await asyncio.sleep(delay)
+            if self.closed:
+                break
+        error: TrooperError = last
+        if attempts and outcome_unknown(call.kind, attempts):
+            error = OutcomeUnknownError(f"sent, and its outcome is unknown: {_what(last)}", transition=call.transition)
+        elif self.closed:
+            error = ClientClosedError("the client was closed meanwhile")
+        error.operation, error.subject = call.operation, call.subject
+        error.attempts, error.seconds = len(attempts), loop.time() - started
+        raise error
+
+    async def send(self, call: Call[T], body: bytes | None, *, left: float) -> T | Fault:
+        """One attempt, and what its answer means. `left` is what is left of the call's deadline, in seconds."""
+        reply = await self.fetch(call, body, left=left)
+        return reply if isinstance(reply, Fault) else self.interpret(call, reply)
+
+    def interpret(self, call: Call[T], reply: Reply) -> T | Fault:
+        """What the answer to `call` means."""
+        return interpret(call, reply, redact=self._redact, now=time.time())
+
+    async def fetch(
+        self,
+        call: Call[T],
+        body: bytes | None = None,
+        *,
+        left: float = math.inf,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply | Fault:
+        """One request on the wire and its whole answer. It passes no gate, and is not sent again here."""
+        once = call.kind in (Kind.ONCE, Kind.PURCHASE)
+        connect = min(_CONNECT, self._timeout)
+        answer = max(_ONCE_ANSWER, self._timeout) if once else min(self._timeout, max(left, 0.0))
+        trace = Trace()
+        started = time.perf_counter()
+        cancelled: asyncio.CancelledError | None = None
+        outcome: Reply | Fault
+        try:
+            async with (
+                asyncio.timeout(connect + answer),
+                self._sessions.get(once=once).request(
+                    call.endpoint.method,
+                    self._base_url + call.endpoint.path,
+                    params=call.query,
+                    data=body,
+                    headers={**self._headers(body), **(headers or {})},
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    auto_decompress=True,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                    proxy=self._proxy,
+                    middlewares=(self._authorize,),
+                    trace_request_ctx=trace,
+                ) as response,
+            ):
+                outcome = Reply(response.status, response.headers, await self._body(response))
+        except asyncio.CancelledError as error:
+            # aiohttp's frames hold the headers, and whoever catches this may print them
+            cancelled = error.with_traceback(None)
+            cancelled.__cause__ = cancelled.__context__ = None
+        except NEVER_SENT as error:
+            reason = self._redact(f"{type(error).__name__}: {error}")
+            outcome = Fault(Happened.NEVER_SENT, APIConnectionError(f"no connection to {self._base_url} ({reason})"))
+        except TimeoutError:
+            outcome = Fault(Happened.CUT, APITimeoutError(f"no whole answer within {connect + answer:.1f} s"))
+        except Exception as error:  # noqa: BLE001 - whatever came instead of a whole answer: it may have been sent
+            name = type((error.__cause__ if isinstance(error, CutError) else None) or error).__name__
+            lost = APIConnectionError(f"the answer was lost or cut ({name})")
+            outcome = Fault(Happened.CUT, lost, kept_connection=trace.kept_connection)
+        if cancelled is not None:
+            raise cancelled
+        if LOG.isEnabledFor(logging.DEBUG):
+            result = outcome.happened.value if isinstance(outcome, Fault) else outcome.status
+            ms = 1000 * (time.perf_counter() - started)
+            LOG.debug("%s %s %s %.0f ms", call.endpoint.method, call.endpoint.path, result, ms)
+        return outcome
+
+    def _headers(self, body: bytes | None) -> dict[str, str]:
+        headers: dict[str, str] = {hdrs.USER_AGENT: self._user_agent, hdrs.ACCEPT: "application/json"}
+        if body is not None:
+            headers[hdrs.CONTENT_TYPE] = "application/json"
+        return headers
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The whole body, or None where it is larger than allowed, on the wire or inflated."""
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if max(size, response.content.total_raw_bytes) > self._max_body_bytes:
+                response.close()
+                return None
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _delay(
+        self, kind: Kind, attempts: list[Happened], fault: Fault, *, deadline: float, pace_ends: float
+    ) -> float | None:
+        """Seconds until the next attempt, or None to give up; keeps the budget's and the gate's accounts."""
+        paced = fault.happened is Happened.PACED
+        left = (pace_ends if paced else deadline) - asyncio.get_running_loop().time()
+        pause = fault.retry_after
+        delay = self._retry.delay(kind, attempts, left=left, retry_after=pause, budget=self._budget)
+        if paced:
+            asked = self._retry.backoff(1) if pause is None else min(pause, MAX_RETRY_AFTER)
+            self._gate.close(asked if delay is None else delay)
+        elif delay is not None and not fault.kept_connection:
+            self._budget -= 1
+        return None if self.closed else delay
+
+    def _turned_away(self) -> TrooperError:
+        pause = max(0.0, self._gate.opens_at - asyncio.get_running_loop().time())
+        return RateLimitError("rate limited for longer than this call may wait", status=429, retry_after=pause)
+
+    def _check(self, call: Call[T]) -> bytes | None:
+        """Refuse what can't be sent before anything is; else the body to send."""
+        body: bytes | None = None
+        problem: TrooperError | None = None
+        try:
+            self.bind()
+            body = call.body
+        except (ConfigurationError, ClientClosedError) as error:
+            problem = error
+        if problem is None and not self._has_key and not call.endpoint.public:
+            problem = ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
+        if problem is not None:
+            problem.operation, problem.subject = call.operation, call.subject
+            raise problem
+        return body
+
+    def bind(self) -> None:
+        """Make sure that the client is open, and used on one event loop only."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise ConfigurationError("this client belongs to another event loop: make one per loop")
+        if self.closed or self._sessions.yours_is_closed:
+            whose = "client" if self.closed else "session that was given to this client"
+            raise ClientClosedError(f"the {whose} is closed: nothing was sent")
+
+    def stop(self) -> None:
+        """Begin nothing any more; what is on the wire may end."""
+        self.closed = True
+        self._gate.turn_away()
+
+    async def close(self) -> None:
+        """Close the sessions that are ours."""
+        self.stop()
+        await self._sessions.close()
+
+    def __del__(self) -> None:
+        if self._sessions.any_open:
+            warnings.warn("a TrooperClient was not closed: use `async with`", ResourceWarning, stacklevel=2)
+
+
+def _what(error: TrooperError) -> str:
+    return f"the API answered {error.status}" if isinstance(error, APIStatusError) else error.message

@@ -1,0 +1,325 @@
+"""Plain data: frozen attrs classes and enums of what the API gives and what the client hands out.
+
+No I/O, no client inside, nothing but `errors` imported. Money is `Decimal`, times are aware `datetime`s. Only ids and
+what the waiters judge by are required; everything else may be missing or null in an answer, and is then None.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Literal, TypeAlias, get_args
+
+from attrs import field, frozen
+
+from trooper_async.errors import ConfigurationError
+
+JSON: TypeAlias = "bool | int | float | Decimal | str | list[JSON] | dict[str, JSON] | None"
+
+Action = Literal["start", "stop", "freeze", "restart", "create", "migrate"]
+
+
+class OrderStatus(StrEnum):
+    """The status words known so far (the full list is not documented). Any other word stays a plain `str`."""
+
+    running = "running"
+    stopped = "stopped"
+    frozen = "frozen"
+    starting = "starting"
+    stopping = "stopping"
+    freezing = "freezing"
+    restarting = "restarting"
+    restarted = "restarted"
+    migrating = "migrating"
+    migrated = "migrated"
+    terminated = "terminated"
+    reset = "reset"
+
+
+@frozen
+class Blib:
+    """An offer: a GPU server configuration that can be ordered (or migrated to)."""
+
+    id: int
+    name: str | None = None
+    gpu_type: str | None = None
+    gpu_num: int | None = None
+    gpu_ram: int | None = None
+    cpu_cores: int | None = None
+    cpu_ram: int | None = None
+    hdd: int | None = None
+    price_h: Decimal | None = None
+    """EUR per hour."""
+    is_public: bool | None = None
+    country_code: str | None = None
+    is_available: bool | None = None
+    available_hosts: tuple[str, ...] | None = None
+    fit_count: int | None = None
+    max_possible_instances: int | None = None
+    additional_cost_per_cycle: Decimal | None = None
+    """EUR per interval over the present one; only in migration options."""
+
+
+@frozen
+class TemplateInstall:
+    """A template as it is installed (or being installed) on a server."""
+
+    install_id: int
+    template_id: int | None = None
+    template_name: str | None = None
+    status: int | None = None
+    status_readable: str | None = None
+    config: dict[str, JSON] | None = field(default=None, hash=False)
+
+
+@frozen
+class Order:
+    """A rented GPU server.
+
+    `current_status` is where the server is, `desired_status` where it is wanted (None where the API gives none).
+    """
+
+    order_id: int
+    current_status: OrderStatus | str
+    desired_status: OrderStatus | str | None = None
+    server_id: int = field()
+    title: str | None = None
+    server_name: str | None = None
+    machine_name: str | None = None
+    ip: str | None = None
+    ssh_port: int | None = None
+    price_h: Decimal | None = None
+    """EUR per hour."""
+    paid_until: datetime | None = None
+    contract_interval: str | None = None
+    is_locked: bool | None = None
+    is_low_priority: bool | None = None
+    blib_name: str | None = None
+    blib_gpu_type: str | None = None
+    blib_gpu_num: int | None = None
+    country_code: str | None = None
+    template_installs: tuple[TemplateInstall, ...] | None = None
+
+    @server_id.default
+    def _server_id_is_the_order_id(self) -> int:
+        return self.order_id  # equal in every sample of the API document
+
+    @property
+    def is_converged(self) -> bool:
+        """Whether the server is where it is wanted; False where the API does not say what is wanted."""
+        return self.desired_status is not None and same_word(self.current_status, self.desired_status)
+
+
+@frozen
+class StatusChange:
+    """A row of an order's status history. Its `id` says nothing of order in time."""
+
+    status: OrderStatus | str
+    since: datetime | None = None
+    text: str | None = None
+    id: int | None = None
+
+
+@frozen
+class Credentials:
+    """How to log in to a server. The password is in no repr, and credentials can't be pickled."""
+
+    ip: str | None = None
+    ssh_port: int | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    status: OrderStatus | str | None = None
+
+    def __reduce__(self) -> str:
+        raise TypeError("Credentials hold a password and can't be pickled")
+
+    def __getstate__(self) -> object:
+        raise TypeError("Credentials hold a password and can't be pickled or copied")
+
+
+@frozen
+class CurrentOrder:
+    """The order that a migration would replace."""
+
+    id: int
+    title: str | None = None
+    status: OrderStatus | str | None = None
+    contract_interval: str | None = None
+    paid_until: datetime | None = None
+
+
+@frozen
+class MigrationOptions:
+    """What an order can be migrated to."""
+
+    available_blibs: tuple[Blib, ...]
+    current_order: CurrentOrder | None = None
+    current_blib: Blib | None = None
+
+
+@frozen
+class Rate:
+    """A price as number and as text (`€0.85/hour`)."""
+
+    amount: Decimal | None = None
+    display: str | None = None
+
+
+@frozen
+class MigrationQuote:
+    """What migrating `order_id` to `target_blib_id` costs, in EUR."""
+
+    order_id: int
+    target_blib_id: int
+    total_due: Decimal
+    upgrade_cost: Decimal | None = None
+    remaining_value: Decimal | None = None
+    additional_cost_per_cycle: Decimal | None = None
+    next_billing_date: datetime | None = None
+    current_rate: Rate | None = None
+    new_rate: Rate | None = None
+
+
+@frozen
+class TemplateOption:
+    """A setting of a template; `possible_values` is the API's comma-separated text."""
+
+    id: int
+    name: str | None = None
+    type: str | None = None
+    default_value: str | None = None
+    possible_values: str | None = None
+
+
+@frozen
+class Template:
+    """A software template that can be installed on a server."""
+
+    id: int
+    name: str | None = None
+    description: str | None = None
+    category: str | None = None
+    is_public: bool | None = None
+    options: tuple[TemplateOption, ...] | None = None
+
+
+@frozen
+class Transition:
+    """An action that the API has accepted, as plain data without secrets: store it, and wait for it later.
+
+    `history_before` is what the history held before a restart was sent (None where it could not be read): a restart
+    starts and ends at `running`, so what it is proven by has to be new.
+    """
+
+    order_id: int
+    action: Action
+    target: OrderStatus | str
+    history_before: tuple[StatusChange, ...] | None = None
+
+    def to_json(self) -> str:
+        """This transition as JSON text for `from_json`, in another process or a later release too."""
+        history = None
+        if self.history_before is not None:
+            history = [
+                {"status": row.status, "since": row.since and row.since.isoformat(), "text": row.text, "id": row.id}
+                for row in self.history_before
+            ]
+        return json.dumps(
+            {
+                "trooper_transition": 1,
+                "order_id": self.order_id,
+                "action": self.action,
+                "target": self.target,
+                "history_before": history,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Transition:
+        """The transition that `to_json` wrote.
+
+        Raises:
+            ConfigurationError: the text is not a stored transition, or one of a later release.
+        """
+        try:
+            data = json.loads(text)
+            version = data["trooper_transition"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise ConfigurationError("not a stored Transition (Transition.to_json writes one)") from None
+        if version != 1:
+            raise ConfigurationError("this Transition was stored by a later release: update trooper-async") from None
+        try:
+            history = data["history_before"]
+            if type(data["order_id"]) is not int or data["action"] not in get_args(Action):
+                raise ValueError
+            return cls(
+                order_id=data["order_id"],
+                action=data["action"],
+                target=status_word(data["target"]),
+                history_before=None if history is None else tuple(map(_stored_row, history)),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ConfigurationError("this stored Transition is damaged") from None
+
+
+def _stored_row(row: dict[str, str | int | None]) -> StatusChange:
+    status, since, text, row_id = row["status"], row["since"], row["text"], row["id"]
+    if not isinstance(status, str) or not isinstance(row_id, int | None) or not isinstance(text, str | None):
+        raise ValueError
+    if since is not None and not isinstance(since, str):
+        raise ValueError
+    return StatusChange(
+        status=status_word(status),
+        since=None if since is None else datetime.fromisoformat(since),
+        text=text,
+        id=row_id,
+    )
+
+
+@frozen
+class OrderChange:
+    """What `orders.watch()` yields: an order appeared, changed or vanished."""
+
+    order: Order
+    previous: Order | None
+    """The order as it was yielded before; None for one that appeared."""
+    order_id: int
+    kind: Literal["appeared", "changed", "vanished"]
+
+
+@frozen
+class Purchase:
+    """A purchase of this client, and what is known of it.
+
+    `state`: `open` while it is on the wire, `bought`, `refused` (for certain), `unknown` (the answer was lost), or
+    `resolved` (the caller has said what became of it).
+    """
+
+    id: str
+    kind: Literal["create", "migrate"]
+    blib_id: int
+    state: Literal["open", "bought", "refused", "unknown", "resolved"]
+    at: datetime
+    """When it was begun, by this machine's clock."""
+    reference: str | None = None
+    price_h: Decimal | None = None
+    """EUR per hour; for a migration the new rate where the quote has one."""
+    order_id: int | None = None
+    """The order it bought, where known."""
+    migrated_order_id: int | None = None
+    """For a migration, the order that it replaces."""
+
+
+_KNOWN_WORDS = {word.value: word for word in OrderStatus}
+
+
+def status_word(text: str) -> OrderStatus | str:
+    """The known status of that name in any case of letters, else the text itself."""
+    return _KNOWN_WORDS.get(text.casefold(), text)
+
+
+def same_word(one: str, other: str) -> bool:
+    """Whether two status words are the same, in any case of letters."""
+    return one.casefold() == other.casefold()

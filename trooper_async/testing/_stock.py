@@ -1,0 +1,59 @@
+"""What the fake has on offer to begin with. Touches nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
+
+
+class Template(NamedTuple):
+    """A template on offer; an option is its name, default and possible values."""
+
+    name: str
+    description: str
+    category: str
+    options: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Blib:
+    """An offer. Change its price or availability at any time: `fake.blibs[2].is_available = False`."""
+
+    id: int
+    name: str
+    gpu_type: str
+    gpu_num: int
+    gpu_ram: int
+    cpu_cores: int
+    cpu_ram: int
+    hdd: int
+    price_h: Decimal
+    """EUR per hour."""
+    is_public: bool = True
+    is_available: bool = True
+    country_code: str = "DE"
+
+
+def blibs() -> dict[int, Blib]:
+    """Fresh ones for each world: they may be changed. The first two have the prices of the document's samples."""
+    offers = (
+        Blib(1, "RTX 4090 Single", "RTX 4090", 1, 24, 8, 32, 500, Decimal("0.85")),
+        Blib(2, "RTX 4090 Dual", "RTX 4090", 2, 24, 16, 64, 1000, Decimal("1.65")),
+        Blib(3, "V100 Single", "V100", 1, 16, 6, 24, 250, Decimal("0.195")),
+        Blib(4, "A100 Single", "A100", 1, 40, 12, 96, 1000, Decimal("1.42"), is_available=False),
+        Blib(5, "RTX 4090 Quad Private", "RTX 4090", 4, 24, 32, 128, 2000, Decimal("3.3"), is_public=False),
+    )
+    return {blib.id: blib for blib in offers}
+
+
+TEMPLATES = (
+    Template(
+        "PyTorch Environment",
+        "Pre-configured PyTorch environment with CUDA support",
+        "Machine Learning",
+        (("Python Version", "3.9", "3.8,3.9,3.10"),),
+    ),
+    Template("ComfyUI", "Node-based image generation", "Image Generation"),
+    Template("Jupyter Lab", "Notebooks in the browser", "Development"),
+)

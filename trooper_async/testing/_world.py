@@ -1,0 +1,277 @@
+"""The fake's state: offers, orders, templates, and how they change with time.
+
+Touches nothing: no clock, no socket, no JSON. The time comes in as an argument (`now`, seconds of the loop's clock).
+No task switches a server: its status is looked up in its phases, so that any moment, also a past one, can be asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Literal, NamedTuple, TypedDict, Unpack
+
+from trooper_async.testing._stock import TEMPLATES, Blib, Template, blibs
+
+Desired = Literal["wish", "reached", "absent"]
+
+LOOPBACK = "127.0.0.1"
+DURATIONS: dict[str, float] = dict.fromkeys(
+    ("start", "stop", "freeze", "restart", "create", "migrate", "thaw", "install"), 0.05
+)
+# Only HOUR is spelled in the document, the others are by analogy. What a MONTH or YEAR costs is not documented.
+INTERVAL_HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
+
+
+class Action(NamedTuple):
+    """An action of POST /api/order-status: its verb, the status on the way, the one at the end, the history's text."""
+
+    verb: Literal["start", "stop", "restart", "freeze"]
+    passing: str
+    target: str
+    note: str
+
+
+ACTIONS = {
+    "running": Action("start", "starting", "running", "Server started successfully"),
+    "stopped": Action("stop", "stopping", "stopped", "Server stopped by user"),
+    "restarted": Action("restart", "restarting", "running", "Server restarted successfully"),
+    "frozen": Action("freeze", "freezing", "frozen", "Server frozen by user"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What an order shows from a time on; the note is what the history says of it, None for a status on the way."""
+
+    since: float
+    current: str
+    desired: str | None
+    note: str | None
+
+
+@dataclass(slots=True)
+class Install:
+    """A template on its way onto a server, or there."""
+
+    install_id: int
+    template_id: int
+    template_name: str
+    config: dict[str, object]
+    queued: float
+    seconds: float
+    fails: bool
+
+    def at(self, when: float) -> tuple[int, str]:
+        """The status code and its text. Only `1` / `Completed` is documented."""
+        if when < self.queued + self.seconds / 4:
+            return 0, "Queued"
+        if when < self.queued + self.seconds:
+            return 2, "Installing"
+        return (3, "Failed") if self.fails else (1, "Completed")
+
+
+class OrderFields(TypedDict, total=False):
+    """What of an order can be set: the names of `trooper_async.Order`, and the blib that it is an instance of."""
+
+    order_id: int
+    server_id: int
+    blib_id: int
+    title: str
+    server_name: str
+    machine_name: str
+    ip: str
+    ssh_port: int
+    price_h: Decimal
+    paid_until: datetime
+    contract_interval: str
+    is_locked: bool
+    is_low_priority: bool
+    blib_name: str
+    blib_gpu_type: str
+    blib_gpu_num: int
+    country_code: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """An order, that is a rented server."""
+
+    phases: list[Phase]
+    order_id: int
+    server_id: int
+    blib_id: int
+    title: str
+    server_name: str
+    machine_name: str
+    ip: str
+    ssh_port: int
+    price_h: Decimal
+    paid_until: datetime
+    contract_interval: str = "HOUR"
+    is_locked: bool = False
+    is_low_priority: bool = False
+    blib_name: str
+    blib_gpu_type: str
+    blib_gpu_num: int
+    country_code: str
+    gone: float = math.inf
+    installs: list[Install] = field(default_factory=list)
+    password: str = field(default_factory=lambda: secrets.token_urlsafe(12), repr=False)
+
+    def at(self, when: float) -> Phase | None:
+        """The phase at a time; None before the order is there and once it is gone."""
+        if when >= self.gone:
+            return None
+        return next((phase for phase in reversed(self.phases) if phase.since <= when), None)
+
+    def enter(self, now: float, *phases: Phase) -> None:
+        """Go through these phases instead of the ones that are still to come."""
+        self.phases = [phase for phase in self.phases if phase.since <= now] + list(phases)
+
+    def history(self, when: float) -> list[tuple[int, Phase]]:
+        """The last five changes, newest first. As in the document's sample, the newer row has the lower id."""
+        changes = [phase for phase in self.phases if phase.note is not None and phase.since <= when]
+        return [(1_000_000 - number, phase) for number, phase in enumerate(changes)][:-6:-1]
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """All that the fake knows, and the rules by which it changes."""
+
+    epoch: datetime
+    """The wall-clock time at which `now` was 0."""
+    desired: Desired = "wish"
+    durations: dict[str, float] = field(default_factory=DURATIONS.copy)
+    ssh_ports: tuple[int, ...] = (22001, 22002)
+    budget: Decimal | None = None
+    failing_templates: set[int] = field(default_factory=set)
+    blibs: dict[int, Blib] = field(default_factory=blibs)
+    templates: dict[int, Template] = field(default_factory=lambda: dict(enumerate(TEMPLATES, start=1)))
+    servers: dict[int, Server] = field(default_factory=dict)
+    install_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def present(self, when: float) -> list[tuple[Server, Phase]]:
+        """The orders that are there at a time, with their phase."""
+        return [(server, phase) for server in self.servers.values() if (phase := server.at(when))]
+
+    def order(self, order_id: int, when: float) -> tuple[Server, Phase]:
+        """The order of that id and its phase, or LookupError."""
+        server = self.servers.get(order_id)
+        phase = server and server.at(when)
+        if not server or not phase:
+            raise LookupError(f"the fake has no order {order_id}")
+        return server, phase
+
+    def server(self, server_id: int, when: float) -> tuple[Server, Phase]:
+        """The order of that server id and its phase, or LookupError."""
+        same = self.servers.get(server_id)  # equal in every sample, so looked for there first
+        for server in [same] if same and same.server_id == server_id else self.servers.values():
+            if server.server_id == server_id and (phase := server.at(when)):
+                return server, phase
+        raise LookupError(f"the fake has no server {server_id}")
+
+    def add(self, phases: list[Phase], now: float, **fields: Unpack[OrderFields]) -> Server:
+        """Add an order; what is not said is made up from its id and its blib."""
+        order_id = fields.get("order_id", max(self.servers, default=122) + 1)  # 123 is the document's
+        blib = self.blibs[fields.get("blib_id", min(self.blibs))]
+        hours = INTERVAL_HOURS.get(fields.get("contract_interval", "HOUR"), 1)
+        said: OrderFields = {
+            "order_id": order_id,
+            "server_id": order_id,
+            "blib_id": blib.id,
+            "title": f"Server {order_id}",
+            "server_name": f"gpu-server-{order_id}",
+            "machine_name": f"ai99_trooperai_{order_id:06}",
+            "ip": LOOPBACK,
+            "ssh_port": self.ssh_ports[0],
+            "price_h": blib.price_h,
+            "paid_until": self.moment(now) + timedelta(hours=hours),
+            "blib_name": blib.name,
+            "blib_gpu_type": blib.gpu_type,
+            "blib_gpu_num": blib.gpu_num,
+            "country_code": blib.country_code,
+            **fields,
+        }
+        self.servers[order_id] = server = Server(phases=phases, **said)
+        return server
+
+    def moment(self, when: float) -> datetime:
+        """A time of the loop's clock as wall-clock time."""
+        return self.epoch + timedelta(seconds=when)
+
+    def journey(
+        self, now: float, before: str | None, passing: str, seconds: float, target: str, note: str
+    ) -> list[Phase]:
+        """The phases of a transition that takes so many seconds; `before` is the last state reached."""
+        wanted = before if self.desired == "reached" else target
+        return [Phase(now, passing, wanted, None), Phase(now + seconds, target, target, note)]
+
+    def switch(self, server: Server, now: float, action: Action, migration_allowed: bool) -> None:
+        """Do what POST /api/order-status asks for; nothing where the server is there, or on its way there, already."""
+        last, (_, phase) = server.phases[-1], self.order(server.order_id, now)
+        if action.verb != "restart" and last.current == action.target and last.desired in (action.target, None):
+            return
+        passing, duration = action.passing, str(action.verb)
+        if action.verb == "start" and phase.current == "frozen":
+            duration = "thaw"
+            if migration_allowed:
+                passing, duration = "migrating", "migrate"
+                server.ip, server.ssh_port = LOOPBACK, self.other_port(server)
+        seconds = self.durations[duration]
+        server.enter(now, *self.journey(now, phase.desired, passing, seconds, action.target, action.note))
+
+    def create(self, blib: Blib, now: float, contract_interval: str, template_ids: list[int]) -> Server:
+        """Do what POST /api/order asks for. The templates are installed once the server runs."""
+        seconds = self.durations["create"]
+        phases = self.journey(now, None, "starting", seconds, "running", "Server started successfully")
+        server = self.add(phases, now, blib_id=blib.id, contract_interval=contract_interval)
+        for template_id in template_ids:
+            self.install(server, now + seconds, template_id, {})
+        return server
+
+    def migrate(self, old: Server, now: float, blib: Blib, keep_data: bool) -> Server:
+        """Replace an order by one of another blib: both are there on the way, the old one vanishes at the end."""
+        _, phase = self.order(old.order_id, now)
+        seconds = self.durations["migrate"]
+        old.enter(now, Phase(now, "migrating", phase.desired, None))
+        old.gone = now + seconds
+        new = self.add(
+            self.journey(now, None, "migrating", seconds, "running", "Server migrated successfully"),
+            now,
+            blib_id=blib.id,
+            title=old.title,
+            ssh_port=self.other_port(old),
+            contract_interval=old.contract_interval,
+            paid_until=old.paid_until,
+        )
+        new.installs = list(old.installs) if keep_data else []
+        return new
+
+    def other_port(self, server: Server) -> int:
+        """A port that the server did not have before its migration."""
+        return next(port for port in self.ssh_ports if port != server.ssh_port)
+
+    def install(self, server: Server, now: float, template_id: int, config: dict[str, object]) -> Install:
+        """Do what POST /api/template-install-add asks for."""
+        name = self.templates[template_id].name
+        install = Install(next(self.install_ids), template_id, name, config, now, 0.0, False)
+        self.run(install, now)
+        server.installs.append(install)
+        return install
+
+    def run(self, install: Install, now: float) -> None:
+        """Begin an installation, or begin it again."""
+        install.queued, install.seconds = now, self.durations["install"]
+        install.fails = install.template_id in self.failing_templates
+
+    def find_install(self, install_id: int, now: float) -> tuple[Server, Install]:
+        """The installation of that id and the order that it is on, or LookupError."""
+        for server, _ in self.present(now):
+            for install in server.installs:
+                if install.install_id == install_id:
+                    return server, install
+        raise LookupError(f"the fake has no template installation {install_id}")
