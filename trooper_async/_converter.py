@@ -107,6 +107,20 @@ def structure(data: JSON, kind: type[T]) -> T:
     raise fault
 
 
+def ids_of(row: JSON) -> tuple[int, int] | None:
+    """The order's and the server's id of a row of `/api/orders`, where that much of it can be read."""
+    if not isinstance(row, dict):
+        return None
+    try:
+        order_id = _to_int(row.get("order_id"), int)
+    except _Unexpected:
+        return None
+    try:
+        return order_id, _to_int(row.get("serverId"), int)
+    except _Unexpected:
+        return order_id, order_id
+
+
 def _locate(data: JSON, kind: type[T]) -> ResponseFormatError:
     from cattrs import transform_error
 

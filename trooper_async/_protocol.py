@@ -18,6 +18,7 @@ from attrs import field, frozen
 from trooper_async import errors
 from trooper_async._converter import dumps, loads, structure
 from trooper_async._retry import Happened, Kind
+from trooper_async._snapshot import Snapshot
 from trooper_async.errors import APIStatusError, ResponseFormatError, TrooperError
 from trooper_async.models import (
     JSON,
@@ -60,6 +61,8 @@ class Call(Generic[T]):
     sent: Sent = field(factory=dict, repr=False)
     transition: Transition | None = None
     """What can be waited for if the answer is lost."""
+    sending: Callable[[], None] | None = None
+    """Called when it is about to leave: until then, cancelling it means that nothing was sent."""
 
     @property
     def body(self) -> bytes | None:
@@ -99,9 +102,10 @@ def call(
     *,
     kind: Kind | None = None,
     transition: Transition | None = None,
+    sending: Callable[[], None] | None = None,
 ) -> Call[T]:
     """A call of `endpoint`; `kind` where sending it twice does other things than its endpoint's row says."""
-    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition)
+    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, sending)
 
 
 def interpret(call: Call[T], reply: Reply, *, redact: Callable[[str], str], now: float) -> T | Fault:
@@ -262,6 +266,8 @@ BLIBS = Endpoint("GET", "/api/blibs", Kind.READ, _list_of(Blib), public=True)
 BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Kind.READ, _list_of(Blib))
 ORDER = Endpoint("POST", "/api/order", Kind.PURCHASE, _field("orderId", int))
 ORDERS = Endpoint("GET", "/api/orders", Kind.READ, _list_of(Order))
+# the same, where a row that can't be read must cost only itself
+ORDERS_TOLERANT = Endpoint("GET", "/api/orders", Kind.READ, lambda data, sent: Snapshot.of(data))
 # a restart, and a start that may migrate, are Kind.ONCE: orders says so when it calls
 ORDER_STATUS = Endpoint("POST", "/api/order-status", Kind.SETTING, _accepted)
 ORDER_TITLE = Endpoint("POST", "/api/order-title", Kind.SETTING, _accepted)

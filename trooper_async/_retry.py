@@ -139,6 +139,10 @@ class RetryPolicy:
         return min(self.max_delay, _expo(tries)) * (0.5 + 0.5 * rng())
 
 
+ONE_ATTEMPT = RetryPolicy(attempts=1)
+"""For what is asked again on a schedule anyway: the two must not multiply."""
+
+
 @cache
 def _expo(tries: int) -> float:
     from backoff import expo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import hdrs
@@ -28,9 +29,11 @@ class CutError(aiohttp.ClientError):
 
 
 class Trace:
-    """What is noted of one request: whether it went out on a kept connection (with sessions of ours)."""
+    """Follows one request: when it leaves, and whether on a kept connection (known of our sessions only)."""
 
-    kept_connection = False
+    def __init__(self, sending: Callable[[], None] | None) -> None:
+        self.sending = sending
+        self.kept_connection = False
 
 
 class Sessions:
@@ -50,9 +53,11 @@ class Sessions:
         """Whether there is something of ours to close."""
         return bool(self._ours)
 
-    def get(self, *, once: bool) -> aiohttp.ClientSession:
+    def get(self, trace: Trace, *, once: bool) -> aiohttp.ClientSession:
         """The session to send with; `once` for what must not be sent twice."""
         if self._yours is not None:
+            if trace.sending is not None:
+                trace.sending()  # your session can't be traced: from here on it may have been sent
             connector = self._yours.connector
             if once and not self._warned and connector is not None and not connector.force_close:
                 self._warned = True
@@ -83,11 +88,16 @@ class Sessions:
 def _trace_config() -> aiohttp.TraceConfig:
     config = aiohttp.TraceConfig()
 
-    async def reused(session: object, context: object, params: object) -> None:
-        trace = getattr(context, "trace_request_ctx", None)
-        if isinstance(trace, Trace):
-            trace.kept_connection = True
+    async def connected(session: object, context: SimpleNamespace, params: object) -> None:
+        trace: Trace = context.trace_request_ctx
+        if trace.sending is not None:
+            trace.sending()  # between the connection and the request's first byte
 
+    async def reused(session: object, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.kept_connection = True
+        await connected(session, context, params)
+
+    config.on_connection_create_end.append(connected)
     config.on_connection_reuseconn.append(reused)
     return config
 

@@ -72,17 +72,19 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
 
-    async def request(self, call: Call[T], *, pace: float | None = None) -> T:
+    async def request(self, call: Call[T], *, pace: float | None = None, retry: RetryPolicy | None = None) -> T:
         """Send `call`, again where that is safe and promising, and return what its endpoint returns.
 
         Args:
             call: what to send.
             pace: seconds that a rate limit may hold it up; the retry policy's deadline by default.
+            retry: the retry policy, where it is another than the client's.
         """
-        body = self._check(call)
+        body = self.check(call)
+        retry = retry or self._retry
         loop = asyncio.get_running_loop()
         started = loop.time()
-        pace_ends = started + (self._retry.deadline if pace is None else pace)
+        pace_ends = started + (retry.deadline if pace is None else pace)
         deadline: float | None = None
         attempts: list[Happened] = []
         self._budget = min(self._retry.budget, self._budget + 0.1)
@@ -92,14 +94,15 @@ class Transport:
                 break
             try:
                 if deadline is None:  # waiting for others to finish is not on the account of this call
-                    deadline = loop.time() + self._retry.deadline
-                outcome = await self.send(call, body, left=deadline - loop.time())
+                    deadline = loop.time() + retry.deadline
+                reply = await self.fetch(call, body, left=deadline - loop.time())
+                outcome = self.interpret(call, reply)
                 if not isinstance(outcome, Fault):
                     self._gate.succeeded()
                     return outcome
                 attempts.append(outcome.happened)
                 last = outcome.error
-                delay = self._delay(call.kind, attempts, outcome, deadline=deadline, pace_ends=pace_ends)
+                delay = self._delay(retry, call.kind, attempts, outcome, deadline=deadline, pace_ends=pace_ends)
             finally:
                 self._gate.leave()
             if delay is None:
@@ -118,13 +121,10 @@ class Transport:
         error.attempts, error.seconds = len(attempts), loop.time() - started
         raise error
 
-    async def send(self, call: Call[T], body: bytes | None, *, left: float) -> T | Fault:
-        """One attempt, and what its answer means. `left` is what is left of the call's deadline, in seconds."""
-        reply = await self.fetch(call, body, left=left)
-        return reply if isinstance(reply, Fault) else self.interpret(call, reply)
-
-    def interpret(self, call: Call[T], reply: Reply) -> T | Fault:
-        """What the answer to `call` means."""
+    def interpret(self, call: Call[T], reply: Reply | Fault) -> T | Fault:
+        """What an attempt at `call` has come to."""
+        if isinstance(reply, Fault):
+            return reply
         return interpret(call, reply, redact=self._redact, now=time.time())
 
     async def fetch(
@@ -139,14 +139,14 @@ class Transport:
         once = call.kind in (Kind.ONCE, Kind.PURCHASE)
         connect = min(_CONNECT, self._timeout)
         answer = max(_ONCE_ANSWER, self._timeout) if once else min(self._timeout, max(left, 0.0))
-        trace = Trace()
+        trace = Trace(call.sending)
         started = time.perf_counter()
         cancelled: asyncio.CancelledError | None = None
         outcome: Reply | Fault
         try:
             async with (
                 asyncio.timeout(connect + answer),
-                self._sessions.get(once=once).request(
+                self._sessions.get(trace, once=once).request(
                     call.endpoint.method,
                     self._base_url + call.endpoint.path,
                     params=call.query,
@@ -202,15 +202,22 @@ class Transport:
         return b"".join(chunks)
 
     def _delay(
-        self, kind: Kind, attempts: list[Happened], fault: Fault, *, deadline: float, pace_ends: float
+        self,
+        retry: RetryPolicy,
+        kind: Kind,
+        attempts: list[Happened],
+        fault: Fault,
+        *,
+        deadline: float,
+        pace_ends: float,
     ) -> float | None:
         """Seconds until the next attempt, or None to give up; keeps the budget's and the gate's accounts."""
         paced = fault.happened is Happened.PACED
         left = (pace_ends if paced else deadline) - asyncio.get_running_loop().time()
         pause = fault.retry_after
-        delay = self._retry.delay(kind, attempts, left=left, retry_after=pause, budget=self._budget)
+        delay = retry.delay(kind, attempts, left=left, retry_after=pause, budget=self._budget)
         if paced:
-            asked = self._retry.backoff(1) if pause is None else min(pause, MAX_RETRY_AFTER)
+            asked = retry.backoff(1) if pause is None else min(pause, MAX_RETRY_AFTER)
             self._gate.close(asked if delay is None else delay)
         elif delay is not None and not fault.kept_connection:
             self._budget -= 1
@@ -220,7 +227,7 @@ class Transport:
         pause = max(0.0, self._gate.opens_at - asyncio.get_running_loop().time())
         return RateLimitError("rate limited for longer than this call may wait", status=429, retry_after=pause)
 
-    def _check(self, call: Call[T]) -> bytes | None:
+    def check(self, call: Call[T]) -> bytes | None:
         """Refuse what can't be sent before anything is; else the body to send."""
         body: bytes | None = None
         problem: TrooperError | None = None

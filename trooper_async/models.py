@@ -217,6 +217,8 @@ class Transition:
     action: Action
     target: OrderStatus | str
     history_before: tuple[StatusChange, ...] | None = None
+    migration_allowed: bool = False
+    """Whether a start may move the server to other hardware, which takes 10 to 90 minutes."""
 
     def to_json(self) -> str:
         """This transition as JSON text for `from_json`, in another process or a later release too."""
@@ -233,6 +235,7 @@ class Transition:
                 "action": self.action,
                 "target": self.target,
                 "history_before": history,
+                "migration_allowed": self.migration_allowed,
             }
         )
 
@@ -259,6 +262,7 @@ class Transition:
                 action=data["action"],
                 target=status_word(data["target"]),
                 history_before=None if history is None else tuple(map(_stored_row, history)),
+                migration_allowed=data["migration_allowed"] is True,
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ConfigurationError("this stored Transition is damaged") from None

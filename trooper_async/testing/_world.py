@@ -10,12 +10,13 @@ import itertools
 import math
 import secrets
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
 from trooper_async.testing._stock import TEMPLATES, Blib, Template, blibs
 
+Dialect = Literal["status", "current_status"]
 Desired = Literal["wish", "reached", "absent"]
 
 LOOPBACK = "127.0.0.1"
@@ -51,6 +52,13 @@ class Phase:
     current: str
     desired: str | None
     note: str | None
+
+
+def switched(since: float, current: str, desired: str | None) -> Phase:
+    """The phase of an order that somebody else has switched, to be where it is wanted if no wish is given."""
+    wanted = current if desired is None else desired
+    note = f"Server {current}" if wanted == current else None  # still on the way: no row in the history yet
+    return Phase(since, current, wanted, note)
 
 
 @dataclass(slots=True)
@@ -122,6 +130,11 @@ class Server:
     installs: list[Install] = field(default_factory=list)
     password: str = field(default_factory=lambda: secrets.token_urlsafe(12), repr=False)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it vanishes at the end of a migration."""
+        return self.gone < math.inf
+
     def at(self, when: float) -> Phase | None:
         """The phase at a time; None before the order is there and once it is gone."""
         if when >= self.gone:
@@ -142,9 +155,11 @@ class Server:
 class World:
     """All that the fake knows, and the rules by which it changes."""
 
-    epoch: datetime
+    epoch: datetime = datetime(2025, 9, 25, tzinfo=UTC)
     """The wall-clock time at which `now` was 0."""
+    dialect: Dialect = "status"
     desired: Desired = "wish"
+    read_lag: float = 0.0
     durations: dict[str, float] = field(default_factory=DURATIONS.copy)
     ssh_ports: tuple[int, ...] = (22001, 22002)
     budget: Decimal | None = None
@@ -152,6 +167,7 @@ class World:
     blibs: dict[int, Blib] = field(default_factory=blibs)
     templates: dict[int, Template] = field(default_factory=lambda: dict(enumerate(TEMPLATES, start=1)))
     servers: dict[int, Server] = field(default_factory=dict)
+    next_id: int = 123  # the document's
     install_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def present(self, when: float) -> list[tuple[Server, Phase]]:
@@ -176,7 +192,8 @@ class World:
 
     def add(self, phases: list[Phase], now: float, **fields: Unpack[OrderFields]) -> Server:
         """Add an order; what is not said is made up from its id and its blib."""
-        order_id = fields.get("order_id", max(self.servers, default=122) + 1)  # 123 is the document's
+        order_id = fields.get("order_id", self.next_id)
+        self.next_id = max(self.next_id, order_id + 1)
         blib = self.blibs[fields.get("blib_id", min(self.blibs))]
         hours = INTERVAL_HOURS.get(fields.get("contract_interval", "HOUR"), 1)
         said: OrderFields = {

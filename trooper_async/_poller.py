@@ -1,0 +1,301 @@
+"""The one poll of `GET /api/orders` that all waits of a client share: when it runs, and who is told.
+
+Started by the first ticket, gone after the last. No ticket owns it: each waits on its own, and one that leaves never
+cuts the request that the others await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import math
+import random
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from copy import copy
+
+from trooper_async._protocol import ORDERS, Fault, Reply, call
+from trooper_async._retry import Happened, RetryPolicy
+from trooper_async._schedule import PollSchedule
+from trooper_async._snapshot import Snapshot
+from trooper_async._transport import Transport
+from trooper_async.errors import (
+    AuthenticationError,
+    ClientClosedError,
+    PermissionDeniedError,
+    ResponseFormatError,
+    TrooperError,
+)
+
+LOG = logging.getLogger("trooper_async.waiters")
+
+_POLL = call(ORDERS, "the poll of the orders")
+_LONGEST_PAUSE = 3600.0
+"""Seconds; a Retry-After beyond it is not believed."""
+
+
+class Ticket:
+    """One waiter's share in the poll. It believes only polls that began after it joined.
+
+    Args:
+        observe: called with a fresh snapshot and the time its poll began; returns whether it wants the next one even
+            if its order is the same in it. What it raises is raised by `told`.
+        order_id: the order whose changes it is told of; None: every fresh snapshot.
+        deadline: when the wait will end, by the loop's clock: a last poll is made in time for it.
+        every: seconds between its polls; by the age of the wait where None.
+    """
+
+    __slots__ = ("_error", "_told", "_waiting", "deadline", "every", "fresh", "joined", "number", "observe", "order_id")
+
+    def __init__(
+        self,
+        observe: Callable[[Snapshot, float], bool],
+        order_id: int | None,
+        *,
+        deadline: float = math.inf,
+        every: float | None = None,
+    ) -> None:
+        self.observe = observe
+        self.order_id = order_id
+        self.deadline = deadline
+        self.every = every
+        self.number = 0
+        self.joined = 0.0
+        self.fresh = 0
+        self._told = False
+        self._error: BaseException | None = None
+        self._waiting: asyncio.Future[None] | None = None
+
+    async def told(self) -> None:
+        """Wait until `tell` was called (at once if it was since the last time), or raise what the wait failed with."""
+        if not self._told and self._error is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        self._told = False
+        if self._error is not None:
+            raise self._error
+
+    def tell(self) -> None:
+        self._told = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self.tell()
+
+
+class Poller:
+    """The poll of one client."""
+
+    def __init__(self, transport: Transport, schedule: PollSchedule) -> None:
+        self._transport = transport
+        self._schedule = schedule
+        # Told without the first waiter's trace ids and the like: in the context that the client was made in.
+        self._context = copy_context()
+        self._tickets: dict[int, Ticket] = {}  # by number, the youngest last
+        self._by_order: dict[int | None, dict[int, Ticket]] = {}
+        self._restless: dict[int, Ticket] = {}
+        self._deadlines: list[tuple[float, int]] = []  # a heap; entries of tickets that left stay until it is tidied
+        self._numbers = itertools.count(1)
+        self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._snapshot = Snapshot()
+        self._etag: str | None = None
+        self._began = -math.inf
+        self._took = 0.0
+        self._jitter = 0.5
+        self._failures = 0
+        self._refused = False
+        self._not_before = -math.inf
+        self._fresh = 0
+        self.last_error: TrooperError | None = None
+        """Of the last poll, if it failed."""
+        self.listed: Mapping[int, int] = {}
+        """Order id → server id, of the last list that this client has read, here or elsewhere."""
+
+    def join(self, ticket: Ticket) -> None:
+        """Take part in the poll, until `leave`."""
+        self._transport.check(_POLL)
+        loop = asyncio.get_running_loop()
+        ticket.number = next(self._numbers)
+        ticket.joined = loop.time()
+        ticket.fresh = self._fresh
+        self._tickets[ticket.number] = ticket
+        self._by_order.setdefault(ticket.order_id, {})[ticket.number] = ticket
+        self._restless[ticket.number] = ticket  # its first sighting matters, whatever changed
+        if ticket.deadline < math.inf:
+            heapq.heappush(self._deadlines, (ticket.deadline, ticket.number))
+        self._wake.set()
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run(self._ending), name="trooper poll", context=self._context)
+
+    async def leave(self, ticket: Ticket) -> None:
+        """Take no part any more. The last one ends the poll."""
+        del self._tickets[ticket.number]
+        self._restless.pop(ticket.number, None)
+        peers = self._by_order[ticket.order_id]
+        del peers[ticket.number]
+        if not peers:
+            del self._by_order[ticket.order_id]
+        if len(self._deadlines) > 64 + 2 * len(self._tickets):
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._tickets]
+            heapq.heapify(self._deadlines)
+        if not self._tickets:
+            await self._end()
+
+    async def close(self) -> None:
+        """End every wait with ClientClosedError, and the poll."""
+        self._fail(ClientClosedError("the client was closed while waiting"))
+        await self._end()
+
+    def polls(self, ticket: Ticket) -> int:
+        """How many fresh polls there have been since the ticket joined."""
+        return self._fresh - ticket.fresh
+
+    async def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._ending, self._task = self._task, None
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+            self._ending = None
+
+    async def _run(self, previous: asyncio.Task[None] | None) -> None:
+        try:
+            if previous is not None:
+                await asyncio.wait([previous])
+            while True:
+                await self._sleep()
+                await self._poll()
+        except asyncio.CancelledError:
+            if self._task is asyncio.current_task():  # somebody cancelled it who is no ticket: let nobody hang
+                self._fail(ClientClosedError("the poll was cancelled from outside"))
+            raise
+        except Exception as error:
+            LOG.exception("the poll broke")
+            self._fail(error)
+
+    async def _sleep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (due := self._due()) > loop.time():
+            self._wake.clear()
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._wake.wait()
+            except TimeoutError:
+                break
+
+    def _due(self) -> float:
+        """When the next poll should begin: the earliest that any ticket wants, but never too close to the last one."""
+        due = math.inf
+        youngest = next((ticket for ticket in reversed(self._tickets.values()) if ticket.every is None), None)
+        if youngest is not None:  # of those that go by their age, it wants a poll first
+            age = max(0.0, self._began - youngest.joined)
+            due = self._began + self._schedule.interval(age, lambda: self._jitter)
+        for ticket in self._by_order.get(None, {}).values():
+            if ticket.every is not None:
+                due = min(due, self._began + ticket.every)
+        lead = 2 * self._took + self._schedule.floor / 10
+        while self._deadlines:
+            deadline, number = self._deadlines[0]
+            if number in self._tickets and self._began < deadline - lead:
+                due = min(due, deadline - lead)  # the last poll that can end in time for it
+                break
+            heapq.heappop(self._deadlines)
+        return max(due, self._began + self._schedule.floor, self._not_before)
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        youngest = next(reversed(self._tickets), 0)  # who joins from now on does not believe this one
+        self._began = loop.time()
+        self._jitter = random.random()  # noqa: S311 - no secret
+        headers = {"Cache-Control": "no-cache"}
+        if self._etag is not None:
+            headers["If-None-Match"] = self._etag
+        reply = await self._transport.fetch(_POLL, headers=headers)
+        self._took = loop.time() - self._began
+        fault = self._take(reply)
+        if fault is None:
+            self._failures, self._refused, self.last_error = 0, False, None
+            self._deliver(youngest)
+        else:
+            self._failed(fault)
+
+    def _take(self, reply: Reply | Fault) -> Fault | None:
+        """Make the answer the snapshot, or say why it is none."""
+        if isinstance(reply, Fault):
+            return reply
+        age = reply.headers.get("Age", "0").strip()
+        if age != "0" and reply.status in (200, 304):
+            return Fault(Happened.UNREADABLE, ResponseFormatError("Age", "0: answers out of a cache prove nothing"))
+        if reply.status == 304 and self._etag is not None:
+            self._snapshot = self._snapshot.unchanged()
+            return None
+        before = self._snapshot
+        if reply.status == 200 and reply.body is not None:
+            try:
+                self._snapshot = before.next(reply.body)
+            except ResponseFormatError as error:
+                error.__traceback__ = None
+                fault = Fault(Happened.UNREADABLE, error)
+            else:
+                self._etag = reply.headers.get("ETag")
+                self.listed = self._snapshot.server_ids
+                self._log_unreadable(before)
+                return None
+        else:
+            fault = Fault(Happened.UNREADABLE, ResponseFormatError("$", "smaller than max_body_bytes"))
+        told = self._transport.interpret(_POLL, reply)  # a refusal under 200, or another status
+        return told if isinstance(told, Fault) else fault
+
+    def _log_unreadable(self, before: Snapshot) -> None:
+        for order_id, error in self._snapshot.unreadable.items():
+            if order_id not in before.unreadable:
+                LOG.warning("order %d can't be read, and its waits are undecided: %s", order_id, error.message)
+        if before.complete and not self._snapshot.complete:
+            LOG.warning("a row of the orders has no readable order_id: until it has, no order counts as absent")
+
+    def _deliver(self, youngest: int) -> None:
+        self._fresh += 1
+        told = {**self._restless, **self._by_order.get(None, {})}
+        for order_id in self._snapshot.changed | self._snapshot.gone:
+            told.update(self._by_order.get(order_id, {}))
+        for number, ticket in told.items():
+            if number > youngest:
+                continue
+            self._restless.pop(number, None)
+            try:
+                restless = ticket.observe(self._snapshot, self._began)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the caller's function: its wait fails, no other
+                ticket.fail(error)
+            else:
+                if restless:
+                    self._restless[number] = ticket
+
+    def _failed(self, fault: Fault) -> None:
+        error = fault.error
+        error.operation, error.attempts, error.seconds = _POLL.operation, 1, self._took
+        self.last_error = error
+        self._failures += 1
+        pause = RetryPolicy(max_delay=self._schedule.cap).backoff(self._failures)
+        if fault.retry_after is not None:
+            pause = max(pause, min(fault.retry_after, _LONGEST_PAUSE))
+        self._not_before = asyncio.get_running_loop().time() + pause
+        LOG.info("%s; asking again in %.1f s", error, pause)
+        refused = isinstance(error, AuthenticationError | PermissionDeniedError)
+        if refused and self._refused:
+            self._fail(error)
+            refused = False
+        self._refused = refused
+
+    def _fail(self, error: Exception) -> None:
+        for ticket in self._tickets.values():
+            ticket.fail(copy(error))

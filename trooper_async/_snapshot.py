@@ -1,0 +1,93 @@
+"""The answer of `GET /api/orders` → the orders, what changed in them, and what is gone.
+
+Read tolerantly: a row that can't be read costs only itself. What did not change is not decoded again.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from attrs import evolve, field, frozen
+
+from trooper_async._convergence import Blank, Sighting
+from trooper_async._converter import ids_of, loads, structure
+from trooper_async.errors import ResponseFormatError
+from trooper_async.models import JSON, Order
+
+
+@frozen
+class Snapshot:
+    """The account's orders as one answer showed them."""
+
+    orders: dict[int, Order] = field(factory=dict)
+    unreadable: dict[int, ResponseFormatError] = field(factory=dict)
+    """Rows of which only the id can be read."""
+    server_ids: dict[int, int] = field(factory=dict)
+    """The server's id of every order, of those whose row can't be read too."""
+    complete: bool = True
+    """Whether an id that is not here is not there: every row's id could be read."""
+    changed: frozenset[int] = frozenset()
+    """The ids whose row is new or another than in the snapshot before."""
+    gone: frozenset[int] = frozenset()
+    """The ids that were in the snapshot before."""
+    _rows: dict[int, JSON] = field(factory=dict, repr=False)
+    _body: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def of(cls, data: JSON) -> Self:
+        """The snapshot of an answer's JSON."""
+        return cls()._next(data, b"")
+
+    def next(self, body: bytes) -> Self:
+        """The snapshot of the answer that came after this one's.
+
+        Raises:
+            ResponseFormatError: the answer is no list.
+        """
+        if body == self._body:
+            return evolve(self, changed=frozenset(), gone=frozenset())
+        return self._next(loads(body), body)
+
+    def sighting(self, order_id: int) -> Sighting:
+        """What this snapshot shows of an order."""
+        order = self.orders.get(order_id)
+        if order is not None:
+            return order
+        return Blank.ABSENT if self.complete and order_id not in self.unreadable else Blank.UNREADABLE
+
+    def unchanged(self) -> Self:
+        """The snapshot of an answer that says nothing has changed (304)."""
+        return self.next(self._body)
+
+    def _next(self, data: JSON, body: bytes) -> Self:
+        if not isinstance(data, list):
+            raise ResponseFormatError("$", "a list")
+        orders: dict[int, Order] = {}
+        unreadable: dict[int, ResponseFormatError] = {}
+        rows: dict[int, JSON] = {}
+        server_ids: dict[int, int] = {}
+        changed: set[int] = set()
+        complete = True
+        for index, row in enumerate(data):
+            ids = ids_of(row)
+            if ids is None:
+                complete = False
+                continue
+            order_id, server_ids[ids[0]] = ids
+            if order_id in rows:
+                if rows[order_id] != row:  # two rows that contradict each other: believe neither
+                    orders.pop(order_id, None)
+                    unreadable[order_id] = ResponseFormatError(f"$[{index}].order_id", "there once")
+                    changed.add(order_id)
+                continue
+            rows[order_id] = row
+            if order_id in self.orders and self._rows[order_id] == row:
+                orders[order_id] = self.orders[order_id]
+                continue
+            changed.add(order_id)
+            try:
+                orders[order_id] = structure(row, Order)
+            except ResponseFormatError as error:
+                unreadable[order_id] = ResponseFormatError(f"$[{index}]{error.path[1:]}", error.expected)
+        gone = frozenset(self._rows.keys() - rows.keys())
+        return type(self)(orders, unreadable, server_ids, complete, frozenset(changed), gone, rows=rows, body=body)

@@ -1,0 +1,28 @@
+"""Whether an SSH server answers: a TCP connection and its first line."""
+
+from __future__ import annotations
+
+import asyncio
+
+_PATIENCE = 10.0
+"""Seconds for the connection and the first line together."""
+
+
+async def answers_ssh(host: str, port: int) -> bool:
+    """Whether what listens there begins with `SSH-` (RFC 4253 4.2: other lines may come before it)."""
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            reader, writer = await asyncio.open_connection(host, port, limit=4096)
+            for _ in range(20):
+                line = await reader.readline()
+                if line.startswith(b"SSH-"):
+                    return True
+                if not line:
+                    return False
+    except (OSError, TimeoutError, ValueError, OverflowError):  # not there, silent, a line that never ends, no port
+        return False
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+    return False

@@ -1,0 +1,160 @@
+"""`TrooperClient`: configuration and wiring only."""
+
+from __future__ import annotations
+
+import math
+import os
+from types import TracebackType
+from typing import NoReturn, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from trooper_async import _arguments as arguments
+from trooper_async._poller import Poller
+from trooper_async._protocol import TEST, call
+from trooper_async._purchases import Purchases
+from trooper_async._retry import RetryPolicy
+from trooper_async._schedule import PollSchedule
+from trooper_async._transport import Transport
+from trooper_async._version import __version__
+from trooper_async.errors import ConfigurationError
+from trooper_async.resources.blibs import Blibs
+from trooper_async.resources.migrations import Migrations
+from trooper_async.resources.orders import Orders
+from trooper_async.resources.templates import Templates
+from trooper_async.waiters import Waiters
+
+_BASE_URL = "https://james.trooper.ai"
+
+
+class TrooperClient:
+    """A client of the Trooper.AI API, to be used with `async with` on one event loop.
+
+    `blibs`, `orders`, `migrations` and `templates` are its groups of endpoints.
+
+    Args:
+        api_key: the API key; else `$TROOPER_API_KEY`. Without any, only the public endpoints can be used.
+        base_url: where the API is; else `$TROOPER_BASE_URL`, else https://james.trooper.ai. https only, except to
+            loopback.
+        session: a session of yours, used for everything and never closed. Its proxies, cookies and TLS settings are
+            yours; its middlewares are not used.
+        timeout: seconds for the answer to one request. Connecting has up to 10 s of its own; what must not be sent
+            twice has at least 180 s.
+        retry: what is sent again, and how often.
+        poll: how often waits ask.
+        max_concurrency: requests at once, besides the poll.
+        max_body_bytes: the largest answer that is read, on the wire and inflated.
+        proxy: the URL of an HTTP proxy. Those of the environment are not used.
+        app: the name of your application, for the User-Agent.
+
+    Raises:
+        ConfigurationError: an argument that can't be right.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        poll: PollSchedule = PollSchedule(),  # noqa: B008 - frozen
+        max_concurrency: int = 16,
+        max_body_bytes: int = 64 * 2**20,
+        proxy: str | None = None,
+        app: str | None = None,
+    ) -> None:
+        arguments.check_seconds(timeout)
+        if timeout is None or not math.isfinite(timeout):
+            raise ConfigurationError("timeout must be a number of seconds above 0: a request may not hang for ever")
+        for name, value in (("max_concurrency", max_concurrency), ("max_body_bytes", max_body_bytes)):
+            if type(value) is not int or value < 1:
+                raise ConfigurationError(f"{name} must be a whole number above 0")
+        if session is not None and session.auth is not None:
+            raise ConfigurationError("a session with `auth` can't be used: its header would take the API key's place")
+        if session is not None and proxy is not None:
+            raise ConfigurationError("with a session of yours its proxy counts: set it there")
+        self._transport = Transport(
+            base_url=_checked_url(base_url or os.environ.get("TROOPER_BASE_URL") or _BASE_URL),
+            api_key=_checked_key(os.environ.get("TROOPER_API_KEY") or None if api_key is None else api_key),
+            session=session,
+            timeout=timeout,
+            retry=retry,
+            max_concurrency=max_concurrency,
+            max_body_bytes=max_body_bytes,
+            proxy=proxy,
+            user_agent=_user_agent(app),
+        )
+        self._poller = Poller(self._transport, poll)
+        self._purchases = Purchases(self._transport, cap=poll.cap)
+        waiters = Waiters(self._poller, self._transport, poll)
+        self.blibs = Blibs(self._transport, waiters)
+        self.orders = Orders(self._transport, self._poller, waiters, self._purchases, poll.cap)
+        self.migrations = Migrations(self._transport, waiters, self._purchases)
+        self.templates = Templates(self._transport, waiters)
+
+    async def ping(self) -> str:
+        """The text of the API's test endpoint (GET /api/test).
+
+        Raises:
+            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+        """
+        return await self._transport.request(call(TEST, "ping"))
+
+    async def close(self) -> None:
+        """End all waits with ClientClosedError, wait for a purchase that is on the wire, and close our sessions."""
+        self._transport.stop()
+        await self._poller.close()
+        await self._purchases.close()
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        self._transport.bind()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a TrooperClient holds an API key and can't be pickled")
+
+
+def _checked_key(api_key: str | None) -> str | None:
+    if api_key is None:
+        return None
+    if not isinstance(api_key, str) or not api_key or not all("!" <= c <= "~" for c in api_key):
+        raise ConfigurationError("the API key must be printable ASCII without spaces or line ends")
+    return api_key
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ConfigurationError("base_url is no URL") from None
+    if parts.scheme not in ("https", "http") or not host or parts.username or parts.query or parts.fragment:
+        raise ConfigurationError("base_url must be an https URL without user, query and fragment")
+    if parts.scheme == "http" and not (host in ("localhost", "::1") or _is_loopback(host)):
+        raise ConfigurationError("base_url must be https: over http everybody on the way could read the API key")
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _user_agent(app: str | None) -> str:
+    if app is not None and (not isinstance(app, str) or not app.isprintable() or not app.isascii()):
+        raise ConfigurationError("app must be printable ASCII")
+    ours = f"trooper-async/{__version__} aiohttp/{aiohttp.__version__}"
+    return f"{app} {ours}" if app else ours

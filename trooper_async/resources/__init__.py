@@ -1,0 +1,1 @@
+"""The resource groups of the client: a coroutine for each endpoint, and its `…_and_wait` twin."""

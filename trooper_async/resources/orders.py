@@ -1,0 +1,197 @@
+"""Orders: the rented GPU servers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from trooper_async import _arguments as arguments
+from trooper_async._protocol import ORDER_LOCK, ORDER_STATUS, ORDER_TITLE, call
+from trooper_async._retry import ONE_ATTEMPT, Kind
+from trooper_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    ResponseFormatError,
+    WaitError,
+)
+from trooper_async.models import JSON, Action, Order, OrderStatus, Transition
+from trooper_async.resources._order_purchases import OrderPurchases
+from trooper_async.resources._order_waits import OrderWaits, Timeout, seconds_of
+from trooper_async.waiters import OnChange
+
+# what POST /api/order-status calls it, and the status that it leads to
+_SWITCHES: dict[Action, tuple[str, OrderStatus]] = {
+    "start": ("running", OrderStatus.running),
+    "stop": ("stopped", OrderStatus.stopped),
+    "restart": ("restarted", OrderStatus.running),
+    "freeze": ("frozen", OrderStatus.frozen),
+}
+
+
+class Orders(OrderWaits, OrderPurchases):
+    """`client.orders`. Every verb takes an `Order` or an order id."""
+
+    async def start(self, order: Order | int, *, migration_allowed: bool = False) -> Transition:
+        """Start a server (POST /api/order-status, action `running`).
+
+        Args:
+            order: the order, or its id.
+            migration_allowed: whether a frozen server may move to other hardware, which takes 10 to 90 minutes and
+                changes its ports, perhaps its CPU. With it, the request is sent once only.
+
+        Returns:
+            The accepted transition, for `wait`.
+
+        Raises:
+            OrderNotFoundError: no such order in the list. Nothing was sent.
+            ServerLockedError: it is locked. Nothing was changed.
+            OutcomeUnknownError: it was sent and the answer lost; `.transition` can be waited for.
+            APIConnectionError, APIStatusError: it was not done.
+        """
+        return await self._switch(order, "start", "orders.start", migration_allowed=migration_allowed)
+
+    async def stop(self, order: Order | int) -> Transition:
+        """Stop a server; it goes on costing 35 % of its price (POST /api/order-status, action `stopped`).
+
+        Returns and raises as `start` does.
+        """
+        return await self._switch(order, "stop", "orders.stop")
+
+    async def restart(self, order: Order | int) -> Transition:
+        """Restart a server, a forced power reset (POST /api/order-status, action `restarted`). Sent once only.
+
+        Its status history is read first: a new row in it will be the proof. Returns and raises as `start` does.
+        """
+        return await self._switch(order, "restart", "orders.restart")
+
+    async def freeze(self, order: Order | int) -> Transition:
+        """Freeze a server: it is archived, its resources are released (POST /api/order-status, action `frozen`).
+
+        Returns and raises as `start` does.
+        """
+        return await self._switch(order, "freeze", "orders.freeze")
+
+    async def start_and_wait(
+        self,
+        order: Order | int,
+        *,
+        migration_allowed: bool = False,
+        timeout: Timeout = "usual",
+        on_change: OnChange | None = None,
+    ) -> Order:
+        """Start a server, and wait until it runs.
+
+        Args:
+            order, migration_allowed: as for `start`.
+            timeout: seconds from the accepted request: 900 by default, 7200 with `migration_allowed`.
+            on_change: called with the order for each status seen on the way.
+
+        Returns:
+            The order as it is then.
+
+        Raises:
+            WaitTimeoutError, SupersededError, OrderVanishedError: as `wait` does.
+            OrderNotFoundError, ServerLockedError, APIConnectionError, APIStatusError: as `start` does. After a lost
+                answer the wait goes on all the same: if the server gets there, all is well; if not, the wait's error
+                has the OutcomeUnknownError as its cause.
+        """
+        return await self._switch_and_wait(order, "start", timeout, on_change, migration_allowed=migration_allowed)
+
+    async def stop_and_wait(
+        self, order: Order | int, *, timeout: Timeout = "usual", on_change: OnChange | None = None
+    ) -> Order:
+        """Stop a server, and wait until it has stopped (by default 900 s). Returns and raises as `start_and_wait`."""
+        return await self._switch_and_wait(order, "stop", timeout, on_change)
+
+    async def restart_and_wait(
+        self, order: Order | int, *, timeout: Timeout = "usual", on_change: OnChange | None = None
+    ) -> Order:
+        """Restart a server, and wait until it has (by default 900 s). Returns and raises as `start_and_wait`.
+
+        A restart starts and ends at `running`, so `running` alone proves nothing: see `wait`.
+        """
+        return await self._switch_and_wait(order, "restart", timeout, on_change)
+
+    async def freeze_and_wait(
+        self, order: Order | int, *, timeout: Timeout = "usual", on_change: OnChange | None = None
+    ) -> Order:
+        """Freeze a server, and wait until it is frozen (by default 3600 s). Returns and raises as `start_and_wait`."""
+        return await self._switch_and_wait(order, "freeze", timeout, on_change)
+
+    async def rename(self, order: Order | int, title: str) -> None:
+        """Give a server another title (POST /api/order-title).
+
+        Raises:
+            OrderNotFoundError: no such order in the list. Nothing was sent.
+            OutcomeUnknownError: it was sent and the answer lost.
+            APIConnectionError, APIStatusError: it was not done.
+        """
+        if not isinstance(title, str):
+            raise ConfigurationError("a title must be text: nothing was sent", operation="orders.rename")
+        server_id = await self._server_id(order, "orders.rename")
+        sent: dict[str, JSON] = {"serverId": server_id, "title": title}
+        await self._transport.request(call(ORDER_TITLE, "orders.rename", f"order {arguments.order_id(order)}", sent))
+
+    async def lock(self, order: Order | int) -> None:
+        """Lock a server against status changes (POST /api/order-lock). Raises as `rename` does."""
+        await self._lock(order, True, "orders.lock")
+
+    async def unlock(self, order: Order | int) -> None:
+        """Unlock a server (POST /api/order-lock). Raises as `rename` does."""
+        await self._lock(order, False, "orders.unlock")
+
+    async def _lock(self, order: Order | int, locked: bool, operation: str) -> None:
+        server_id = await self._server_id(order, operation)
+        sent: dict[str, JSON] = {"serverId": server_id, "is_locked": locked}
+        await self._transport.request(call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
+
+    async def _switch(
+        self, order: Order | int, action: Action, operation: str, *, migration_allowed: bool = False
+    ) -> Transition:
+        order_id = arguments.order_id(order)
+        server_id = await self._server_id(order, operation)
+        word, target = _SWITCHES[action]
+        before = None
+        if action == "restart":
+            # unreadable: a departure from `running`, and then a steady `running`, will prove it
+            with suppress(APIConnectionError, APIStatusError, ResponseFormatError):
+                before = tuple(await self._history(order_id, ONE_ATTEMPT))
+        transition = Transition(order_id, action, target, before, migration_allowed)
+        sent: dict[str, JSON] = {"serverId": server_id, "action": word}
+        if action == "start":
+            sent["migration_allowed"] = migration_allowed
+        # sent twice, a restart would cut what the first one began, and a migration might move the server twice
+        kind = Kind.ONCE if action == "restart" or migration_allowed else None
+        await self._transport.request(
+            call(ORDER_STATUS, operation, f"order {order_id}", sent, kind=kind, transition=transition)
+        )
+        return transition
+
+    async def _switch_and_wait(
+        self,
+        order: Order | int,
+        action: Action,
+        timeout: Timeout,
+        on_change: OnChange | None,
+        *,
+        migration_allowed: bool = False,
+    ) -> Order:
+        operation = f"orders.{action}_and_wait"
+        if timeout != "usual":
+            arguments.check_seconds(timeout)
+        lost: OutcomeUnknownError | None = None
+        try:
+            transition = await self._switch(order, action, operation, migration_allowed=migration_allowed)
+        except OutcomeUnknownError as error:
+            if error.transition is None:
+                raise
+            lost, transition = error, error.transition
+        try:
+            return await self._waiters.transition(
+                transition, operation=operation, timeout=seconds_of(timeout, transition), on_change=on_change
+            )
+        except WaitError as error:
+            if lost is not None:
+                raise error from lost
+            raise

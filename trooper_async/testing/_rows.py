@@ -1,0 +1,197 @@
+"""What the world looks like in JSON, written by hand from the samples of the API document.
+
+Uses `_world` alone, and on purpose nothing of the client: a mistake in its models must not hide itself here.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TypeAlias
+
+from trooper_async.testing._stock import Blib, Template
+from trooper_async.testing._world import INTERVAL_HOURS, Install, Phase, Server, World
+
+Row: TypeAlias = dict[str, object]
+
+# The prose names the one pair, the sample of GET /api/orders shows the other.
+STATUS_FIELDS = {"status": ("status", "status_user"), "current_status": ("current_status", "desired_status")}
+
+# What loose types do to fields that nobody needs in order to wait, switch or buy.
+NULL_WHEN_LOOSE = {"machine_name", "paid_until", "description", "fitCount", "nextBillingDate", "status_txt"}
+MISSING_WHEN_LOOSE = {"country_code", "is_low_priority", "cpu_ram", "category", "server_name"}
+
+
+def order_row(world: World, server: Server, phase: Phase, when: float) -> Row:
+    """A row of GET /api/orders."""
+    current, desired = STATUS_FIELDS[world.dialect]
+    return {
+        "order_id": server.order_id,
+        "serverId": server.server_id,
+        "title": server.title,
+        current: phase.current,
+        **({} if world.desired == "absent" else {desired: phase.desired}),
+        "server_name": server.server_name,
+        "machine_name": server.machine_name,
+        "ip": server.ip,
+        "ssh_port": server.ssh_port,
+        "price_h": server.price_h,
+        "paid_until": server.paid_until,
+        "contract_interval": server.contract_interval,
+        "is_locked": server.is_locked,
+        "is_low_priority": server.is_low_priority,
+        "blib_name": server.blib_name,
+        "blib_gpu_type": server.blib_gpu_type,
+        "blib_gpu_num": server.blib_gpu_num,
+        "country_code": server.country_code,
+        "template_installs": [
+            {"id": install.install_id, "template_name": install.template_name, **install_status(install, when)}
+            for install in server.installs
+        ],
+    }
+
+
+def install_status(install: Install, when: float) -> Row:
+    """The two status fields of a template installation."""
+    code, text = install.at(when)
+    return {"status": code, "status_readable": text}
+
+
+def install_row(install: Install, when: float) -> Row:
+    """A row of GET /api/template-config."""
+    return {
+        "install_id": install.install_id,
+        "template_id": install.template_id,
+        "template_name": install.template_name,
+        **install_status(install, when),
+        "config": install.config,
+    }
+
+
+def history_row(world: World, number: int, phase: Phase) -> Row:
+    """A row of GET /api/order-status-history."""
+    return {
+        "id": number,
+        "status_user": phase.current,
+        "status_txt": phase.note,
+        "status_since": world.moment(phase.since),
+    }
+
+
+def private_row(blib: Blib) -> Row:
+    """A row of GET /api/blibs-private, which says nothing of availability."""
+    return {
+        "id": blib.id,
+        "name": blib.name,
+        "gpu_type": blib.gpu_type,
+        "gpu_num": blib.gpu_num,
+        "gpu_ram": blib.gpu_ram,
+        "cpu_cores": blib.cpu_cores,
+        "cpu_ram": blib.cpu_ram,
+        "hdd": blib.hdd,
+        "price_h": blib.price_h,
+        "is_public": int(blib.is_public),  # 1 in the samples, where other booleans are true
+        "country_code": blib.country_code,
+    }
+
+
+def blib_row(blib: Blib) -> Row:
+    """A row of GET /api/blibs."""
+    return {
+        **private_row(blib),
+        "is_available": blib.is_available,
+        "available_hosts": ["ai18", "ai89"] if blib.is_available else [],
+        "fitCount": 2 if blib.is_available else 0,
+        "maxPossibleInstances": 5 if blib.is_available else 0,
+    }
+
+
+def template_row(template_id: int, template: Template) -> Row:
+    """A row of GET /api/templates."""
+    options = [
+        {"id": number, "name": name, "type": "select", "default_value": default, "possible_values": possible}
+        for number, (name, default, possible) in enumerate(template.options, start=1)
+    ]
+    return {
+        "id": template_id,
+        "name": template.name,
+        "description": template.description,
+        "category": template.category,
+        "is_public": True,
+        "options": options,
+    }
+
+
+def target_row(server: Server, blib: Blib) -> Row:
+    """One of the `availableBlibs` of GET /api/migration-options."""
+    return {
+        "id": blib.id,
+        "name": blib.name,
+        "gpu_type": blib.gpu_type,
+        "gpu_num": blib.gpu_num,
+        "price_h": blib.price_h,
+        "is_available": blib.is_available,
+        "additionalCostPerCycle": per_cycle(server, blib.price_h - server.price_h),
+    }
+
+
+def quote(server: Server, blib: Blib) -> dict[str, object]:
+    """The answer of POST /api/migration-cost; the whole interval's price is what remains, so that quotes repeat."""
+    return {
+        "upgradeCost": per_cycle(server, blib.price_h),
+        "remainingValue": per_cycle(server, server.price_h),
+        "totalDue": total_due(server, blib),
+        "additionalCostPerCycle": per_cycle(server, blib.price_h - server.price_h),
+        "nextBillingDate": server.paid_until,
+        "currentRate": rate(server, server.price_h),
+        "newRate": rate(server, blib.price_h),
+    }
+
+
+def total_due(server: Server, blib: Blib) -> Decimal:
+    """What a migration costs at once; nothing is refunded."""
+    return max(per_cycle(server, blib.price_h - server.price_h), Decimal(0))
+
+
+def per_cycle(server: Server, price_h: Decimal) -> Decimal:
+    """An hourly price for one interval of the order's contract."""
+    return price_h * INTERVAL_HOURS.get(server.contract_interval, 1)
+
+
+def rate(server: Server, price_h: Decimal) -> Row:
+    """A price as number and text, per interval of the order's contract: `€0.85/hour`."""
+    amount = per_cycle(server, price_h)
+    return {"amount": amount, "display": f"€{amount}/{server.contract_interval.lower()}"}
+
+
+def encode(answer: object, *, loose: bool) -> bytes:
+    """An answer as JSON."""
+    return json.dumps(loosen(answer) if loose else answer, default=_plain).encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return float(value)  # money is written as a JSON number, in its shortest form
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    raise TypeError(f"no JSON for {type(value)}")
+
+
+def loosen(value: object) -> object:
+    """The same answer with what is not known of the API at its worst: see `loose_types` of `FakeTrooper`."""
+    match value:
+        case bool():
+            return int(value)
+        case int() | Decimal():
+            return str(value)
+        case list():
+            return [loosen(item) for item in value]
+        case dict():
+            row = {
+                key: None if key in NULL_WHEN_LOOSE else item if key == "config" else loosen(item)
+                for key, item in value.items()
+                if key not in MISSING_WHEN_LOOSE
+            }
+            return {**row, "beta_field": {"since": 2025}}
+    return value
