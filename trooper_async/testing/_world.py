@@ -206,7 +206,7 @@ class World:
             "ip": LOOPBACK,
             "ssh_port": self.ssh_ports[0],
             "price_h": blib.price_h,
-            "paid_until": self.moment(now) + timedelta(hours=hours),
+            "paid_until": self.moment(now).replace(microsecond=0) + timedelta(hours=hours),
             "blib_name": blib.name,
             "blib_gpu_type": blib.gpu_type,
             "blib_gpu_num": blib.gpu_num,

@@ -1,0 +1,93 @@
+"""The main job in one go: order GPU servers, await them, and switch them, several at once on one shared poll.
+
+    python examples/quickstart.py
+
+It talks to the embedded fake server: no key, no network, no money. With `--live --max-price-h 0.50` it does the same
+with one real server of the account behind TROOPER_API_KEY, which costs money: it is frozen at the end, not cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from decimal import Decimal
+
+from trooper_async import Blib, Order, TrooperClient, TrooperError
+from trooper_async.testing import FakeTrooper
+
+SECONDS = {"create": 1.5, "stop": 0.6, "freeze": 0.8, "start": 0.6, "thaw": 0.8, "migrate": 1.2, "restart": 0.6}
+
+
+def reporter(name: str, began: float) -> Callable[[Order], None]:
+    """Prints a line for each status that a server goes through."""
+
+    def show(order: Order) -> None:
+        wish = f" (wanted: {order.desired_status})" if not order.is_converged else ""
+        print(f"[{time.monotonic() - began:5.1f} s] {name}: order {order.order_id} is {order.current_status}{wish}")
+
+    return show
+
+
+async def one_server(client: TrooperClient, blib: Blib, name: str, began: float, max_price_h: Decimal | None) -> None:
+    """A server's day: ordered, stopped, frozen, started again wherever there is room, restarted, frozen."""
+    show = reporter(name, began)
+    order = await client.orders.create_and_wait(
+        blib, contract_interval="HOUR", terms_accepted=True, max_price_h=max_price_h, reference=name, on_change=show
+    )
+    await client.orders.rename(order, name)
+    await client.orders.stop_and_wait(order, on_change=show)
+    await client.orders.freeze_and_wait(order, on_change=show)
+    await client.orders.start_and_wait(order, migration_allowed=True, on_change=show)
+    await client.orders.restart_and_wait(order, on_change=show)
+    await client.orders.freeze_and_wait(order, on_change=show)
+
+
+async def run(client: TrooperClient, servers: int, max_price_h: Decimal | None) -> None:
+    """Order the cheapest offer so many times, and see all of them through at once."""
+    began = time.monotonic()
+    offers = [blib for blib in await client.blibs.list() if blib.is_available and blib.price_h is not None]
+    blib = min(offers, key=lambda offer: offer.price_h or 0)
+    print(f"the cheapest of {len(offers)} offers: {blib.name}, {blib.price_h} EUR per hour")
+    async with asyncio.TaskGroup() as group:
+        for number in range(1, servers + 1):
+            group.create_task(one_server(client, blib, f"server {number}", began, max_price_h))
+    print(f"[{time.monotonic() - began:5.1f} s] all {servers} done")
+
+
+async def on_the_fake() -> None:
+    async with FakeTrooper(durations=SECONDS) as fake, fake.client() as client:
+        await run(client, servers=3, max_price_h=None)
+        polls = sum(request.path == "/api/orders" for request in fake.requests)
+        print(f"{len(fake.requests)} requests, {polls} of them reads of the one list that all waits share")
+
+
+async def live(max_price_h: Decimal) -> None:
+    async with TrooperClient() as client:
+        await run(client, servers=1, max_price_h=max_price_h)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Order GPU servers and switch them, on the embedded fake server.")
+    parser.add_argument("--live", action="store_true", help="use the real API and TROOPER_API_KEY: this costs money")
+    parser.add_argument("--max-price-h", type=Decimal, help="with --live: the most that a server may cost, EUR per hour")
+    options = parser.parse_args()
+    if options.live and options.max_price_h is None:
+        parser.error("--live needs --max-price-h")
+    status = 0
+    try:
+        try:
+            asyncio.run(live(options.max_price_h) if options.live else on_the_fake())
+        except* TrooperError as errors:
+            print(*errors.exceptions, sep="\n", file=sys.stderr)
+            status = 1
+    except KeyboardInterrupt:
+        print("interrupted")
+        status = 130
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

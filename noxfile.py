@@ -1,0 +1,90 @@
+"""The project's sessions: `nox -l` lists them, `nox -s lint types` runs some.
+
+Tests run on every Python from 3.11 on that is found here, so that no session fails for an interpreter that is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests", "oldest", "newest", "lint", "types", "build"]
+nox.options.reuse_existing_virtualenvs = True
+
+# The lowest versions that pyproject.toml allows.
+OLDEST = ["aiohttp==3.14.3", "attrs==25.1.0", "cattrs==25.2.0", "backoff==2.2.1"]
+
+
+def _pythons() -> list[str]:
+    """The versions found, the one that runs nox first; pyenv's too, whose shims may be there and not work."""
+    versions_of_pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = []
+    for version in ("3.11", "3.12", "3.13", "3.14"):
+        name = f"python{version}"
+        candidates = [shutil.which(name), *sorted(versions_of_pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)]
+        for candidate in filter(None, candidates):
+            if subprocess.run([candidate, "--version"], capture_output=True, check=False).returncode == 0:
+                os.environ["PATH"] = f"{Path(candidate).parent}{os.pathsep}{os.environ['PATH']}"
+                found.append(version)
+                break
+    return found
+
+
+PYTHONS = _pythons()
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The test suite, with the newest versions of what it needs."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """The test suite with the oldest aiohttp, attrs and cattrs that are allowed."""
+    session.install("-e", ".[dev]", *OLDEST)
+    session.run("pytest", "-q", "--no-cov", "-n", "2", *session.posargs)
+
+
+@nox.session(python=PYTHONS[-1])
+def newest(session: nox.Session) -> None:
+    """The test suite with the newest of everything, on the newest Python found."""
+    session.install("--upgrade", "--upgrade-strategy", "eager", "-e", ".[dev]")
+    session.run("pytest", "-q", "--no-cov", "-n", "2", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and format."""
+    session.install("ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict and pyright."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel, installed alone in an environment of its own, runs the quickstart."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--outdir", folder, ".", silent=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        session.run("python", "-m", "venv", f"{folder}/venv")
+        python = f"{folder}/venv/bin/python"
+        session.run(python, "-m", "pip", "install", "-q", str(wheel), external=True)
+        quickstart = Path("examples/quickstart.py").resolve()
+        with session.chdir(folder):  # away from the source, so that the wheel is what is imported
+            session.run(python, "-W", "error", str(quickstart), external=True)
