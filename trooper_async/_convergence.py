@@ -14,6 +14,10 @@ from typing import TypeAlias
 from trooper_async.models import Order, OrderStatus, StatusChange, Transition, same_word
 
 _STEADY_POLLS = 3
+_LAG_SHARE = 1 / 3
+"""Of the schedule's cap: how long a read may lag, so that an old `running` is not taken for the end of a restart."""
+_LATE_CAPS = 3
+"""Times the schedule's cap: how long after one proof alone a restart may still be about to take effect."""
 _APPEAR_CAPS = 4
 """An order that was just bought may be missing from the list for this many times the schedule's cap."""
 
@@ -148,9 +152,9 @@ class RestartJudge(SwitchJudge):
     """A restart starts and ends at `running`, so `running` alone says nothing.
 
     Two proofs: a departure (another word was seen), and a row of the history that was not there before the restart was
-    sent. Both, the new row saying `running`: done at the first `running`. Either alone can be something else (a read
-    that lags shows an earlier start; a row may be written on acceptance with the wish in it): done once `running` is
-    steady from then on.
+    sent. Both, the new row saying `running`: done at the first `running` that can't be from before the departure.
+    Either alone can be something else (a read that lags shows an earlier start; a row may be written on acceptance
+    with the wish in it, long before the restart takes effect): done once `running` is steady from then on.
     """
 
     def __init__(self, before: Sequence[StatusChange] | None, cap: float, floor: float) -> None:
@@ -158,32 +162,42 @@ class RestartJudge(SwitchJudge):
         self._wishes = _RESTART_WORDS
         self._before = before
         self._floor = floor
-        self.departed = False
+        self.departed_at: float | None = None
         self.recorded = False
         self._recorded_running = False
-        self._running = Steady(cap)
+        self._running = Steady(_LATE_CAPS * cap)
         self._running_polls = 0
+        self._running_at = 0.0
         self._asked = 0
         self._ask_at = 0.0
 
     @property
     def proven(self) -> bool:
-        return self.departed or self.recorded
+        """Whether anything was seen that only a restart (or something like one) leaves."""
+        return self.departed_at is not None or self.recorded
 
     def _judge(self, order: Order, at: float) -> Verdict:
-        if not same_word(order.current_status, OrderStatus.running):
-            self.departed = True
+        if self.departed_at is None and not same_word(order.current_status, OrderStatus.running):
+            self.departed_at = at
         return super()._judge(order, at)
 
     def _arrived(self, at: float) -> Verdict:
         self._running_polls += 1
-        if self.departed and self._recorded_running:
+        self._running_at = at
+        if self._is_over():
             return Verdict.DONE
         if self.proven and self._running.seen(at):
             return Verdict.DONE
         if self._before is None or self._recorded_running or at < self._ask_at:
             return Verdict.WAIT  # nothing to compare with, nothing more to learn, or not yet
-        return Verdict.ASK_HISTORY if self.departed or self._running_polls >= 2 else Verdict.WAIT
+        ask = self.departed_at is not None or self._running_polls >= 2
+        return Verdict.ASK_HISTORY if ask else Verdict.WAIT
+
+    def _is_over(self) -> bool:
+        """Both proofs are there, and the last `running` was read later than any read from before the departure lags."""
+        if self.departed_at is None or not self._recorded_running or self._running_polls == 0:
+            return False
+        return self._running_at - self.departed_at >= _LAG_SHARE * self._cap
 
     def _away(self, order: Order) -> None:
         self._running.reset()
@@ -204,11 +218,10 @@ class RestartJudge(SwitchJudge):
         new = new_rows(rows or (), self._before or ())
         if new and not self.recorded:
             self.recorded = True
-            if not self.departed:
+            if self.departed_at is None:
                 self._running.reset()  # `running` counts from the proof on
         self._recorded_running = any(same_word(row.status, OrderStatus.running) for row in new)
-        is_running = self._running_polls > 0
-        return Verdict.DONE if is_running and self.departed and self._recorded_running else Verdict.WAIT
+        return Verdict.DONE if self._is_over() else Verdict.WAIT
 
 
 class ConvergedJudge(Judge):

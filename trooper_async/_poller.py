@@ -226,6 +226,7 @@ class Poller:
         if fault is None:
             self._failures, self._refused, self.last_error = 0, False, None
             self._deliver(youngest)
+            await asyncio.sleep(0)  # who is done leaves before the next poll is reckoned
         else:
             self._failed(fault)
 

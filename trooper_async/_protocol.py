@@ -178,8 +178,8 @@ def _status_error(
     message = _text(data.get("error"), redact) or _text(data.get("message"), redact) or _phrase(status)
     if 200 <= status < 300:
         kind: type[APIStatusError] = errors.RefusedError
-    elif status == HTTPStatus.FORBIDDEN and "locked" in message.casefold():
-        kind = errors.ServerLockedError  # "Server is locked and cannot be modified"
+    elif status == HTTPStatus.FORBIDDEN and re.search(r"\blocked\b", message, re.IGNORECASE):
+        kind = errors.ServerLockedError  # "Server is locked and cannot be modified"; not "blocked"
     elif status >= 500:
         kind = errors.ServerError
     else:

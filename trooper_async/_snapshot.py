@@ -31,12 +31,12 @@ class Snapshot:
     gone: frozenset[int] = frozenset()
     """The ids that were in the snapshot before."""
     _rows: dict[int, JSON] = field(factory=dict, repr=False)
-    _body: bytes = field(default=b"", repr=False)
+    _body: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, data: JSON) -> Self:
         """The snapshot of an answer's JSON."""
-        return cls()._next(data, b"")
+        return cls()._next(data, None)
 
     def next(self, body: bytes) -> Self:
         """The snapshot of the answer that came after this one's.
@@ -44,9 +44,7 @@ class Snapshot:
         Raises:
             ResponseFormatError: the answer is no list.
         """
-        if body == self._body:
-            return evolve(self, changed=frozenset(), gone=frozenset())
-        return self._next(loads(body), body)
+        return self.unchanged() if body == self._body else self._next(loads(body), body)
 
     def sighting(self, order_id: int) -> Sighting:
         """What this snapshot shows of an order."""
@@ -57,9 +55,9 @@ class Snapshot:
 
     def unchanged(self) -> Self:
         """The snapshot of an answer that says nothing has changed (304)."""
-        return self.next(self._body)
+        return evolve(self, changed=frozenset(), gone=frozenset())
 
-    def _next(self, data: JSON, body: bytes) -> Self:
+    def _next(self, data: JSON, body: bytes | None) -> Self:
         if not isinstance(data, list):
             raise ResponseFormatError("$", "a list")
         orders: dict[int, Order] = {}
@@ -79,10 +77,16 @@ class Snapshot:
                     orders.pop(order_id, None)
                     unreadable[order_id] = ResponseFormatError(f"$[{index}].order_id", "there once")
                     changed.add(order_id)
+                    rows[order_id] = None  # nothing to compare the next answer's row with
                 continue
             rows[order_id] = row
-            if order_id in self.orders and self._rows[order_id] == row:
-                orders[order_id] = self.orders[order_id]
+            if self._rows.get(order_id) == row:
+                if order_id in self.orders:
+                    orders[order_id] = self.orders[order_id]
+                else:
+                    error = self.unreadable[order_id]
+                    path = f"$[{index}]{error.path.partition(']')[2]}"  # it may have moved
+                    unreadable[order_id] = ResponseFormatError(path, error.expected)
                 continue
             changed.add(order_id)
             try:

@@ -7,6 +7,7 @@ what the waiters judge by are required; everything else may be missing or null i
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -246,26 +247,27 @@ class Transition:
         Raises:
             ConfigurationError: the text is not a stored transition, or one of a later release.
         """
-        try:
+        problem = "not a stored Transition (Transition.to_json writes one)"
+        # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             data = json.loads(text)
-            version = data["trooper_transition"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise ConfigurationError("not a stored Transition (Transition.to_json writes one)") from None
-        if version != 1:
-            raise ConfigurationError("this Transition was stored by a later release: update trooper-async") from None
-        try:
-            history = data["history_before"]
+            if data["trooper_transition"] != 1:
+                problem = "this Transition was stored by a later release: update trooper-async"
+                raise ValueError
+            problem = "this stored Transition is damaged"
+            history, migration_allowed = data["history_before"], data["migration_allowed"]
             if type(data["order_id"]) is not int or data["action"] not in get_args(Action):
+                raise ValueError
+            if not isinstance(history, list | None) or type(migration_allowed) is not bool:
                 raise ValueError
             return cls(
                 order_id=data["order_id"],
                 action=data["action"],
                 target=status_word(data["target"]),
                 history_before=None if history is None else tuple(map(_stored_row, history)),
-                migration_allowed=data["migration_allowed"] is True,
+                migration_allowed=migration_allowed,
             )
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise ConfigurationError("this stored Transition is damaged") from None
+        raise ConfigurationError(problem)
 
 
 def _stored_row(row: dict[str, str | int | None]) -> StatusChange:

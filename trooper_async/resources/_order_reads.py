@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from copy import copy
 from fnmatch import fnmatchcase
 
 from trooper_async import _arguments as arguments
@@ -13,7 +14,7 @@ from trooper_async._purchases import Purchases
 from trooper_async._retry import RetryPolicy
 from trooper_async._snapshot import Snapshot
 from trooper_async._transport import Transport
-from trooper_async.errors import OrderNotFoundError
+from trooper_async.errors import OrderNotFoundError, TrooperError
 from trooper_async.models import Credentials, Order, StatusChange
 from trooper_async.waiters import Waiters
 
@@ -30,7 +31,9 @@ class OrderReads:
         self._purchases = purchases
         self._cap = cap
         self._reading = asyncio.Lock()
-        self._reads = 0
+        self._reads = 0  # look-ups begun; the last one that has ended, and how if it failed
+        self._read = 0
+        self._failure: TrooperError | None = None
 
     async def list(self) -> builtins.list[Order]:
         """All orders of the account (GET /api/orders).
@@ -109,17 +112,27 @@ class OrderReads:
         if isinstance(order, Order):
             return order.server_id
         order_id = arguments.order_id(order)
-        server_id = self._poller.listed.get(order_id)
-        if server_id is None:
-            begun = self._reads
+        subject = f"order {order_id}"
+        begun = self._reads
+        if order_id not in self._poller.listed:
             async with self._reading:
-                if self._reads == begun:  # nobody has begun to read since this was asked
+                # a list that was begun before this was asked proves that an id is there, not that it is not
+                if order_id not in self._poller.listed and self._read <= begun:
                     self._reads += 1
-                    await self._snapshot(operation, f"order {order_id}")
-            server_id = self._poller.listed.get(order_id)
-        if server_id is None:
+                    self._failure = None
+                    try:
+                        await self._snapshot(operation, subject)
+                    except TrooperError as error:
+                        self._failure = copy(error)  # of all who wait for this read
+                    self._read = self._reads
+        server_id = self._poller.listed.get(order_id)
+        if server_id is not None:
+            return server_id
+        if self._failure is None:
             raise _not_found(order_id, operation)
-        return server_id
+        failure = copy(self._failure)
+        failure.operation, failure.subject = operation, subject
+        raise failure
 
 
 def _not_found(order_id: int, operation: str) -> OrderNotFoundError:

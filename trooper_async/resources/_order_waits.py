@@ -35,9 +35,9 @@ class OrderWaits(OrderReads):
         """Wait until an accepted action has taken effect, on the poll that all waits of this client share.
 
         Only polls that began after this call count. It has taken effect when the current status is the target, and the
-        desired one agrees where the API gives one. A restart needs proof: another status seen on the way and a new row
-        in the status history; with only one of them, `running` must stay so for a while (three polls that span the
-        schedule's `cap`).
+        desired one agrees where the API gives one. A restart needs proof: another status seen on the way, and a new row
+        in the status history; with only one of them, `running` must stay so for a while (three times the schedule's
+        `cap`).
 
         What no client can tell: reads that lag longer than a whole transition takes, and a history that lagged when a
         restart was sent.

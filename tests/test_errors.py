@@ -1,0 +1,326 @@
+"""The exceptions: their tree, what they say, and that they survive pickling and copying."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import pickle
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+import trooper_async
+from trooper_async import errors
+from trooper_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    Context,
+    NotFoundError,
+    OrderNotFoundError,
+    OrderVanishedError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    PriceError,
+    PurchaseNotReadyError,
+    PurchaseUnknownError,
+    RateLimitError,
+    RefusedError,
+    ResponseFormatError,
+    ServerError,
+    ServerLockedError,
+    SupersededError,
+    TemplateFailedError,
+    TrooperError,
+    UnresolvedPurchaseError,
+    WaitContext,
+    WaitError,
+    WaitTimeoutError,
+)
+from trooper_async.models import Order, OrderStatus, Purchase, StatusChange, TemplateInstall, Transition
+
+# The tree of DESIGN.md: every class and the classes right above it.
+TREE: dict[type[TrooperError], tuple[type[BaseException], ...]] = {
+    TrooperError: (Exception,),
+    ConfigurationError: (TrooperError, ValueError),
+    ClientClosedError: (TrooperError,),
+    APIConnectionError: (TrooperError,),
+    APITimeoutError: (APIConnectionError, TimeoutError),
+    APIStatusError: (TrooperError,),
+    BadRequestError: (APIStatusError,),
+    AuthenticationError: (APIStatusError,),
+    NotFoundError: (APIStatusError,),
+    ServerError: (APIStatusError,),
+    PermissionDeniedError: (APIStatusError,),
+    ServerLockedError: (PermissionDeniedError,),
+    RateLimitError: (APIStatusError,),
+    RefusedError: (APIStatusError,),
+    OrderNotFoundError: (TrooperError,),
+    ResponseFormatError: (TrooperError,),
+    PriceError: (TrooperError,),
+    OutcomeUnknownError: (TrooperError,),
+    PurchaseUnknownError: (OutcomeUnknownError,),
+    UnresolvedPurchaseError: (TrooperError,),
+    WaitError: (TrooperError,),
+    WaitTimeoutError: (WaitError, TimeoutError),
+    SupersededError: (WaitError,),
+    OrderVanishedError: (WaitError,),
+    TemplateFailedError: (WaitError,),
+    PurchaseNotReadyError: (WaitError,),
+}
+
+CONTEXT = Context(operation="orders.stop", subject="order 123", attempts=3, seconds=4.25)
+INSTALL = TemplateInstall(5, 1, "PyTorch Environment", 7, "Failed", {"python_version": "3.9", "extras": ["a", None]})
+ORDER = Order(
+    123, OrderStatus.stopped, "parking", price_h=Decimal("0.85"), template_installs=(INSTALL,), title="My server"
+)
+TRANSITION = Transition(
+    123,
+    "restart",
+    OrderStatus.running,
+    (StatusChange("stopped", datetime(2025, 9, 25, 8, 15, tzinfo=UTC), "by user", 2),),
+)
+PURCHASE = Purchase("p1", "create", 1, "unknown", datetime(2025, 9, 26, tzinfo=UTC), "my-ref", Decimal("0.85"), 124)
+WAIT = WaitContext(
+    **CONTEXT,
+    order=ORDER,
+    target="stopped",
+    polls=17,
+    last_error=ServerError("Error fetching Blibs", status=500, **CONTEXT),
+    transition=TRANSITION,
+)
+
+
+def _plain(kind: type[TrooperError]) -> Callable[[], TrooperError]:
+    return lambda: kind("it went wrong", **CONTEXT)
+
+
+def _status(kind: type[APIStatusError], status: int) -> Callable[[], TrooperError]:
+    return lambda: kind("it went wrong", status=status, next_step="login", retry_after=1.5, **CONTEXT)
+
+
+def _wait(kind: type[WaitError]) -> Callable[[], TrooperError]:
+    return lambda: kind("it went wrong", **WAIT)
+
+
+# How each class is made, with everything that it can carry.
+BUILDERS: dict[type[TrooperError], Callable[[], TrooperError]] = {
+    TrooperError: _plain(TrooperError),
+    ConfigurationError: _plain(ConfigurationError),
+    ClientClosedError: _plain(ClientClosedError),
+    APIConnectionError: _plain(APIConnectionError),
+    APITimeoutError: _plain(APITimeoutError),
+    APIStatusError: _status(APIStatusError, 418),
+    BadRequestError: _status(BadRequestError, 400),
+    AuthenticationError: _status(AuthenticationError, 401),
+    NotFoundError: _status(NotFoundError, 404),
+    ServerError: _status(ServerError, 503),
+    PermissionDeniedError: _status(PermissionDeniedError, 403),
+    ServerLockedError: _status(ServerLockedError, 403),
+    RateLimitError: _status(RateLimitError, 429),
+    RefusedError: _status(RefusedError, 200),
+    OrderNotFoundError: _plain(OrderNotFoundError),
+    ResponseFormatError: lambda: ResponseFormatError("$[3].order_id", "a whole number", **CONTEXT),
+    PriceError: _plain(PriceError),
+    OutcomeUnknownError: lambda: OutcomeUnknownError("it went wrong", transition=TRANSITION, **CONTEXT),
+    PurchaseUnknownError: lambda: PurchaseUnknownError(
+        "it went wrong", purchase=PURCHASE, candidates=(ORDER,), transition=TRANSITION, **CONTEXT
+    ),
+    UnresolvedPurchaseError: lambda: UnresolvedPurchaseError("it went wrong", purchase=PURCHASE, **CONTEXT),
+    WaitError: _wait(WaitError),
+    WaitTimeoutError: _wait(WaitTimeoutError),
+    SupersededError: _wait(SupersededError),
+    OrderVanishedError: _wait(OrderVanishedError),
+    TemplateFailedError: lambda: TemplateFailedError("it went wrong", install=INSTALL, **WAIT),
+    PurchaseNotReadyError: lambda: PurchaseNotReadyError("it went wrong", purchase=PURCHASE, **WAIT),
+}
+
+every_error = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+
+
+def _state(error: TrooperError) -> dict[str, object]:
+    """What an error carries; the errors in it by their own state, since exceptions are equal only to themselves."""
+    return {
+        name: (type(value), value.args, _state(value)) if isinstance(value, TrooperError) else value
+        for name, value in vars(error).items()
+    }
+
+
+def test_the_tree_is_complete() -> None:
+    """Every exception of the module is in the tree of the design, and nothing else is."""
+    defined = {
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == errors.__name__
+    }
+    assert defined == set(TREE) == set(BUILDERS)
+
+
+@every_error
+def test_the_classes_above(kind: type[TrooperError]) -> None:
+    """Every exception stands right under the classes that the design puts it under."""
+    assert kind.__bases__ == TREE[kind]
+
+
+@every_error
+def test_every_class_is_public_and_in_the_docstring(kind: type[TrooperError]) -> None:
+    """Every exception can be imported from the package, and the module's own drawing of the tree names it."""
+    assert getattr(trooper_async, kind.__name__) is kind
+    assert kind.__name__ in trooper_async.__all__
+    assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_only_two_classes_are_timeouts_and_one_a_value_error() -> None:
+    """A generic `except TimeoutError` or `except ValueError` catches exactly what the design says."""
+
+    def caught(base: type[Exception]) -> set[str]:
+        return {kind.__name__ for kind in TREE if issubclass(kind, base)}
+
+    assert caught(TimeoutError) == caught(OSError) == {"APITimeoutError", "WaitTimeoutError"}
+    assert caught(ValueError) == {"ConfigurationError"}
+    assert caught(ConnectionError) == set()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [OutcomeUnknownError, PurchaseUnknownError, UnresolvedPurchaseError, PurchaseNotReadyError, APIStatusError],
+    ids=lambda kind: kind.__name__,
+)
+def test_what_may_have_bought_is_no_connection_error(kind: type[TrooperError]) -> None:
+    """What is raised once something may have been sent is no timeout and no connection error: nobody retries it."""
+    error = BUILDERS[kind]()
+    assert not isinstance(error, TimeoutError | OSError | asyncio.TimeoutError | ConnectionError)
+    assert not isinstance(error, APIConnectionError)
+
+
+@every_error
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickling(kind: type[TrooperError], protocol: int) -> None:
+    """Every error comes back from every pickle protocol as what it was, with all that it carries."""
+    error = BUILDERS[kind]()
+    again = pickle.loads(pickle.dumps(error, protocol))
+    assert type(again) is kind
+    assert (str(again), repr(again), again.args) == (str(error), repr(error), error.args)
+    assert _state(again) == _state(error)
+
+
+@every_error
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copying(kind: type[TrooperError], copied: Callable[[TrooperError], TrooperError]) -> None:
+    """A copy of an error is another object that carries the same."""
+    error = BUILDERS[kind]()
+    again = copied(error)
+    assert again is not error
+    assert type(again) is kind
+    assert (str(again), again.args) == (str(error), error.args)
+    assert _state(again) == _state(error)
+    again.operation = "another"
+    assert error.operation == "orders.stop"
+
+
+@every_error
+def test_pickling_the_barest(kind: type[TrooperError]) -> None:
+    """An error with no more than its constructor demands pickles too, and so does one with notes."""
+    error = BUILDERS[kind]()
+    for name in ("order", "transition", "last_error", "retry_after", "next_step"):
+        if name in vars(error):
+            setattr(error, name, None)
+    error.operation, error.subject, error.attempts, error.seconds = "", "", 0, 0.0
+    error.add_note("seen on the second run")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), _state(again)) == (kind, str(error), _state(error))
+    assert again.__notes__ == ["seen on the second run"]
+
+
+@every_error
+def test_what_str_says(kind: type[TrooperError]) -> None:
+    """The text of every error says which operation, on what, after how many attempts and seconds, and what to do."""
+    text = str(BUILDERS[kind]())
+    assert text.startswith("orders.stop of order 123: ")
+    assert "(3 attempts, 4.2 s)" in text
+    assert text.endswith(kind.hint)
+
+
+@every_error
+def test_hints(kind: type[TrooperError]) -> None:
+    """Every class says what to do next where its message does not, without a full stop at the end."""
+    if kind in (TrooperError, ConfigurationError, APIStatusError, WaitError):  # what to do is in the message itself
+        assert kind.hint == ""
+    else:
+        assert "hint" in vars(kind)
+        assert kind.hint
+        assert not kind.hint.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        ({}, "boom"),
+        ({"operation": "ping"}, "ping: boom"),
+        ({"subject": "order 1"}, "order 1: boom"),
+        ({"operation": "orders.stop", "subject": "order 1"}, "orders.stop of order 1: boom"),
+        ({"operation": "ping", "attempts": 1, "seconds": 0.04}, "ping: boom (1 attempt, 0.0 s)"),
+        ({"operation": "ping", "attempts": 2, "seconds": 61.66}, "ping: boom (2 attempts, 61.7 s)"),
+        ({"operation": "ping", "attempts": 0, "seconds": 9.0}, "ping: boom"),
+    ],
+)
+def test_the_text_leaves_out_what_is_not_known(context: Context, expected: str) -> None:
+    """What an error has not been told is not in its text, and one attempt is in the singular."""
+    assert str(TrooperError("boom", **context)) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "You must accept the terms and conditions.",
+            "the API answered 400: You must accept the terms and conditions. "
+            "Nothing was changed: change the request before sending it again",
+        ),
+        (
+            "Insufficient budget for migration",
+            "the API answered 400: Insufficient budget for migration. "
+            "Nothing was changed: change the request before sending it again",
+        ),
+    ],
+)
+def test_the_api_s_own_words(message: str, expected: str) -> None:
+    """An answer's error gives the API's own text and status, with one full stop before the hint."""
+    error = BadRequestError(message, status=400)
+    assert str(error) == expected
+    assert (error.message, error.status, error.next_step, error.retry_after) == (message, 400, None, None)
+
+
+def test_a_format_error_names_the_place() -> None:
+    """ResponseFormatError says where, and what should be there."""
+    error = ResponseFormatError("$[3].order_id", "a whole number")
+    assert (error.path, error.expected) == ("$[3].order_id", "a whole number")
+    assert "$[3].order_id should be a whole number" in str(error)
+
+
+def test_a_wait_error_defaults() -> None:
+    """An ended wait that was told nothing says None and zero, not missing attributes."""
+    error = WaitTimeoutError("late")
+    known = (error.order, error.target, error.polls, error.last_error, error.transition, error.attempts, error.seconds)
+    assert known == (None, None, 0, None, None, 0, 0.0)
+    assert (error.operation, error.subject, error.message) == ("", "", "late")
+
+
+def test_what_the_richer_errors_carry() -> None:
+    """The objects that an error is about are on it, as they were given."""
+    unknown = BUILDERS[PurchaseUnknownError]()
+    assert isinstance(unknown, PurchaseUnknownError)
+    assert (unknown.purchase, unknown.candidates, unknown.transition) == (PURCHASE, (ORDER,), TRANSITION)
+    failed = BUILDERS[TemplateFailedError]()
+    assert isinstance(failed, TemplateFailedError)
+    assert (failed.install, failed.order, failed.target, failed.polls) == (INSTALL, ORDER, "stopped", 17)
+    bought = BUILDERS[PurchaseNotReadyError]()
+    assert isinstance(bought, PurchaseNotReadyError)
+    assert (bought.purchase, bought.transition, bought.last_error) == (PURCHASE, TRANSITION, WAIT["last_error"])
