@@ -104,7 +104,7 @@ class Api:
 
     def _answer(self, call: Call[Any], body: bytes | None, began: float) -> Reply:
         now = asyncio.get_running_loop().time()
-        sent = json.loads(body) if body is not None else dict(call.sent)
+        sent: dict[str, Any] = json.loads(body) if body is not None else dict(call.sent)
         match call.endpoint.path:
             case "/api/orders":
                 listed = self.world.list(now)
