@@ -88,3 +88,10 @@ def build(session: nox.Session) -> None:
         quickstart = Path("examples/quickstart.py").resolve()
         with session.chdir(folder):  # away from the source, so that the wheel is what is imported
             session.run(python, "-W", "error", str(quickstart), external=True)
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """The real client through 100,000 simulated waits (`-- --waits N --seed S`); prints the table of their ends."""
+    session.install("-e", ".")
+    session.run("python", "-m", "tests.simulator", *session.posargs)

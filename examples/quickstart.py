@@ -69,10 +69,17 @@ async def live(max_price_h: Decimal) -> None:
         await run(client, servers=1, max_price_h=max_price_h)
 
 
+def euros(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of EUR") from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Order GPU servers and switch them, on the embedded fake server.")
     parser.add_argument("--live", action="store_true", help="use the real API and TROOPER_API_KEY: this costs money")
-    parser.add_argument("--max-price-h", type=Decimal, help="with --live: the most that a server may cost, EUR per hour")
+    parser.add_argument("--max-price-h", type=euros, help="with --live: the most that a server may cost, EUR per hour")
     options = parser.parse_args()
     if options.live and options.max_price_h is None:
         parser.error("--live needs --max-price-h")

@@ -1,0 +1,93 @@
+"""The architecture, read from the source: imports go one way, and each library has its one room."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "trooper_async"
+
+# Each room may import only from rows above its own.
+LEVELS = [
+    ["_version", "errors"],
+    ["models"],
+    ["_converter", "_retry", "_convergence", "_schedule"],
+    ["_snapshot", "_arguments", "_gate", "_sessions", "_ssh"],
+    ["_protocol"],
+    ["_transport"],
+    ["_poller", "_purchases"],
+    ["_feed"],
+    ["waiters"],
+    ["resources._order_reads", "resources.blibs", "resources.migrations", "resources.templates"],
+    ["resources._order_waits", "resources._order_purchases"],
+    ["resources.orders"],
+    ["client"],
+    ["__init__"],
+    ["testing"],
+]
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+
+def rooms() -> list[tuple[str, ast.Module]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        name = "testing" if name.startswith("testing.") else name
+        if name != "resources.__init__":
+            found.append((name, ast.parse(path.read_text(encoding="utf-8"))))
+    return found
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """The modules that are imported at run time, anywhere in the file."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.module in ("trooper_async", "trooper_async.resources"):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                modules = {name for name in names if name.removeprefix("trooper_async.") in LEVEL}
+                found |= modules or {"trooper_async"}
+            else:
+                found.add(node.module)
+        else:
+            found |= imports(node)
+    return found
+
+
+@pytest.mark.parametrize(("room", "tree"), rooms(), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_go_downwards(room: str, tree: ast.Module) -> None:
+    """A room imports only from lower levels; rooms of one level do not know each other."""
+    for module in imports(tree):
+        if module.split(".")[0] != "trooper_async":
+            continue
+        other = module.removeprefix("trooper_async").lstrip(".") or "__init__"
+        other = "testing" if other.startswith("testing") else other
+        if room == other == "testing":
+            continue
+        assert LEVEL[other] < LEVEL[room], f"{room} imports {other}"
+
+
+@pytest.mark.parametrize(
+    ("library", "users"),
+    [
+        ("aiohttp", {"_transport", "_sessions", "client", "testing"}),  # client: only the type of a session of yours
+        ("cattrs", {"_converter"}),
+        ("backoff", {"_retry"}),
+    ],
+)
+def test_each_library_has_its_room(library: str, users: set[str]) -> None:
+    """aiohttp, cattrs and backoff are each imported where their one duty is, and nowhere else."""
+    found = {room for room, tree in rooms() if any(module.split(".")[0] == library for module in imports(tree))}
+    assert found == users
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_files_stay_short(path: Path) -> None:
+    """No file grows past some 300 lines: then a room is missing."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
