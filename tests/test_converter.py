@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import traceback
 import types
@@ -15,10 +14,10 @@ from typing import Any
 
 import attrs
 import pytest
-from apidoc import SAMPLES
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from tests.apidoc import SAMPLES
 from trooper_async import _snapshot
 from trooper_async._convergence import Blank
 from trooper_async._converter import dumps, ids_of, json_number, loads, structure
@@ -233,7 +232,7 @@ def test_unknown_fields_are_ignored(path: str, part: Callable[[Any], Any], kind:
         if isinstance(data, dict):
             return {
                 "new": {"a": [1]},
-                **{name: fuller(value) for name, value in data.items()},
+                **{name: value if name == "config" else fuller(value) for name, value in data.items()},
                 "": None,
                 "__class__": 1,
             }
@@ -379,8 +378,7 @@ def test_what_may_be_missing_or_null(kind: type[attrs.AttrsInstance], least: dic
     assert structure({**dict.fromkeys(others), **least}, kind) == expected
     for required in least:
         for without in ({**least, required: None}, {name: least[name] for name in least if name != required}):
-            if (kind, required) != (TemplateInstall, "id"):
-                assert _refusal(without, kind)[1] == "there"
+            assert _refusal(without, kind)[1] == "there"
 
 
 def _names_of(attribute: str) -> set[str]:
@@ -391,6 +389,14 @@ def _names_of(attribute: str) -> set[str]:
 
 
 # What is not as documented ------------------------------------------------------------------------------------------
+
+
+NO_INTS: list[Any] = ["SECRET", "", "1.5", "1e3", " 1", "+1", "--1", "-", "٣", "9" * 20, Decimal("1.5"), True, [], {}]
+NO_AMOUNTS: list[Any] = ["SECRET", "", "NaN", "sNaN", "Infinity", "€0.85", "1,5", "1" * 64, True, [], {}]
+NO_BOOLEANS: list[Any] = ["SECRET", "", "yes", 2, -1, Decimal("0.5"), [], {}]
+NO_TIMES: list[Any] = ["SECRET", "", "tomorrow", "2025-13-01", "26.09.2025", "2025-\ud800", 1758897000, True, [], {}]
+NO_TEXTS: list[Any] = [5, Decimal("1.5"), False, ["SECRET"], {}]
+NO_WORDS: list[Any] = [5, True, ["SECRET"], {"SECRET": 1}]
 
 
 @pytest.mark.parametrize(
@@ -418,35 +424,20 @@ def _names_of(attribute: str) -> set[str]:
         (Credentials, ["SECRET"], "$", "an object"),
         (Credentials, "SECRET", "$", "an object"),
         # numbers
-        *(
-            (Order, {**LEAST, "order_id": bad}, "$.order_id", "a whole number")
-            for bad in ("SECRET", "", "1.5", "1e3", " 1", "+1", "--1", "-", "٣", "9" * 20, Decimal("1.5"), True, [], {})
-        ),
+        *((Order, {**LEAST, "order_id": bad}, "$.order_id", "a whole number") for bad in NO_INTS),
         (Order, {**LEAST, "order_id": Decimal("1E+30")}, "$.order_id", "a whole number"),
         (Order, {**LEAST, "order_id": Decimal("1E+999999999")}, "$.order_id", "a whole number"),
         (Order, {**LEAST, "ssh_port": "SECRET"}, "$.ssh_port", "a whole number"),
         (Order, {**LEAST, "serverId": "SECRET"}, "$.server_id", "a whole number"),
         # money
-        *(
-            (Order, {**LEAST, "price_h": bad}, "$.price_h", "a number")
-            for bad in ("SECRET", "", "NaN", "sNaN", "Infinity", "€0.85", "1,5", "1" * 64, True, [], {})
-        ),
+        *((Order, {**LEAST, "price_h": bad}, "$.price_h", "a number") for bad in NO_AMOUNTS),
         # booleans
-        *(
-            (Order, {**LEAST, "is_locked": bad}, "$.is_locked", "true or false")
-            for bad in ("SECRET", "", "yes", 2, -1, Decimal("0.5"), [], {})
-        ),
+        *((Order, {**LEAST, "is_locked": bad}, "$.is_locked", "true or false") for bad in NO_BOOLEANS),
         # times
-        *(
-            (Order, {**LEAST, "paid_until": bad}, "$.paid_until", "a time (ISO 8601)")
-            for bad in ("SECRET", "", "tomorrow", "2025-13-01", "26.09.2025", 1758897000, True, [], {}, "2025-\ud800")
-        ),
+        *((Order, {**LEAST, "paid_until": bad}, "$.paid_until", "a time (ISO 8601)") for bad in NO_TIMES),
         # text and words
-        *((Order, {**LEAST, "title": bad}, "$.title", "text") for bad in (5, Decimal("1.5"), False, ["SECRET"], {})),
-        *(
-            (Order, {**LEAST, "status": bad}, "$.current_status", "a status word")
-            for bad in (5, True, ["SECRET"], {"SECRET": 1})
-        ),
+        *((Order, {**LEAST, "title": bad}, "$.title", "text") for bad in NO_TEXTS),
+        *((Order, {**LEAST, "status": bad}, "$.current_status", "a status word") for bad in NO_WORDS),
         (Order, {**LEAST, "status_user": 5}, "$.desired_status", "a status word"),
         (Order, {**LEAST, "current_status": 5, "status": "running"}, "$.current_status", "a status word"),
         # nested
@@ -525,7 +516,7 @@ def test_no_value_comes_out_with_the_error(endpoint: Endpoint[Any], answer: Any,
     assert "SECRET" not in repr(fault)
     printed = traceback.TracebackException.from_exception(fault.error, capture_locals=True).format()
     assert "SECRET" not in "".join(printed)
-    assert fault.error.__traceback__ is fault.error.__context__ is fault.error.__cause__ is None
+    assert (fault.error.__traceback__, fault.error.__context__, fault.error.__cause__) == (None, None, None)
 
 
 # JSON itself --------------------------------------------------------------------------------------------------------
@@ -659,6 +650,13 @@ def test_numbers_that_can_not_be_sent(number: Decimal) -> None:
             send()
 
 
+def _nested(levels: int) -> Any:
+    data: Any = []
+    for _ in range(levels):
+        data = [data]
+    return data
+
+
 def _ring() -> dict[str, Any]:
     ring: dict[str, Any] = {}
     ring["ring"] = [ring]
@@ -676,7 +674,7 @@ def _ring() -> dict[str, Any]:
         {"a": datetime(2025, 9, 26)},
         {("a", "b"): 1},
         {"a": 10**5000},
-        {"a": functools.reduce(lambda inner, _: [inner], range(100_000), [])},
+        {"a": _nested(100_000)},
         _ring(),
     ],
     ids=lambda data: str(type(next(iter(data.values()))).__name__),
@@ -712,7 +710,7 @@ def test_what_the_api_may_have_written_can_be_sent_back(number: float) -> None:
     """Every number that a JSON writer with floats writes is read, and sent back as the same."""
     price = structure(loads(json.dumps({"id": 1, "price_h": number}).encode()), Blib).price_h
     assert price is not None
-    assert json.loads(dumps({"n": price}))["n"] == number
+    assert json.loads(dumps({"n": price}), parse_int=float)["n"] == number
 
 
 # Any JSON in any field ----------------------------------------------------------------------------------------------
@@ -758,9 +756,6 @@ def _damage(document: Any, data: st.DataObject) -> Any:
     return document
 
 
-_hints = functools.cache(typing.get_type_hints)
-
-
 def _conforms(value: Any, hint: Any) -> bool:
     """Whether a value is what its annotation says."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -772,7 +767,7 @@ def _conforms(value: Any, hint: Any) -> bool:
         return isinstance(value, dict)
     if attrs.has(hint):
         return type(value) is hint and all(
-            _conforms(getattr(value, name), inner) for name, inner in _hints(hint).items()
+            _conforms(getattr(value, name), inner) for name, inner in typing.get_type_hints(hint).items()
         )
     if hint is datetime:
         return isinstance(value, datetime) and value.utcoffset() is not None
@@ -791,8 +786,7 @@ def test_any_json_in_any_field(sample: tuple[str, Callable[[Any], Any], Any, Any
         read = structure(loads(json.dumps(document).encode()), kind)
     except ResponseFormatError as error:
         event("refused")
-        assert error.path.startswith("$")  # noqa: PT017 - both ways are right
-        assert error.expected
+        assert error.path.startswith("$") and error.expected  # noqa: PT017, PT018 - both ways are right
     else:
         event("read")
         assert _conforms(read, kind)
@@ -809,6 +803,10 @@ def _body(*rows: Any) -> bytes:
 
 def _row(order_id: Any = 1, status: str = "running", **fields: Any) -> dict[str, Any]:
     return {"order_id": order_id, "status": status, **fields}
+
+
+def _ids(*order_ids: int) -> frozenset[int]:
+    return frozenset(order_ids)
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'"x"', b"[", b"<html>", b'{"error": "x"}'])
@@ -829,14 +827,14 @@ def test_the_first_snapshot_is_all_news() -> None:
         4: ("$[3].title", "text"),
     }
     assert first.server_ids == {1: 1, 2: 20, 3: 3, 4: 4}
-    assert (first.complete, first.changed, first.gone) == (True, {1, 2, 3, 4}, set())
+    assert (first.complete, first.changed, first.gone) == (True, _ids(1, 2, 3, 4), _ids())
 
 
 def test_what_changed_and_what_is_gone() -> None:
     """The next answer says which rows are new or other ones, and which are not there any more."""
     first = Snapshot().next(_body(_row(1), _row(2), _row(3), _row(4, title=5), _row(5, title=5)))
     then = first.next(_body(_row(5, title=5), _row(2, "stopped"), _row(1), _row(4, title="5"), _row(6)))
-    assert (then.changed, then.gone) == ({2, 4, 6}, {3})
+    assert (then.changed, then.gone) == (_ids(2, 4, 6), _ids(3))
     assert then.orders[2].current_status == "stopped"
     assert then.orders[1] is first.orders[1]
     assert {order_id: error.path for order_id, error in then.unreadable.items()} == {5: "$[0].title"}
@@ -852,7 +850,7 @@ def test_a_row_without_a_readable_id(order_id: Any) -> None:
     healed = snapshot.next(_body(_row(1), _row(2)))
     assert healed.complete
     assert healed.sighting(3) is Blank.ABSENT
-    assert (healed.changed, healed.gone) == (set(), set())
+    assert (healed.changed, healed.gone) == (_ids(), _ids())
 
 
 @pytest.mark.parametrize("row", [None, 5, "x", [], [_row(1)], {}])
@@ -880,10 +878,10 @@ def test_rows_that_contradict_each_other() -> None:
     assert twice.sighting(2) is Blank.UNREADABLE
     again = twice.next(_body(_row(2), _row(2, "stopped"), _row(1)))
     assert again.sighting(2) is Blank.UNREADABLE
-    assert again.changed == {2}
+    assert again.changed == _ids(2)
     once = again.next(_body(_row(2), _row(1)))
     assert once.orders[2].current_status == "running"
-    assert (once.changed, once.unreadable) == ({2}, {})
+    assert (once.changed, len(once.unreadable)) == (_ids(2), 0)
 
 
 def test_equal_bytes_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -893,7 +891,7 @@ def test_equal_bytes_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_snapshot, "loads", None)
     monkeypatch.setattr(_snapshot, "structure", None)
     for again in (first.next(bytes(bytearray(body))), first.unchanged(), first.next(body).unchanged().next(body)):
-        assert (again.changed, again.gone) == (set(), set())
+        assert (again.changed, again.gone) == (_ids(), _ids())
         assert again.orders == first.orders
         assert again.unreadable == first.unreadable
         assert (again.complete, again.server_ids) == (False, {1: 1, 2: 2})
@@ -949,7 +947,8 @@ rows = st.fixed_dictionaries(
     },
 )
 good_rows = st.builds(_row, st.sampled_from([1, 2, 3]), st.sampled_from(["running", "stopped"]))
-answers = st.lists(good_rows | rows | st.sampled_from([None, 5, [], {}]), max_size=5)
+no_rows: st.SearchStrategy[Any] = st.sampled_from([None, 5, [], {}])
+answers = st.lists(good_rows | rows | no_rows, max_size=5)
 
 
 @st.composite

@@ -160,21 +160,31 @@ async def test_a_waiter_cancelled_in_the_moment_it_is_let_in_gives_its_place_bac
     await queue.cancel("b")
 
 
-async def test_all_waiters_cancelled_at_once_leave_the_gate_as_it_was() -> None:
-    """After a crowd gave up, at a closed gate too, its places are free and no handle is left."""
-    gate = Gate(2)
-    gate.close(0.01)
-    queue = Queue(gate)
+async def test_all_waiters_of_a_closed_gate_cancelled_at_once_leave_no_handle() -> None:
+    """After a crowd gave up at a closed gate, nothing is left that would open it."""
+    queue = Queue(Gate(2))
+    queue.gate.close(60.0)
     names = [str(number) for number in range(500)]
     await queue.come(*names)
 
     await queue.cancel(*names)
 
     assert scheduled() == []
-    assert queue.inside == []
-    await queue.come("a")
-    await queue.done("a")
-    assert queue.inside == ["a"]
+    assert queue.inside == queue.refused == []
+
+
+async def test_all_waiters_of_a_full_gate_cancelled_at_once_leave_its_places_as_they_were() -> None:
+    """After a crowd gave up at a full gate, the next who comes is let in when a place is free."""
+    queue = Queue(Gate(1))
+    names = [str(number) for number in range(500)]
+    await queue.come("holder", *names)
+
+    await queue.cancel(*names)
+    await queue.come("next")
+
+    assert queue.inside == ["holder"]
+    await queue.go("holder")
+    assert queue.inside == ["next"]
 
 
 async def test_a_closed_gate_lets_nobody_in_before_the_pause_is_over() -> None:
@@ -200,9 +210,9 @@ async def test_a_second_429_makes_the_pause_longer_never_shorter() -> None:
     gate = Gate(2)
     loop = asyncio.get_running_loop()
     queue = Queue(gate)
-    gate.close(0.02)
+    gate.close(0.1)
     await queue.come("waiting")
-    gate.close(0.08)
+    gate.close(0.15)
     end = gate.opens_at
     gate.close(0.01)
 

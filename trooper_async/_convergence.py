@@ -82,9 +82,11 @@ class Judge:
     def __init__(self, cap: float, *, appearing: bool = False) -> None:
         self._cap = cap
         self._absent = Steady(_APPEAR_CAPS * cap if appearing else cap)
+        self._answered = 0.0
 
-    def observe(self, sighting: Sighting, at: float) -> Verdict:
-        """What a fresh poll, begun at `at` seconds, showed."""
+    def observe(self, sighting: Sighting, at: float, answered: float | None = None) -> Verdict:
+        """What a fresh poll showed that was begun at `at` and answered at `answered`, in seconds."""
+        self._answered = at if answered is None else answered
         if isinstance(sighting, Order):
             self._absent = Steady(self._cap)  # it has appeared
             verdict = self._judge(sighting, at)
@@ -128,6 +130,7 @@ class SwitchJudge(Judge):
         if wish is not None and agrees:
             self._agreed = True
         if self._agreed and not agrees and order.is_converged:
+            self._away(order)
             return Verdict.SUPERSEDED if self._elsewhere.seen(at) else Verdict.WAIT
         self._elsewhere.reset()
         if agrees and same_word(order.current_status, str(self.target)):
@@ -178,7 +181,7 @@ class RestartJudge(SwitchJudge):
 
     def _judge(self, order: Order, at: float) -> Verdict:
         if self.departed_at is None and not same_word(order.current_status, OrderStatus.running):
-            self.departed_at = at
+            self.departed_at = self._answered
         return super()._judge(order, at)
 
     def _arrived(self, at: float) -> Verdict:

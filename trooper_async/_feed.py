@@ -23,7 +23,7 @@ class Feed:
         self._vanished: set[int] = set()
         self._begun = False
 
-    def _observe(self, snapshot: Snapshot, at: float) -> bool:
+    def _observe(self, snapshot: Snapshot, at: float, answered: float) -> bool:
         changed = snapshot.changed if self._begun else snapshot.orders.keys()
         self._begun = True
         self._orders = snapshot.orders

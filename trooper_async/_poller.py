@@ -40,8 +40,8 @@ class Ticket:
     """One waiter's share in the poll. It believes only polls that began after it joined.
 
     Args:
-        observe: called with a fresh snapshot and the time its poll began; returns whether it wants the next one even
-            if its order is the same in it. What it raises is raised by `told`.
+        observe: called with a fresh snapshot and the times at which its poll began and was answered; returns whether
+            it wants the next one even if its order is the same in it. What it raises is raised by `told`.
         order_id: the order whose changes it is told of; None: every fresh snapshot.
         deadline: when the wait will end, by the loop's clock: a last poll is made in time for it.
         every: seconds between its polls; by the age of the wait where None.
@@ -51,7 +51,7 @@ class Ticket:
 
     def __init__(
         self,
-        observe: Callable[[Snapshot, float], bool],
+        observe: Callable[[Snapshot, float, float], bool],
         order_id: int | None,
         *,
         deadline: float = math.inf,
@@ -274,7 +274,7 @@ class Poller:
                 continue
             self._restless.pop(number, None)
             try:
-                restless = ticket.observe(self._snapshot, self._began)
+                restless = ticket.observe(self._snapshot, self._began, self._began + self._took)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the caller's function: its wait fails, no other
                 ticket.fail(error)
             else:

@@ -206,8 +206,12 @@ class Purchases:
 
     async def _follow(self, record: _Record, order: Call[int]) -> Transition | TrooperError:
         """Send it and see it to its end, in a task of the client's: once sent, no caller's cancellation reaches it."""
+
+        def unsent() -> None:
+            record.sent = False
+
         try:
-            order_id = await self._transport.request(order)
+            order_id = await self._transport.request(order, unsent=unsent)
         except OutcomeUnknownError as error:
             record.purchase = evolve(record.purchase, state="unknown")
             LOG.warning("%s: whether it was made is unknown", record.operation)

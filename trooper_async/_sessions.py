@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import hdrs
@@ -102,8 +103,16 @@ def _trace_config() -> aiohttp.TraceConfig:
     return config
 
 
-def key_users(api_key: str | None) -> tuple[aiohttp.ClientMiddlewareType, Callable[[str], str]]:
-    """What puts the key on the wire, and what blanks it in a text. It lives in their closures, in no attribute."""
+class KeyUsers(NamedTuple):
+    """What needs the key: what puts it on the wire, and what blanks it in a text. It is in their closures alone."""
+
+    authorize: aiohttp.ClientMiddlewareType
+    redact: Callable[[str], str]
+    has_key: bool
+
+
+def key_users(api_key: str | None) -> KeyUsers:
+    """What needs the key, which is in no attribute."""
 
     async def authorize(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         # Runs once for each attempt on the wire, those that aiohttp makes on its own too.
@@ -119,4 +128,4 @@ def key_users(api_key: str | None) -> tuple[aiohttp.ClientMiddlewareType, Callab
     def redact(text: str) -> str:
         return text if api_key is None else text.replace(api_key, "[api key]")
 
-    return authorize, redact
+    return KeyUsers(authorize, redact, api_key is not None)

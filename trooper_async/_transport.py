@@ -11,7 +11,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
@@ -20,7 +21,7 @@ from aiohttp import hdrs
 from trooper_async._gate import Gate
 from trooper_async._protocol import Call, Fault, Reply, interpret
 from trooper_async._retry import MAX_RETRY_AFTER, Happened, Kind, RetryPolicy, outcome_unknown
-from trooper_async._sessions import NEVER_SENT, CutError, Sessions, Trace, key_users
+from trooper_async._sessions import NEVER_SENT, CutError, KeyUsers, Sessions, Trace
 from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -49,7 +50,7 @@ class Transport:
         self,
         *,
         base_url: str,
-        api_key: str | None,
+        key: KeyUsers,
         session: aiohttp.ClientSession | None,
         timeout: float,
         retry: RetryPolicy,
@@ -59,8 +60,7 @@ class Transport:
         user_agent: str,
     ) -> None:
         self._base_url = base_url
-        self._has_key = api_key is not None
-        self._authorize, self._redact = key_users(api_key)
+        self._authorize, self._redact, self._has_key = key
         self._sessions = Sessions(session)
         self._timeout = timeout
         self._retry = retry
@@ -70,17 +70,29 @@ class Transport:
         self._proxy = proxy
         self._user_agent = user_agent
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.closed = False
+        self._stopped = asyncio.Event()
 
-    async def request(self, call: Call[T], *, pace: float | None = None, retry: RetryPolicy | None = None) -> T:
+    @property
+    def closed(self) -> bool:
+        return self._stopped.is_set()
+
+    async def request(
+        self,
+        call: Call[T],
+        *,
+        pace: float | None = None,
+        retry: RetryPolicy | None = None,
+        unsent: Callable[[], None] | None = None,
+    ) -> T:
         """Send `call`, again where that is safe and promising, and return what its endpoint returns.
 
         Args:
             call: what to send.
             pace: seconds that a rate limit may hold it up; the retry policy's deadline by default.
             retry: the retry policy, where it is another than the client's.
+            unsent: called after an attempt that has certainly come to nothing: until the next, it is as if never sent.
         """
-        body = self.check(call)
+        self.check(call)
         retry = retry or self._retry
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -95,12 +107,13 @@ class Transport:
             try:
                 if deadline is None:  # waiting for others to finish is not on the account of this call
                     deadline = loop.time() + retry.deadline
-                reply = await self.fetch(call, body, left=deadline - loop.time())
-                outcome = self.interpret(call, reply)
+                outcome = self.interpret(call, await self.fetch(call, left=deadline - loop.time()))
                 if not isinstance(outcome, Fault):
                     self._gate.succeeded()
                     return outcome
                 attempts.append(outcome.happened)
+                if unsent is not None and not outcome_unknown(call.kind, attempts):
+                    unsent()
                 last = outcome.error
                 delay = self._delay(retry, call.kind, attempts, outcome, deadline=deadline, pace_ends=pace_ends)
             finally:
@@ -109,7 +122,7 @@ class Transport:
                 break
             LOG.warning("%s: %s; sending it again in %.2f s", call.operation, outcome.happened.value, delay)
             if outcome.happened is not Happened.PACED:  # that is waited for at the gate
-                await asyncio.sleep(delay)
+                await self._pause(delay)
             if self.closed:
                 break
         error: TrooperError = last
@@ -130,7 +143,6 @@ class Transport:
     async def fetch(
         self,
         call: Call[T],
-        body: bytes | None = None,
         *,
         left: float = math.inf,
         headers: Mapping[str, str] | None = None,
@@ -144,26 +156,10 @@ class Transport:
         cancelled: asyncio.CancelledError | None = None
         outcome: Reply | Fault
         try:
-            async with (
-                asyncio.timeout(connect + answer),
-                self._sessions.get(trace, once=once).request(
-                    call.endpoint.method,
-                    self._base_url + call.endpoint.path,
-                    params=call.query,
-                    data=body,
-                    headers={**self._headers(body), **(headers or {})},
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    auto_decompress=True,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=connect),
-                    proxy=self._proxy,
-                    middlewares=(self._authorize,),
-                    trace_request_ctx=trace,
-                ) as response,
-            ):
-                outcome = Reply(response.status, response.headers, await self._body(response))
+            async with asyncio.timeout(connect + answer):
+                outcome = await self._exchange(call, trace, once=once, connect=connect, headers=headers or {})
         except asyncio.CancelledError as error:
-            # aiohttp's frames hold the headers, and whoever catches this may print them
+            # the frames that it came through hold the headers, and whoever catches this may print them
             cancelled = error.with_traceback(None)
             cancelled.__cause__ = cancelled.__context__ = None
         except NEVER_SENT as error:
@@ -183,11 +179,29 @@ class Transport:
             LOG.debug("%s %s %s %.0f ms", call.endpoint.method, call.endpoint.path, result, ms)
         return outcome
 
-    def _headers(self, body: bytes | None) -> dict[str, str]:
-        headers: dict[str, str] = {hdrs.USER_AGENT: self._user_agent, hdrs.ACCEPT: "application/json"}
+    async def _exchange(
+        self, call: Call[T], trace: Trace, *, once: bool, connect: float, headers: Mapping[str, str]
+    ) -> Reply:
+        """Send it and read the answer, in a frame that is in no traceback."""
+        body = call.body
+        own: dict[str, str] = {hdrs.USER_AGENT: self._user_agent, hdrs.ACCEPT: "application/json"}
         if body is not None:
-            headers[hdrs.CONTENT_TYPE] = "application/json"
-        return headers
+            own[hdrs.CONTENT_TYPE] = "application/json"
+        async with self._sessions.get(trace, once=once).request(
+            call.endpoint.method,
+            self._base_url + call.endpoint.path,
+            params=call.query,
+            data=body,
+            headers={**own, **headers},
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+            proxy=self._proxy,
+            middlewares=(self._authorize,),
+            trace_request_ctx=trace,
+        ) as response:
+            return Reply(response.status, response.headers, await self._body(response))
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The whole body, or None where it is larger than allowed, on the wire or inflated."""
@@ -223,17 +237,22 @@ class Transport:
             self._budget -= 1
         return None if self.closed else delay
 
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past `stop`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+
     def _turned_away(self) -> TrooperError:
         pause = max(0.0, self._gate.opens_at - asyncio.get_running_loop().time())
         return RateLimitError("rate limited for longer than this call may wait", status=429, retry_after=pause)
 
-    def check(self, call: Call[T]) -> bytes | None:
-        """Refuse what can't be sent before anything is; else the body to send."""
-        body: bytes | None = None
+    def check(self, call: Call[T]) -> None:
+        """Refuse what can't be sent before anything is."""
         problem: TrooperError | None = None
         try:
             self.bind()
-            body = call.body
+            _ = call.body
         except (ConfigurationError, ClientClosedError) as error:
             problem = error
         if problem is None and not self._has_key and not call.endpoint.public:
@@ -241,7 +260,6 @@ class Transport:
         if problem is not None:
             problem.operation, problem.subject = call.operation, call.subject
             raise problem
-        return body
 
     def bind(self) -> None:
         """Make sure that the client is open, and used on one event loop only."""
@@ -256,7 +274,7 @@ class Transport:
 
     def stop(self) -> None:
         """Begin nothing any more; what is on the wire may end."""
-        self.closed = True
+        self._stopped.set()
         self._gate.turn_away()
 
     async def close(self) -> None:

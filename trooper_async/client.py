@@ -16,6 +16,7 @@ from trooper_async._protocol import TEST, call
 from trooper_async._purchases import Purchases
 from trooper_async._retry import RetryPolicy
 from trooper_async._schedule import PollSchedule
+from trooper_async._sessions import key_users
 from trooper_async._transport import Transport
 from trooper_async._version import __version__
 from trooper_async.errors import ConfigurationError
@@ -66,6 +67,11 @@ class TrooperClient:
         proxy: str | None = None,
         app: str | None = None,
     ) -> None:
+        api_key = (os.environ.get("TROOPER_API_KEY") or None) if api_key is None else api_key
+        key, fits = key_users(api_key), _fits(api_key)
+        del api_key  # what is raised from here on may be printed with the locals of this frame
+        if not fits:
+            raise ConfigurationError("the API key must be printable ASCII without spaces or line ends")
         arguments.check_seconds(timeout)
         if timeout is None or not math.isfinite(timeout):
             raise ConfigurationError("timeout must be a number of seconds above 0: a request may not hang for ever")
@@ -78,7 +84,7 @@ class TrooperClient:
             raise ConfigurationError("with a session of yours its proxy counts: set it there")
         self._transport = Transport(
             base_url=_checked_url(base_url or os.environ.get("TROOPER_BASE_URL") or _BASE_URL),
-            api_key=_checked_key(os.environ.get("TROOPER_API_KEY") or None if api_key is None else api_key),
+            key=key,
             session=session,
             timeout=timeout,
             retry=retry,
@@ -123,12 +129,9 @@ class TrooperClient:
         raise TypeError("a TrooperClient holds an API key and can't be pickled")
 
 
-def _checked_key(api_key: str | None) -> str | None:
-    if api_key is None:
-        return None
-    if not isinstance(api_key, str) or not api_key or not all("!" <= c <= "~" for c in api_key):
-        raise ConfigurationError("the API key must be printable ASCII without spaces or line ends")
-    return api_key
+def _fits(api_key: object) -> bool:
+    """Whether it can be a key (or there is none)."""
+    return api_key is None or (isinstance(api_key, str) and api_key != "" and all("!" <= c <= "~" for c in api_key))
 
 
 def _checked_url(url: str) -> str:
@@ -137,7 +140,8 @@ def _checked_url(url: str) -> str:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise ConfigurationError("base_url is no URL") from None
-    if parts.scheme not in ("https", "http") or not host or parts.username or parts.query or parts.fragment:
+    odd = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user is one, too
+    if parts.scheme not in ("https", "http") or not host or odd:
         raise ConfigurationError("base_url must be an https URL without user, query and fragment")
     if parts.scheme == "http" and not (host in ("localhost", "::1") or _is_loopback(host)):
         raise ConfigurationError("base_url must be https: over http everybody on the way could read the API key")

@@ -27,6 +27,7 @@ from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
+    OrderNotFoundError,
     OrderVanishedError,
     PermissionDeniedError,
     PurchaseNotReadyError,
@@ -212,7 +213,7 @@ class Waiters:
                 raise
         text = f"{target} was not reached within {timeout or 0:g} s"
         raise WaitTimeoutError(
-            f"{text}; the last failure meanwhile: {last_error}" if last_error else text,
+            f"{text}; the last failure meanwhile: {last_error.message}" if last_error else text,
             operation=operation,
             subject=subject,
             seconds=loop.time() - began,
@@ -272,20 +273,20 @@ class _Wait:
         self.asks_history = False
         self.last_error: TrooperError | None = None
 
-    def _observe(self, snapshot: Snapshot, at: float) -> bool:
+    def _observe(self, snapshot: Snapshot, at: float, answered: float) -> bool:
         if self.end is not None:
             return False
         if self._context is None:
-            return self._judge(snapshot, at)
-        return self._context.run(self._judge, snapshot, at)
+            return self._judge(snapshot, at, answered)
+        return self._context.run(self._judge, snapshot, at, answered)
 
-    def _judge(self, snapshot: Snapshot, at: float) -> bool:
+    def _judge(self, snapshot: Snapshot, at: float, answered: float) -> bool:
         sighting = snapshot.sighting(self.order_id)
         if isinstance(sighting, Order):
             before, self.order = self.order, sighting
             if self._on_change is not None and (before is None or _words(before) != _words(sighting)):
                 _call(self._on_change, sighting)
-        verdict = self.judge.observe(sighting, at)
+        verdict = self.judge.observe(sighting, at, answered)
         if verdict is Verdict.ASK_HISTORY:
             self.asks_history = True
         elif verdict is not Verdict.WAIT:
@@ -306,7 +307,7 @@ def _call(on_change: OnChange, order: Order) -> None:
         raise TypeError("on_change must be a plain function: nobody awaits a coroutine")
 
 
-def _ended(wait: _Wait, timeout: float | None, **context: Unpack[WaitContext]) -> WaitError:
+def _ended(wait: _Wait, timeout: float | None, **context: Unpack[WaitContext]) -> TrooperError:
     """The error of a wait that did not end well."""
     last = "never seen in the list"
     if wait.order is not None:
@@ -316,6 +317,13 @@ def _ended(wait: _Wait, timeout: float | None, **context: Unpack[WaitContext]) -
     match wait.end:
         case Verdict.SUPERSEDED:
             return SupersededError(f"another switch took the place of this one ({last}, not {what})", **context)
+        case Verdict.VANISHED if wait.order is None and context.get("transition") is None:
+            return OrderNotFoundError(
+                "it is not in the list of orders",
+                operation=context.get("operation", ""),
+                subject=context.get("subject", ""),
+                seconds=context.get("seconds", 0.0),
+            )
         case Verdict.VANISHED:
             return OrderVanishedError(f"it is not in the list of orders ({last})", **context)
         case Verdict.UNJUDGEABLE:
@@ -324,4 +332,4 @@ def _ended(wait: _Wait, timeout: float | None, **context: Unpack[WaitContext]) -
         last = "running, but no restart was seen"
     text = f"{what} was not reached within {timeout or 0:g} s ({last})"
     error = context.get("last_error")
-    return WaitTimeoutError(f"{text}; the last failure meanwhile: {error}" if error else text, **context)
+    return WaitTimeoutError(f"{text}; the last failure meanwhile: {error.message}" if error else text, **context)

@@ -85,7 +85,7 @@ class Api:
             return Reply(429, {"Retry-After": str(pause)}, b'{"error": "slow down"}')
         if fault_kind == "lost":
             return Fault(Happened.CUT, APIConnectionError("the answer was lost or cut"))
-        reply = self._answer(call, body, began)
+        reply = self._answer(call, body)
         hold = rng.uniform(0, settings.slow) if rng.random() < 0.3 else 0.0
         if hold > patience:
             await asyncio.sleep(patience)
@@ -95,6 +95,7 @@ class Api:
             return Fault(Happened.CUT, APIConnectionError("the answer was lost or cut"))
         if fault_kind == "unreadable":
             return Reply(200, {}, reply.body[: len(reply.body) // 2] if reply.body else b"")
+        self._note(call, reply, began)
         if settings.etag and reply.body is not None and path == "/api/orders":
             etag = hashlib.sha1(reply.body, usedforsecurity=False).hexdigest()
             if headers is not None and headers.get("If-None-Match") == etag:
@@ -102,18 +103,14 @@ class Api:
             return Reply(200, {"ETag": etag}, reply.body)
         return reply
 
-    def _answer(self, call: Call[Any], body: bytes | None, began: float) -> Reply:
+    def _answer(self, call: Call[Any], body: bytes | None) -> Reply:
         now = asyncio.get_running_loop().time()
         sent: dict[str, Any] = json.loads(body) if body is not None else dict(call.sent)
         match call.endpoint.path:
             case "/api/orders":
-                listed = self.world.list(now)
-                self._note(listed, began)
-                return Reply(200, {}, listed)
+                return Reply(200, {}, self.world.list(now))
             case "/api/order-status-history":
-                history = self.world.history(now, sent["order_id"])
-                self._shown(sent["order_id"]).histories.append(history)
-                return Reply(200, {}, history)
+                return Reply(200, {}, self.world.history(now, sent["order_id"]))
             case "/api/order-status":
                 server = self.world.servers[sent["serverId"]]
                 self.world.switch(now, server, _KINDS[sent["action"]], ours=True)
@@ -129,13 +126,17 @@ class Api:
                 return _ok(totalDue=3.2)
         raise AssertionError(call.endpoint.path)
 
+    def _note(self, call: Call[Any], reply: Reply, began: float) -> None:
+        """What is about to reach the client."""
+        if call.endpoint.path == "/api/order-status-history" and reply.body is not None:
+            self._shown(int(str(call.sent["order_id"]))).histories.append(reply.body)
+        elif call.endpoint.path == "/api/orders":
+            for row in json.loads(reply.body or b"[]"):
+                if row.get("current_status", row.get("status")) != "running":
+                    self._shown(row["order_id"]).away.append(began)
+
     def _shown(self, order_id: int) -> Shown:
         return self.shown.setdefault(order_id, Shown())
-
-    def _note(self, listed: bytes, began: float) -> None:
-        for row in json.loads(listed):
-            if row.get("current_status", row.get("status")) != "running":
-                self._shown(row["order_id"]).away.append(began)
 
 
 def _ok(**fields: object) -> Reply:

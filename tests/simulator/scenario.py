@@ -218,7 +218,7 @@ def judge(wait: Wait, settings: Settings) -> tuple[str, float, str]:
     if wait.error is None:
         if reached is None or reached > wait.ended:
             return "too early", 0.0, f"reached {reached}, ended {wait.ended}"
-        late = wait.ended - max(reached, wait.began)
+        late = wait.ended - max(_last_reached(wait), wait.began)
         share = late / _allowed(wait, settings)
         if calm and share > 1:
             return "too late", share, f"{late:.1f} s after it was reached"
@@ -264,6 +264,14 @@ def _reached(wait: Wait) -> float | None:
         elif state.current == wait.target:
             return time
     return None
+
+
+def _last_reached(wait: Wait) -> float:
+    """The last time before the end at which the target was reached: somebody else may have left it in between."""
+    times, states = wait.server.times, wait.server.states
+    return max(
+        time for time, state in zip(times, states, strict=True) if state.current == wait.target and time <= wait.ended
+    )
 
 
 def _stays(wait: Wait, since: float) -> bool:

@@ -152,7 +152,11 @@ class OrderPurchases(OrderReads):
         second_partition_percentage: int | None,
         templates: Iterable[Template | int],
     ) -> tuple[Purchase, Transition]:
-        subject = f"blib {arguments.blib_id(blib)}"
+        if not isinstance(blib, Blib):
+            raise ConfigurationError(
+                "an offer is needed, as blibs.list() gives it: nothing was sent", operation=operation
+            )
+        subject = f"blib {blib.id}"
         asked = blib.price_h if price_h is None else price_h
         if asked is None:
             raise ConfigurationError("the offer has no price: pass price_h; nothing was sent", operation=operation)

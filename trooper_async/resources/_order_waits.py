@@ -76,7 +76,7 @@ class OrderWaits(OrderReads):
             timeout: seconds; None waits for ever.
 
         Raises:
-            OrderNotFoundError: an id that is not in the list.
+            OrderNotFoundError: an id that is, steadily, not in the list and never was.
             WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
             TypeError: the function returned something else than a bool. What it raises is raised here.
         """
@@ -93,7 +93,7 @@ class OrderWaits(OrderReads):
 
         Raises:
             WaitError: the API gives no desired status for it.
-            OrderNotFoundError: an id that is not in the list.
+            OrderNotFoundError: an id that is, steadily, not in the list and never was.
             WaitTimeoutError, OrderVanishedError, …: as `wait` does.
         """
         return await self._wait_for(order, ConvergedJudge(self._cap), "orders.wait_until_converged", timeout)
@@ -104,7 +104,7 @@ class OrderWaits(OrderReads):
         Address and port are read anew for each try: they may change after a freeze or a migration.
 
         Raises:
-            OrderNotFoundError: an id that is not in the list.
+            OrderNotFoundError: an id that is, steadily, not in the list and never was.
             WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
         """
         operation = "orders.wait_until_reachable"
@@ -135,8 +135,6 @@ class OrderWaits(OrderReads):
             await changes.aclose()
 
     async def _wait_for(self, order: Order | int, judge: Judge, operation: str, timeout: float | None) -> Order:
-        arguments.check_seconds(timeout)
-        await self._server_id(order, operation)  # an id that is not there is said at once
         return await self._waiters.order(arguments.order_id(order), judge, operation=operation, timeout=timeout)
 
 
