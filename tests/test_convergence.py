@@ -675,6 +675,7 @@ def test_any_sightings_of_a_switch(steps: list[tuple[Sighting, float, int]], app
     """Over any sightings a switch ends exactly where the rules say, by what was seen until then as a whole."""
     judge = SwitchJudge("stopped", CAP, appearing=appearing)
     seen: list[tuple[Sighting, float]] = []
+    verdict = WAIT
     for sighting, at in _timed(steps):
         seen.append((sighting, at))
         verdict = judge.observe(sighting, at)
@@ -691,7 +692,7 @@ def test_any_sightings_of_a_switch(steps: list[tuple[Sighting, float, int]], app
         assert verdict is expected
         if verdict is not WAIT:
             break
-    event(verdict.name if seen else "nothing seen")
+    event(verdict.name)
 
 
 histories = st.none() | st.lists(
@@ -732,6 +733,7 @@ def test_any_sightings_of_a_restart(
     seen: list[tuple[Sighting, float]] = []
     departed: float | None = None
     recorded = says_running = False
+    verdict = WAIT
     for sighting, at in _timed(steps):
         seen.append((sighting, at))
         if departed is None and isinstance(sighting, Order) and sighting.current_status != "running":
@@ -756,4 +758,4 @@ def test_any_sightings_of_a_restart(
         assert judge.proven is (departed is not None or recorded)
         if verdict is not WAIT:
             break
-    event(verdict.name if seen else "nothing seen")
+    event(verdict.name)

@@ -323,4 +323,4 @@ def test_what_the_richer_errors_carry() -> None:
     assert (failed.install, failed.order, failed.target, failed.polls) == (INSTALL, ORDER, "stopped", 17)
     bought = BUILDERS[PurchaseNotReadyError]()
     assert isinstance(bought, PurchaseNotReadyError)
-    assert (bought.purchase, bought.transition, bought.last_error) == (PURCHASE, TRANSITION, WAIT["last_error"])
+    assert (bought.purchase, bought.transition, bought.last_error) == (PURCHASE, TRANSITION, WAIT.get("last_error"))

@@ -113,6 +113,20 @@ async def test_nobody_overtakes_those_who_wait() -> None:
     assert queue.inside == ["late"]
 
 
+async def test_nobody_overtakes_those_who_wait_for_the_gate_to_open() -> None:
+    """Who comes when the pause has just passed, before the loop has opened the gate, goes to the end of the queue."""
+    queue = Queue(Gate(1))
+    queue.gate.close(60.0)
+    await queue.come("first")
+
+    queue.gate.opens_at = asyncio.get_running_loop().time()  # as if a minute had passed
+    await queue.come("late")
+
+    assert queue.inside == ["first"]
+    await queue.go("first")
+    assert queue.inside == ["late"]
+
+
 async def test_waiting_for_others_without_a_429_has_no_deadline() -> None:
     """A deadline that has passed turns nobody away who only waits for others to finish."""
     queue = Queue(Gate(1))

@@ -133,7 +133,7 @@ def _damaged_row(**fields: object) -> str:
         123,
         object(),
     ],
-    ids=lambda text: repr(text)[:30],
+    ids=lambda text: f"{text!r:.12}",
 )
 def test_what_is_no_stored_transition(text: Any) -> None:
     """What `to_json` did not write is refused, with a text that says what it should be."""

@@ -198,6 +198,7 @@ class Purchases:
         if record.follower.cancelled():
             if record.sent:
                 raise self._unknown(record, None)
+            record.purchase = evolve(record.purchase, state="refused")  # for one that was cancelled before it began
             raise ClientClosedError("the client was closed before it was sent", operation=record.operation)
         outcome = record.follower.result()
         if isinstance(outcome, TrooperError):

@@ -30,8 +30,8 @@ class Snapshot:
     """The ids whose row is new or another than in the snapshot before."""
     gone: frozenset[int] = frozenset()
     """The ids that were in the snapshot before."""
-    _rows: dict[int, JSON] = field(factory=dict, repr=False)
-    _body: bytes | None = field(default=None, repr=False)
+    _rows: dict[int, JSON] = field(factory=dict, repr=False, alias="rows")
+    _body: bytes | None = field(default=None, repr=False, alias="body")
 
     @classmethod
     def of(cls, data: JSON) -> Self:

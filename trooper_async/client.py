@@ -136,6 +136,8 @@ def _fits(api_key: object) -> bool:
 
 def _checked_url(url: str) -> str:
     try:
+        if not isinstance(url, str):
+            raise ValueError
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, TypeAlias, get_args
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from trooper_async.errors import ConfigurationError
 
@@ -85,7 +85,8 @@ class Order:
     order_id: int
     current_status: OrderStatus | str
     desired_status: OrderStatus | str | None = None
-    server_id: int = field()
+    server_id: int = field(default=Factory(lambda order: order.order_id, takes_self=True))
+    """Equal to the order's id in every sample of the API document."""
     title: str | None = None
     server_name: str | None = None
     machine_name: str | None = None
@@ -102,10 +103,6 @@ class Order:
     blib_gpu_num: int | None = None
     country_code: str | None = None
     template_installs: tuple[TemplateInstall, ...] | None = None
-
-    @server_id.default
-    def _server_id_is_the_order_id(self) -> int:
-        return self.order_id  # equal in every sample of the API document
 
     @property
     def is_converged(self) -> bool:

@@ -35,6 +35,10 @@ class Api:
     world: World
     polls: int = 0
     shown: dict[int, Shown] = field(factory=dict)
+    installed: float = 0.0
+    """When the one template install is done."""
+    cut: int = 0
+    """Polls that were cancelled on the wire."""
     impatient: int = 0
     """Polls that came before a Retry-After was over, or closer than the floor to the one before."""
     _floor: float = 1.0
@@ -87,15 +91,18 @@ class Api:
             return Fault(Happened.CUT, APIConnectionError("the answer was lost or cut"))
         reply = self._answer(call, body)
         hold = rng.uniform(0, settings.slow) if rng.random() < 0.3 else 0.0
+        try:
+            await asyncio.sleep(min(hold, patience) + rng.uniform(0.005, 0.1))
+        except asyncio.CancelledError:
+            self.cut += headers is not None
+            raise
         if hold > patience:
-            await asyncio.sleep(patience)
             return Fault(Happened.CUT, APITimeoutError("no whole answer in time"))
-        await asyncio.sleep(hold + rng.uniform(0.005, 0.1))
         if fault_kind == "late":
             return Fault(Happened.CUT, APIConnectionError("the answer was lost or cut"))
         if fault_kind == "unreadable":
             return Reply(200, {}, reply.body[: len(reply.body) // 2] if reply.body else b"")
-        self._note(call, reply, began)
+        self._note(call, reply, began, poll=headers is not None)
         if settings.etag and reply.body is not None and path == "/api/orders":
             etag = hashlib.sha1(reply.body, usedforsecurity=False).hexdigest()
             if headers is not None and headers.get("If-None-Match") == etag:
@@ -124,13 +131,22 @@ class Api:
                 return _ok(availableBlibs=[{"id": 2, "price_h": 1.65, "is_available": True}])
             case "/api/migration-cost":
                 return _ok(totalDue=3.2)
+            case "/api/template-install-add":
+                self.installed = now + 20
+                return _ok(install_id=5)
+            case "/api/template-config":
+                done = now > self.installed
+                install = {"install_id": 5, "status": int(done), "status_readable": "Completed" if done else "Queued"}
+                return _ok(templates=[install])
+            case "/api/blibs":
+                return Reply(200, {}, json.dumps([{"id": 1, "is_available": now > 1020}]).encode())
         raise AssertionError(call.endpoint.path)
 
-    def _note(self, call: Call[Any], reply: Reply, began: float) -> None:
+    def _note(self, call: Call[Any], reply: Reply, began: float, *, poll: bool) -> None:
         """What is about to reach the client."""
         if call.endpoint.path == "/api/order-status-history" and reply.body is not None:
             self._shown(int(str(call.sent["order_id"]))).histories.append(reply.body)
-        elif call.endpoint.path == "/api/orders":
+        elif poll:
             for row in json.loads(reply.body or b"[]"):
                 if row.get("current_status", row.get("status")) != "running":
                     self._shown(row["order_id"]).away.append(began)

@@ -16,6 +16,7 @@ from tests.simulator.world import TARGETS, Server, Settings, World
 from trooper_async import (
     Blib,
     MigrationQuote,
+    OrderNotFoundError,
     OrderVanishedError,
     OutcomeUnknownError,
     PollSchedule,
@@ -228,7 +229,7 @@ def judge(wait: Wait, settings: Settings) -> tuple[str, float, str]:
     others = [a for a in wait.server.actions if not a.ours and (a.ends is None or a.ends > wait.posted)]
     if isinstance(wait.error, SupersededError):
         return ("right" if others else "wrong error"), 0.0, "superseded by nobody"
-    if isinstance(wait.error, OrderVanishedError):
+    if isinstance(wait.error, OrderVanishedError | OrderNotFoundError):
         return ("right" if wait.server.at(wait.ended) is None else "wrong error"), 0.0, "vanished, and is there"
     if not isinstance(wait.error, WaitTimeoutError):
         return "wrong error", 0.0, repr(wait.error)

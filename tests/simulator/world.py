@@ -65,6 +65,27 @@ class Settings:
             others=0.15 if harsh else 0.0,
         )
 
+    @classmethod
+    def calm(cls) -> Settings:
+        """An API as one would wish it."""
+        return cls(
+            dialect="status",
+            second_word="wish",
+            wish_when="accepted",
+            effect=0.0,
+            lags=(0.0,),
+            words="known",
+            rows="ended",
+            row_delay=0.0,
+            row_ids="falling",
+            row_times=True,
+            etag=False,
+            omits=0.0,
+            faults=0.0,
+            slow=0.0,
+            others=0.0,
+        )
+
     @property
     def settle(self) -> float:
         """Seconds after which nothing old can be read any more."""

@@ -1,0 +1,598 @@
+"""`TrooperClient`: its configuration, and what bad input gets: a clear error, and nothing sent."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+import pickle
+import socket
+import traceback
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from trooper_async import (
+    AuthenticationError,
+    Blib,
+    ClientClosedError,
+    ConfigurationError,
+    MigrationQuote,
+    Order,
+    OrderNotFoundError,
+    PollSchedule,
+    PriceError,
+    RetryPolicy,
+    Template,
+    TemplateInstall,
+    Transition,
+    TrooperClient,
+)
+from trooper_async.testing import FakeTrooper
+
+ORDER = Order(123, "running")
+BLIB = Blib(1, "RTX 4090 Single", price_h=Decimal("0.85"))
+QUOTE = MigrationQuote(123, 2, total_due=Decimal("0.8"))
+STOP = Transition(123, "stop", "stopped")
+
+Run = Callable[[TrooperClient], Awaitable[object]]
+
+
+def buy(trooper: TrooperClient, blib: Any = BLIB, **arguments: Any) -> Awaitable[object]:
+    return trooper.orders.create(blib, **{"contract_interval": "HOUR", "terms_accepted": True, **arguments})
+
+
+def buy_and_wait(trooper: TrooperClient, **arguments: Any) -> Awaitable[object]:
+    return trooper.orders.create_and_wait(BLIB, contract_interval="HOUR", terms_accepted=True, **arguments)
+
+
+PUBLIC: dict[str, Run] = {
+    "ping": lambda trooper: trooper.ping(),
+    "blibs.list": lambda trooper: trooper.blibs.list(),
+    "templates.list": lambda trooper: trooper.templates.list(),
+    "blibs.wait_until_available": lambda trooper: trooper.blibs.wait_until_available(1),
+}
+
+PRIVATE: dict[str, Run] = {
+    "blibs.list_private": lambda trooper: trooper.blibs.list_private(),
+    "orders.list": lambda trooper: trooper.orders.list(),
+    "orders.get": lambda trooper: trooper.orders.get(123),
+    "orders.find": lambda trooper: trooper.orders.find(title="*"),
+    "orders.create": lambda trooper: buy(trooper),
+    "orders.create_and_wait": lambda trooper: buy_and_wait(trooper),
+    "orders.start": lambda trooper: trooper.orders.start(ORDER),
+    "orders.stop": lambda trooper: trooper.orders.stop(123),
+    "orders.restart": lambda trooper: trooper.orders.restart(ORDER),
+    "orders.freeze": lambda trooper: trooper.orders.freeze(ORDER),
+    "orders.start_and_wait": lambda trooper: trooper.orders.start_and_wait(ORDER),
+    "orders.stop_and_wait": lambda trooper: trooper.orders.stop_and_wait(ORDER),
+    "orders.restart_and_wait": lambda trooper: trooper.orders.restart_and_wait(ORDER),
+    "orders.freeze_and_wait": lambda trooper: trooper.orders.freeze_and_wait(123),
+    "orders.wait": lambda trooper: trooper.orders.wait(STOP),
+    "orders.wait_until": lambda trooper: trooper.orders.wait_until(ORDER, "stopped"),
+    "orders.wait_until_converged": lambda trooper: trooper.orders.wait_until_converged(ORDER),
+    "orders.wait_until_reachable": lambda trooper: trooper.orders.wait_until_reachable(ORDER),
+    "orders.watch": lambda trooper: anext(trooper.orders.watch()),
+    "orders.rename": lambda trooper: trooper.orders.rename(ORDER, "x"),
+    "orders.lock": lambda trooper: trooper.orders.lock(ORDER),
+    "orders.unlock": lambda trooper: trooper.orders.unlock(123),
+    "orders.credentials": lambda trooper: trooper.orders.credentials(ORDER),
+    "orders.history": lambda trooper: trooper.orders.history(ORDER),
+    "migrations.options": lambda trooper: trooper.migrations.options(ORDER),
+    "migrations.quote": lambda trooper: trooper.migrations.quote(ORDER, 2),
+    "migrations.buy": lambda trooper: trooper.migrations.buy(QUOTE, keep_data=True),
+    "migrations.buy_and_wait": lambda trooper: trooper.migrations.buy_and_wait(QUOTE, keep_data=True),
+    "templates.installs": lambda trooper: trooper.templates.installs(ORDER),
+    "templates.install": lambda trooper: trooper.templates.install(ORDER, 1),
+    "templates.install_and_wait": lambda trooper: trooper.templates.install_and_wait(ORDER, 1),
+    "templates.remove": lambda trooper: trooper.templates.remove(1),
+    "templates.retry": lambda trooper: trooper.templates.retry(1),
+}
+
+EVERY = {**PUBLIC, **PRIVATE}
+
+
+# --- the key ------------------------------------------------------------------------------------------------------
+
+BAD_KEYS: dict[str, Any] = {
+    "empty": "",
+    "space": "sesame open",
+    "leading space": " sesame-open",
+    "newline": "sesame-open\n",
+    "header": "sesame-open\r\nX-Injected: yes",
+    "tab": "sesame\topen",
+    "null": "sesame\0open",
+    "delete": "sesame\x7fopen",
+    "non-ASCII": "sésame-open",
+    "bytes": b"sesame-open",
+    "number": 5,
+}
+
+
+@pytest.mark.parametrize("name", BAD_KEYS)
+def test_a_key_that_cannot_be_one_is_refused(name: str) -> None:
+    """Anything but printable ASCII without spaces is a ConfigurationError, which is a ValueError."""
+    with pytest.raises(ConfigurationError, match="API key must be printable ASCII") as caught:
+        TrooperClient(BAD_KEYS[name])
+
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TrooperClient(BAD_KEYS["newline"]),
+        lambda: TrooperClient(BAD_KEYS["non-ASCII"]),
+        lambda: TrooperClient("sesame" + "-open", timeout=-1),
+        lambda: TrooperClient("sesame" + "-open", base_url="nowhere"),
+        lambda: TrooperClient("sesame" + "-open", app="b\xf6t"),
+        lambda: TrooperClient("sesame" + "-open", max_concurrency=0),
+    ],
+)
+def test_no_error_of_the_configuration_tells_the_key(make: Callable[[], TrooperClient]) -> None:
+    """A key that is refused, or that comes along with something that is, shows in no text and no frame's locals."""
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+
+    told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "max_body_bytes = 67108864" in told, "the locals are there"
+    assert "same-open" not in told
+
+
+async def test_the_key_and_the_base_url_come_from_the_environment(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without arguments the client takes TROOPER_API_KEY and TROOPER_BASE_URL."""
+    monkeypatch.setenv("TROOPER_API_KEY", fake_trooper.api_key)
+    monkeypatch.setenv("TROOPER_BASE_URL", fake_trooper.url)
+
+    async with TrooperClient() as client:
+        assert await client.orders.list() == []
+
+
+async def test_arguments_win_over_the_environment(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is passed counts, whatever the environment says."""
+    monkeypatch.setenv("TROOPER_API_KEY", "another")
+    monkeypatch.setenv("TROOPER_BASE_URL", "http://example.com")
+
+    async with TrooperClient(fake_trooper.api_key, base_url=fake_trooper.url) as client:
+        assert await client.orders.list() == []
+
+
+def test_a_bad_key_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key out of a file with its line end, say, is refused from there too."""
+    monkeypatch.setenv("TROOPER_API_KEY", "sesame-open\n")
+
+    with pytest.raises(ConfigurationError, match="API key"):
+        TrooperClient()
+
+
+async def test_an_empty_key_in_the_environment_is_none(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty TROOPER_API_KEY is as if it were not set: public endpoints only."""
+    monkeypatch.setenv("TROOPER_API_KEY", "")
+
+    async with TrooperClient(base_url=fake_trooper.url) as client:
+        assert await client.ping() == "meinstring5"
+        with pytest.raises(ConfigurationError, match="no API key"):
+            await client.orders.list()
+
+    assert [request.path for request in fake_trooper.requests] == ["/api/test"]
+
+
+@pytest.mark.parametrize("method", PRIVATE)
+async def test_without_a_key_private_endpoints_send_nothing(fake_trooper: FakeTrooper, method: str) -> None:
+    """A call that wants a key is a ConfigurationError that says how to give one."""
+    async with fake_trooper.client(api_key=None) as client:
+        with pytest.raises(ConfigurationError, match=r"no API key .*TROOPER_API_KEY.*nothing was sent"):
+            await PRIVATE[method](client)
+
+    assert fake_trooper.requests == []
+
+
+@pytest.mark.parametrize("method", PUBLIC)
+async def test_without_a_key_public_endpoints_answer(fake_trooper: FakeTrooper, method: str) -> None:
+    """What the API gives to everybody can be had without a key."""
+    async with fake_trooper.client(api_key=None) as client:
+        assert await PUBLIC[method](client)
+
+
+async def test_a_wrong_key_is_an_authentication_error(fake_trooper: FakeTrooper) -> None:
+    """A key that the API does not accept is its 401, for a wait too, which asks once more to be sure."""
+    async with fake_trooper.client(api_key="wrong") as client:
+        with pytest.raises(AuthenticationError):
+            await client.orders.list()
+        with pytest.raises(AuthenticationError):
+            await client.orders.wait(STOP)
+
+    assert [request.status for request in fake_trooper.requests] == [401, 401, 401]
+
+
+# --- the base URL -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://james.trooper.ai",
+        "http://example.com:8080",
+        "http://10.0.0.1",
+        "http://192.168.1.5",
+        "http://127.0.0.1.example.com",
+        "http://localhost.example.com",
+        "http://[2001:db8::1]",
+        "HTTP://example.com",
+    ],
+)
+def test_http_to_others_than_loopback_is_refused(url: str) -> None:
+    """Over http everybody on the way could read the key."""
+    with pytest.raises(ConfigurationError, match="must be https"):
+        TrooperClient("key", base_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me@example.com",
+        "https://me:secret@example.com",
+        "https://:secret@example.com",
+        "https://@example.com",
+        "https://example.com?tenant=1",
+        "https://example.com/?",
+        "https://example.com/#fragment",
+        "https://example.com#",
+        "https://example.com/a path",
+        "https://example.com\n",
+        "https://exa mple.com",
+        "ftp://example.com",
+        "file:///etc/passwd",
+        "example.com",
+        "//example.com",
+        "https://",
+        "https:///path",
+        "/api",
+    ],
+)
+def test_a_base_url_of_another_shape_is_refused(url: str) -> None:
+    """A user, a query, a fragment, spaces, another scheme or no host: what is not a plain base is refused."""
+    with pytest.raises(ConfigurationError, match="base_url must be an https URL") as caught:
+        TrooperClient("key", base_url=url)
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://example.com:99999", "https://example.com:port", "https://[::1", 5, object()])
+def test_a_base_url_that_is_no_url_is_refused(url: Any) -> None:
+    """What can't be taken apart is no URL."""
+    with pytest.raises(ConfigurationError, match="base_url is no URL"):
+        TrooperClient("key", base_url=url)
+
+
+@pytest.mark.parametrize("url", ["https://example.com", "https://example.com/prefix/", "https://example.com:8443"])
+async def test_https_to_anywhere_is_fine(url: str) -> None:
+    """Any host over https, with a port or a path."""
+    async with TrooperClient("key", base_url=url):
+        pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
+async def test_http_to_loopback_works(fake_trooper: FakeTrooper, host: str) -> None:
+    """A server on this machine may speak http."""
+    async with fake_trooper.client(base_url=fake_trooper.url.replace("127.0.0.1", host)) as client:
+        assert await client.orders.list() == []
+
+
+async def test_http_to_loopback_of_ipv6_works() -> None:
+    """So it is over IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    async with FakeTrooper(host="::1") as fake, fake.client() as client:
+        assert fake.url.startswith("http://[::1]:")
+        assert await client.orders.list() == []
+
+
+# --- other settings -----------------------------------------------------------------------------------------------
+
+BAD_SECONDS: list[Any] = [0, 0.0, -1, math.nan, "5", True]
+
+
+@pytest.mark.parametrize("timeout", [*BAD_SECONDS, math.inf, None])
+def test_a_timeout_that_cannot_be_one_is_refused(timeout: Any) -> None:
+    """A request may take a number of seconds above 0, and not for ever."""
+    with pytest.raises(ConfigurationError, match="timeout must be a number of seconds above 0"):
+        TrooperClient("key", timeout=timeout)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "16", True, None])
+@pytest.mark.parametrize("name", ["max_concurrency", "max_body_bytes"])
+def test_a_limit_that_cannot_be_one_is_refused(name: str, value: Any) -> None:
+    """Limits are whole numbers above 0."""
+    with pytest.raises(ConfigurationError, match=f"{name} must be a whole number above 0"):
+        TrooperClient("key", **{name: value})
+
+
+@pytest.mark.parametrize("app", ["my-bot\r\nX-Injected: yes", "b\xf6t", "tab\there", 5])
+def test_an_app_that_cannot_be_sent_is_refused(app: Any) -> None:
+    """What goes into a header is printable ASCII."""
+    with pytest.raises(ConfigurationError, match="app must be printable ASCII"):
+        TrooperClient("key", app=app)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RetryPolicy(attempts=0),
+        lambda: RetryPolicy(attempts=1.5),  # type: ignore[arg-type]  # what is not typed can pass it
+        lambda: RetryPolicy(max_delay=-1),
+        lambda: RetryPolicy(deadline=math.inf),
+        lambda: RetryPolicy(deadline=math.nan),
+        lambda: RetryPolicy(budget=-1),
+        lambda: PollSchedule(floor=0),
+        lambda: PollSchedule(floor=2, cap=1),
+        lambda: PollSchedule(share=-0.1),
+        lambda: PollSchedule(cap=math.inf),
+    ],
+)
+def test_a_policy_or_schedule_that_cannot_be_one_is_refused(make: Callable[[], object]) -> None:
+    """Retry policies and poll schedules are checked when they are made."""
+    with pytest.raises(ConfigurationError):
+        make()
+
+
+# --- ids ----------------------------------------------------------------------------------------------------------
+
+WITH_ORDER: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
+    "get": lambda trooper, order: trooper.orders.get(order),
+    "start": lambda trooper, order: trooper.orders.start(order),
+    "stop": lambda trooper, order: trooper.orders.stop(order),
+    "restart": lambda trooper, order: trooper.orders.restart(order),
+    "freeze": lambda trooper, order: trooper.orders.freeze(order),
+    "stop_and_wait": lambda trooper, order: trooper.orders.stop_and_wait(order),
+    "rename": lambda trooper, order: trooper.orders.rename(order, "x"),
+    "lock": lambda trooper, order: trooper.orders.lock(order),
+    "unlock": lambda trooper, order: trooper.orders.unlock(order),
+    "credentials": lambda trooper, order: trooper.orders.credentials(order),
+    "history": lambda trooper, order: trooper.orders.history(order),
+    "wait_until": lambda trooper, order: trooper.orders.wait_until(order, "stopped"),
+    "wait_until_converged": lambda trooper, order: trooper.orders.wait_until_converged(order),
+    "wait_until_reachable": lambda trooper, order: trooper.orders.wait_until_reachable(order),
+    "options": lambda trooper, order: trooper.migrations.options(order),
+    "quote": lambda trooper, order: trooper.migrations.quote(order, 2),
+    "quote of a blib": lambda trooper, blib: trooper.migrations.quote(ORDER, blib),
+    "installs": lambda trooper, order: trooper.templates.installs(order),
+    "install": lambda trooper, order: trooper.templates.install(order, 1),
+    "install of a template": lambda trooper, template: trooper.templates.install(ORDER, template),
+    "install_and_wait": lambda trooper, order: trooper.templates.install_and_wait(order, 1),
+    "remove": lambda trooper, install: trooper.templates.remove(install),
+    "retry": lambda trooper, install: trooper.templates.retry(install),
+    "wait_until_available": lambda trooper, blib: trooper.blibs.wait_until_available(blib),
+    "create with a template": lambda trooper, template: buy(trooper, templates=[template]),
+}
+
+
+@pytest.mark.parametrize("bad", [0, -1, True, "123", 1.0, None, b"1"], ids=repr)
+@pytest.mark.parametrize("method", WITH_ORDER)
+async def test_an_id_that_cannot_be_one_sends_nothing(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, method: str, bad: object
+) -> None:
+    """Ids are whole numbers above 0; a boolean or a text is none."""
+    with pytest.raises(ConfigurationError, match=r"must be a whole number above 0.*nothing was sent"):
+        await WITH_ORDER[method](trooper, bad)
+
+    assert fake_trooper.requests == []
+
+
+@pytest.mark.parametrize("wrong", [BLIB, Template(1), TemplateInstall(1)], ids=lambda wrong: type(wrong).__name__)
+async def test_another_kind_of_object_is_no_order(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, wrong: Any
+) -> None:
+    """An offer's or a template's id is not taken for an order's."""
+    with pytest.raises(ConfigurationError, match="the id of an order"):
+        await trooper.orders.stop(wrong)
+
+    assert fake_trooper.requests == []
+
+
+async def test_an_unknown_id_sends_no_post(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """An id that is not in the list: it was looked up, and nothing was sent for it."""
+    for method in ("stop", "stop_and_wait", "wait_until", "wait_until_converged", "wait_until_reachable"):
+        with pytest.raises(OrderNotFoundError, match="4711"):
+            await WITH_ORDER[method](trooper, 4711)
+
+    assert {request.method for request in fake_trooper.requests} == {"GET"}
+
+
+async def test_a_title_must_be_text(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Anything else is a ConfigurationError before anything is sent."""
+    with pytest.raises(ConfigurationError, match="title"):
+        await trooper.orders.rename(ORDER, 5)  # type: ignore[arg-type]  # what is not typed can pass it
+
+    assert fake_trooper.requests == []
+
+
+async def test_an_argument_that_is_no_json_sends_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A config with NaN, or with an object that JSON has not, is a ConfigurationError."""
+    bad: list[Any] = [{"a": math.nan}, {"a": object()}, {"a": {1, 2}}, {"a": Decimal("1e400")}]
+    for config in bad:
+        with pytest.raises(ConfigurationError) as caught:
+            await trooper.templates.install(ORDER, 1, config)
+        assert caught.value.operation == "templates.install"
+
+    assert fake_trooper.requests == []
+
+
+async def test_wait_until_wants_a_word_or_a_function(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """What is neither a status nor callable is a ConfigurationError."""
+    with pytest.raises(ConfigurationError, match="status or a function"):
+        await trooper.orders.wait_until(ORDER, 5)  # type: ignore[arg-type]  # what is not typed can pass it
+
+    assert fake_trooper.requests == []
+
+
+# --- money --------------------------------------------------------------------------------------------------------
+
+BAD_AMOUNTS: list[Any] = [math.nan, math.inf, -math.inf, -0.01, Decimal("NaN"), Decimal("-1"), "abc", "", True]
+NO_JSON_NUMBER = Decimal("0.12345678901234567890")
+
+
+@pytest.mark.parametrize("amount", [*BAD_AMOUNTS, NO_JSON_NUMBER], ids=repr)
+@pytest.mark.parametrize("name", ["price_h", "total_price", "max_price_h"])
+async def test_a_price_that_cannot_be_one_buys_nothing(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, name: str, amount: Any
+) -> None:
+    """NaN, infinity, less than nothing, no number, or one that no JSON number holds: a ConfigurationError."""
+    with pytest.raises(ConfigurationError):
+        await buy(trooper, **{name: amount})
+
+    assert fake_trooper.requests == []
+    assert trooper.orders.purchases == ()
+
+
+@pytest.mark.parametrize("amount", BAD_AMOUNTS, ids=repr)
+async def test_a_limit_that_cannot_be_one_buys_no_migration(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, amount: Any
+) -> None:
+    """A `max_total_due` that is no amount is refused before the price is asked for."""
+    with pytest.raises(ConfigurationError, match="max_total_due"):
+        await trooper.migrations.buy(QUOTE, keep_data=True, max_total_due=amount)
+
+    assert fake_trooper.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "text"),
+    [
+        ({"blib": Blib(1)}, ConfigurationError, "no price"),
+        ({"blib": Blib(1, price_h=NO_JSON_NUMBER)}, ConfigurationError, "JSON"),
+        ({"blib": 1}, ConfigurationError, "offer"),
+        ({"blib": ORDER}, ConfigurationError, "offer"),
+        ({"contract_interval": "DAY"}, ConfigurationError, "total_price must be given for DAY"),
+        ({"price_h": Decimal("0.84")}, PriceError, "the offer costs 0.85"),
+        ({"max_price_h": Decimal("0.84")}, PriceError, "at most 0.84"),
+        ({"reference": ""}, ConfigurationError, "reference"),
+        ({"reference": 5}, ConfigurationError, "reference"),
+    ],
+)
+async def test_a_purchase_that_is_refused_here_sends_nothing(
+    fake_trooper: FakeTrooper,
+    trooper: TrooperClient,
+    arguments: dict[str, Any],
+    kind: type[Exception],
+    text: str,
+) -> None:
+    """Whatever can be known to be wrong before a purchase is said before anything is sent."""
+    with pytest.raises(kind, match=text):
+        await buy(trooper, **arguments)
+
+    assert fake_trooper.requests == []
+    assert trooper.orders.purchases == ()
+
+
+# --- the seconds of waits -----------------------------------------------------------------------------------------
+
+WAITS: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
+    "start_and_wait": lambda trooper, timeout: trooper.orders.start_and_wait(ORDER, timeout=timeout),
+    "stop_and_wait": lambda trooper, timeout: trooper.orders.stop_and_wait(ORDER, timeout=timeout),
+    "restart_and_wait": lambda trooper, timeout: trooper.orders.restart_and_wait(ORDER, timeout=timeout),
+    "freeze_and_wait": lambda trooper, timeout: trooper.orders.freeze_and_wait(123, timeout=timeout),
+    "wait": lambda trooper, timeout: trooper.orders.wait(STOP, timeout=timeout),
+    "wait_until": lambda trooper, timeout: trooper.orders.wait_until(123, "stopped", timeout=timeout),
+    "wait_until_converged": lambda trooper, timeout: trooper.orders.wait_until_converged(123, timeout=timeout),
+    "wait_until_reachable": lambda trooper, timeout: trooper.orders.wait_until_reachable(123, timeout=timeout),
+    "watch": lambda trooper, interval: anext(trooper.orders.watch(interval=interval)),
+    "create_and_wait": lambda trooper, timeout: buy_and_wait(trooper, timeout=timeout),
+    "buy_and_wait": lambda trooper, timeout: trooper.migrations.buy_and_wait(QUOTE, keep_data=True, timeout=timeout),
+    "install_and_wait": lambda trooper, timeout: trooper.templates.install_and_wait(ORDER, 1, timeout=timeout),
+    "wait_until_available": lambda trooper, timeout: trooper.blibs.wait_until_available(4, timeout=timeout),
+}
+
+
+@pytest.mark.parametrize("seconds", BAD_SECONDS, ids=repr)
+@pytest.mark.parametrize("method", WAITS)
+async def test_seconds_that_cannot_be_waited_send_nothing(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, method: str, seconds: Any
+) -> None:
+    """Every method that waits refuses a timeout that is no number above 0 before it sends anything."""
+    fake_trooper.add_order(order_id=123)
+
+    with pytest.raises(ConfigurationError, match="must be a number of seconds above 0"):
+        await WAITS[method](trooper, seconds)
+
+    assert fake_trooper.requests == []
+
+
+# --- the client's life --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", EVERY)
+async def test_a_closed_client_sends_nothing(fake_trooper: FakeTrooper, method: str) -> None:
+    """After the client's end every method is a ClientClosedError."""
+    fake_trooper.add_order(order_id=123)
+    async with fake_trooper.client() as client:
+        pass
+
+    with pytest.raises(ClientClosedError, match="closed"):
+        await EVERY[method](client)
+
+    assert fake_trooper.requests == []
+    assert client.orders.purchases == ()
+
+
+@pytest.mark.parametrize("method", EVERY)
+async def test_a_client_of_another_event_loop_sends_nothing(fake_trooper: FakeTrooper, method: str) -> None:
+    """A client that was used on one loop refuses to be used on another."""
+    fake_trooper.add_order(order_id=123)
+
+    async def elsewhere() -> None:
+        await EVERY[method](client)
+
+    async with fake_trooper.client() as client:
+        with pytest.raises(ConfigurationError, match="belongs to another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+
+    assert fake_trooper.requests == []
+
+
+def test_a_client_is_made_without_a_loop_and_used_on_the_first_one() -> None:
+    """It may be made before there is a loop; entered on a second one, it says so."""
+    client = TrooperClient("key")
+
+    async def enter() -> None:
+        async with client:
+            pass
+
+    asyncio.run(enter())
+    with pytest.raises(ConfigurationError, match="belongs to another event loop"):
+        asyncio.run(enter())
+
+
+async def test_a_client_can_be_closed_without_having_been_used(fake_trooper: FakeTrooper) -> None:
+    """`close` needs no call before it, and may be called again."""
+    client = fake_trooper.client()
+    await client.close()
+    await client.close()
+
+    assert fake_trooper.requests == []
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+async def test_a_client_refuses_to_be_pickled_or_copied(
+    trooper: TrooperClient, duplicate: Callable[[TrooperClient], object]
+) -> None:
+    """It holds a key."""
+    with pytest.raises(TypeError, match="API key"):
+        duplicate(trooper)
+
+
+async def test_credentials_refuse_to_be_pickled(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """They hold a password."""
+    credentials = await trooper.orders.credentials(fake_trooper.add_order())
+
+    with pytest.raises(TypeError, match="password"):
+        pickle.dumps(credentials)
