@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from apidoc import SAMPLES
+from tests.apidoc import SAMPLES
 
 from trooper_async.testing import FakeTrooper, RecordedRequest
 from trooper_async.testing.__main__ import main

@@ -330,7 +330,7 @@ def test_every_documented_error_was_tried() -> None:
         (408, Happened.FAILED, APIStatusError, "Request Timeout"),
         (409, Happened.REFUSED, APIStatusError, "Conflict"),
         (418, Happened.REFUSED, APIStatusError, "I'm a Teapot"),
-        (422, Happened.REFUSED, APIStatusError, "Unprocessable Entity"),
+        (410, Happened.REFUSED, APIStatusError, "Gone"),
         (423, Happened.REFUSED, APIStatusError, "Locked"),
         (429, Happened.PACED, RateLimitError, "Too Many Requests"),
         (499, Happened.REFUSED, APIStatusError, "no text"),

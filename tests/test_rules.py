@@ -676,6 +676,19 @@ def test_rule_12_readers_and_waiters_share_one_poll() -> None:
     assert len(polls) <= 40
 
 
+def test_rule_12_a_new_reader_does_not_wait_for_its_interval() -> None:
+    """A reader that comes right after a poll gets the present orders at the floor, not an interval later."""
+
+    async def main() -> float:
+        async with Script(lambda t: [row(1, "stopped")]).client() as client:
+            await client.orders.wait(STOP)
+            async for _ in client.orders.watch(interval=60):
+                break
+            return now()
+
+    assert run(main()) < 1002
+
+
 def test_rule_12_watch_raises_a_confirmed_401_and_rides_out_the_rest() -> None:
     """5xx do not end a `watch`; a key refused twice in a row does."""
 

@@ -201,8 +201,8 @@ class Poller:
             age = max(0.0, self._began - youngest.joined)
             due = self._began + self._schedule.interval(age, lambda: self._jitter)
         for ticket in self._by_order.get(None, {}).values():
-            if ticket.every is not None:
-                due = min(due, self._began + ticket.every)
+            if ticket.every is not None:  # one that has not been told of any poll yet does not wait for its turn
+                due = min(due, self._began + (ticket.every if ticket.joined <= self._began else 0.0))
         lead = 2 * self._took + self._schedule.floor / 10
         while self._deadlines:
             deadline, number = self._deadlines[0]
