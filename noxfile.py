@@ -26,9 +26,11 @@ def _pythons() -> list[str]:
     found = []
     for version in ("3.11", "3.12", "3.13", "3.14"):
         name = f"python{version}"
-        candidates = [shutil.which(name), *sorted(versions_of_pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)]
-        for candidate in filter(None, candidates):
-            if subprocess.run([candidate, "--version"], capture_output=True, check=False).returncode == 0:
+        candidates = [str(path) for path in sorted(versions_of_pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)]
+        if (on_path := shutil.which(name)) is not None:
+            candidates.insert(0, on_path)
+        for candidate in candidates:
+            if subprocess.run([candidate, "--version"], capture_output=True, check=False).returncode == 0:  # noqa: S603 - a Python
                 os.environ["PATH"] = f"{Path(candidate).parent}{os.pathsep}{os.environ['PATH']}"
                 found.append(version)
                 break

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from types import SimpleNamespace
+from unittest import mock
 
 import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
+from aiohttp.abc import AbstractStreamWriter
 from aioresponses import aioresponses as mocked
 from hypothesis import settings
 
@@ -29,7 +30,8 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 def responses(monkeypatch: pytest.MonkeyPatch) -> Iterator[mocked]:
     """aioresponses, for narrow tests of the transport. It calls no middleware: so no key, and no attempt counted."""
     # aioresponses 0.7.9 builds a ClientResponse without the stream_writer that aiohttp 3.14 wants.
-    shimmed = functools.partial(ClientResponse, stream_writer=SimpleNamespace(output_size=0))
+    writer = mock.create_autospec(AbstractStreamWriter, instance=True, output_size=0)
+    shimmed = functools.partial(ClientResponse, stream_writer=writer)
     monkeypatch.setattr(aioresponses.core, "ClientResponse", shimmed)
     with mocked(passthrough=["http://127.0.0.1"]) as responses:
         yield responses

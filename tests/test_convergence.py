@@ -32,7 +32,8 @@ from trooper_async._convergence import (
     judge_of,
     new_rows,
 )
-from trooper_async.models import Action, Order, OrderStatus, StatusChange, Transition
+from trooper_async.models import Action, Order, OrderStatus, StatusChange
+from trooper_async.transition import Transition
 
 WAIT, DONE, SUPERSEDED, VANISHED = Verdict.WAIT, Verdict.DONE, Verdict.SUPERSEDED, Verdict.VANISHED
 ASK = Verdict.ASK_HISTORY

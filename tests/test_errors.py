@@ -44,7 +44,8 @@ from trooper_async.errors import (
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async.models import Order, OrderStatus, Purchase, StatusChange, TemplateInstall, Transition
+from trooper_async.models import Order, OrderStatus, Purchase, StatusChange, TemplateInstall
+from trooper_async.transition import Transition
 
 # The tree of DESIGN.md: every class and the classes right above it.
 TREE: dict[type[TrooperError], tuple[type[BaseException], ...]] = {
@@ -241,10 +242,10 @@ def test_pickling_the_barest(kind: type[TrooperError]) -> None:
 
 @every_error
 def test_what_str_says(kind: type[TrooperError]) -> None:
-    """The text of every error says which operation, on what, after how many attempts and seconds, and what to do."""
+    """The text of every error says which operation, on what, after how many attempts or polls, and what to do."""
     text = str(BUILDERS[kind]())
     assert text.startswith("orders.stop of order 123: ")
-    assert "(3 attempts, 4.2 s)" in text
+    assert f"({'17 polls' if issubclass(kind, WaitError) else '3 attempts'}, 4.2 s)" in text
     assert text.endswith(kind.hint)
 
 

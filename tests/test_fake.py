@@ -16,8 +16,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.apidoc import SAMPLES
 
+from tests.apidoc import SAMPLES
 from trooper_async.testing import FakeTrooper, RecordedRequest
 from trooper_async.testing.__main__ import main
 

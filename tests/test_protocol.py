@@ -47,8 +47,8 @@ from trooper_async.models import (
     StatusChange,
     Template,
     TemplateInstall,
-    Transition,
 )
+from trooper_async.transition import Transition
 
 KEY = "tr-0123456789abcdef"
 REDACT = key_users(KEY)[1]

@@ -48,8 +48,8 @@ from trooper_async.models import (
     Template,
     TemplateInstall,
     TemplateOption,
-    Transition,
 )
+from trooper_async.transition import Transition
 
 __all__ = [
     "APIConnectionError",

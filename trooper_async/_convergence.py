@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TypeAlias
 
-from trooper_async.models import Order, OrderStatus, StatusChange, Transition, same_word
+from trooper_async.models import Order, OrderStatus, StatusChange, same_word
+from trooper_async.transition import Transition
 
 _STEADY_POLLS = 3
 _LAG_SHARE = 1 / 3
@@ -219,10 +220,7 @@ class RestartJudge(SwitchJudge):
         self._ask_at = at + min(self._cap, self._floor * 2 ** min(self._asked, 32))
         self._asked += 1
         new = new_rows(rows or (), self._before or ())
-        if new and not self.recorded:
-            self.recorded = True
-            if self.departed_at is None:
-                self._running.reset()  # `running` counts from the proof on
+        self.recorded = self.recorded or bool(new)
         self._recorded_running = any(same_word(row.status, OrderStatus.running) for row in new)
         return Verdict.DONE if self._is_over() else Verdict.WAIT
 

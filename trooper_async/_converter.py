@@ -107,18 +107,19 @@ def structure(data: JSON, kind: type[T]) -> T:
     raise fault
 
 
-def ids_of(row: JSON) -> tuple[int, int] | None:
-    """The order's and the server's id of a row of `/api/orders`, where that much of it can be read."""
+def ids_of(row: JSON) -> tuple[int, int | None] | None:
+    """The order's id and the server's of a row of `/api/orders`, where that much can be read: no id is guessed."""
     if not isinstance(row, dict):
         return None
     try:
         order_id = _to_int(row.get("order_id"), int)
     except _Unexpected:
         return None
+    server_id = row.get("serverId")
     try:
-        return order_id, _to_int(row.get("serverId"), int)
+        return order_id, order_id if server_id is None else _to_int(server_id, int)
     except _Unexpected:
-        return order_id, order_id
+        return order_id, None
 
 
 def _locate(data: JSON, kind: type[T]) -> ResponseFormatError:

@@ -30,8 +30,8 @@ from trooper_async.models import (
     StatusChange,
     Template,
     TemplateInstall,
-    Transition,
 )
+from trooper_async.transition import Transition
 
 T = TypeVar("T")
 Sent = Mapping[str, JSON]

@@ -29,7 +29,8 @@ from trooper_async.errors import (
     TrooperError,
     UnresolvedPurchaseError,
 )
-from trooper_async.models import Blib, Order, OrderStatus, Purchase, Transition
+from trooper_async.models import Blib, Order, OrderStatus, Purchase
+from trooper_async.transition import Transition
 
 LOG = logging.getLogger("trooper_async.purchases")
 

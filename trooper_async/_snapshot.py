@@ -23,7 +23,7 @@ class Snapshot:
     unreadable: dict[int, ResponseFormatError] = field(factory=dict)
     """Rows of which only the id can be read."""
     server_ids: dict[int, int] = field(factory=dict)
-    """The server's id of every order, of those whose row can't be read too."""
+    """The servers' ids by order, where they can be read: of rows that can't be read otherwise too."""
     complete: bool = True
     """Whether an id that is not here is not there: every row's id could be read."""
     changed: frozenset[int] = frozenset()
@@ -71,15 +71,18 @@ class Snapshot:
             if ids is None:
                 complete = False
                 continue
-            order_id, server_ids[ids[0]] = ids
+            order_id, server_id = ids
             if order_id in rows:
                 if rows[order_id] != row:  # two rows that contradict each other: believe neither
                     orders.pop(order_id, None)
+                    server_ids.pop(order_id, None)
                     unreadable[order_id] = ResponseFormatError(f"$[{index}].order_id", "there once")
                     changed.add(order_id)
                     rows[order_id] = None  # nothing to compare the next answer's row with
                 continue
             rows[order_id] = row
+            if server_id is not None:
+                server_ids[order_id] = server_id
             if self._rows.get(order_id) == row:
                 if order_id in self.orders:
                     orders[order_id] = self.orders[order_id]

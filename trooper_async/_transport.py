@@ -154,7 +154,8 @@ class Transport:
         trace = Trace(call.sending)
         started = time.perf_counter()
         cancelled: asyncio.CancelledError | None = None
-        outcome: Reply | Fault
+        # what it is unless something else comes of it
+        outcome: Reply | Fault = Fault(Happened.CUT, APITimeoutError(f"no whole answer within {connect + answer:.1f} s"))
         try:
             async with asyncio.timeout(connect + answer):
                 outcome = await self._exchange(call, trace, once=once, connect=connect, headers=headers or {})
@@ -166,7 +167,7 @@ class Transport:
             reason = self._redact(f"{type(error).__name__}: {error}")
             outcome = Fault(Happened.NEVER_SENT, APIConnectionError(f"no connection to {self._base_url} ({reason})"))
         except TimeoutError:
-            outcome = Fault(Happened.CUT, APITimeoutError(f"no whole answer within {connect + answer:.1f} s"))
+            pass
         except Exception as error:  # noqa: BLE001 - whatever came instead of a whole answer: it may have been sent
             name = type((error.__cause__ if isinstance(error, CutError) else None) or error).__name__
             lost = APIConnectionError(f"the answer was lost or cut ({name})")

@@ -29,8 +29,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack
 
-if TYPE_CHECKING:  # types only: models raise ConfigurationError, so at run time they import this module
-    from trooper_async.models import Order, Purchase, TemplateInstall, Transition
+if TYPE_CHECKING:  # types only: a Transition refuses with a ConfigurationError, so it imports this module
+    from trooper_async.models import Order, Purchase, TemplateInstall
+    from trooper_async.transition import Transition
 
 
 class Context(TypedDict, total=False):
@@ -62,17 +63,23 @@ class TrooperError(Exception):
     def _happened(self) -> str:
         return self.message
 
+    def _effort(self) -> str:
+        return f"{_count(self.attempts, 'attempt')}, {self.seconds:.1f} s" if self.attempts else ""
+
     def __str__(self) -> str:
         where = " of ".join(part for part in (self.operation, self.subject) if part)
         text = f"{where}: {self._happened()}" if where else self._happened()
-        if self.attempts:
-            text += f" ({self.attempts} attempt{'s' if self.attempts != 1 else ''}, {self.seconds:.1f} s)"
+        text += f" ({effort})" if (effort := self._effort()) else ""
         return f"{text}. {self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple[Callable[..., TrooperError], tuple[object, ...], dict[str, object]]:
         # Every subclass takes other arguments, and OSError (under TimeoutError) rebuilds from its own: so rebuild
         # without calling any __init__, from the message and the attributes.
         return _revive, (type(self), self.args), self.__dict__
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _revive(cls: type[TrooperError], args: tuple[object, ...]) -> TrooperError:
@@ -283,6 +290,9 @@ class WaitError(TrooperError):
         self.polls = context.get("polls", 0)
         self.last_error = context.get("last_error")
         self.transition = context.get("transition")
+
+    def _effort(self) -> str:
+        return f"{_count(self.polls, 'poll')}, {self.seconds:.1f} s" if self.seconds else ""
 
 
 class WaitTimeoutError(WaitError, TimeoutError):

@@ -1,21 +1,17 @@
 """Plain data: frozen attrs classes and enums of what the API gives and what the client hands out.
 
-No I/O, no client inside, nothing but `errors` imported. Money is `Decimal`, times are aware `datetime`s. Only ids and
+No I/O, no client inside, nothing of the package imported. Money is `Decimal`, times are aware `datetime`s. Only ids and
 what the waiters judge by are required; everything else may be missing or null in an answer, and is then None.
 """
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from attrs import Factory, field, frozen
-
-from trooper_async.errors import ConfigurationError
 
 JSON: TypeAlias = "bool | int | float | Decimal | str | list[JSON] | dict[str, JSON] | None"
 
@@ -201,84 +197,6 @@ class Template:
     category: str | None = None
     is_public: bool | None = None
     options: tuple[TemplateOption, ...] | None = None
-
-
-@frozen
-class Transition:
-    """An action that the API has accepted, as plain data without secrets: store it, and wait for it later.
-
-    `history_before` is what the history held before a restart was sent (None where it could not be read): a restart
-    starts and ends at `running`, so what it is proven by has to be new.
-    """
-
-    order_id: int
-    action: Action
-    target: OrderStatus | str
-    history_before: tuple[StatusChange, ...] | None = None
-    migration_allowed: bool = False
-    """Whether a start may move the server to other hardware, which takes 10 to 90 minutes."""
-
-    def to_json(self) -> str:
-        """This transition as JSON text for `from_json`, in another process or a later release too."""
-        history = None
-        if self.history_before is not None:
-            history = [
-                {"status": row.status, "since": row.since and row.since.isoformat(), "text": row.text, "id": row.id}
-                for row in self.history_before
-            ]
-        return json.dumps(
-            {
-                "trooper_transition": 1,
-                "order_id": self.order_id,
-                "action": self.action,
-                "target": self.target,
-                "history_before": history,
-                "migration_allowed": self.migration_allowed,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Transition:
-        """The transition that `to_json` wrote.
-
-        Raises:
-            ConfigurationError: the text is not a stored transition, or one of a later release.
-        """
-        problem = "not a stored Transition (Transition.to_json writes one)"
-        # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
-        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            data = json.loads(text)
-            if data["trooper_transition"] != 1:
-                problem = "this Transition was stored by a later release: update trooper-async"
-                raise ValueError
-            problem = "this stored Transition is damaged"
-            history, migration_allowed = data["history_before"], data["migration_allowed"]
-            if type(data["order_id"]) is not int or data["action"] not in get_args(Action):
-                raise ValueError
-            if not isinstance(history, list | None) or type(migration_allowed) is not bool:
-                raise ValueError
-            return cls(
-                order_id=data["order_id"],
-                action=data["action"],
-                target=status_word(data["target"]),
-                history_before=None if history is None else tuple(map(_stored_row, history)),
-                migration_allowed=migration_allowed,
-            )
-        raise ConfigurationError(problem)
-
-
-def _stored_row(row: dict[str, str | int | None]) -> StatusChange:
-    status, since, text, row_id = row["status"], row["since"], row["text"], row["id"]
-    if not isinstance(status, str) or not isinstance(row_id, int | None) or not isinstance(text, str | None):
-        raise ValueError
-    if since is not None and not isinstance(since, str):
-        raise ValueError
-    return StatusChange(
-        status=status_word(status),
-        since=None if since is None else datetime.fromisoformat(since),
-        text=text,
-        id=row_id,
-    )
 
 
 @frozen

@@ -6,43 +6,37 @@ Each wait has its own deadline, its own errors and its own end; what they share 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextvars import copy_context
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
 from trooper_async._arguments import check_seconds
-from trooper_async._convergence import Judge, PredicateJudge, RestartJudge, Verdict, judge_of
+from trooper_async._convergence import Judge, RestartJudge, Verdict, judge_of
 from trooper_async._feed import Feed
-from trooper_async._poller import Poller, Ticket
+from trooper_async._poller import Poller
 from trooper_async._protocol import CREDENTIALS, STATUS_HISTORY, call
 from trooper_async._purchases import Purchases
 from trooper_async._retry import ONE_ATTEMPT, RetryPolicy
 from trooper_async._schedule import PollSchedule
-from trooper_async._snapshot import Snapshot
 from trooper_async._ssh import answers_ssh
 from trooper_async._transport import Transport
+from trooper_async._wait import OnChange, Wait, ended
 from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
-    OrderNotFoundError,
-    OrderVanishedError,
     PermissionDeniedError,
     PurchaseNotReadyError,
     ResponseFormatError,
-    SupersededError,
     TrooperError,
-    WaitContext,
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async.models import Credentials, Order, OrderChange, Purchase, Transition
+from trooper_async.models import Credentials, Order, OrderChange, Purchase
+from trooper_async.transition import Transition
 
 _HISTORIES_AT_ONCE = 4
 
-OnChange = Callable[[Order], object]
 T = TypeVar("T")
 
 
@@ -120,10 +114,11 @@ class Waiters:
         check_seconds(timeout)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        wait = _Wait(order_id, judge, on_change, math.inf if timeout is None else began + timeout)
+        wait = Wait(order_id, judge, on_change, math.inf if timeout is None else began + timeout)
+        limit = asyncio.timeout(timeout)
         self._poller.join(wait.ticket)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 while wait.end is None:
                     await wait.ticket.told()
                     if wait.end is None and wait.asks_history:
@@ -135,7 +130,7 @@ class Waiters:
             await self._poller.leave(wait.ticket)
         if wait.end is Verdict.DONE and wait.order is not None:
             return wait.order
-        raise _ended(
+        raise ended(
             wait,
             timeout,
             operation=operation,
@@ -148,7 +143,7 @@ class Waiters:
             transition=transition,
         )
 
-    async def _read_history(self, wait: _Wait) -> None:
+    async def _read_history(self, wait: Wait) -> None:
         judge = wait.judge
         assert isinstance(judge, RestartJudge)  # noqa: S101 - the only one that asks for it
         wait.asks_history = False
@@ -183,8 +178,9 @@ class Waiters:
         began = loop.time()
         last_error: TrooperError | None = None
         failures = polls = 0
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 while True:
                     asked = loop.time()
                     try:
@@ -254,82 +250,3 @@ class Waiters:
                     yield change
         finally:
             await self._poller.leave(feed.ticket)
-
-
-class _Wait:
-    """The state of one wait for an order."""
-
-    __slots__ = ("_context", "_on_change", "asks_history", "end", "judge", "last_error", "order", "order_id", "ticket")
-
-    def __init__(self, order_id: int, judge: Judge, on_change: OnChange | None, deadline: float) -> None:
-        self.order_id = order_id
-        self.judge = judge
-        self._on_change = on_change
-        # the caller's functions run in the caller's context, not in the poll's
-        self._context = copy_context() if on_change is not None or isinstance(judge, PredicateJudge) else None
-        self.ticket = Ticket(self._observe, order_id, deadline=deadline)
-        self.order: Order | None = None
-        self.end: Verdict | None = None
-        self.asks_history = False
-        self.last_error: TrooperError | None = None
-
-    def _observe(self, snapshot: Snapshot, at: float, answered: float) -> bool:
-        if self.end is not None:
-            return False
-        if self._context is None:
-            return self._judge(snapshot, at, answered)
-        return self._context.run(self._judge, snapshot, at, answered)
-
-    def _judge(self, snapshot: Snapshot, at: float, answered: float) -> bool:
-        sighting = snapshot.sighting(self.order_id)
-        if isinstance(sighting, Order):
-            before, self.order = self.order, sighting
-            if self._on_change is not None and (before is None or _words(before) != _words(sighting)):
-                _call(self._on_change, sighting)
-        verdict = self.judge.observe(sighting, at, answered)
-        if verdict is Verdict.ASK_HISTORY:
-            self.asks_history = True
-        elif verdict is not Verdict.WAIT:
-            self.end = verdict
-        if verdict is not Verdict.WAIT:
-            self.ticket.tell()
-        return self.judge.restless
-
-
-def _words(order: Order) -> tuple[str, str | None]:
-    return order.current_status, order.desired_status
-
-
-def _call(on_change: OnChange, order: Order) -> None:
-    answer = on_change(order)
-    if inspect.iscoroutine(answer):
-        answer.close()
-        raise TypeError("on_change must be a plain function: nobody awaits a coroutine")
-
-
-def _ended(wait: _Wait, timeout: float | None, **context: Unpack[WaitContext]) -> TrooperError:
-    """The error of a wait that did not end well."""
-    last = "never seen in the list"
-    if wait.order is not None:
-        wish = wait.order.desired_status
-        last = f"last seen {wait.order.current_status}" + (f", desired {wish}" if wish is not None else "")
-    what = context.get("target") or "what was waited for"
-    match wait.end:
-        case Verdict.SUPERSEDED:
-            return SupersededError(f"another switch took the place of this one ({last}, not {what})", **context)
-        case Verdict.VANISHED if wait.order is None and context.get("transition") is None:
-            return OrderNotFoundError(
-                "it is not in the list of orders",
-                operation=context.get("operation", ""),
-                subject=context.get("subject", ""),
-                seconds=context.get("seconds", 0.0),
-            )
-        case Verdict.VANISHED:
-            return OrderVanishedError(f"it is not in the list of orders ({last})", **context)
-        case Verdict.UNJUDGEABLE:
-            return WaitError("the API gives no desired status for it: wait for a status by name instead", **context)
-    if isinstance(wait.judge, RestartJudge) and not wait.judge.proven and last.startswith("last seen running"):
-        last = "running, but no restart was seen"
-    text = f"{what} was not reached within {timeout or 0:g} s ({last})"
-    error = context.get("last_error")
-    return WaitTimeoutError(f"{text}; the last failure meanwhile: {error.message}" if error else text, **context)

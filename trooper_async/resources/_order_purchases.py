@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from trooper_async import _arguments as arguments
 from trooper_async._protocol import ORDER, Call, call
+from trooper_async._wait import OnChange
 from trooper_async.errors import (
     ConfigurationError,
     PriceError,
@@ -14,9 +15,9 @@ from trooper_async.errors import (
     PurchaseUnknownError,
     UnresolvedPurchaseError,
 )
-from trooper_async.models import JSON, Blib, Order, Purchase, Template, Transition
+from trooper_async.models import JSON, Blib, Order, Purchase, Template
 from trooper_async.resources._order_reads import OrderReads
-from trooper_async.waiters import OnChange
+from trooper_async.transition import Transition
 
 
 class OrderPurchases(OrderReads):

@@ -8,10 +8,11 @@ from typing import Literal
 
 from trooper_async import _arguments as arguments
 from trooper_async._convergence import ConvergedJudge, Judge, PredicateJudge, SwitchJudge
+from trooper_async._wait import OnChange
 from trooper_async.errors import ConfigurationError
-from trooper_async.models import Action, Credentials, Order, OrderChange, OrderStatus, Transition, status_word
+from trooper_async.models import Action, Credentials, Order, OrderChange, OrderStatus, status_word
 from trooper_async.resources._order_reads import OrderReads
-from trooper_async.waiters import OnChange
+from trooper_async.transition import Transition
 
 Timeout = float | None | Literal["usual"]
 """Seconds; None waits for ever; "usual" is what the action usually needs, generously."""

@@ -9,9 +9,11 @@ from trooper_async import _arguments as arguments
 from trooper_async._protocol import BUY_MIGRATION, MIGRATION_COST, MIGRATION_OPTIONS, Call, call
 from trooper_async._purchases import Purchases
 from trooper_async._transport import Transport
+from trooper_async._wait import OnChange
 from trooper_async.errors import PriceError
-from trooper_async.models import Blib, MigrationOptions, MigrationQuote, Order, Purchase, Transition
-from trooper_async.waiters import OnChange, Waiters
+from trooper_async.models import Blib, MigrationOptions, MigrationQuote, Order, Purchase
+from trooper_async.transition import Transition
+from trooper_async.waiters import Waiters
 
 
 class Migrations:

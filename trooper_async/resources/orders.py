@@ -7,6 +7,7 @@ from contextlib import suppress
 from trooper_async import _arguments as arguments
 from trooper_async._protocol import ORDER_LOCK, ORDER_STATUS, ORDER_TITLE, call
 from trooper_async._retry import ONE_ATTEMPT, Kind
+from trooper_async._wait import OnChange
 from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -15,10 +16,10 @@ from trooper_async.errors import (
     ResponseFormatError,
     WaitError,
 )
-from trooper_async.models import JSON, Action, Order, OrderStatus, Transition
+from trooper_async.models import JSON, Action, Order, OrderStatus
 from trooper_async.resources._order_purchases import OrderPurchases
 from trooper_async.resources._order_waits import OrderWaits, Timeout, seconds_of
-from trooper_async.waiters import OnChange
+from trooper_async.transition import Transition
 
 # what POST /api/order-status calls it, and the status that it leads to
 _SWITCHES: dict[Action, tuple[str, OrderStatus]] = {
