@@ -18,7 +18,7 @@ from decimal import Decimal
 from trooper_async import Blib, Order, TrooperClient, TrooperError
 from trooper_async.testing import FakeTrooper
 
-SECONDS = {"create": 1.5, "stop": 0.6, "freeze": 0.8, "start": 0.6, "thaw": 0.8, "migrate": 1.2, "restart": 0.6}
+SECONDS = {"create": 1.0, "stop": 0.5, "freeze": 0.5, "start": 0.5, "thaw": 0.5, "migrate": 0.8, "restart": 0.5}
 
 
 def reporter(name: str, began: float) -> Callable[[Order], None]:

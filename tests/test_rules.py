@@ -716,7 +716,7 @@ def test_rule_13_an_unchanged_answer_is_a_fresh_one() -> None:
         tags: list[str | None] = []
         script = Script(lambda t: [])
 
-        async def fetch(call: Call[Any], body: bytes | None = None, **more: Any) -> Reply | Fault:
+        async def fetch(call: Call[Any], **more: Any) -> Reply | Fault:
             tags.append(more["headers"].get("If-None-Match"))
             if now() < 1010:
                 answer = reply([row(1, "running", "stopped")], ETag='"a"')
@@ -725,7 +725,7 @@ def test_rule_13_an_unchanged_answer_is_a_fresh_one() -> None:
             else:
                 answer = reply([row(1, "running")], ETag='"b"')
             script.orders = lambda t: answer
-            return await Script.fetch(script, call, body, **more)
+            return await Script.fetch(script, call, **more)
 
         async with script.client() as client:
             client._transport.fetch = fetch  # type: ignore[method-assign]  # to see the headers

@@ -12,7 +12,7 @@ import socket
 import traceback
 import warnings
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from types import TracebackType
@@ -24,6 +24,9 @@ from aioresponses import aioresponses
 from multidict import CIMultiDict
 from yarl import URL
 
+from tests.simulator.clock import run
+from tests.simulator.script import Script, row
+from tests.simulator.script import reply as scripted_reply
 from trooper_async import (
     APIConnectionError,
     APIStatusError,
@@ -52,7 +55,7 @@ from trooper_async import (
     __version__,
 )
 from trooper_async import _transport as transport_module
-from trooper_async._protocol import ORDER, call
+from trooper_async._protocol import ORDER, Call, Reply, call
 from trooper_async.testing import FakeTrooper
 
 KEY = "tk-0123456789-the-key-of-these-tests"
@@ -1370,7 +1373,7 @@ def texts(root: object) -> Iterator[str]:
                 todo += [*one.keys(), *one.values()]
             elif isinstance(one, list | tuple | set | frozenset):
                 todo += one
-            elif hasattr(one, "items") and hasattr(one, "keys"):
+            elif isinstance(one, Mapping):
                 todo += [item for pair in one.items() for item in pair]
             todo += getattr(one, "__dict__", {}).values()
             slots = itertools.chain.from_iterable(
@@ -1608,3 +1611,27 @@ async def test_no_log_line_holds_the_key(caplog: pytest.LogCaptureFixture) -> No
     assert not has_key(caplog.text)
     for record in caplog.records:
         assert not any(map(has_key, texts(vars(record))))
+
+
+def test_a_setting_that_failed_and_is_then_held_up_for_too_long_is_unknown() -> None:
+    """A stop that got a 5xx, and whose second attempt a 429 keeps away past its deadline, may have been done."""
+
+    async def main() -> None:
+        async def answer(call: Call[Any]) -> Reply:
+            if call.endpoint.path == "/api/order-status":
+                return scripted_reply({"error": "oops"}, 500)
+            return scripted_reply({}, 429, Retry_After="119")
+
+        async with Script(lambda t: [row(1, "running")], answer).client() as client:
+            await client.orders.list()
+            stop = asyncio.create_task(client.orders.stop(1))
+            await asyncio.sleep(0)
+            ping = asyncio.create_task(client.ping())
+            with pytest.raises(OutcomeUnknownError) as caught:
+                await stop
+            assert caught.value.attempts == 1
+            assert caught.value.transition is not None
+            with pytest.raises(RateLimitError):
+                await ping
+
+    run(main())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -57,7 +58,7 @@ class _Record:
     @property
     def unresolved(self) -> bool:
         state = self.purchase.state
-        return state in ("open", "unknown") or (state == "bought" and not self.delivered)
+        return state in ("open", "unknown") or (state == "bought" and not self.delivered and not self.callers)
 
     @property
     def transition(self) -> Transition | None:
@@ -74,7 +75,6 @@ class Purchases:
         self._cap = cap
         self._records: dict[str, _Record] = {}
         self._turn = asyncio.Lock()
-        self._closing = asyncio.Event()
 
     @property
     def all(self) -> tuple[Purchase, ...]:
@@ -100,11 +100,11 @@ class Purchases:
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
         """
-        known = self._by_reference(reference)
+        known = self._by_reference(reference, kind, blib_id)
         if known is None:
             async with self._turn:
                 await self._on_the_wire()
-                known = self._by_reference(reference)
+                known = self._by_reference(reference, kind, blib_id)
                 if known is None:
                     self._refuse_while_unresolved(operation, reference)
                     at = datetime.now(UTC)
@@ -119,6 +119,21 @@ class Purchases:
         """Its caller knows of it now."""
         self._records[purchase.id].delivered = True
 
+    @contextmanager
+    def awaited(self, purchase: Purchase) -> Iterator[None]:
+        """Its caller is there, and will know of it when this ends, however it does; unless it is cancelled."""
+        record = self._records[purchase.id]
+        record.callers += 1
+        try:
+            yield
+        except Exception:
+            record.delivered = True
+            raise
+        else:
+            record.delivered = True
+        finally:
+            record.callers -= 1
+
     async def resolve(self, what: Purchase | TrooperError, order_id: int | None) -> None:
         """The caller says what became of an unresolved purchase."""
         purchase = what if isinstance(what, Purchase) else getattr(what, "purchase", None)
@@ -132,8 +147,7 @@ class Purchases:
         record.delivered = True
 
     async def close(self) -> None:
-        """Wait for what is on the wire; what is not sent yet is not sent."""
-        self._closing.set()
+        """Wait for what is on the wire (the transport has been stopped); what is not sent yet is not sent."""
         for record in self._records.values():
             if record.follower is not None and not record.sent:
                 record.follower.cancel()
@@ -145,7 +159,7 @@ class Purchases:
         if any(not follower.done() for follower in followers):
             await asyncio.wait(followers)
 
-    def _by_reference(self, reference: str | None) -> _Record | None:
+    def _by_reference(self, reference: str | None, kind: str, blib_id: int) -> _Record | None:
         """The latest purchase of that reference, unless it was certainly not made."""
         if reference is None:
             return None
@@ -153,8 +167,12 @@ class Purchases:
             raise ConfigurationError("a reference must be a text that is not empty: nothing was sent")
         for record in reversed(self._records.values()):
             if record.purchase.reference == reference:
-                made = record.purchase.order_id is not None or record.purchase.state in ("open", "unknown")
-                return record if made else None
+                if record.purchase.order_id is None and record.purchase.state not in ("open", "unknown"):
+                    return None
+                if (record.purchase.kind, record.purchase.blib_id) != (kind, blib_id):
+                    text = f"the reference {reference!r} is that of another purchase ({record.operation})"
+                    raise ConfigurationError(f"{text}: nothing was sent")
+                return record
         return None
 
     def _refuse_while_unresolved(self, operation: str, reference: str | None) -> None:
@@ -247,7 +265,9 @@ class Purchases:
         """The orders that were not there before, once there are any; the list is read a few times over the cap."""
         look = call(ORDERS_TOLERANT, record.operation, "candidates")
         for read in range(_RE_READS):
-            if read and await self._closes_within(self._cap / (_RE_READS - 1)):
+            if read:
+                await self._transport.pause(self._cap / (_RE_READS - 1))
+            if self._transport.closed:
                 break
             try:
                 snapshot: Snapshot = await self._transport.request(look)
@@ -258,13 +278,6 @@ class Purchases:
             if new:
                 return tuple(sorted(new, key=lambda order: _likeness(order, record), reverse=True))
         return ()
-
-    async def _closes_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._closing.wait()
-        except TimeoutError:
-            return False
 
     async def _again(self, record: _Record) -> tuple[Purchase, Transition]:
         """A repeat under the same reference: nothing is sent."""

@@ -102,7 +102,7 @@ class Transport:
         self._budget = min(self._retry.budget, self._budget + 0.1)
         while True:
             if not await self._gate.enter(pace_ends):
-                last = self._turned_away()
+                last, ends = self._turned_away(), [*attempts, Happened.PACED]
                 break
             try:
                 if deadline is None:  # waiting for others to finish is not on the account of this call
@@ -112,6 +112,7 @@ class Transport:
                     self._gate.succeeded()
                     return outcome
                 attempts.append(outcome.happened)
+                ends = attempts
                 if unsent is not None and not outcome_unknown(call.kind, attempts):
                     unsent()
                 last = outcome.error
@@ -122,11 +123,11 @@ class Transport:
                 break
             LOG.warning("%s: %s; sending it again in %.2f s", call.operation, outcome.happened.value, delay)
             if outcome.happened is not Happened.PACED:  # that is waited for at the gate
-                await self._pause(delay)
+                await self.pause(delay)
             if self.closed:
                 break
         error: TrooperError = last
-        if attempts and outcome_unknown(call.kind, attempts):
+        if outcome_unknown(call.kind, ends):
             error = OutcomeUnknownError(f"sent, and its outcome is unknown: {_what(last)}", transition=call.transition)
         elif self.closed:
             error = ClientClosedError("the client was closed meanwhile")
@@ -154,8 +155,8 @@ class Transport:
         trace = Trace(call.sending)
         started = time.perf_counter()
         cancelled: asyncio.CancelledError | None = None
-        # what it is unless something else comes of it
-        outcome: Reply | Fault = Fault(Happened.CUT, APITimeoutError(f"no whole answer within {connect + answer:.1f} s"))
+        late = APITimeoutError(f"no whole answer within {connect + answer:.1f} s")
+        outcome: Reply | Fault = Fault(Happened.CUT, late)  # unless something else comes of it
         try:
             async with asyncio.timeout(connect + answer):
                 outcome = await self._exchange(call, trace, once=once, connect=connect, headers=headers or {})
@@ -238,7 +239,7 @@ class Transport:
             self._budget -= 1
         return None if self.closed else delay
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
         """Sleep, but not past `stop`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

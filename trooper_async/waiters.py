@@ -74,24 +74,23 @@ class Waiters:
         on_change: OnChange | None,
     ) -> Order:
         """Wait until what was bought runs. A caller that is cancelled meanwhile has not got its purchase."""
-        try:
-            order = await self.transition(transition, operation=operation, timeout=timeout, on_change=on_change)
-        except Exception as error:
-            purchases.deliver(purchase)
-            waited = error if isinstance(error, WaitError) else None
-            raise PurchaseNotReadyError(
-                f"bought as order {transition.order_id}, but not running yet: {error}",
-                purchase=purchase,
-                operation=operation,
-                subject=f"order {transition.order_id}",
-                transition=transition,
-                target=transition.target,
-                order=waited.order if waited else None,
-                polls=waited.polls if waited else 0,
-                last_error=waited.last_error if waited else (error if isinstance(error, TrooperError) else None),
-            ) from error
-        purchases.deliver(purchase)
-        return order
+        with purchases.awaited(purchase):
+            try:
+                return await self.transition(transition, operation=operation, timeout=timeout, on_change=on_change)
+            except Exception as error:
+                waited = error if isinstance(error, WaitError) else None
+                failure = error if isinstance(error, TrooperError) else None
+                raise PurchaseNotReadyError(
+                    f"bought as order {transition.order_id}, but not running yet: {error}",
+                    purchase=purchase,
+                    operation=operation,
+                    subject=f"order {transition.order_id}",
+                    transition=transition,
+                    target=transition.target,
+                    order=waited.order if waited else None,
+                    polls=waited.polls if waited else 0,
+                    last_error=waited.last_error if waited else failure,
+                ) from error
 
     async def order(
         self,
@@ -203,7 +202,7 @@ class Waiters:
                         lead = 2 * (loop.time() - asked) + self._schedule.floor / 10
                         left = began + timeout - loop.time() - lead
                         pause = min(pause, left) if left > 0 and not failures else pause
-                    await asyncio.sleep(pause)
+                    await self._transport.pause(pause)
         except TimeoutError:
             if not limit.expired():
                 raise

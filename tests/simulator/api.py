@@ -55,7 +55,6 @@ class Api:
     async def fetch(
         self,
         call: Call[Any],
-        body: bytes | None = None,
         *,
         left: float = math.inf,
         headers: Mapping[str, str] | None = None,
@@ -89,7 +88,7 @@ class Api:
             return Reply(429, {"Retry-After": str(pause)}, b'{"error": "slow down"}')
         if fault_kind == "lost":
             return Fault(Happened.CUT, APIConnectionError("the answer was lost or cut"))
-        reply = self._answer(call, body)
+        reply = self._answer(call)
         hold = rng.uniform(0, settings.slow) if rng.random() < 0.3 else 0.0
         try:
             await asyncio.sleep(min(hold, patience) + rng.uniform(0.005, 0.1))
@@ -110,9 +109,9 @@ class Api:
             return Reply(200, {"ETag": etag}, reply.body)
         return reply
 
-    def _answer(self, call: Call[Any], body: bytes | None) -> Reply:
+    def _answer(self, call: Call[Any]) -> Reply:
         now = asyncio.get_running_loop().time()
-        sent: dict[str, Any] = json.loads(body) if body is not None else dict(call.sent)
+        sent: dict[str, Any] = dict(call.sent)
         match call.endpoint.path:
             case "/api/orders":
                 return Reply(200, {}, self.world.list(now))

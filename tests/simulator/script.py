@@ -44,7 +44,6 @@ class Script:
     async def fetch(
         self,
         call: Call[Any],
-        body: bytes | None = None,
         *,
         left: float = math.inf,
         headers: Mapping[str, str] | None = None,
