@@ -1,0 +1,100 @@
+"""The main job over real HTTP: every action converges, in every reading of the API, alone and a hundred at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from decimal import Decimal
+from typing import Literal
+
+import pytest
+
+from trooper_async import Order, OrderVanishedError, SupersededError, TrooperClient, WaitTimeoutError
+from trooper_async.testing import FakeTrooper
+
+DIALECTS: tuple[Literal["status", "current_status"], ...] = ("status", "current_status")
+READINGS: tuple[Literal["wish", "reached", "absent"], ...] = ("wish", "reached", "absent")
+
+
+@pytest.mark.parametrize("etag", [False, True])
+@pytest.mark.parametrize("loose_types", [False, True])
+@pytest.mark.parametrize("desired", READINGS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_every_action_converges(
+    dialect: Literal["status", "current_status"],
+    desired: Literal["wish", "reached", "absent"],
+    loose_types: bool,
+    etag: bool,
+) -> None:
+    """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target, seen on the way."""
+    fake = FakeTrooper(dialect=dialect, desired=desired, loose_types=loose_types, etag=etag)
+    async with fake, fake.client() as client:
+        seen: list[str] = []
+
+        def note(order: Order) -> None:
+            seen.append(order.current_status)
+
+        blib = (await client.blibs.list())[0]
+        order = await client.orders.create_and_wait(
+            blib, contract_interval="HOUR", terms_accepted=True, max_price_h=Decimal(5), on_change=note
+        )
+        assert order.current_status == "running"
+        assert (await client.orders.stop_and_wait(order, on_change=note)).current_status == "stopped"
+        assert (await client.orders.freeze_and_wait(order, on_change=note)).current_status == "frozen"
+        order = await client.orders.start_and_wait(order, migration_allowed=True, on_change=note)
+        assert order.current_status == "running"
+        assert (await client.orders.restart_and_wait(order, on_change=note)).current_status == "running"
+        target = (await client.migrations.options(order)).available_blibs[0]
+        quote = await client.migrations.quote(order, target)
+        moved = await client.migrations.buy_and_wait(quote, keep_data=True, on_change=note)
+        assert moved.order_id != order.order_id
+        assert {"starting", "stopping", "freezing", "migrating", "restarting"} <= set(seen)
+
+
+async def test_a_hundred_servers_stopped_by_a_hundred_coroutines_cost_one_get_a_tick(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Every reading of the list serves all hundred waits: never two at once, never closer than the floor."""
+    orders = [fake_trooper.add_order() for _ in range(100)]
+    stopped = await asyncio.gather(*(trooper.orders.stop_and_wait(order) for order in orders))
+    assert {order.current_status for order in stopped} == {"stopped"}
+    polls = [request.started for request in fake_trooper.requests if request.path == "/api/orders"]
+    assert all(later - earlier >= 0.019 for earlier, later in itertools.pairwise(polls))
+    posts = [request for request in fake_trooper.requests if request.path == "/api/order-status"]
+    assert len(posts) == 100
+    assert len(polls) < 50
+
+
+async def test_timed_out_superseded_and_vanished_are_told_apart(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Three ends that are none: not in time, switched elsewhere, gone; each its own error with the order in it."""
+    fake_trooper.durations["stop"] = 60
+    slow, other, gone = (fake_trooper.add_order() for _ in range(3))
+
+    async def meddle() -> None:
+        posts = 0
+        while posts < 3:
+            await asyncio.sleep(0.01)
+            posts = sum(request.path == "/api/order-status" for request in fake_trooper.requests)
+        await asyncio.sleep(0.1)  # so that the wish to stop is seen
+        fake_trooper.set_status(other, "running")
+        fake_trooper.remove_order(gone)
+
+    results = await asyncio.gather(
+        trooper.orders.stop_and_wait(slow, timeout=0.6),
+        trooper.orders.stop_and_wait(other, timeout=30),
+        trooper.orders.stop_and_wait(gone, timeout=30),
+        meddle(),
+        return_exceptions=True,
+    )
+    timed_out, superseded, vanished, _ = results
+    assert isinstance(timed_out, WaitTimeoutError)
+    assert isinstance(superseded, SupersededError)
+    assert isinstance(vanished, OrderVanishedError)
+    for error in (timed_out, superseded, vanished):
+        assert error.order is not None
+        assert error.transition is not None
+        assert error.polls > 0
+        assert error.target == "stopped"
+        assert "orders.stop_and_wait of order" in str(error)

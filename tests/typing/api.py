@@ -1,0 +1,124 @@
+"""The public surface as its users see it: read by mypy and pyright, never run.
+
+What does not check here any more has changed for everybody who uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from decimal import Decimal
+from typing import assert_type
+
+from trooper_async import (
+    Blib,
+    Credentials,
+    MigrationOptions,
+    MigrationQuote,
+    Order,
+    OrderChange,
+    OrderStatus,
+    PollSchedule,
+    Purchase,
+    PurchaseUnknownError,
+    RetryPolicy,
+    StatusChange,
+    Template,
+    TemplateInstall,
+    Transition,
+    TrooperClient,
+)
+
+
+async def client_and_blibs() -> None:
+    async with TrooperClient(
+        "key",
+        base_url="https://example.com",
+        timeout=30.0,
+        retry=RetryPolicy(attempts=4, max_delay=20.0, deadline=60.0, budget=10),
+        poll=PollSchedule(floor=1.0, cap=30.0, share=0.1),
+        max_concurrency=16,
+        max_body_bytes=2**20,
+        proxy=None,
+        app="my-bot/1.0",
+    ) as client:
+        assert_type(await client.ping(), str)
+        assert_type(await client.blibs.list(), list[Blib])
+        assert_type(await client.blibs.list_private(), list[Blib])
+        assert_type(await client.blibs.wait_until_available(1, timeout=5), Blib)
+    await TrooperClient().close()
+
+
+async def orders(client: TrooperClient, order: Order, blib: Blib) -> None:
+    assert_type(await client.orders.list(), list[Order])
+    assert_type(await client.orders.get(1), Order)
+    assert_type(await client.orders.find(title="a*"), list[Order])
+    transition = await client.orders.create(
+        blib,
+        contract_interval="HOUR",
+        terms_accepted=True,
+        price_h=Decimal("0.85"),
+        total_price=0.85,
+        second_partition_percentage=20,
+        templates=[1],
+        max_price_h=1,
+        reference="mine",
+    )
+    assert_type(transition, Transition)
+    assert_type(
+        await client.orders.create_and_wait(
+            blib, contract_interval="HOUR", terms_accepted=True, timeout=None, on_change=print
+        ),
+        Order,
+    )
+    assert_type(await client.orders.start(order, migration_allowed=True), Transition)
+    assert_type(await client.orders.stop(1), Transition)
+    assert_type(await client.orders.restart(order), Transition)
+    assert_type(await client.orders.freeze(order), Transition)
+    assert_type(await client.orders.start_and_wait(1, migration_allowed=True, timeout=5, on_change=print), Order)
+    assert_type(await client.orders.stop_and_wait(order, timeout=None), Order)
+    assert_type(await client.orders.restart_and_wait(order), Order)
+    assert_type(await client.orders.freeze_and_wait(order), Order)
+    assert_type(await client.orders.wait(Transition.from_json(transition.to_json()), timeout=5.0), Order)
+    assert_type(await client.orders.wait_until(order, "running"), Order)
+    assert_type(await client.orders.wait_until(order, OrderStatus.running, timeout=None), Order)
+    assert_type(await client.orders.wait_until(1, lambda seen: seen.is_converged), Order)
+    assert_type(await client.orders.wait_until_converged(order), Order)
+    assert_type(await client.orders.wait_until_reachable(order), Credentials)
+    assert_type(client.orders.watch(interval=5.0), AsyncGenerator[OrderChange, None])
+    async for change in client.orders.watch():
+        assert_type(change.order, Order)
+        assert_type(change.previous, Order | None)
+    assert_type(await client.orders.credentials(order), Credentials)
+    assert_type(await client.orders.history(order), list[StatusChange])
+    assert_type(client.orders.purchases, tuple[Purchase, ...])
+    await client.orders.rename(order, "title")
+    await client.orders.lock(order)
+    await client.orders.unlock(1)
+
+
+async def purchases(client: TrooperClient, blib: Blib, error: PurchaseUnknownError) -> None:
+    assert_type(error.candidates, tuple[Order, ...])
+    assert_type(error.purchase, Purchase)
+    await client.orders.resolve(error, 5)
+    await client.orders.resolve(error.purchase, None)
+    assert_type(await client.migrations.options(1), MigrationOptions)
+    quote = await client.migrations.quote(1, blib)
+    assert_type(quote, MigrationQuote)
+    assert_type(quote.total_due, Decimal)
+    assert_type(await client.migrations.buy(quote, keep_data=True, max_total_due=5, reference="r"), Transition)
+    assert_type(await client.migrations.buy_and_wait(quote, keep_data=False, timeout=5), Order)
+
+
+async def templates(client: TrooperClient, order: Order) -> None:
+    assert_type(await client.templates.list(), list[Template])
+    assert_type(await client.templates.installs(order), list[TemplateInstall])
+    assert_type(await client.templates.install(order, 1, {"python_version": "3.12"}), int)
+    assert_type(await client.templates.install_and_wait(1, 1, timeout=None), TemplateInstall)
+    await client.templates.remove(5)
+    await client.templates.retry(5)
+
+
+def fields(order: Order) -> None:
+    assert_type(order.current_status, OrderStatus | str)
+    assert_type(order.price_h, Decimal | None)
+    assert_type(order.is_converged, bool)
