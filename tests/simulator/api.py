@@ -37,6 +37,8 @@ class Api:
     shown: dict[int, Shown] = field(factory=dict)
     installed: float = 0.0
     """When the one template install is done."""
+    read_at: float = 0.0
+    """When the last answer was read from the world."""
     cut: int = 0
     """Polls that were cancelled on the wire."""
     impatient: int = 0
@@ -110,7 +112,7 @@ class Api:
         return reply
 
     def _answer(self, call: Call[Any]) -> Reply:
-        now = asyncio.get_running_loop().time()
+        now = self.read_at = asyncio.get_running_loop().time()
         sent: dict[str, Any] = dict(call.sent)
         match call.endpoint.path:
             case "/api/orders":

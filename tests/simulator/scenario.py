@@ -235,6 +235,8 @@ def judge(wait: Wait, settings: Settings) -> tuple[str, float, str]:
         return "wrong error", 0.0, repr(wait.error)
     if wait.ended < wait.deadline - 1e-3:
         return "wrong error", 0.0, "timed out before the deadline"
+    if calm and _superseded_in_time(wait, settings):
+        return "missed", 0.0, f"superseded, and not told: {wait.error}"
     if reached is None or not _stays(wait, reached):
         return "right", 0.0, ""
     visible = max(reached, wait.began) + _allowed(wait, settings) + (0 if calm else 300 + 3 * settings.slow)
@@ -249,9 +251,35 @@ def _allowed(wait: Wait, settings: Settings) -> float:
     """Seconds within which the truth has to be noticed: a poll's interval, two answers' time, and what reads lag."""
     age = wait.ended - wait.began
     allowed = max(SCHEDULE.floor, min(SCHEDULE.cap, 0.11 * age)) + 0.5 + max(settings.lags)
-    if wait.action == "restart":  # with one proof alone, `running` has to be steady; its row may come late
-        allowed += 3 * SCHEDULE.cap + settings.row_delay + 2 * SCHEDULE.cap
+    if wait.action == "restart":
+        away = _seconds_away(wait)
+        prompt = settings.rows == "ended" and not settings.row_delay and settings.row_times and max(settings.lags) == 0
+        if prompt and wait.baseline is not None and away > allowed:  # both proofs are to be had at once
+            allowed += max(0.0, SCHEDULE.cap / 3 - away + 2 * allowed)  # the departure is noticed at a poll, too
+        else:  # with one proof alone, `running` has to be steady; its row may come late
+            allowed += 3 * SCHEDULE.cap + settings.row_delay + 2 * SCHEDULE.cap
     return allowed
+
+
+def _seconds_away(wait: Wait) -> float:
+    """How long the wait could see the server not running, before it came back the last time before the end."""
+    back = _last_reached(wait) if _reached(wait) is not None else wait.ended
+    times, states = wait.server.times, wait.server.states
+    left = [t for t, state in zip(times, states, strict=True) if state.current != "running" and wait.posted < t < back]
+    return back - max(left[0], wait.began) if left else 0.0
+
+
+def _superseded_in_time(wait: Wait, settings: Settings) -> bool:
+    """Whether somebody else's switch was steady, and to be seen as such, long before the deadline."""
+    if settings.second_word != "wish" or settings.wish_when != "accepted":
+        return False
+    others = [action for action in wait.server.actions if not action.ours and action.accepted > wait.posted]
+    last = wait.server.states[-1]
+    if not others or last.current is None or last.current != last.wish or last.wish == wait.target:
+        return False
+    agreed_for = others[0].accepted - wait.began - max(settings.lags)
+    seen = max(wait.server.times[-1], wait.began) + max(settings.lags)
+    return agreed_for > 2 * SCHEDULE.cap and seen + 4 * SCHEDULE.cap < wait.deadline
 
 
 def _reached(wait: Wait) -> float | None:
