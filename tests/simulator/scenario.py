@@ -113,7 +113,7 @@ class _Person:
     async def live(self, actions: int) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(actions):
-            await asyncio.sleep(self.world.settings.settle + self.rng.uniform(0, 60))
+            await asyncio.sleep(self.world.settings.settle + self.rng.choice((0.0, self.rng.uniform(0, 60))))
             state = self.server.at(loop.time())
             if state is None:
                 return

@@ -89,7 +89,7 @@ class Settings:
     @property
     def settle(self) -> float:
         """Seconds after which nothing old can be read any more."""
-        return max(self.lags) + self.row_delay + 1.0
+        return max(self.lags) + self.row_delay
 
 
 @frozen
