@@ -97,3 +97,10 @@ def simulate(session: nox.Session) -> None:
     """The real client through 100,000 simulated waits (`-- --waits N --seed S`); prints the table of their ends."""
     session.install("-e", ".")
     session.run("python", "-m", "tests.simulator", *session.posargs)
+
+
+@nox.session
+def purchases(session: nox.Session) -> None:
+    """100,000 purchases whose answer is lost, against other strategies; 200 real processes killed in mid-purchase."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.simulator.purchases", *session.posargs)

@@ -32,6 +32,7 @@ from trooper_async import (
     WaitTimeoutError,
 )
 from trooper_async import _transport as transport_module
+from trooper_async._journal import Journal
 from trooper_async._protocol import Call
 from trooper_async._protocol import call as call_of
 from trooper_async._purchases import Purchases
@@ -414,7 +415,7 @@ async def test_a_repeat_of_an_unknown_one_is_unknown_still(fake_trooper: FakeTro
         await buy(trooper, reference="job-1")
 
     assert [order.order_id for order in caught.value.candidates] == [123]
-    assert fake_trooper.requests == []
+    assert [request.path for request in fake_trooper.requests] == ["/api/orders"], "they are looked for anew"
 
 
 async def test_a_repeat_of_a_refused_one_is_sent(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
@@ -689,13 +690,13 @@ async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open() -> Non
         return call_of(ORDER, "orders.create")
 
     stub: Any = Stub()
-    purchases = Purchases(stub, cap=0.1)
+    purchases = Purchases(stub, Journal(None), cap=0.1)
 
     with pytest.raises(ClientClosedError):
         await purchases.buy("orders.create", "create", 1, prepare, blib=None, price_h=None, reference=None)
     await stub.closing
 
-    assert [purchase.state for purchase in purchases.all] == ["refused"]
+    assert [purchase.state for purchase in purchases.journal.all] == ["refused"]
 
 
 # --- the twin -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.simulator import purchases
 from tests.simulator.__main__ import FINE
 from tests.simulator.scenario import simulate
 
@@ -20,3 +21,11 @@ def test_no_simulated_wait_ends_wrongly(part: int) -> None:
     wrong = [one for one in judged if one.verdict not in FINE]
     assert not wrong, f"TROOPER_SIMULATION_SEED={SEED}: {wrong}"
     assert len(judged) > 300
+
+
+def test_no_simulated_purchase_is_made_twice_or_forgotten() -> None:
+    """Lost answers, late arrivals and other buyers: ours buys once and remembers; a naive retry is seen to fail."""
+    mine = [purchases.simulate(("trooper_async", f"{SEED}-{number}"))[1] for number in range(300)]
+    assert all(outcome == purchases.Outcome(False, False, False) for outcome in mine), SEED
+    naive = [purchases.simulate(("naive retry", f"{SEED}-{number}"))[1] for number in range(50)]
+    assert any(outcome.double for outcome in naive)

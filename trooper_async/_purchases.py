@@ -1,35 +1,22 @@
-"""Purchases: sent once, followed to their end, and recorded.
-
-A purchase is never sent twice. It is *unresolved* while its outcome is unknown, and also when it is known but never
-reached its caller (who was cancelled, or whose `asyncio.timeout` ended the call): then nobody knows of the server that
-is being paid for, and the next purchase says so instead of buying another one.
-"""
+"""Purchases: sent once, followed to their end, and recorded. None is ever sent twice."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from copy import copy
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from attrs import define, evolve, field
-
+from trooper_async._journal import Journal, Record
+from trooper_async._ledger import Entry
 from trooper_async._protocol import ORDERS_TOLERANT, Call, call
 from trooper_async._snapshot import Snapshot
 from trooper_async._transport import Transport
-from trooper_async.errors import (
-    ClientClosedError,
-    ConfigurationError,
-    OutcomeUnknownError,
-    PurchaseUnknownError,
-    TrooperError,
-    UnresolvedPurchaseError,
-)
+from trooper_async.errors import ClientClosedError, OutcomeUnknownError, PurchaseUnknownError, TrooperError
 from trooper_async.models import Blib, Order, OrderStatus, Purchase
 from trooper_async.transition import Transition
 
@@ -41,45 +28,14 @@ Prepare = Callable[[Callable[[], None]], Awaitable[Call[int]]]
 """Checks the price right before a purchase and gives the call to send, which calls the argument as it leaves."""
 
 
-@define(eq=False)
-class _Record:
-    """A purchase and what only its own client needs to know of it."""
-
-    purchase: Purchase
-    operation: str
-    blib: Blib | None
-    before: frozenset[int] = frozenset()
-    sent: bool = False
-    delivered: bool = False
-    candidates: tuple[Order, ...] = ()
-    callers: int = 0
-    follower: asyncio.Task[Transition | TrooperError] | None = field(default=None, repr=False)
-
-    @property
-    def unresolved(self) -> bool:
-        state = self.purchase.state
-        return state in ("open", "unknown") or (state == "bought" and not self.delivered and not self.callers)
-
-    @property
-    def transition(self) -> Transition | None:
-        if self.purchase.order_id is None:
-            return None
-        return Transition(self.purchase.order_id, self.purchase.kind, OrderStatus.running)
-
-
 class Purchases:
-    """The purchases of one client, one at a time."""
+    """Makes the purchases of one client, one at a time."""
 
-    def __init__(self, transport: Transport, *, cap: float) -> None:
+    def __init__(self, transport: Transport, journal: Journal, *, cap: float) -> None:
         self._transport = transport
         self._cap = cap
-        self._records: dict[str, _Record] = {}
         self._turn = asyncio.Lock()
-
-    @property
-    def all(self) -> tuple[Purchase, ...]:
-        """What was bought, or may have been, the oldest first."""
-        return tuple(record.purchase for record in self._records.values())
+        self.journal = journal
 
     async def buy(
         self,
@@ -93,116 +49,56 @@ class Purchases:
         reference: str | None,
         migrated_order_id: int | None = None,
     ) -> tuple[Purchase, Transition]:
-        """Send one purchase, once. It still has to be `delivered`.
+        """Send one purchase, once. It still has to be delivered.
 
         Raises:
             UnresolvedPurchaseError: an earlier one is unresolved. Nothing was sent.
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
         """
-        known = self._by_reference(reference, kind, blib_id)
+        known = self.journal.by_reference(reference, kind, blib_id)
         if known is None:
             async with self._turn:
                 await self._on_the_wire()
-                known = self._by_reference(reference, kind, blib_id)
+                known = self.journal.by_reference(reference, kind, blib_id)
                 if known is None:
-                    self._refuse_while_unresolved(operation, reference)
+                    self.journal.refuse_while_unresolved(operation, reference)
                     at = datetime.now(UTC)
                     purchase = Purchase(
                         uuid.uuid4().hex, kind, blib_id, "open", at, reference, price_h, None, migrated_order_id
                     )
-                    known = _Record(purchase, operation, blib)
-                    return await self._begin(known, prepare)
+                    return await self._begin(purchase, operation, blib, prepare)
         return await self._again(known)
-
-    def deliver(self, purchase: Purchase) -> None:
-        """Its caller knows of it now."""
-        self._records[purchase.id].delivered = True
-
-    @contextmanager
-    def awaited(self, purchase: Purchase) -> Iterator[None]:
-        """Its caller is there, and will know of it when this ends, however it does; unless it is cancelled."""
-        record = self._records[purchase.id]
-        record.callers += 1
-        try:
-            yield
-        except Exception:
-            record.delivered = True
-            raise
-        else:
-            record.delivered = True
-        finally:
-            record.callers -= 1
-
-    async def resolve(self, what: Purchase | TrooperError, order_id: int | None) -> None:
-        """The caller says what became of an unresolved purchase."""
-        purchase = what if isinstance(what, Purchase) else getattr(what, "purchase", None)
-        record = self._records.get(purchase.id) if isinstance(purchase, Purchase) else None
-        if record is None:
-            raise ConfigurationError("no purchase of this client", operation="orders.resolve")
-        if record.purchase.state == "open":
-            raise ConfigurationError("it is on the wire still: await it first", operation="orders.resolve")
-        if record.purchase.state == "unknown":
-            record.purchase = evolve(record.purchase, state="resolved", order_id=order_id)
-        record.delivered = True
 
     async def close(self) -> None:
         """Wait for what is on the wire (the transport has been stopped); what is not sent yet is not sent."""
-        for record in self._records.values():
+        for record in self.journal.records.values():
             if record.follower is not None and not record.sent:
                 record.follower.cancel()
         await self._on_the_wire()
+        self.journal.close()
 
     async def _on_the_wire(self) -> None:
         """Wait for purchases whose callers have gone."""
-        followers = [record.follower for record in self._records.values() if record.follower is not None]
+        followers = [record.follower for record in self.journal.records.values() if record.follower is not None]
         if any(not follower.done() for follower in followers):
             await asyncio.wait(followers)
 
-    def _by_reference(self, reference: str | None, kind: str, blib_id: int) -> _Record | None:
-        """The latest purchase of that reference, unless it was certainly not made."""
-        if reference is None:
-            return None
-        if not isinstance(reference, str) or not reference:
-            raise ConfigurationError("a reference must be a text that is not empty: nothing was sent")
-        for record in reversed(self._records.values()):
-            if record.purchase.reference == reference:
-                if record.purchase.order_id is None and record.purchase.state not in ("open", "unknown"):
-                    return None
-                if (record.purchase.kind, record.purchase.blib_id) != (kind, blib_id):
-                    text = f"the reference {reference!r} is that of another purchase ({record.operation})"
-                    raise ConfigurationError(f"{text}: nothing was sent")
-                return record
-        return None
-
-    def _refuse_while_unresolved(self, operation: str, reference: str | None) -> None:
-        for record in self._records.values():
-            both_named = reference is not None and record.purchase.reference is not None
-            if record.unresolved and not both_named:
-                purchase = record.purchase
-                what = (
-                    f"order {purchase.order_id} was bought, but its caller never got it"
-                    if purchase.order_id is not None
-                    else "whether it was made is unknown"
-                )
-                raise UnresolvedPurchaseError(
-                    f"an earlier purchase ({record.operation}) is unresolved: {what}; nothing was sent",
-                    purchase=purchase,
-                    operation=operation,
-                )
-
-    async def _begin(self, record: _Record, prepare: Prepare) -> tuple[Purchase, Transition]:
+    async def _begin(
+        self, purchase: Purchase, operation: str, blib: Blib | None, prepare: Prepare
+    ) -> tuple[Purchase, Transition]:
         def sending() -> None:
             record.sent = True
 
         order = await prepare(sending)
-        before = await self._transport.request(call(ORDERS_TOLERANT, record.operation, "the orders present before"))
-        record.before = frozenset(before.orders) | frozenset(before.unreadable)
-        self._records[record.purchase.id] = record
+        snapshot = await self._transport.request(call(ORDERS_TOLERANT, operation, "the orders present before"))
+        before = frozenset(snapshot.orders) | frozenset(snapshot.unreadable)
+        record = Record(Entry(purchase, operation, blib, before))
+        await self.journal.add(record)
         record.follower = asyncio.create_task(self._follow(record, order), name="trooper purchase")
         return await self._outcome(record)
 
-    async def _outcome(self, record: _Record) -> tuple[Purchase, Transition]:
+    async def _outcome(self, record: Record) -> tuple[Purchase, Transition]:
         """What the follower comes to. Callers that are cancelled leave it at work once it has been sent."""
         assert record.follower is not None  # noqa: S101 - set by _begin
         record.callers += 1
@@ -217,14 +113,15 @@ class Purchases:
         if record.follower.cancelled():
             if record.sent:
                 raise self._unknown(record, None)
-            record.purchase = evolve(record.purchase, state="refused")  # for one that was cancelled before it began
-            raise ClientClosedError("the client was closed before it was sent", operation=record.operation)
+            if record.purchase.state == "open":  # it was cancelled before it began
+                await self.journal.settle(record, "refused")
+            raise ClientClosedError("the client was closed before it was sent", operation=record.entry.operation)
         outcome = record.follower.result()
         if isinstance(outcome, TrooperError):
             raise copy(outcome)
         return record.purchase, outcome
 
-    async def _follow(self, record: _Record, order: Call[int]) -> Transition | TrooperError:
+    async def _follow(self, record: Record, order: Call[int]) -> Transition | TrooperError:
         """Send it and see it to its end, in a task of the client's: once sent, no caller's cancellation reaches it."""
 
         def unsent() -> None:
@@ -233,40 +130,38 @@ class Purchases:
         try:
             order_id = await self._transport.request(order, unsent=unsent)
         except OutcomeUnknownError as error:
-            record.purchase = evolve(record.purchase, state="unknown")
-            LOG.warning("%s: whether it was made is unknown", record.operation)
-            record.candidates = await self._look_for_candidates(record)
+            LOG.warning("%s: whether it was made is unknown", record.entry.operation)
+            await self.journal.settle(record, "unknown")
+            record.candidates = await self._look_for_candidates(record, _RE_READS)
             return self._unknown(record, error)
         except TrooperError as error:
-            record.purchase = evolve(record.purchase, state="refused")
+            await self.journal.settle(record, "refused")
             return error
         except BaseException:
-            record.purchase = evolve(record.purchase, state="unknown" if record.sent else "refused")
+            await self.journal.settle(record, "unknown" if record.sent else "refused")
             raise
-        record.purchase = evolve(record.purchase, state="bought", order_id=order_id)
+        await self.journal.settle(record, "bought", order_id)
         return Transition(order_id, record.purchase.kind, OrderStatus.running)
 
-    def _unknown(self, record: _Record, cause: OutcomeUnknownError | None) -> PurchaseUnknownError:
-        found = (
-            ", ".join(f"order {order.order_id}" for order in record.candidates) or "none found, which proves nothing"
-        )
+    def _unknown(self, record: Record, cause: OutcomeUnknownError | None) -> PurchaseUnknownError:
+        found = ", ".join(f"order {order.order_id}" for order in record.candidates)
         what = cause.message if cause else "sent earlier, and its outcome is unknown"
         return PurchaseUnknownError(
-            f"{what}; candidates: {found}",
+            f"{what}; candidates: {found or 'none found, which proves nothing'}",
             purchase=record.purchase,
             candidates=record.candidates,
-            operation=record.operation,
+            operation=record.entry.operation,
             subject=f"blib {record.purchase.blib_id}",
             attempts=cause.attempts if cause else 0,
             seconds=cause.seconds if cause else 0.0,
         )
 
-    async def _look_for_candidates(self, record: _Record) -> tuple[Order, ...]:
+    async def _look_for_candidates(self, record: Record, reads: int) -> tuple[Order, ...]:
         """The orders that were not there before, once there are any; the list is read a few times over the cap."""
-        look = call(ORDERS_TOLERANT, record.operation, "candidates")
-        for read in range(_RE_READS):
+        look = call(ORDERS_TOLERANT, record.entry.operation, "candidates")
+        for read in range(reads):
             if read:
-                await self._transport.pause(self._cap / (_RE_READS - 1))
+                await self._transport.pause(self._cap / (reads - 1))
             if self._transport.closed:
                 break
             try:
@@ -274,24 +169,26 @@ class Purchases:
             except TrooperError as error:
                 LOG.warning("looking for what was bought: %s", error)
                 continue
-            new = [order for order_id, order in snapshot.orders.items() if order_id not in record.before]
+            taken = {purchase.order_id for purchase in self.journal.all} | record.entry.before
+            new = [order for order_id, order in snapshot.orders.items() if order_id not in taken]
             if new:
-                return tuple(sorted(new, key=lambda order: _likeness(order, record), reverse=True))
+                return tuple(sorted(new, key=lambda order: _likeness(order, record.entry), reverse=True))
         return ()
 
-    async def _again(self, record: _Record) -> tuple[Purchase, Transition]:
-        """A repeat under the same reference: nothing is sent."""
+    async def _again(self, record: Record) -> tuple[Purchase, Transition]:
+        """A repeat under the same reference: nothing is bought."""
         if record.purchase.state == "open":
             return await self._outcome(record)
         if record.transition is None:
+            record.candidates = await self._look_for_candidates(record, 1)
             raise self._unknown(record, None)
         return record.purchase, record.transition
 
 
-def _likeness(order: Order, record: _Record) -> int:
+def _likeness(order: Order, entry: Entry) -> int:
     """How much an order looks like what was to be bought."""
-    blib, score = record.blib, 0
-    if record.purchase.price_h is not None and order.price_h == record.purchase.price_h:
+    blib, score = entry.blib, 0
+    if entry.purchase.price_h is not None and order.price_h == entry.purchase.price_h:
         score += 1
     if blib is not None:
         score += 2 * (order.blib_name == blib.name) + (order.blib_gpu_type == blib.gpu_type)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from trooper_async import _arguments as arguments
+from trooper_async._journal import Journal
 from trooper_async._poller import Poller
 from trooper_async._protocol import TEST, call
 from trooper_async._purchases import Purchases
@@ -48,6 +49,8 @@ class TrooperClient:
         max_body_bytes: the largest answer that is read, on the wire and inflated.
         proxy: the URL of an HTTP proxy. Those of the environment are not used.
         app: the name of your application, for the User-Agent.
+        ledger: a file that purchases are journalled in, durably, before they are sent and when their outcome is known;
+            it is locked until `close`. None keeps them in memory only.
 
     Raises:
         ConfigurationError: an argument that can't be right.
@@ -66,6 +69,7 @@ class TrooperClient:
         max_body_bytes: int = 64 * 2**20,
         proxy: str | None = None,
         app: str | None = None,
+        ledger: str | os.PathLike[str] | None = None,
     ) -> None:
         api_key = (os.environ.get("TROOPER_API_KEY") or None) if api_key is None else api_key
         key, fits = key_users(api_key), _fits(api_key)
@@ -94,7 +98,7 @@ class TrooperClient:
             user_agent=_user_agent(app),
         )
         self._poller = Poller(self._transport, poll)
-        self._purchases = Purchases(self._transport, cap=poll.cap)
+        self._purchases = Purchases(self._transport, Journal(ledger), cap=poll.cap)
         waiters = Waiters(self._poller, self._transport, poll)
         self.blibs = Blibs(self._transport, waiters)
         self.orders = Orders(self._transport, self._poller, waiters, self._purchases, poll.cap)

@@ -13,9 +13,9 @@ from typing import TypeVar
 from trooper_async._arguments import check_seconds
 from trooper_async._convergence import Judge, RestartJudge, Verdict, judge_of
 from trooper_async._feed import Feed
+from trooper_async._journal import Journal
 from trooper_async._poller import Poller
 from trooper_async._protocol import CREDENTIALS, STATUS_HISTORY, call
-from trooper_async._purchases import Purchases
 from trooper_async._retry import ONE_ATTEMPT, RetryPolicy
 from trooper_async._schedule import PollSchedule
 from trooper_async._ssh import answers_ssh
@@ -67,14 +67,14 @@ class Waiters:
         self,
         purchase: Purchase,
         transition: Transition,
-        purchases: Purchases,
+        journal: Journal,
         *,
         operation: str,
         timeout: float | None,
         on_change: OnChange | None,
     ) -> Order:
         """Wait until what was bought runs. A caller that is cancelled meanwhile has not got its purchase."""
-        with purchases.awaited(purchase):
+        with journal.awaited(purchase):
             try:
                 return await self.transition(transition, operation=operation, timeout=timeout, on_change=on_change)
             except Exception as error:

@@ -71,7 +71,7 @@ class OrderPurchases(OrderReads):
             second_partition_percentage=second_partition_percentage,
             templates=templates,
         )
-        self._purchases.deliver(purchase)
+        self._purchases.journal.deliver(purchase)
         return transition
 
     async def create_and_wait(
@@ -115,13 +115,13 @@ class OrderPurchases(OrderReads):
             templates=templates,
         )
         return await self._waiters.bought(
-            *bought, self._purchases, operation=operation, timeout=timeout, on_change=on_change
+            *bought, self._purchases.journal, operation=operation, timeout=timeout, on_change=on_change
         )
 
     @property
     def purchases(self) -> tuple[Purchase, ...]:
         """What this client bought, tried to buy, or does not know whether it bought, the oldest first."""
-        return self._purchases.all
+        return self._purchases.journal.all
 
     async def resolve(
         self,
@@ -137,7 +137,7 @@ class OrderPurchases(OrderReads):
         Raises:
             ConfigurationError: no purchase of this client, or one that is on the wire still.
         """
-        await self._purchases.resolve(purchase_or_error, None if order is None else arguments.order_id(order))
+        await self._purchases.journal.resolve(purchase_or_error, None if order is None else arguments.order_id(order))
 
     async def _buy(
         self,

@@ -81,7 +81,7 @@ class Migrations:
             BadRequestError: the API refuses it (`Insufficient budget for migration`).
         """
         purchase, transition = await self._buy("migrations.buy", quote, keep_data, max_total_due, reference)
-        self._purchases.deliver(purchase)
+        self._purchases.journal.deliver(purchase)
         return transition
 
     async def buy_and_wait(
@@ -109,7 +109,7 @@ class Migrations:
         operation = "migrations.buy_and_wait"
         bought = await self._buy(operation, quote, keep_data, max_total_due, reference)
         return await self._waiters.bought(
-            *bought, self._purchases, operation=operation, timeout=timeout, on_change=on_change
+            *bought, self._purchases.journal, operation=operation, timeout=timeout, on_change=on_change
         )
 
     async def _buy(
