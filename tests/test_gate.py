@@ -7,9 +7,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.simulator.clock import run
+from trooper_async import _gate
 from trooper_async._gate import Gate
 
 FOREVER = 1e9
+
+
+@pytest.fixture(autouse=True)
+def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The places alone: the gap between two requests has tests of its own, below and in test_pace."""
+    monkeypatch.setattr(_gate, "_FIRST_GAP", 0.0)
 
 
 def scheduled() -> list[asyncio.TimerHandle]:
@@ -399,3 +407,49 @@ async def test_no_handle_is_left_once_all_have_entered() -> None:
 
     assert scheduled() == []
     assert not gate.paced
+
+
+def test_each_429_widens_the_gap_between_two_requests_and_an_open_gate_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Requests are spaced after 429s, further apart after more of them, and not at all once all may pass again."""
+    monkeypatch.setattr(_gate, "_FIRST_GAP", 0.05)
+
+    async def main() -> tuple[float, float, float]:
+        loop = asyncio.get_running_loop()
+
+        async def pass_through(gate: Gate, count: int) -> float:
+            began = loop.time()
+            for _ in range(count):
+                assert await gate.enter(began + 1000)
+                gate.leave()
+            return loop.time() - began
+
+        once, often = Gate(2), Gate(2)
+        once.close(0.0)
+        for _ in range(5):
+            await asyncio.sleep(1)
+            often.close(0.0)
+        assert (once.refusals, often.refusals) == (1, 5)
+        spaced, further = await pass_through(once, 5), await pass_through(often, 5)
+        for _ in range(10):
+            once.succeeded()
+        assert once.refusals == 0
+        return spaced, further, await pass_through(once, 50)
+
+    spaced, further, opened = run(main())
+    assert spaced == pytest.approx(4 * 0.05)
+    assert further == pytest.approx(4 * 0.05 * 1.25**4)
+    assert opened <= 0.05
+
+
+def test_429s_of_requests_that_were_under_way_together_count_once() -> None:
+    """A burst of refusals is one: the pause does not grow with the number of requests that met it."""
+
+    async def main() -> int:
+        gate = Gate(5)
+        for _ in range(5):
+            gate.close(10.0)
+        return gate.refusals
+
+    assert run(main()) == 1

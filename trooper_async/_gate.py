@@ -1,7 +1,8 @@
 """The gate that every request but the poll's passes: at most so many at once, and one pace for all after a 429.
 
 Closed by a 429 until its pause is over; then one request at a time, one more at once for every ten successes, until all
-may pass again. (Opened wide at once, the waiting requests only meet the next 429.)
+may pass again. (Opened wide at once, the waiting requests only meet the next 429.) What limits by a steady rate instead of
+by a window meets a gap between requests that each 429 widens and successes narrow, so that most requests hit no 429.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 from collections import OrderedDict
 
 _SUCCESSES_PER_PLACE = 10
+_FIRST_GAP, _WIDER, _NARROWER, _LONGEST_GAP = 0.05, 1.25, 0.96, 10.0
+"""Seconds and factors of the gap between two requests: it settles where few requests meet a 429."""
 
 
 class Gate:
@@ -22,6 +25,10 @@ class Gate:
         self._successes = 0
         self.opens_at = 0.0
         """When the pause of the last 429 is over, by the loop's clock."""
+        self.refusals = 0
+        """How many 429s there were in a row, those of requests that were under way together counted once."""
+        self._gap = 0.0
+        self._next_at = 0.0
         self._waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
         self._opening: asyncio.TimerHandle | None = None
 
@@ -37,7 +44,7 @@ class Gate:
         """
         loop = asyncio.get_running_loop()
         if not self._waiting and self._has_place(loop.time()):
-            self._inside += 1
+            self._let_one_in()
             return True
         if self.paced and max(loop.time(), self.opens_at) >= deadline:
             return False
@@ -65,16 +72,22 @@ class Gate:
 
     def succeeded(self) -> None:
         """An answer that was no 429 came."""
+        self.refusals = 0
         if self._allowed < self._places:
             self._successes += 1
             self._allowed = min(self._places, 1 + self._successes // _SUCCESSES_PER_PLACE)
+            self._gap = self._gap * _NARROWER if self._allowed < self._places else 0.0
             self._let_in()
 
     def close(self, seconds: float) -> None:
         """A 429 came: let nobody in for so long, then one by one."""
+        now = asyncio.get_running_loop().time()
+        if now >= self.opens_at:
+            self.refusals += 1
+            self._gap = min(_LONGEST_GAP, max(_FIRST_GAP, self._gap * _WIDER))
         self._allowed = 1
         self._successes = 0
-        self.opens_at = max(self.opens_at, asyncio.get_running_loop().time() + seconds)
+        self.opens_at = max(self.opens_at, now + seconds)
 
     def turn_away(self) -> None:
         """End all waiting: every `enter` under way returns False."""
@@ -84,17 +97,22 @@ class Gate:
                 place.set_result(False)
 
     def _has_place(self, now: float) -> bool:
-        return self._inside < self._allowed and now >= self.opens_at
+        return self._inside < self._allowed and now >= max(self.opens_at, self._next_at)
+
+    def _let_one_in(self) -> None:
+        self._inside += 1
+        self._next_at = asyncio.get_running_loop().time() + self._gap
 
     def _let_in(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting and self._has_place(loop.time()):
             place, _ = self._waiting.popitem(last=False)
             if not place.done():
-                self._inside += 1
+                self._let_one_in()
                 place.set_result(True)
-        if self._waiting and self._opening is None and self.opens_at > loop.time():
-            self._opening = loop.call_at(self.opens_at, self._open)
+        opens = max(self.opens_at, self._next_at)
+        if self._waiting and self._opening is None and opens > loop.time():
+            self._opening = loop.call_at(opens, self._open)
 
     def _open(self) -> None:
         self._opening = None

@@ -231,10 +231,11 @@ class Transport:
         paced = fault.happened is Happened.PACED
         left = (pace_ends if paced else deadline) - asyncio.get_running_loop().time()
         pause = fault.retry_after
+        if paced and pause is None:
+            pause = retry.backoff(self._gate.refusals + 1)  # of the whole client, not of this call
         delay = retry.delay(kind, attempts, left=left, retry_after=pause, budget=self._budget)
-        if paced:
-            asked = retry.backoff(1) if pause is None else min(pause, MAX_RETRY_AFTER)
-            self._gate.close(asked if delay is None else delay)
+        if paced and pause is not None:
+            self._gate.close(min(pause, MAX_RETRY_AFTER) if delay is None else delay)
         elif delay is not None and not fault.kept_connection:
             self._budget -= 1
         return None if self.closed else delay
