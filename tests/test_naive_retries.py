@@ -1,0 +1,141 @@
+"""What people put around a purchase: `asyncio.timeout` in a loop, tenacity, stamina, backoff. It buys once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import backoff
+import pytest
+import stamina
+import tenacity
+
+from trooper_async import PurchaseNotReadyError, TrooperClient, TrooperError, UnresolvedPurchaseError
+from trooper_async.testing import FakeTrooper
+
+Attempt = Callable[[], Awaitable[Any]]
+
+
+async def loop(attempt: Attempt, on: type[Exception]) -> None:
+    for _ in range(2):
+        try:
+            await attempt()
+            return
+        except on:
+            await asyncio.sleep(0.01)
+    await attempt()
+
+
+async def with_tenacity(attempt: Attempt, on: type[Exception]) -> None:
+    policy = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(on), stop=tenacity.stop_after_attempt(3), reraise=True
+    )
+    await policy(attempt)
+
+
+async def with_stamina(attempt: Attempt, on: type[Exception]) -> None:
+    async for again in stamina.retry_context(on=on, attempts=3, wait_initial=0.01, wait_jitter=0.0):
+        with again:
+            await attempt()
+
+
+async def with_backoff(attempt: Attempt, on: type[Exception]) -> None:
+    await backoff.on_exception(backoff.constant, on, max_tries=3, interval=0.01, jitter=None)(attempt)()
+
+
+async def create(client: TrooperClient, **options: Any) -> None:
+    blib = (await client.blibs.list())[0]
+    await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True)
+
+
+async def create_and_wait(client: TrooperClient, **options: Any) -> None:
+    blib = (await client.blibs.list())[0]
+    await client.orders.create_and_wait(blib, contract_interval="HOUR", terms_accepted=True, **options)
+
+
+async def buy_and_wait(client: TrooperClient, **options: Any) -> None:
+    order = (await client.orders.list())[0]
+    target = (await client.migrations.options(order)).available_blibs[0]
+    quote = await client.migrations.quote(order, target)
+    await client.migrations.buy_and_wait(quote, keep_data=True, **options)
+
+
+PURCHASES: dict[Callable[..., Awaitable[None]], str] = {
+    create: "/api/order",
+    create_and_wait: "/api/order",
+    buy_and_wait: "/api/buy-migration",
+}
+
+every_retry = pytest.mark.parametrize("retry", [loop, with_tenacity, with_stamina, with_backoff])
+every_kind = pytest.mark.parametrize("on", [TimeoutError, Exception])
+
+
+def sent(fake: FakeTrooper, purchase: Callable[..., Awaitable[None]]) -> int:
+    return sum(request.path == PURCHASES[purchase] for request in fake.requests)
+
+
+@every_kind
+@every_retry
+@pytest.mark.parametrize("purchase", PURCHASES)
+async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
+    purchase: Callable[..., Awaitable[None]],
+    retry: Callable[[Attempt, type[Exception]], Awaitable[None]],
+    on: type[Exception],
+    fake_trooper: FakeTrooper,
+    trooper: TrooperClient,
+) -> None:
+    """Three rounds that each give up too early send one purchase; the later ones say which is unresolved."""
+    fake_trooper.durations.update(create=30, migrate=30)
+    fake_trooper.add_order()
+    fake_trooper.delay_next(PURCHASES[purchase], 0.15)
+    errors: list[BaseException] = []
+
+    async def attempt() -> None:
+        try:
+            async with asyncio.timeout(0.1):
+                await purchase(trooper)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    with pytest.raises(UnresolvedPurchaseError):
+        await retry(attempt, on)
+
+    assert sent(fake_trooper, purchase) == 1
+    assert isinstance(errors[0], TimeoutError)
+    assert not isinstance(errors[0], TrooperError)
+    assert {type(error) for error in errors[1:]} == {UnresolvedPurchaseError}
+    (record,) = trooper.orders.purchases
+    assert record.state == "bought"
+
+
+@every_kind
+@every_retry
+@pytest.mark.parametrize("purchase", [create_and_wait, buy_and_wait])
+async def test_a_wait_that_times_out_after_a_purchase_is_no_reason_to_buy_again(
+    purchase: Callable[..., Awaitable[None]],
+    retry: Callable[[Attempt, type[Exception]], Awaitable[None]],
+    on: type[Exception],
+    fake_trooper: FakeTrooper,
+    trooper: TrooperClient,
+) -> None:
+    """The twin's own timeout is no TimeoutError: a retry on that buys once. A retry on everything was told three times
+    that it is bought, each time of another server: it asked for them, and none of them is unknown."""
+    fake_trooper.durations.update(create=30, migrate=30)
+    fake_trooper.add_order()
+
+    async def attempt() -> None:
+        await purchase(trooper, timeout=0.1)
+
+    with pytest.raises(TrooperError) as caught:
+        await retry(attempt, on)
+
+    bought = [record.state for record in trooper.orders.purchases]
+    if on is TimeoutError:
+        assert isinstance(caught.value, PurchaseNotReadyError)
+        assert sent(fake_trooper, purchase) == 1
+    assert set(bought) <= {"bought", "refused"}
+    assert bought.count("bought") == sum(
+        request.path == PURCHASES[purchase] and request.status == 200 for request in fake_trooper.requests
+    )
