@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from trooper_async import _arguments as arguments
-from trooper_async._protocol import ORDER_LOCK, ORDER_STATUS, ORDER_TITLE, call
+from trooper_async._protocol import ORDER_LOCK, ORDER_STATUS, ORDER_TITLE, Call, call
 from trooper_async._retry import ONE_ATTEMPT, Kind
 from trooper_async._wait import OnChange
 from trooper_async.errors import (
@@ -50,28 +50,36 @@ class Orders(OrderWaits, OrderPurchases):
             OutcomeUnknownError: it was sent and the answer lost; `.transition` can be waited for.
             APIConnectionError, APIStatusError: it was not done.
         """
-        return await self._switch(order, "start", "orders.start", migration_allowed=migration_allowed)
+        switch, transition = await self._switch(order, "start", "orders.start", migration_allowed=migration_allowed)
+        await self._transport.request(switch)
+        return transition
 
     async def stop(self, order: Order | int) -> Transition:
         """Stop a server; it goes on costing 35 % of its price (POST /api/order-status, action `stopped`).
 
         Returns and raises as `start` does.
         """
-        return await self._switch(order, "stop", "orders.stop")
+        switch, transition = await self._switch(order, "stop", "orders.stop")
+        await self._transport.request(switch)
+        return transition
 
     async def restart(self, order: Order | int) -> Transition:
         """Restart a server, a forced power reset (POST /api/order-status, action `restarted`). Sent once only.
 
         Its status history is read first: a new row in it will be the proof. Returns and raises as `start` does.
         """
-        return await self._switch(order, "restart", "orders.restart")
+        switch, transition = await self._switch(order, "restart", "orders.restart")
+        await self._transport.request(switch)
+        return transition
 
     async def freeze(self, order: Order | int) -> Transition:
         """Freeze a server: it is archived, its resources are released (POST /api/order-status, action `frozen`).
 
         Returns and raises as `start` does.
         """
-        return await self._switch(order, "freeze", "orders.freeze")
+        switch, transition = await self._switch(order, "freeze", "orders.freeze")
+        await self._transport.request(switch)
+        return transition
 
     async def start_and_wait(
         self,
@@ -149,7 +157,8 @@ class Orders(OrderWaits, OrderPurchases):
 
     async def _switch(
         self, order: Order | int, action: Action, operation: str, *, migration_allowed: bool = False
-    ) -> Transition:
+    ) -> tuple[Call[None], Transition]:
+        """The request of an action, and the transition that it will be once it is accepted."""
         order_id = arguments.order_id(order)
         server_id = await self._server_id(order, operation)
         word, target = _SWITCHES[action]
@@ -164,10 +173,8 @@ class Orders(OrderWaits, OrderPurchases):
             sent["migration_allowed"] = migration_allowed
         # sent twice, a restart would cut what the first one began, and a migration might move the server twice
         kind = Kind.ONCE if action == "restart" or migration_allowed else None
-        await self._transport.request(
-            call(ORDER_STATUS, operation, f"order {order_id}", sent, kind=kind, transition=transition)
-        )
-        return transition
+        subject = f"order {order_id}"
+        return call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
 
     async def _switch_and_wait(
         self,
@@ -181,13 +188,12 @@ class Orders(OrderWaits, OrderPurchases):
         operation = f"orders.{action}_and_wait"
         if timeout != "usual":
             arguments.check_seconds(timeout)
+        switch, transition = await self._switch(order, action, operation, migration_allowed=migration_allowed)
         lost: OutcomeUnknownError | None = None
         try:
-            transition = await self._switch(order, action, operation, migration_allowed=migration_allowed)
+            await self._transport.request(switch)
         except OutcomeUnknownError as error:
-            if error.transition is None:
-                raise
-            lost, transition = error, error.transition
+            lost = error
         try:
             return await self._waiters.transition(
                 transition, operation=operation, timeout=seconds_of(timeout, transition), on_change=on_change
