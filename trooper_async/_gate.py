@@ -1,8 +1,8 @@
 """The gate that every request but the poll's passes: at most so many at once, and one pace for all after a 429.
 
 Closed by a 429 until its pause is over; then one request at a time, one more at once for every ten successes, until all
-may pass again. (Opened wide at once, the waiting requests only meet the next 429.) What limits by a steady rate instead of
-by a window meets a gap between requests that each 429 widens and successes narrow, so that most requests hit no 429.
+may pass again. (Opened wide at once, the waiting requests only meet the next 429.) Between two requests there is a gap
+that each 429 widens and successes narrow: under an API that allows a steady rate it settles where few meet a 429.
 """
 
 from __future__ import annotations
