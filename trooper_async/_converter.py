@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, get_origin
 
 from attrs import AttrsInstance, fields, has
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Hook: TypeAlias = Callable[[Any, Any], Any]  # cattrs' own type of a structure hook
+
+_MAX_DIGITS = 4300  # of an int, Python itself reads no more
 
 # The API's names where they differ from the models'; the first one that is there and not null counts. The two dialects
 # of an order's status (the document's prose against its sample) and of an install's id are decided here alone.
@@ -60,10 +62,11 @@ def loads(body: bytes) -> JSON:
     """The body's JSON, every number with a point or exponent as `Decimal` of its own text.
 
     Raises:
-        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, or an int of thousands of digits.
+        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, or a number of thousands of digits.
     """
     try:
-        data: JSON = json.loads(body, parse_float=Decimal, parse_constant=_not_json)
+        text = body.decode(json.detect_encoding(body))  # strictly: json itself lets surrogates pass
+        data: JSON = json.loads(text, parse_float=_decimal, parse_constant=_not_json)
     except (ValueError, RecursionError, ArithmeticError):
         pass  # raised below, where the exception at hand (it holds the body) is no context of ours
     else:
@@ -152,6 +155,12 @@ def _not_json(constant: str) -> JSON:
     raise ValueError(constant)
 
 
+def _decimal(text: str) -> Decimal:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError
+    return Decimal(text)
+
+
 def _to_int(value: object, _: type) -> int:
     if type(value) is int:
         return value
@@ -214,6 +223,17 @@ def _to_config(value: object, _: type) -> dict[str, JSON]:
     raise _Unexpected("an object")
 
 
+def _first_unexpected(items: list[JSON], kind: Any) -> int:
+    """The index of the first item that is no `kind`; the length where each is one."""
+    structure_item = _converter(False).structure
+    for index, item in enumerate(items):
+        try:
+            structure_item(item, kind)
+        except Exception:  # noqa: BLE001 - as in `structure`
+            return index
+    return len(items)
+
+
 def _is(generic: type) -> Callable[[Any], bool]:
     return lambda kind: get_origin(kind) is generic
 
@@ -246,6 +266,8 @@ def _converter(detailed: bool) -> Converter:
             def structure_list(data: object, kind: type) -> object:
                 if not isinstance(data, list):
                     raise _Unexpected("a list")
+                if detailed:  # up to the first that fails: one names the place, and millions would cost as many errors
+                    data = data[: _first_unexpected(data, get_args(kind)[0]) + 1]
                 return items(data, kind)
 
             return structure_list

@@ -67,7 +67,7 @@ class Transport:
         self._budget = float(retry.budget)
         self._gate = Gate(max_concurrency)
         self._max_body_bytes = max_body_bytes
-        self._proxy = proxy
+        self._proxy = lambda: proxy  # it may hold a password: in no attribute
         self._user_agent = user_agent
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
@@ -165,7 +165,9 @@ class Transport:
             cancelled = error.with_traceback(None)
             cancelled.__cause__ = cancelled.__context__ = None
         except NEVER_SENT as error:
-            reason = self._redact(f"{type(error).__name__}: {error}")
+            # the text of the others has the proxy's URL, and with it a password
+            told = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            reason = self._redact(f"{type(error).__name__}: {error}" if told else type(error).__name__)
             outcome = Fault(Happened.NEVER_SENT, APIConnectionError(f"no connection to {self._base_url} ({reason})"))
         except TimeoutError:
             pass
@@ -199,7 +201,7 @@ class Transport:
             raise_for_status=False,
             auto_decompress=True,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect),
-            proxy=self._proxy,
+            proxy=self._proxy(),
             middlewares=(self._authorize,),
             trace_request_ctx=trace,
         ) as response:
@@ -209,13 +211,17 @@ class Transport:
         """The whole body, or None where it is larger than allowed, on the wire or inflated."""
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if max(size, response.content.total_raw_bytes) > self._max_body_bytes:
-                response.close()
-                return None
-            chunks.append(chunk)
-        return b"".join(chunks)
+        try:
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if max(size, response.content.total_raw_bytes) > self._max_body_bytes:
+                    response.close()
+                    return None
+                chunks.append(chunk)
+                await asyncio.sleep(0)  # a bomb inflates as fast as it is read, and nobody else would have a turn
+            return b"".join(chunks)
+        finally:
+            chunks.clear()  # of a cut body, this frame lives on in a cycle of aiohttp's exceptions
 
     def _delay(
         self,
