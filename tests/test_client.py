@@ -441,8 +441,12 @@ BAD_AMOUNTS: list[Any] = [math.nan, math.inf, -math.inf, -0.01, Decimal("NaN"), 
 NO_JSON_NUMBER = Decimal("0.12345678901234567890")
 
 
-@pytest.mark.parametrize("amount", [*BAD_AMOUNTS, NO_JSON_NUMBER], ids=repr)
-@pytest.mark.parametrize("name", ["price_h", "total_price", "max_price_h"])
+@pytest.mark.parametrize(
+    ("name", "amount"),
+    [(name, amount) for name in ("price_h", "total_price", "max_price_h") for amount in BAD_AMOUNTS]
+    + [("price_h", NO_JSON_NUMBER), ("total_price", NO_JSON_NUMBER)],  # a limit is never sent
+    ids=repr,
+)
 async def test_a_price_that_cannot_be_one_buys_nothing(
     fake_trooper: FakeTrooper, trooper: TrooperClient, name: str, amount: Any
 ) -> None:

@@ -746,7 +746,7 @@ def test_any_sightings_of_a_restart(
             rows = reads.pop() if reads else None
             new = [row for row in rows or () if row not in BEFORE]
             recorded = recorded or bool(new)
-            says_running = any(row.status == "running" for row in new)
+            says_running = any(row.status_user == "running" for row in new)
             verdict = judge.read_history(rows, at)
         if verdict is DONE:
             assert running(sighting)

@@ -411,7 +411,7 @@ NO_WORDS: list[Any] = [5, True, ["SECRET"], {"SECRET": 1}]
         (list[Order], [LEAST, LEAST, {"order_id": 1}], "$[2].current_status", "there"),
         (list[Order], [{"status": "SECRET"}], "$[0].order_id", "there"),
         (Blib, {"name": "SECRET"}, "$.id", "there"),
-        (StatusChange, {"status_txt": "SECRET"}, "$.status", "there"),
+        (StatusChange, {"status_txt": "SECRET"}, "$.status_user", "there"),
         (MigrationOptions, {}, "$.available_blibs", "there"),
         (MigrationQuote, {"order_id": 1, "target_blib_id": 2}, "$.total_due", "there"),
         # no list, no object
@@ -497,7 +497,11 @@ def test_bad_answers(kind: Any, data: Any, path: str, expected: str) -> None:
         (CREDENTIALS, {"success": True, "password": "SECRET", "ssh_port": "x"}, "$.ssh_port"),
         (CREDENTIALS, {"success": True, "password": {"is": "SECRET"}}, "$.password"),
         (CREDENTIALS, ["SECRET"], "$"),
-        (STATUS_HISTORY, {"history": [{"status_user": "running", "status_since": "SECRET"}]}, "$.history[0].since"),
+        (
+            STATUS_HISTORY,
+            {"history": [{"status_user": "running", "status_since": "SECRET"}]},
+            "$.history[0].status_since",
+        ),
         (MIGRATION_COST, {"totalDue": "SECRET"}, "$.total_due"),
         (ORDERS, b'[{"order_id": 1, "title": "SECRET"', "$"),
         (ORDERS, b"SECRET", "$"),

@@ -292,7 +292,7 @@ async def test_orders_restart(scene: Scene) -> None:
     ]
     assert (transition.order_id, transition.action, transition.target) == (ORDER, "restart", "running")
     assert transition.history_before is not None
-    assert [row.status for row in transition.history_before] == ["running"]
+    assert [row.status_user for row in transition.history_before] == ["running"]
 
 
 async def test_orders_restart_without_a_readable_history(scene: Scene) -> None:
@@ -343,12 +343,12 @@ async def test_orders_history(scene: Scene) -> None:
     newest, oldest = await scene.trooper.orders.history(scene.order)
 
     assert scene.sent() == [("GET", "/api/order-status-history", {"order_id": str(ORDER)}, None)]
-    assert newest == StatusChange("stopped", newest.since, scene.unless_loose("Server stopped"), newest.id)
-    assert oldest == StatusChange("running", oldest.since, scene.unless_loose("Server running"), oldest.id)
-    assert isinstance(newest.since, datetime)
-    assert isinstance(oldest.since, datetime)
-    assert newest.since > oldest.since
-    assert newest.since.tzinfo is not None
+    assert newest == StatusChange("stopped", newest.status_since, scene.unless_loose("Server stopped"), newest.id)
+    assert oldest == StatusChange("running", oldest.status_since, scene.unless_loose("Server running"), oldest.id)
+    assert isinstance(newest.status_since, datetime)
+    assert isinstance(oldest.status_since, datetime)
+    assert newest.status_since > oldest.status_since
+    assert newest.status_since.tzinfo is not None
     assert {type(newest.id), type(oldest.id)} == {int}
 
 

@@ -37,8 +37,8 @@ def test_quickstart_ends_cleanly_on_ctrl_c() -> None:
     """Ctrl-C in the middle ends it with 130 and without a traceback."""
     process = start("quickstart.py")
     assert process.stdout is not None
-    while "is starting" not in process.stdout.readline():
-        pass
+    while "is starting" not in (line := process.stdout.readline()):
+        assert line, "it has ended before"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "")

@@ -52,7 +52,11 @@ words = st.sampled_from(OrderStatus) | st.text(max_size=20).map(status_word)
 offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 times = st.datetimes(timezones=offsets | st.just(UTC))
 rows = st.builds(
-    StatusChange, status=words, since=st.none() | times, text=st.none() | st.text(), id=st.none() | st.integers()
+    StatusChange,
+    status_user=words,
+    status_since=st.none() | times,
+    status_txt=st.none() | st.text(),
+    id=st.none() | st.integers(),
 )
 transitions = st.builds(
     Transition,
@@ -78,8 +82,8 @@ def test_a_transition_round_trips(transition: Transition) -> None:
     assert again == transition
     assert type(again.target) is type(transition.target)
     rows = transition.history_before or ()
-    assert [type(row.status) for row in again.history_before or ()] == [type(row.status) for row in rows]
-    assert all(row.since is None or row.since.tzinfo is not None for row in again.history_before or ())
+    assert [type(row.status_user) for row in again.history_before or ()] == [type(row.status_user) for row in rows]
+    assert all(row.status_since is None or row.status_since.tzinfo is not None for row in again.history_before or ())
 
 
 def test_the_stored_form_is_fixed() -> None:
@@ -220,7 +224,7 @@ def test_any_json_in_any_field(value: object, field: str, row_field: str | None)
     assert transition.action in get_args(Action)
     assert isinstance(transition.target, str)
     assert type(transition.migration_allowed) is bool
-    assert all(isinstance(row.status, str) for row in transition.history_before or ())
+    assert all(isinstance(row.status_user, str) for row in transition.history_before or ())
 
 
 # Credentials --------------------------------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ def test_success_in_all_its_forms(success: object) -> None:
         ("/api/template-install-add", {"success": True}, "$.install_id", "there"),
         ("/api/order-status-history", {"success": True}, "$.history", "there"),
         ("/api/order-status-history", {"history": {}}, "$.history", "a list"),
-        ("/api/order-status-history", {"history": [{"id": 1}]}, "$.history[0].status", "there"),
+        ("/api/order-status-history", {"history": [{"id": 1}]}, "$.history[0].status_user", "there"),
         ("/api/template-config", {"templates": [{"install_id": 1}, 5]}, "$.templates[1]", "an object"),
         ("/api/migration-cost", [], "$", "an object"),
         ("/api/migration-cost", {"success": True}, "$.total_due", "there"),

@@ -166,13 +166,13 @@ async def test_a_purchase_that_could_not_be_sent_was_not_made(fake_trooper: Fake
     async with fake_trooper.client(retry=RetryPolicy(attempts=3, max_delay=0.0)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: fake_trooper.requests)
-        trooper._transport._proxy = "http://127.0.0.1:1"  # nobody listens there
+        trooper._transport._proxy = lambda: "http://127.0.0.1:1"  # nobody listens there
         with pytest.raises(APIConnectionError) as caught:
             await buying
         assert caught.value.attempts == 3
         assert the_purchase(trooper).state == "refused"
 
-        trooper._transport._proxy = None
+        trooper._transport._proxy = lambda: None
         assert (await buy(trooper)).order_id == 123
 
     assert posts(fake_trooper) == 1
@@ -684,16 +684,16 @@ async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open() -> Non
             self.closing = asyncio.create_task(purchases.close())  # its turn comes before the purchase's task
             return Snapshot()
 
-    async def prepare(sending: Callable[[], None]) -> Call[int]:
+    async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
         from trooper_async._protocol import ORDER
 
-        return call_of(ORDER, "orders.create")
+        return call_of(ORDER, "orders.create"), Blib(id=1)
 
     stub: Any = Stub()
     purchases = Purchases(stub, Journal(None), cap=0.1)
 
     with pytest.raises(ClientClosedError):
-        await purchases.buy("orders.create", "create", 1, prepare, blib=None, price_h=None, reference=None)
+        await purchases.buy("orders.create", "create", 1, prepare, price_h=None, reference=None)
     await stub.closing
 
     assert [purchase.state for purchase in purchases.journal.all] == ["refused"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import copy
 import faulthandler
 import gc
 import io
@@ -15,175 +14,29 @@ import logging
 import pickle
 import traceback
 import warnings
-from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.test_transport import (
-    CUT,
-    FAILURES,
-    FAST,
-    KEY,
-    Wire,
-    _buy,
-    _dropping,
-    _echoing,
-    chain,
-    free_port,
-    http,
-    texts,
-    until,
-)
+from tests.hostile.provoke import MORE, QUICK
+from tests.hostile.scan import CREDENTIALS, PASSWORD, PROXY_PASSWORD, Lines, Scan
+from tests.test_transport import CUT, FAILURES, FAST, KEY, Answer, Wire, _echoing, chain, free_port, http, until
 from trooper_async import (
     APIConnectionError,
     APIStatusError,
-    ClientClosedError,
     ConfigurationError,
-    Order,
-    PollSchedule,
     TrooperClient,
     TrooperError,
     errors,
 )
 from trooper_async.testing import FakeTrooper
 
-PASSWORD = "pw-of-the-server-42"
-PROXY_PASSWORD = "pw-of-the-proxy-43"
-SECRETS = {
-    form
-    for secret in (KEY, PASSWORD, PROXY_PASSWORD)
-    for form in (secret, base64.b64encode(secret.encode()).decode(), secret[::-1])
-} | {base64.b64encode(f"me:{PROXY_PASSWORD}".encode()).decode()}
-CREDENTIALS = {"ip": "203.0.113.1", "ssh_port": 22, "username": "root", "password": PASSWORD, "status": "running"}
-
-
-class Scan:
-    """What was said, and where a secret was in it."""
-
-    def __init__(self) -> None:
-        self.said: Counter[str] = Counter()
-        self.hits: list[str] = []
-
-    def text(self, kind: str, text: str | bytes) -> None:
-        self.said[kind] += 1
-        text = text if isinstance(text, str) else text.decode("latin-1")
-        if any(secret in text for secret in SECRETS):
-            self.hits.append(kind)
-
-    def thing(self, name: str, thing: object, *, copied: bool = True) -> None:
-        """All the ways to print an object, or to store it."""
-        for way in (repr, str, format, ascii, lambda one: f"{one!r:>5}", lambda one: f"{[one]} { ({'x': one}) }"):
-            self.text(f"print {name}", way(thing))
-        with suppress(TypeError):
-            self.text(f"vars {name}", repr(vars(thing)))
-        copies = [copy.copy, copy.deepcopy] if copied else []
-        for store in (*copies, *(partial(pickle.dumps, protocol=number) for number in range(6))):
-            try:
-                stored = store(thing)
-            except Exception as refused:  # noqa: BLE001 - what it says is what is looked at
-                self.error(f"refused {name}", refused, inside=False)
-            else:
-                self.text(f"stored {name}", stored if isinstance(stored, bytes) else repr(stored))
-
-    def walk(self, name: str, thing: object) -> None:
-        """Every text in reach of an object."""
-        for text in list(texts(thing)):
-            self.text(f"reach of {name}", text)
-
-    def error(self, name: str, error: BaseException, *, inside: bool = True) -> None:
-        """All that a crash reporter tells of an exception, of those that hang on it, and of our frames."""
-        for one in chain(error):
-            for shown in (
-                str(one),
-                repr(one),
-                format(one),
-                repr(one.args),
-                repr(vars(one)),
-                *getattr(one, "__notes__", ()),
-            ):
-                self.text(f"error {name}", shown)
-            for line in traceback.TracebackException.from_exception(one, capture_locals=True).format():
-                self.text(f"traceback {name}", line)
-            for frame, _ in traceback.walk_tb(one.__traceback__) if inside else ():
-                if "/trooper_async/" in frame.f_code.co_filename or "/aiohttp/" in frame.f_code.co_filename:
-                    self.walk(f"frames of {name}", list(frame.f_locals.values()))
-        record = logging.LogRecord(
-            "x", logging.ERROR, "x", 1, "failed: %r", (error,), (type(error), error, error.__traceback__)
-        )
-        self.text(f"logged {name}", logging.Formatter().format(record))
-        if isinstance(error, TrooperError):
-            self.text(f"stored {name}", pickle.dumps(error))
-
-    def clean(self, at_least: int) -> None:
-        print(f"{self.said.total()} emissions scanned, {len(self.hits)} with a secret")
-        assert self.hits == []
-        assert self.said.total() >= at_least
-
 
 @pytest.fixture
 def scan() -> Scan:
     return Scan()
-
-
-# Errors of every class -----------------------------------------------------------------------------------------------
-
-
-async def _with(fake: FakeTrooper, run: Callable[[TrooperClient], Awaitable[object]], **options: Any) -> None:
-    async with fake.client(retry=FAST, **options) as client:
-        await run(client)
-
-
-async def _unresolved(client: TrooperClient) -> None:
-    with suppress(errors.PurchaseUnknownError):
-        await _buy(client)
-    await _buy(client)
-
-
-async def _priced(client: TrooperClient) -> None:
-    blib = (await client.blibs.list())[0]
-    await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True, max_price_h=0)
-
-
-async def _not_ready(client: TrooperClient) -> None:
-    blib = (await client.blibs.list())[0]
-    await client.orders.create_and_wait(blib, contract_interval="HOUR", terms_accepted=True, timeout=0.05)
-
-
-async def _superseded(fake: FakeTrooper, client: TrooperClient) -> None:
-    waiting = asyncio.create_task(client.orders.wait_until(123, "frozen", timeout=20))
-    for current, desired in (("freezing", "frozen"), ("stopped", "stopped")):
-        fake.set_status(123, current, desired)
-        polls = len(fake.requests)
-        await until(lambda: waiting.done() or len(fake.requests) > polls + 2)  # noqa: B023 - awaited here
-    await waiting
-
-
-def _vanished(fake: FakeTrooper, client: TrooperClient) -> Awaitable[object]:
-    fake.remove_order(123)
-    return client.orders.wait_until(Order(123, "running"), "stopped", timeout=20)
-
-
-async def _failing(fake: FakeTrooper, client: TrooperClient) -> None:
-    fake.failing_templates.add(1)
-    await client.templates.install_and_wait(123, 1, timeout=20)
-
-
-QUICK = PollSchedule(floor=0.01, cap=0.02)
-MORE: dict[str, tuple[type[TrooperError], Callable[[FakeTrooper], Awaitable[None]]]] = {
-    "dear": (errors.PriceError, lambda fake: _with(fake, _priced)),
-    "unresolved": (errors.UnresolvedPurchaseError, lambda fake: _with(_dropping(fake, "/api/order"), _unresolved)),
-    "not ready": (errors.PurchaseNotReadyError, lambda fake: _with(fake, _not_ready)),
-    "superseded": (errors.SupersededError, lambda fake: _with(fake, lambda c: _superseded(fake, c), poll=QUICK)),
-    "vanished": (errors.OrderVanishedError, lambda fake: _with(fake, lambda c: _vanished(fake, c), poll=QUICK)),
-    "template": (errors.TemplateFailedError, lambda fake: _with(fake, lambda c: _failing(fake, c), poll=QUICK)),
-    "http": (ConfigurationError, lambda fake: _with(fake, lambda c: c.ping(), base_url="http://203.0.113.1")),
-    "bad key": (ConfigurationError, lambda fake: _with(fake, lambda c: c.ping(), api_key=f"{KEY}\n")),
-}
 
 
 async def test_errors_of_every_class_tell_no_secret(scan: Scan) -> None:
@@ -223,21 +76,6 @@ async def test_a_cancellation_at_any_moment_tells_no_secret(scan: Scan) -> None:
             fake._coming.clear()
     assert cancelled > 5
     scan.clean(at_least=100)
-
-
-# Logs, debug output, stacks ------------------------------------------------------------------------------------------
-
-
-class Lines(logging.Handler):
-    def __init__(self, scan: Scan) -> None:
-        super().__init__(logging.NOTSET)
-        self.scan = scan
-        self.loggers: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.loggers.add(record.name)
-        self.scan.text("log line", self.format(record))
-        self.scan.walk("log record", vars(record))
 
 
 def test_logs_debug_output_and_stacks_tell_no_secret(scan: Scan, tmp_path: Path) -> None:
@@ -293,21 +131,21 @@ def test_logs_debug_output_and_stacks_tell_no_secret(scan: Scan, tmp_path: Path)
             warnings.simplefilter("always")
             asyncio.run(main(), debug=True)
             gc.collect()
+            while caught:
+                warning = caught.pop()
+                scan.text("warning", f"{warnings.formatwarning(warning.message, warning.category, 'x', 1)}{warning!r}")
+                del warning  # it keeps aiohttp's objects, which warn in their turn
+            gc.collect()
     finally:
         root.removeHandler(lines)
         root.setLevel(level)
-    for warning in caught:
-        scan.text("warning", warnings.formatwarning(str(warning.message), warning.category, "x", 1) + repr(warning))
     assert {"trooper_async.transport", "asyncio", "app"} <= lines.loggers
     assert scan.said["warning"] >= 2
     scan.clean(at_least=500)
 
 
-# Objects -------------------------------------------------------------------------------------------------------------
-
-
 async def test_objects_tell_no_secret(scan: Scan) -> None:
-    """However they are printed, stored or walked through: the client, its groups, data, purchases, and the fake's log."""
+    """However they are printed, stored or walked through: the client, its groups, data, purchases."""
     async with FakeTrooper(api_key=KEY) as fake, fake.client(retry=FAST) as client:
         order = fake.add_order(order_id=123)
         fake.fail_next("/api/credentials", status=200, body=CREDENTIALS)
@@ -315,7 +153,7 @@ async def test_objects_tell_no_secret(scan: Scan) -> None:
         blib = (await client.blibs.list())[0]
         await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True)
         transition = await client.orders.stop(order)
-        groups = {name: value for name, value in vars(client).items()}
+        groups = dict(vars(client))
         assert len(groups) > 4
         for name, thing in {**groups, "client": client, "transport": client._transport}.items():
             scan.thing(name, thing, copied=False)
@@ -335,7 +173,12 @@ async def test_objects_tell_no_secret(scan: Scan) -> None:
 # The proxy's password, other hosts, the wire -------------------------------------------------------------------------
 
 
-ANSWERS = {"407": http(b"", status=f"407 {PROXY_PASSWORD}"), "502": http(b"", status="502 No"), "cut": CUT}
+PROXY_URL = f"https://me:{PROXY_PASSWORD}@proxy.example"
+ANSWERS: dict[str, bytes | Answer] = {
+    "407": http(b"", status=f"407 {PROXY_PASSWORD}"),
+    "502": http(b"", status="502 No"),
+    "cut": CUT,
+}
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -376,16 +219,6 @@ async def test_no_other_host_sees_the_key(status: int) -> None:
     assert (len(wire.requests), elsewhere.requests) == (1, [])
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["http://api.example", "http://127.0.0.1.example", "http://localhost.example", "http://[::2]", "http://10.0.0.1"],
-)
-def test_the_key_is_refused_over_plain_http(url: str) -> None:
-    """Only to this machine itself, whatever the host's name looks like."""
-    with pytest.raises(ConfigurationError, match="https"):
-        TrooperClient(KEY, base_url=url)
-
-
 async def test_the_wire_has_the_key_in_one_header_and_no_other() -> None:
     """Neither the User-Agent nor the path, the query or another header has it, with an application's name too."""
     async with Wire(http(b'{"success": true, "test": "x"}')) as wire, wire.client(app="bot/1.0") as client:
@@ -397,16 +230,43 @@ async def test_the_wire_has_the_key_in_one_header_and_no_other() -> None:
         assert request.header("User-Agent")[0].startswith("bot/1.0 trooper-async/")
 
 
-async def test_a_closed_client_tells_no_secret(scan: Scan) -> None:
-    """After its end the client holds as little as before."""
-    async with FakeTrooper(api_key=KEY) as fake, fake.client() as client:
-        await client.orders.list()
-    with pytest.raises(ClientClosedError) as caught:
-        await client.orders.list()
-    scan.error("closed", caught.value)
-    scan.thing("client", client, copied=False)
-    scan.walk("client", client)
-    scan.clean(at_least=30)
+# Known leaks, in modules that are not the transport's
+
+
+def _of_ours(error: BaseException) -> list[str]:
+    """The traceback with the locals of the package's frames."""
+    lines = traceback.TracebackException.from_exception(error, capture_locals=True).format()
+    return [line for line in lines if "/trooper_async/" in line or "File" not in line]
+
+
+@pytest.mark.xfail(strict=False, reason="client.py: its frames hold base_url and proxy as they were given")
+@pytest.mark.parametrize("options", [{"base_url": 0}, {"proxy": 0, "max_concurrency": 0}], ids=["base_url", "proxy"])
+def test_a_password_in_a_refused_url_is_in_no_frame(scan: Scan, options: dict[str, int]) -> None:
+    """A client that is not made tells no password that was in its arguments."""
+    made: Any = {name: PROXY_URL if name != "max_concurrency" else 0 for name in options}
+    with pytest.raises(ConfigurationError) as caught:
+        TrooperClient(KEY, **made)
+    for line in _of_ours(caught.value):
+        scan.text("traceback", line)
+    scan.clean(at_least=2)
+
+
+@pytest.mark.xfail(strict=False, reason="client.py: over http a proxy that is not on this machine reads the key")
+def test_a_foreign_proxy_is_refused_for_plain_http() -> None:
+    """The exception for loopback is for what stays on this machine."""
+    with pytest.raises(ConfigurationError):
+        TrooperClient(KEY, base_url="http://127.0.0.1:8080", proxy="http://203.0.113.1:3128")
+
+
+@pytest.mark.xfail(strict=False, reason="resources/templates.py: its frame holds the config as it was given")
+async def test_a_templates_config_is_in_no_frame(scan: Scan) -> None:
+    """What a template is configured with, a password of its application say, is in no traceback."""
+    async with FakeTrooper(api_key=KEY) as fake, fake.client(retry=FAST) as client:
+        with pytest.raises(TrooperError) as caught:
+            await client.templates.install(4711, 1, {"password": PASSWORD})
+        for line in _of_ours(caught.value):
+            scan.text("traceback", line)
+    scan.clean(at_least=2)
 
 
 # The scan itself -----------------------------------------------------------------------------------------------------

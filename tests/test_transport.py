@@ -246,6 +246,7 @@ async def test_the_headers_of_a_read(responses: aioresponses) -> None:
     assert request.kwargs["headers"] == {
         "User-Agent": f"my-bot/1.2 trooper-async/{__version__} aiohttp/{aiohttp.__version__}",
         "Accept": "application/json",
+        "Cache-Control": "no-cache",
     }
     assert request.kwargs["data"] is None
     assert request.kwargs["allow_redirects"] is False

@@ -32,15 +32,16 @@ def _id(value: object, whose: str) -> int:
     raise ConfigurationError(f"the id of {whose} must be a whole number above 0, not {value!r:.40}: nothing was sent")
 
 
-def money(value: Decimal | float | str, name: str) -> Decimal:
-    """An amount in EUR that can be compared and sent (one that no JSON number holds is a ConfigurationError too)."""
+def money(value: Decimal | float | str, name: str, *, sent: bool = True) -> Decimal:
+    """An amount in EUR that can be compared and sent (`sent`: one that no JSON number holds is refused too)."""
     try:
         amount = Decimal(str(value))
     except ArithmeticError:
         amount = Decimal("NaN")
     if isinstance(value, bool) or not amount.is_finite() or amount < 0:
         raise ConfigurationError(f"{name} must be an amount of EUR of at least 0, not {value!s:.40}: nothing was sent")
-    json_number(amount)
+    if sent:
+        json_number(amount)
     return amount
 
 

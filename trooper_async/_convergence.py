@@ -221,7 +221,7 @@ class RestartJudge(SwitchJudge):
         self._asked += 1
         new = new_rows(rows or (), self._before or ())
         self.recorded = self.recorded or bool(new)
-        self._recorded_running = any(same_word(row.status, OrderStatus.running) for row in new)
+        self._recorded_running = any(same_word(row.status_user, OrderStatus.running) for row in new)
         return Verdict.DONE if self._is_over() else Verdict.WAIT
 
 
@@ -270,4 +270,4 @@ def new_rows(rows: Sequence[StatusChange], before: Sequence[StatusChange]) -> li
 
 
 def _identity(row: StatusChange) -> tuple[str, object]:
-    return row.status.casefold(), row.id if row.since is None else row.since
+    return row.status_user.casefold(), row.id if row.status_since is None else row.status_since

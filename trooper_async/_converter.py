@@ -40,7 +40,6 @@ _API_NAMES: dict[type, dict[str, tuple[str, ...]]] = {
         "additional_cost_per_cycle": ("additionalCostPerCycle",),
     },
     models.TemplateInstall: {"install_id": ("install_id", "id")},
-    models.StatusChange: {"status": ("status_user",), "since": ("status_since",), "text": ("status_txt",)},
     models.MigrationOptions: {
         "available_blibs": ("availableBlibs",),
         "current_order": ("currentOrder",),
@@ -62,7 +61,7 @@ def loads(body: bytes) -> JSON:
     """The body's JSON, every number with a point or exponent as `Decimal` of its own text.
 
     Raises:
-        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, or a number of thousands of digits.
+        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, or with a number of 4300 digits.
     """
     try:
         text = body.decode(json.detect_encoding(body))  # strictly: json itself lets surrogates pass

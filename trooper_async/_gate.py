@@ -8,6 +8,7 @@ that each 429 widens and successes narrow: under an API that allows a steady rat
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 
 _SUCCESSES_PER_PLACE = 10
@@ -51,7 +52,7 @@ class Gate:
         place: asyncio.Future[bool] = loop.create_future()
         self._waiting[place] = None
         self._let_in()
-        expiry = loop.call_at(deadline, self._expire, place)
+        expiry = None if deadline == math.inf else loop.call_at(deadline, self._expire, place)
         try:
             return await place
         except asyncio.CancelledError:
@@ -59,7 +60,8 @@ class Gate:
                 self.leave()  # let in and cancelled in the same moment
             raise
         finally:
-            expiry.cancel()
+            if expiry is not None:
+                expiry.cancel()
             self._waiting.pop(place, None)
             if not self._waiting and self._opening is not None:
                 self._opening.cancel()
@@ -71,12 +73,14 @@ class Gate:
         self._let_in()
 
     def succeeded(self) -> None:
-        """An answer that was no 429 came."""
+        """A call succeeded."""
         self.refusals = 0
-        if self._allowed < self._places:
+        if self._allowed < self._places or self._gap:
             self._successes += 1
             self._allowed = min(self._places, 1 + self._successes // _SUCCESSES_PER_PLACE)
-            self._gap = self._gap * _NARROWER if self._allowed < self._places else 0.0
+            self._gap *= _NARROWER
+            if self._allowed == self._places and (self._places > 1 or self._gap < _FIRST_GAP):
+                self._gap = 0.0
             self._let_in()
 
     def close(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
@@ -57,6 +58,9 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._ledger = None if path is None else Ledger(path)
+        # A thread of its own: lines keep their order, and the loop's default pool may be waiting for this purchase.
+        self._thread = None if path is None else ThreadPoolExecutor(1, "trooper ledger")
+        self._writing: set[asyncio.Future[None]] = set()
         self.records: dict[str, Record] = {}
         if self._ledger is None:
             return
@@ -70,20 +74,20 @@ class Journal:
     def all(self) -> tuple[Purchase, ...]:
         return tuple(record.purchase for record in self.records.values())
 
-    async def add(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
+        """A purchase that is about to be made."""
+        self.records[record.purchase.id] = record
+
+    async def intend(self, record: Record) -> None:
         """Note the intent. It is durable when this returns.
 
         Raises:
             ConfigurationError: it can't be written, and so must not be sent.
         """
-        self.records[record.purchase.id] = record
         try:
             await self._write(record.entry)
         except ConfigurationError:
             del self.records[record.purchase.id]
-            raise
-        except asyncio.CancelledError:
-            await self.settle(record, "refused")  # written, and never sent
             raise
 
     async def settle(
@@ -116,7 +120,9 @@ class Journal:
             record.entry = entry
         record.delivered = True
 
-    def by_reference(self, reference: str | None, kind: str, blib_id: int) -> Record | None:
+    def by_reference(
+        self, reference: str | None, kind: str, blib_id: int, migrated_order_id: int | None
+    ) -> Record | None:
         """The latest purchase of that reference, unless it was certainly not made."""
         if reference is None:
             return None
@@ -126,7 +132,8 @@ class Journal:
             if record.purchase.reference == reference:
                 if record.purchase.order_id is None and record.purchase.state not in ("open", "unknown"):
                     return None
-                if (record.purchase.kind, record.purchase.blib_id) != (kind, blib_id):
+                known = record.purchase
+                if (known.kind, known.blib_id, known.migrated_order_id) != (kind, blib_id, migrated_order_id):
                     text = f"the reference {reference!r} is that of another purchase ({record.entry.operation})"
                     raise ConfigurationError(f"{text}: nothing was sent")
                 return record
@@ -168,22 +175,30 @@ class Journal:
         finally:
             record.callers -= 1
 
-    def close(self) -> None:
-        """Give the ledger free for others."""
-        if self._ledger is not None:
+    async def close(self) -> None:
+        """Give the ledger free for others, once what is being written is written."""
+        if self._writing:
+            await asyncio.wait(self._writing)
+        if self._ledger is not None and self._thread is not None:
+            self._thread.shutdown(wait=False)
             self._ledger.close()
 
     async def _write(self, entry: Entry) -> None:
-        """Off the loop, and to its end: who is cancelled meanwhile is so afterwards, so that lines keep their order."""
+        """Off the loop, and to its end: who is cancelled meanwhile is so afterwards."""
         if self._ledger is None:
             return
-        writing = asyncio.get_running_loop().run_in_executor(None, self._ledger.append, entry)
+        try:
+            writing = asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.append, entry)
+        except RuntimeError:  # of a thread that was shut down
+            raise ConfigurationError("the ledger is closed: nothing was sent") from None
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
         cancelled: asyncio.CancelledError | None = None
         while not writing.done():
             try:
                 await asyncio.wait([writing])
             except asyncio.CancelledError as error:
                 cancelled = error
-        writing.result()
         if cancelled is not None:
             raise cancelled
+        writing.result()

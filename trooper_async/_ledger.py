@@ -7,6 +7,7 @@ whose outcome was not is open, so its outcome is unknown. No key and no password
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -49,12 +50,13 @@ class Ledger:
         self._torn = False
         try:
             created = not os.path.exists(self._path)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
+            # a FileIO closes itself, and warns, when its client is forgotten
+            self._file = io.FileIO(self._path, "a+", opener=lambda path, flags: os.open(path, flags, 0o600))
         except OSError as error:
             self._refuse(f"can't be opened ({error.strerror})")
         try:
             self._lock()
-            os.fchmod(self._fd, 0o600)
+            os.fchmod(self._file.fileno(), 0o600)
             if created:
                 _sync_folder(self._path)
             self._read()
@@ -67,6 +69,8 @@ class Ledger:
 
     def append(self, entry: Entry) -> None:
         """Write an entry, and return when it is on the disk."""
+        if self._file.closed:
+            self._refuse("is closed")
         line = json.dumps(_to_json(entry), separators=(",", ":")).encode() + b"\n"
         if self._torn:
             line = b"\n" + line  # so that what was left of a line harms no other
@@ -74,17 +78,15 @@ class Ledger:
             self._torn = True
             rest = memoryview(line)
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
-            os.fsync(self._fd)
+                rest = rest[os.write(self._file.fileno(), rest) :]
+            os.fsync(self._file.fileno())
             self._torn = False
         except OSError as error:
             self._refuse(f"can't be written ({error.strerror})")
 
     def close(self) -> None:
         """Give it free for others."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
     def _lock(self) -> None:
         try:
@@ -92,14 +94,14 @@ class Ledger:
         except ImportError:
             self._refuse("can't be locked: this platform has no advisory locks")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._refuse("is open in another client or process: one at a time")
 
     def _read(self) -> None:
-        size = os.fstat(self._fd).st_size
+        size = os.fstat(self._file.fileno()).st_size
         data = b""
-        while len(data) < size and (part := os.pread(self._fd, size - len(data), len(data))):
+        while len(data) < size and (part := os.pread(self._file.fileno(), size - len(data), len(data))):
             data += part
         self._torn = bool(data) and not data.endswith(b"\n")
         for number, line in enumerate(data.split(b"\n")[:-1], 1):

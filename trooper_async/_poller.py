@@ -135,6 +135,7 @@ class Poller:
             heapq.heappush(self._deadlines, (ticket.deadline, ticket.number))
         self._wake.set()
         if self._task is None or self._task.done():
+            self.last_error = None  # that of earlier waits says nothing of this one
             self._task = loop.create_task(self._run(self._ending), name="trooper poll", context=self._context)
 
     async def leave(self, ticket: Ticket) -> None:
@@ -217,9 +218,7 @@ class Poller:
         youngest = next(reversed(self._tickets), 0)  # who joins from now on does not believe this one
         self._began = loop.time()
         self._jitter = random.random()  # noqa: S311 - no secret
-        headers = {"Cache-Control": "no-cache"}
-        if self._etag is not None:
-            headers["If-None-Match"] = self._etag
+        headers = {} if self._etag is None else {"If-None-Match": self._etag}
         reply = await self._transport.fetch(_POLL, headers=headers)
         self._took = loop.time() - self._began
         fault = self._take(reply)
@@ -228,7 +227,7 @@ class Poller:
             self._deliver(youngest)
             await asyncio.sleep(0)  # who is done leaves before the next poll is reckoned
         else:
-            self._failed(fault)
+            self._failed(fault, youngest)
 
     def _take(self, reply: Reply | Fault) -> Fault | None:
         """Make the answer the snapshot, or say why it is none."""
@@ -281,22 +280,25 @@ class Poller:
                 if restless:
                     self._restless[number] = ticket
 
-    def _failed(self, fault: Fault) -> None:
+    def _failed(self, fault: Fault, youngest: int) -> None:
         error = fault.error
         error.operation, error.attempts, error.seconds = _POLL.operation, 1, self._took
         self.last_error = error
         self._failures += 1
         pause = RetryPolicy(max_delay=self._schedule.cap).backoff(self._failures)
+        if fault.happened is Happened.PACED:
+            self._transport.paced(fault.retry_after)
         if fault.retry_after is not None:
             pause = max(pause, min(fault.retry_after, _LONGEST_PAUSE))
         self._not_before = asyncio.get_running_loop().time() + pause
         LOG.info("%s; asking again in %.1f s", error, pause)
         refused = isinstance(error, AuthenticationError | PermissionDeniedError)
         if refused and self._refused:
-            self._fail(error)
+            self._fail(error, youngest)
             refused = False
         self._refused = refused
 
-    def _fail(self, error: Exception) -> None:
-        for ticket in self._tickets.values():
-            ticket.fail(copy(error))
+    def _fail(self, error: Exception, youngest: float = math.inf) -> None:
+        for number, ticket in self._tickets.items():
+            if number <= youngest:
+                ticket.fail(copy(error))

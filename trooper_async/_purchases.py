@@ -24,8 +24,8 @@ LOG = logging.getLogger("trooper_async.purchases")
 
 _RE_READS = 3
 
-Prepare = Callable[[Callable[[], None]], Awaitable[Call[int]]]
-"""Checks the price right before a purchase and gives the call to send, which calls the argument as it leaves."""
+Prepare = Callable[[Callable[[], None]], Awaitable[tuple[Call[int], Blib]]]
+"""Checks the price right before a purchase; the call to send, which calls the argument as it leaves, and the offer."""
 
 
 class Purchases:
@@ -44,7 +44,6 @@ class Purchases:
         blib_id: int,
         prepare: Prepare,
         *,
-        blib: Blib | None,
         price_h: Decimal | None,
         reference: str | None,
         migrated_order_id: int | None = None,
@@ -56,27 +55,27 @@ class Purchases:
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
         """
-        known = self.journal.by_reference(reference, kind, blib_id)
+        known = self.journal.by_reference(reference, kind, blib_id, migrated_order_id)
         if known is None:
             async with self._turn:
                 await self._on_the_wire()
-                known = self.journal.by_reference(reference, kind, blib_id)
+                known = self.journal.by_reference(reference, kind, blib_id, migrated_order_id)
                 if known is None:
                     self.journal.refuse_while_unresolved(operation, reference)
                     at = datetime.now(UTC)
                     purchase = Purchase(
                         uuid.uuid4().hex, kind, blib_id, "open", at, reference, price_h, None, migrated_order_id
                     )
-                    return await self._begin(purchase, operation, blib, prepare)
+                    return await self._begin(purchase, operation, prepare)
         return await self._again(known)
 
     async def close(self) -> None:
         """Wait for what is on the wire (the transport has been stopped); what is not sent yet is not sent."""
         for record in self.journal.records.values():
-            if record.follower is not None and not record.sent:
+            if record.follower is not None and not record.sent and record.purchase.state == "open":
                 record.follower.cancel()
         await self._on_the_wire()
-        self.journal.close()
+        await self.journal.close()
 
     async def _on_the_wire(self) -> None:
         """Wait for purchases whose callers have gone."""
@@ -84,17 +83,15 @@ class Purchases:
         if any(not follower.done() for follower in followers):
             await asyncio.wait(followers)
 
-    async def _begin(
-        self, purchase: Purchase, operation: str, blib: Blib | None, prepare: Prepare
-    ) -> tuple[Purchase, Transition]:
+    async def _begin(self, purchase: Purchase, operation: str, prepare: Prepare) -> tuple[Purchase, Transition]:
         def sending() -> None:
             record.sent = True
 
-        order = await prepare(sending)
+        order, blib = await prepare(sending)
         snapshot = await self._transport.request(call(ORDERS_TOLERANT, operation, "the orders present before"))
         before = frozenset(snapshot.orders) | frozenset(snapshot.unreadable)
         record = Record(Entry(purchase, operation, blib, before))
-        await self.journal.add(record)
+        self.journal.add(record)
         record.follower = asyncio.create_task(self._follow(record, order), name="trooper purchase")
         return await self._outcome(record)
 
@@ -128,6 +125,7 @@ class Purchases:
             record.sent = False
 
         try:
+            await self.journal.intend(record)
             order_id = await self._transport.request(order, unsent=unsent)
         except OutcomeUnknownError as error:
             LOG.warning("%s: whether it was made is unknown", record.entry.operation)
@@ -135,7 +133,8 @@ class Purchases:
             record.candidates = await self._look_for_candidates(record, _RE_READS)
             return self._unknown(record, error)
         except TrooperError as error:
-            await self.journal.settle(record, "refused")
+            if record.purchase.id in self.journal.records:  # an intent that could not be written is none
+                await self.journal.settle(record, "refused")
             return error
         except BaseException:
             await self.journal.settle(record, "unknown" if record.sent else "refused")

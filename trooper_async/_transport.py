@@ -39,6 +39,8 @@ LOG = logging.getLogger("trooper_async.transport")
 
 _CONNECT = 10.0
 """Seconds for a connection, where `timeout` is not shorter."""
+_LONGEST_GUESS = 10.0
+"""Seconds that the gate is closed for at the most where a 429 does not say how long."""
 _ONCE_ANSWER = 180.0
 """Seconds for the answer to what must not be sent twice: giving up early would only make its outcome unknown."""
 
@@ -67,7 +69,7 @@ class Transport:
         self._budget = float(retry.budget)
         self._gate = Gate(max_concurrency)
         self._max_body_bytes = max_body_bytes
-        self._proxy = lambda: proxy  # it may hold a password: in no attribute
+        self._proxy: Callable[[], str | None] = lambda: proxy  # it may hold a password: in no attribute
         self._user_agent = user_agent
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
@@ -96,17 +98,24 @@ class Transport:
         retry = retry or self._retry
         loop = asyncio.get_running_loop()
         started = loop.time()
-        pace_ends = started + (retry.deadline if pace is None else pace)
+        pace = retry.deadline if pace is None else pace
+        # waiting for others to finish is not on the account of this call
+        pace_ends = started + pace if self._gate.paced else math.inf
         deadline: float | None = None
+        interrupted = False
         attempts: list[Happened] = []
         self._budget = min(self._retry.budget, self._budget + 0.1)
         while True:
             if not await self._gate.enter(pace_ends):
-                last, ends = self._turned_away(), [*attempts, Happened.PACED]
+                last, ends, interrupted = self._turned_away(), [*attempts, Happened.PACED], self.closed
                 break
             try:
-                if deadline is None:  # waiting for others to finish is not on the account of this call
+                if self.closed:  # in the moment in which it was let in
+                    last, ends, interrupted = self._turned_away(), [*attempts, Happened.PACED], True
+                    break
+                if deadline is None:
                     deadline = loop.time() + retry.deadline
+                    pace_ends = min(pace_ends, loop.time() + pace)
                 outcome = self.interpret(call, await self.fetch(call, left=deadline - loop.time()))
                 if not isinstance(outcome, Fault):
                     self._gate.succeeded()
@@ -119,17 +128,19 @@ class Transport:
                 delay = self._delay(retry, call.kind, attempts, outcome, deadline=deadline, pace_ends=pace_ends)
             finally:
                 self._gate.leave()
-            if delay is None:
+            interrupted = self._stopped.is_set() and delay is not None  # what is definite is told all the same
+            if delay is None or interrupted:
                 break
             LOG.warning("%s: %s; sending it again in %.2f s", call.operation, outcome.happened.value, delay)
             if outcome.happened is not Happened.PACED:  # that is waited for at the gate
                 await self.pause(delay)
-            if self.closed:
+            interrupted = self._stopped.is_set()
+            if interrupted:
                 break
         error: TrooperError = last
         if outcome_unknown(call.kind, ends):
             error = OutcomeUnknownError(f"sent, and its outcome is unknown: {_what(last)}", transition=call.transition)
-        elif self.closed:
+        elif interrupted:
             error = ClientClosedError("the client was closed meanwhile")
         error.operation, error.subject = call.operation, call.subject
         error.attempts, error.seconds = len(attempts), loop.time() - started
@@ -188,7 +199,11 @@ class Transport:
     ) -> Reply:
         """Send it and read the answer, in a frame that is in no traceback."""
         body = call.body
-        own: dict[str, str] = {hdrs.USER_AGENT: self._user_agent, hdrs.ACCEPT: "application/json"}
+        own: dict[str, str] = {
+            hdrs.USER_AGENT: self._user_agent,
+            hdrs.ACCEPT: "application/json",
+            hdrs.CACHE_CONTROL: "no-cache",
+        }
         if body is not None:
             own[hdrs.CONTENT_TYPE] = "application/json"
         async with self._sessions.get(trace, once=once).request(
@@ -238,13 +253,18 @@ class Transport:
         left = (pace_ends if paced else deadline) - asyncio.get_running_loop().time()
         pause = fault.retry_after
         if paced and pause is None:
-            pause = retry.backoff(self._gate.refusals + 1)  # of the whole client, not of this call
+            # of the whole client, not of this call; too long a guess would only leave the allowed pace unused
+            pause = min(_LONGEST_GUESS, retry.backoff(self._gate.refusals + 1))
         delay = retry.delay(kind, attempts, left=left, retry_after=pause, budget=self._budget)
         if paced and pause is not None:
             self._gate.close(min(pause, MAX_RETRY_AFTER) if delay is None else delay)
         elif delay is not None and not fault.kept_connection:
             self._budget -= 1
-        return None if self.closed else delay
+        return delay
+
+    def paced(self, seconds: float | None) -> None:
+        """The poll got a 429: the gate closes for all calls too."""
+        self._gate.close(min(MAX_RETRY_AFTER, self._retry.backoff(1) if seconds is None else seconds))
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but not past `stop`."""

@@ -98,6 +98,8 @@ def ended(wait: Wait, timeout: float | None, **context: Unpack[WaitContext]) -> 
             return WaitError("the API gives no desired status for it: wait for a status by name instead", **context)
     if isinstance(wait.judge, RestartJudge) and not wait.judge.proven and last.startswith("last seen running"):
         last = "running, but no restart was seen"
+    elif isinstance(wait.judge, RestartJudge) and last.startswith("last seen running"):
+        last = "running, but not for long enough yet to prove the restart"
     text = f"{what} was not reached within {timeout or 0:g} s ({last})"
     error = context.get("last_error")
     return WaitTimeoutError(f"{text}; the last failure meanwhile: {error.message}" if error else text, **context)

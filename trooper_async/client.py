@@ -76,6 +76,13 @@ class TrooperClient:
         del api_key  # what is raised from here on may be printed with the locals of this frame
         if not fits:
             raise ConfigurationError("the API key must be printable ASCII without spaces or line ends")
+        for name, given, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollSchedule)):
+            if not isinstance(given, kind):
+                raise ConfigurationError(f"{name} must be a {kind.__name__}")
+        if session is not None and not isinstance(session, aiohttp.ClientSession):
+            raise ConfigurationError("session must be an aiohttp.ClientSession")
+        if proxy is not None and not (isinstance(proxy, str) and urlsplit(proxy).hostname):
+            raise ConfigurationError("proxy must be a URL (http://host:port)")
         arguments.check_seconds(timeout)
         if timeout is None or not math.isfinite(timeout):
             raise ConfigurationError("timeout must be a number of seconds above 0: a request may not hang for ever")

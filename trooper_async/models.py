@@ -110,9 +110,9 @@ class Order:
 class StatusChange:
     """A row of an order's status history. Its `id` says nothing of order in time."""
 
-    status: OrderStatus | str
-    since: datetime | None = None
-    text: str | None = None
+    status_user: OrderStatus | str
+    status_since: datetime | None = None
+    status_txt: str | None = None
     id: int | None = None
 
 

@@ -33,7 +33,12 @@ class Transition:
         history = None
         if self.history_before is not None:
             history = [
-                {"status": row.status, "since": row.since and row.since.isoformat(), "text": row.text, "id": row.id}
+                {
+                    "status": row.status_user,
+                    "since": row.status_since and row.status_since.isoformat(),
+                    "text": row.status_txt,
+                    "id": row.id,
+                }
                 for row in self.history_before
             ]
         return json.dumps(
@@ -85,4 +90,4 @@ def _stored_row(row: dict[str, str | int | None]) -> StatusChange:
     if since is not None:
         time = datetime.fromisoformat(since)  # type: ignore[arg-type]  # a number is a TypeError, and that is caught
         time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    return StatusChange(status=status_word(status), since=time, text=text, id=row_id)  # type: ignore[arg-type]  # checked
+    return StatusChange(status_word(status), time, text, row_id)  # type: ignore[arg-type]  # checked

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from trooper_async._arguments import check_seconds
-from trooper_async._convergence import Judge, RestartJudge, Verdict, judge_of
+from trooper_async._convergence import Judge, RestartJudge, SwitchJudge, Verdict, judge_of
 from trooper_async._feed import Feed
 from trooper_async._journal import Journal
 from trooper_async._poller import Poller
@@ -25,6 +25,7 @@ from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
+    ClientClosedError,
     PermissionDeniedError,
     PurchaseNotReadyError,
     ResponseFormatError,
@@ -32,7 +33,7 @@ from trooper_async.errors import (
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async.models import Credentials, Order, OrderChange, Purchase
+from trooper_async.models import Credentials, Order, OrderChange, OrderStatus, Purchase
 from trooper_async.transition import Transition
 
 _HISTORIES_AT_ONCE = 4
@@ -90,6 +91,7 @@ class Waiters:
                     order=waited.order if waited else None,
                     polls=waited.polls if waited else 0,
                     last_error=waited.last_error if waited else failure,
+                    seconds=failure.seconds if failure else 0.0,
                 ) from error
 
     async def order(
@@ -125,6 +127,9 @@ class Waiters:
         except TimeoutError:
             if not limit.expired():  # the caller's own function raised it
                 raise
+        except (ClientClosedError, APIStatusError) as error:  # of the poll: it ends this wait too
+            error.operation, error.subject, error.seconds = operation, f"order {order_id}", loop.time() - began
+            raise
         finally:
             await self._poller.leave(wait.ticket)
         if wait.end is Verdict.DONE and wait.order is not None:
@@ -217,20 +222,29 @@ class Waiters:
             last_error=last_error,
         )
 
-    async def reachable(self, order: Order, *, operation: str, timeout: float | None) -> Credentials:
-        """Wait until an SSH server answers where the credentials say."""
-        subject = f"order {order.order_id}"
-        wanted = call(CREDENTIALS, "orders.credentials", subject, {"serverId": order.server_id})
+    async def reachable(self, order_id: int, *, operation: str, timeout: float | None) -> Credentials:
+        """Wait until a server runs and an SSH server answers where its credentials say."""
+        subject = f"order {order_id}"
+        judge = SwitchJudge(OrderStatus.running, self._schedule.cap)
+        seen: Order | None = None
 
         async def reach() -> Credentials | None:
+            nonlocal seen
+            # before each try: it may have been stopped, frozen or moved since
+            seen = await self.order(order_id, judge, operation=operation, timeout=None)
+            wanted = call(CREDENTIALS, "orders.credentials", subject, {"serverId": seen.server_id})
             credentials = await self._transport.request(wanted, retry=ONE_ATTEMPT)
             if credentials.ip is None or credentials.ssh_port is None:
                 return None
             return credentials if await answers_ssh(credentials.ip, credentials.ssh_port) else None
 
-        return await self.unlisted(
-            reach, operation=operation, subject=subject, target="an answer of its SSH server", timeout=timeout
-        )
+        try:
+            return await self.unlisted(
+                reach, operation=operation, subject=subject, target="an answer of its SSH server", timeout=timeout
+            )
+        except WaitTimeoutError as error:
+            error.order = seen
+            raise
 
     async def watch(self, *, interval: float) -> AsyncGenerator[OrderChange, None]:
         """Every order as `appeared`, then each change. A slow reader gets the latest state of each order.

@@ -21,6 +21,7 @@ async def measured(answer: Hostile) -> Measured:
     async with HostileServer(answer, innocent=1) as server:
         command = ("-m", "tests.hostile.measure", answer.name, server.url)
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+        output = b""
         try:
             async with asyncio.timeout(60):
                 output, _ = await process.communicate()

@@ -65,7 +65,7 @@ def bytewise(data: bytes) -> Callable[[], Pieces]:
 
 
 def bomb(mib: int, wbits: int) -> bytes:
-    """Zeros, compressed about 1,000 times: one flushed block again and again (31: gzip, 15: zlib, -15: bare deflate)."""
+    """Zeros, compressed about 1,000 times: one block again and again (31: gzip, 15: zlib, -15: bare deflate)."""
     packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
     first = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)

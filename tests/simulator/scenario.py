@@ -318,12 +318,12 @@ def _was_shown(wait: Wait) -> bool:
         return False
     if any(at > wait.began for at in shown.away):
         return True
-    known = {(row.status, row.since or row.id) for row in wait.baseline or ()}  # type: ignore[attr-defined]
+    known = {(row.status_user, row.status_since or row.id) for row in wait.baseline or ()}  # type: ignore[attr-defined]
     from trooper_async._converter import loads, structure
     from trooper_async.models import StatusChange
 
     return wait.baseline is not None and any(
-        (row.status, row.since or row.id) not in known
+        (row.status_user, row.status_since or row.id) not in known
         for body in shown.histories
         for row in structure(loads(body)["history"], list[StatusChange])  # type: ignore[index, call-overload]
     )

@@ -166,12 +166,9 @@ class OrderPurchases(OrderReads):
             text = f"total_price must be given for {contract_interval}: how the API reckons it is not documented"
             raise ConfigurationError(f"{text}; nothing was sent", operation=operation, subject=subject)
         total = price if total_price is None else arguments.money(total_price, "total_price")
-        if blib.price_h is not None and price != blib.price_h:
-            text = f"the offer costs {blib.price_h} EUR per hour, not {price}"
-            raise PriceError(text, operation=operation, subject=subject)
-        if max_price_h is not None and price > arguments.money(max_price_h, "max_price_h"):
-            text = f"it costs {price} EUR per hour, and at most {max_price_h} are allowed"
-            raise PriceError(text, operation=operation, subject=subject)
+        limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", sent=False)
+        if type(terms_accepted) is not bool:
+            raise ConfigurationError("terms_accepted must be True or False: nothing was sent", operation=operation)
         wanted: list[JSON] = [
             {"id": one.id, "name": one.name} if isinstance(one, Template) else {"id": arguments.template_id(one)}
             for one in templates
@@ -187,9 +184,14 @@ class OrderPurchases(OrderReads):
         if second_partition_percentage is not None:
             sent["second_partition_percentage"] = second_partition_percentage
 
-        async def prepare(sending: Callable[[], None]) -> Call[int]:
-            return call(ORDER, operation, subject, sent, sending=sending)
+        async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
+            # here, since what its reference says is bought already is not bought again, whatever it would cost now
+            if blib.price_h is not None and price != blib.price_h:
+                text = f"the offer costs {blib.price_h} EUR per hour, not {price}"
+                raise PriceError(text, operation=operation, subject=subject)
+            if limit is not None and price > limit:
+                text = f"it costs {price} EUR per hour, and at most {limit} are allowed"
+                raise PriceError(text, operation=operation, subject=subject)
+            return call(ORDER, operation, subject, sent, sending=sending), blib
 
-        return await self._purchases.buy(
-            operation, "create", blib.id, prepare, blib=blib, price_h=price, reference=reference
-        )
+        return await self._purchases.buy(operation, "create", blib.id, prepare, price_h=price, reference=reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from collections.abc import Mapping
 from copy import copy
 from fnmatch import fnmatchcase
 
@@ -14,7 +15,7 @@ from trooper_async._purchases import Purchases
 from trooper_async._retry import RetryPolicy
 from trooper_async._snapshot import Snapshot
 from trooper_async._transport import Transport
-from trooper_async.errors import OrderNotFoundError, TrooperError
+from trooper_async.errors import OrderNotFoundError, ResponseFormatError, TrooperError
 from trooper_async.models import Credentials, Order, StatusChange
 from trooper_async.waiters import Waiters
 
@@ -34,6 +35,7 @@ class OrderReads:
         self._reads = 0  # look-ups begun; the last one that has ended, and how if it failed
         self._read = 0
         self._failure: TrooperError | None = None
+        self._hidden: Mapping[int, ResponseFormatError] = {}
 
     async def list(self) -> builtins.list[Order]:
         """All orders of the account (GET /api/orders).
@@ -60,6 +62,9 @@ class OrderReads:
         if order_id in snapshot.unreadable:
             raise snapshot.unreadable[order_id]
         if order_id not in snapshot.orders:
+            if not snapshot.complete:  # one of the rows may be it
+                subject = f"order {order_id}"
+                raise ResponseFormatError("$[*].order_id", "readable", operation="orders.get", subject=subject)
             raise _not_found(order_id, "orders.get")
         return snapshot.orders[order_id]
 
@@ -121,16 +126,18 @@ class OrderReads:
                     self._reads += 1
                     self._failure = None
                     try:
-                        await self._snapshot(operation, subject)
+                        snapshot = await self._snapshot(operation, subject)
+                        self._hidden = snapshot.unreadable
                     except TrooperError as error:
                         self._failure = copy(error)  # of all who wait for this read
                     self._read = self._reads
         server_id = self._poller.listed.get(order_id)
         if server_id is not None:
             return server_id
-        if self._failure is None:
+        known = self._failure or self._hidden.get(order_id)  # it is there, and no server's id is guessed
+        if known is None:
             raise _not_found(order_id, operation)
-        failure = copy(self._failure)
+        failure = copy(known)
         failure.operation, failure.subject = operation, subject
         raise failure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
@@ -58,6 +57,8 @@ class OrderWaits(OrderReads):
             AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
             ClientClosedError: the client was closed meanwhile.
         """
+        if not isinstance(transition, Transition):
+            raise ConfigurationError("wait takes a Transition: for an order, use wait_until", operation="orders.wait")
         seconds = seconds_of(timeout, transition)
         return await self._waiters.transition(transition, operation="orders.wait", timeout=seconds, on_change=on_change)
 
@@ -108,12 +109,9 @@ class OrderWaits(OrderReads):
             OrderNotFoundError: an id that is, steadily, not in the list and never was.
             WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
         """
-        operation = "orders.wait_until_reachable"
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        running = await self._wait_for(order, SwitchJudge(OrderStatus.running, self._cap), operation, timeout)
-        left = None if timeout is None else max(timeout - (loop.time() - began), 0.001)
-        return await self._waiters.reachable(running, operation=operation, timeout=left)
+        return await self._waiters.reachable(
+            arguments.order_id(order), operation="orders.wait_until_reachable", timeout=timeout
+        )
 
     async def watch(self, *, interval: float = 5.0) -> AsyncGenerator[OrderChange, None]:
         """Every order as `appeared`, then each change of any of them, until the loop over it ends.

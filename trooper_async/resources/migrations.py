@@ -10,7 +10,7 @@ from trooper_async._protocol import BUY_MIGRATION, MIGRATION_COST, MIGRATION_OPT
 from trooper_async._purchases import Purchases
 from trooper_async._transport import Transport
 from trooper_async._wait import OnChange
-from trooper_async.errors import PriceError
+from trooper_async.errors import ConfigurationError, PriceError
 from trooper_async.models import Blib, MigrationOptions, MigrationQuote, Order, Purchase
 from trooper_async.transition import Transition
 from trooper_async.waiters import Waiters
@@ -123,9 +123,12 @@ class Migrations:
         subject = f"order {quote.order_id}"
         limit = quote.total_due
         if max_total_due is not None:
-            limit = min(limit, arguments.money(max_total_due, "max_total_due"))
+            limit = min(limit, arguments.money(max_total_due, "max_total_due", sent=False))
 
-        async def prepare(sending: Callable[[], None]) -> Call[int]:
+        if type(keep_data) is not bool:
+            raise ConfigurationError("keep_data must be True or False: nothing was sent", operation=operation)
+
+        async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
             options = await self.options(quote.order_id)
             offer = next((blib for blib in options.available_blibs if blib.id == quote.target_blib_id), None)
             if offer is None or offer.is_available is False:
@@ -135,15 +138,14 @@ class Migrations:
             if due > limit:
                 text = f"{due} EUR would be due now, and at most {limit} EUR are allowed"
                 raise PriceError(text, operation=operation, subject=subject)
-            sent = {"order_id": quote.order_id, "target_blib_id": quote.target_blib_id, "keep_data": bool(keep_data)}
-            return call(BUY_MIGRATION, operation, subject, sent, sending=sending)
+            sent = {"order_id": quote.order_id, "target_blib_id": quote.target_blib_id, "keep_data": keep_data}
+            return call(BUY_MIGRATION, operation, subject, sent, sending=sending), offer
 
         return await self._purchases.buy(
             operation,
             "migrate",
             quote.target_blib_id,
             prepare,
-            blib=None,
             price_h=quote.new_rate.amount if quote.new_rate is not None else None,
             reference=reference,
             migrated_order_id=quote.order_id,

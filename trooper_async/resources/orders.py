@@ -14,7 +14,7 @@ from trooper_async.errors import (
     ConfigurationError,
     OutcomeUnknownError,
     ResponseFormatError,
-    WaitError,
+    TrooperError,
 )
 from trooper_async.models import JSON, Action, Order, OrderStatus
 from trooper_async.resources._order_purchases import OrderPurchases
@@ -198,7 +198,7 @@ class Orders(OrderWaits, OrderPurchases):
             return await self._waiters.transition(
                 transition, operation=operation, timeout=seconds_of(timeout, transition), on_change=on_change
             )
-        except WaitError as error:
+        except TrooperError as error:
             if lost is not None:
                 raise error from lost
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 from collections.abc import Mapping
 
@@ -92,6 +93,7 @@ class Templates:
             install = next((one for one in installs if one.install_id == install_id), None)
             return install if install is not None and (install.status == 1 or _failed(install)) else None
 
+        began = asyncio.get_running_loop().time()
         subject = f"install {install_id} on order {order_id}"
         install = await self._waiters.unlisted(
             ended, operation="templates.install_and_wait", subject=subject, target="installed", timeout=timeout
@@ -103,6 +105,7 @@ class Templates:
                 operation="templates.install_and_wait",
                 subject=subject,
                 target="installed",
+                seconds=asyncio.get_running_loop().time() - began,
             )
         return install
 
