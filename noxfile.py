@@ -104,3 +104,25 @@ def purchases(session: nox.Session) -> None:
     """100,000 purchases whose answer is lost, against other strategies; 200 real processes killed in mid-purchase."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.simulator.purchases", *session.posargs)
+
+
+@nox.session
+def hostile(session: nox.Session) -> None:
+    """Every hostile answer against a client in its own process; `-- --timings` judges the stalls too."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.hostile", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Any answer is data or an error of ours (`-- --seconds N --seed S`); guided by atheris where it installs."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", "atheris", success_codes=[0, 1])
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["--seconds", "300"]))
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """18 endpoints × faults × whose session, on real sockets: requests on the wire, errors, seconds, records."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.faults", *session.posargs)

@@ -81,8 +81,8 @@ class TrooperClient:
                 raise ConfigurationError(f"{name} must be a {kind.__name__}")
         if session is not None and not isinstance(session, aiohttp.ClientSession):
             raise ConfigurationError("session must be an aiohttp.ClientSession")
-        if proxy is not None and not (isinstance(proxy, str) and urlsplit(proxy).hostname):
-            raise ConfigurationError("proxy must be a URL (http://host:port)")
+        if proxy is not None and not _is_proxy(proxy):
+            raise ConfigurationError("proxy must be the URL of an HTTP proxy (http://host:port)")
         arguments.check_seconds(timeout)
         if timeout is None or not math.isfinite(timeout):
             raise ConfigurationError("timeout must be a number of seconds above 0: a request may not hang for ever")
@@ -159,6 +159,14 @@ def _checked_url(url: str) -> str:
     if parts.scheme == "http" and not (host in ("localhost", "::1") or _is_loopback(host)):
         raise ConfigurationError("base_url must be https: over http everybody on the way could read the API key")
     return url.rstrip("/")
+
+
+def _is_proxy(url: object) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -239,7 +239,9 @@ async def play_all(cells: Iterable[tuple[Fault, Target, Session]]) -> list[Cell]
         played = await asyncio.gather(*[one(*cell) for cell in cells])
     for more in (5, 25):
         late = [n for n, cell in enumerate(played) if cell.problems and cell.fault.timeout == LATE]
-        again = [(replace(played[n].fault, timeout=more * LATE), played[n].target, played[n].session) for n in late]
+        again: list[tuple[Fault, Target, Session]] = [
+            (replace(played[n].fault, timeout=more * LATE), played[n].target, played[n].session) for n in late
+        ]
         with arranged(more * LATE):
             for n, cell in zip(late, await asyncio.gather(*[one(*cell) for cell in again]), strict=True):
                 played[n] = replace(cell, fault=played[n].fault)
