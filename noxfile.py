@@ -123,6 +123,6 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """18 endpoints × faults × whose session, on real sockets: requests on the wire, errors, seconds, records."""
+    """Every endpoint under every fault, with your session and ours: requests, errors, seconds, records."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.faults", *session.posargs)
