@@ -15,8 +15,7 @@ DIALECTS: tuple[Literal["status", "current_status"], ...] = ("status", "current_
 READINGS: tuple[Literal["wish", "reached", "absent"], ...] = ("wish", "reached", "absent")
 
 
-@pytest.mark.parametrize("etag", [False, True])
-@pytest.mark.parametrize("loose_types", [False, True])
+@pytest.mark.parametrize(("loose_types", "etag"), [(False, False), (True, True)])
 @pytest.mark.parametrize("desired", READINGS)
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_every_action_converges(
