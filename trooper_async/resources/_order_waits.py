@@ -39,9 +39,9 @@ class OrderWaits(OrderReads):
         in the status history; with only one of them, `running` must stay so for a while (three times the schedule's
         `cap`).
 
-        What no client can tell, and this one can't: what is old in reads that lag longer than a whole transition takes; a
-        restart over between two polls that left no readable row; a row of an earlier start that comes late; and, where
-        the API gives no wish, that somebody else switched the server (that wait times out).
+        What no client can tell: what is old in reads that lag longer than a whole transition takes; a restart over
+        between two polls that left no readable row; a row of an earlier start that comes late; and, where the API gives
+        no wish, that somebody else switched the server (that wait times out).
 
         Args:
             transition: what start, stop, …, create or buy returned, in this process or (`Transition.from_json`) before.
