@@ -32,6 +32,7 @@ from trooper_async.errors import (
     WaitError,
     WaitTimeoutError,
 )
+from trooper_async.fleet_report import FleetOutcome, FleetProgress, FleetReport
 from trooper_async.models import (
     Action,
     Blib,
@@ -49,6 +50,7 @@ from trooper_async.models import (
     TemplateInstall,
     TemplateOption,
 )
+from trooper_async.selection import select
 from trooper_async.transition import Transition
 
 __all__ = [
@@ -63,6 +65,9 @@ __all__ = [
     "ConfigurationError",
     "Credentials",
     "CurrentOrder",
+    "FleetOutcome",
+    "FleetProgress",
+    "FleetReport",
     "MigrationOptions",
     "MigrationQuote",
     "NotFoundError",
@@ -98,4 +103,5 @@ __all__ = [
     "WaitError",
     "WaitTimeoutError",
     "__version__",
+    "select",
 ]

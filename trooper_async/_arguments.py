@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import Literal
 
 from trooper_async._converter import json_number
 from trooper_async.errors import ConfigurationError
-from trooper_async.models import Blib, Order, Template, TemplateInstall
+from trooper_async.models import Action, Blib, Order, Template, TemplateInstall
+from trooper_async.transition import Transition
+
+Timeout = float | None | Literal["usual"]
+"""Seconds; None waits for ever; "usual" is what the action usually needs, generously."""
+
+_USUAL: dict[Action, float] = {
+    "start": 900.0,
+    "stop": 900.0,
+    "restart": 900.0,
+    "freeze": 3600.0,
+    "create": 1800.0,
+    "migrate": 7200.0,
+}
 
 
 def order_id(order: Order | int) -> int:
@@ -53,3 +67,10 @@ def check_seconds(seconds: float | None, name: str = "timeout") -> None:
         raise ConfigurationError(
             f"{name} must be a number of seconds above 0, or None for no limit, not {seconds!r:.40}"
         )
+
+
+def seconds_of(timeout: Timeout, transition: Transition) -> float | None:
+    """The timeout, where it is given; else what the action usually needs."""
+    if timeout != "usual":
+        return timeout
+    return _USUAL["migrate"] if transition.migration_allowed else _USUAL[transition.action]

@@ -109,6 +109,32 @@ def structure(data: JSON, kind: type[T]) -> T:
     raise fault
 
 
+def row_of(model: AttrsInstance) -> dict[str, JSON]:
+    """A model as a row of the API's; `structure` takes it back as an equal one."""
+    names = _API_NAMES.get(type(model), {})
+    given = {names.get(field.name, (field.name,))[0]: getattr(model, field.name) for field in fields(type(model))}
+    return {name: _plain(value) for name, value in given.items() if value is not None}
+
+
+def _plain(value: object) -> JSON:
+    match value:
+        case Decimal():
+            try:
+                return json_number(value)
+            except ConfigurationError:
+                return str(value)
+        case datetime():
+            return value.isoformat()
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case str() | bool() | int() | float() | None:
+            return value
+    assert has(type(value))  # noqa: S101 - the models hold nothing else
+    return row_of(value)  # type: ignore[arg-type]  # a model
+
+
 def ids_of(row: JSON) -> tuple[int, int | None] | None:
     """The order's id and the server's of a row of `/api/orders`, where that much can be read: no id is guessed."""
     if not isinstance(row, dict):

@@ -21,6 +21,9 @@ from trooper_async._sessions import key_users
 from trooper_async._transport import Transport
 from trooper_async._version import __version__
 from trooper_async.errors import ConfigurationError
+from trooper_async.fleet import Fleet
+from trooper_async.resources._lookup import Lookup
+from trooper_async.resources._switches import Switches
 from trooper_async.resources.blibs import Blibs
 from trooper_async.resources.migrations import Migrations
 from trooper_async.resources.orders import Orders
@@ -33,7 +36,7 @@ _BASE_URL = "https://james.trooper.ai"
 class TrooperClient:
     """A client of the Trooper.AI API, to be used with `async with` on one event loop.
 
-    `blibs`, `orders`, `migrations` and `templates` are its groups of endpoints.
+    `blibs`, `orders`, `migrations` and `templates` are its groups of endpoints; `fleet` switches many orders at once.
 
     Args:
         api_key: the API key; else `$TROOPER_API_KEY`. Without any, only the public endpoints can be used.
@@ -108,7 +111,10 @@ class TrooperClient:
         self._purchases = Purchases(self._transport, Journal(ledger), cap=poll.cap)
         waiters = Waiters(self._poller, self._transport, poll)
         self.blibs = Blibs(self._transport, waiters)
-        self.orders = Orders(self._transport, self._poller, waiters, self._purchases, poll.cap)
+        lookup = Lookup(self._transport, self._poller)
+        switches = Switches(self._transport, lookup, waiters)
+        self.orders = Orders(self._transport, self._poller, lookup, switches, waiters, self._purchases, poll.cap)
+        self.fleet = Fleet(lookup, switches)
         self.migrations = Migrations(self._transport, waiters, self._purchases)
         self.templates = Templates(self._transport, waiters)
 

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Literal
 
 from trooper_async import _arguments as arguments
 from trooper_async._convergence import ConvergedJudge, Judge, PredicateJudge, SwitchJudge
 from trooper_async._wait import OnChange
 from trooper_async.errors import ConfigurationError
-from trooper_async.models import Action, Credentials, Order, OrderChange, OrderStatus, status_word
+from trooper_async.models import Credentials, Order, OrderChange, OrderStatus, status_word
 from trooper_async.resources._order_reads import OrderReads
 from trooper_async.transition import Transition
-
-Timeout = float | None | Literal["usual"]
-"""Seconds; None waits for ever; "usual" is what the action usually needs, generously."""
-
-_USUAL: dict[Action, float] = {
-    "start": 900.0,
-    "stop": 900.0,
-    "restart": 900.0,
-    "freeze": 3600.0,
-    "create": 1800.0,
-    "migrate": 7200.0,
-}
 
 
 class OrderWaits(OrderReads):
     """The waiting part of `client.orders`."""
 
     async def wait(
-        self, transition: Transition, *, timeout: Timeout = "usual", on_change: OnChange | None = None
+        self, transition: Transition, *, timeout: arguments.Timeout = "usual", on_change: OnChange | None = None
     ) -> Order:
         """Wait until an accepted action has taken effect, on the poll that all waits of this client share.
 
@@ -60,7 +47,7 @@ class OrderWaits(OrderReads):
         """
         if not isinstance(transition, Transition):
             raise ConfigurationError("wait takes a Transition: for an order, use wait_until", operation="orders.wait")
-        seconds = seconds_of(timeout, transition)
+        seconds = arguments.seconds_of(timeout, transition)
         return await self._waiters.transition(transition, operation="orders.wait", timeout=seconds, on_change=on_change)
 
     async def wait_until(
@@ -136,10 +123,3 @@ class OrderWaits(OrderReads):
 
     async def _wait_for(self, order: Order | int, judge: Judge, operation: str, timeout: float | None) -> Order:
         return await self._waiters.order(arguments.order_id(order), judge, operation=operation, timeout=timeout)
-
-
-def seconds_of(timeout: Timeout, transition: Transition) -> float | None:
-    """The timeout, where it is given; else what the action usually needs."""
-    if timeout != "usual":
-        return timeout
-    return _USUAL["migrate"] if transition.migration_allowed else _USUAL[transition.action]

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from trooper_async import _arguments as arguments
-from trooper_async._protocol import ORDER_LOCK, ORDER_STATUS, ORDER_TITLE, Call, call
-from trooper_async._retry import ONE_ATTEMPT, Kind
+from trooper_async._protocol import ORDER_LOCK, ORDER_TITLE, call
 from trooper_async._wait import OnChange
-from trooper_async.errors import (
-    APIConnectionError,
-    APIStatusError,
-    ConfigurationError,
-    OutcomeUnknownError,
-    ResponseFormatError,
-    TrooperError,
-)
-from trooper_async.models import JSON, Action, Order, OrderStatus
+from trooper_async.errors import ConfigurationError
+from trooper_async.models import JSON, Action, Order
 from trooper_async.resources._order_purchases import OrderPurchases
-from trooper_async.resources._order_waits import OrderWaits, Timeout, seconds_of
+from trooper_async.resources._order_waits import OrderWaits
 from trooper_async.transition import Transition
-
-# what POST /api/order-status calls it, and the status that it leads to
-_SWITCHES: dict[Action, tuple[str, OrderStatus]] = {
-    "start": ("running", OrderStatus.running),
-    "stop": ("stopped", OrderStatus.stopped),
-    "restart": ("restarted", OrderStatus.running),
-    "freeze": ("frozen", OrderStatus.frozen),
-}
 
 
 class Orders(OrderWaits, OrderPurchases):
@@ -50,7 +32,9 @@ class Orders(OrderWaits, OrderPurchases):
             OutcomeUnknownError: it was sent and the answer lost; `.transition` can be waited for.
             APIConnectionError, APIStatusError: it was not done.
         """
-        switch, transition = await self._switch(order, "start", "orders.start", migration_allowed=migration_allowed)
+        switch, transition = await self._switches.prepare(
+            order, "start", "orders.start", migration_allowed=migration_allowed
+        )
         await self._transport.request(switch)
         return transition
 
@@ -59,7 +43,7 @@ class Orders(OrderWaits, OrderPurchases):
 
         Returns and raises as `start` does.
         """
-        switch, transition = await self._switch(order, "stop", "orders.stop")
+        switch, transition = await self._switches.prepare(order, "stop", "orders.stop")
         await self._transport.request(switch)
         return transition
 
@@ -68,7 +52,7 @@ class Orders(OrderWaits, OrderPurchases):
 
         Its status history is read first: a new row in it will be the proof. Returns and raises as `start` does.
         """
-        switch, transition = await self._switch(order, "restart", "orders.restart")
+        switch, transition = await self._switches.prepare(order, "restart", "orders.restart")
         await self._transport.request(switch)
         return transition
 
@@ -77,7 +61,7 @@ class Orders(OrderWaits, OrderPurchases):
 
         Returns and raises as `start` does.
         """
-        switch, transition = await self._switch(order, "freeze", "orders.freeze")
+        switch, transition = await self._switches.prepare(order, "freeze", "orders.freeze")
         await self._transport.request(switch)
         return transition
 
@@ -86,7 +70,7 @@ class Orders(OrderWaits, OrderPurchases):
         order: Order | int,
         *,
         migration_allowed: bool = False,
-        timeout: Timeout = "usual",
+        timeout: arguments.Timeout = "usual",
         on_change: OnChange | None = None,
     ) -> Order:
         """Start a server, and wait until it runs.
@@ -108,13 +92,13 @@ class Orders(OrderWaits, OrderPurchases):
         return await self._switch_and_wait(order, "start", timeout, on_change, migration_allowed=migration_allowed)
 
     async def stop_and_wait(
-        self, order: Order | int, *, timeout: Timeout = "usual", on_change: OnChange | None = None
+        self, order: Order | int, *, timeout: arguments.Timeout = "usual", on_change: OnChange | None = None
     ) -> Order:
         """Stop a server, and wait until it has stopped (by default 900 s). Returns and raises as `start_and_wait`."""
         return await self._switch_and_wait(order, "stop", timeout, on_change)
 
     async def restart_and_wait(
-        self, order: Order | int, *, timeout: Timeout = "usual", on_change: OnChange | None = None
+        self, order: Order | int, *, timeout: arguments.Timeout = "usual", on_change: OnChange | None = None
     ) -> Order:
         """Restart a server, and wait until it has (by default 900 s). Returns and raises as `start_and_wait`.
 
@@ -123,7 +107,7 @@ class Orders(OrderWaits, OrderPurchases):
         return await self._switch_and_wait(order, "restart", timeout, on_change)
 
     async def freeze_and_wait(
-        self, order: Order | int, *, timeout: Timeout = "usual", on_change: OnChange | None = None
+        self, order: Order | int, *, timeout: arguments.Timeout = "usual", on_change: OnChange | None = None
     ) -> Order:
         """Freeze a server, and wait until it is frozen (by default 3600 s). Returns and raises as `start_and_wait`."""
         return await self._switch_and_wait(order, "freeze", timeout, on_change)
@@ -138,7 +122,7 @@ class Orders(OrderWaits, OrderPurchases):
         """
         if not isinstance(title, str):
             raise ConfigurationError("a title must be text: nothing was sent", operation="orders.rename")
-        server_id = await self._server_id(order, "orders.rename")
+        server_id = await self._lookup.server_id(order, "orders.rename")
         sent: dict[str, JSON] = {"serverId": server_id, "title": title}
         await self._transport.request(call(ORDER_TITLE, "orders.rename", f"order {arguments.order_id(order)}", sent))
 
@@ -151,36 +135,15 @@ class Orders(OrderWaits, OrderPurchases):
         await self._lock(order, False, "orders.unlock")
 
     async def _lock(self, order: Order | int, locked: bool, operation: str) -> None:
-        server_id = await self._server_id(order, operation)
+        server_id = await self._lookup.server_id(order, operation)
         sent: dict[str, JSON] = {"serverId": server_id, "is_locked": locked}
         await self._transport.request(call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
-
-    async def _switch(
-        self, order: Order | int, action: Action, operation: str, *, migration_allowed: bool = False
-    ) -> tuple[Call[None], Transition]:
-        """The request of an action, and the transition that it will be once it is accepted."""
-        order_id = arguments.order_id(order)
-        server_id = await self._server_id(order, operation)
-        word, target = _SWITCHES[action]
-        before = None
-        if action == "restart":
-            # unreadable: a departure from `running`, and then a steady `running`, will prove it
-            with suppress(APIConnectionError, APIStatusError, ResponseFormatError):
-                before = tuple(await self._history(order_id, ONE_ATTEMPT))
-        transition = Transition(order_id, action, target, before, migration_allowed)
-        sent: dict[str, JSON] = {"serverId": server_id, "action": word}
-        if action == "start":
-            sent["migration_allowed"] = migration_allowed
-        # sent twice, a restart would cut what the first one began, and a migration might move the server twice
-        kind = Kind.ONCE if action == "restart" or migration_allowed else None
-        subject = f"order {order_id}"
-        return call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
 
     async def _switch_and_wait(
         self,
         order: Order | int,
         action: Action,
-        timeout: Timeout,
+        timeout: arguments.Timeout,
         on_change: OnChange | None,
         *,
         migration_allowed: bool = False,
@@ -188,17 +151,6 @@ class Orders(OrderWaits, OrderPurchases):
         operation = f"orders.{action}_and_wait"
         if timeout != "usual":
             arguments.check_seconds(timeout)
-        switch, transition = await self._switch(order, action, operation, migration_allowed=migration_allowed)
-        lost: OutcomeUnknownError | None = None
-        try:
-            await self._transport.request(switch)
-        except OutcomeUnknownError as error:
-            lost = error
-        try:
-            return await self._waiters.transition(
-                transition, operation=operation, timeout=seconds_of(timeout, transition), on_change=on_change
-            )
-        except TrooperError as error:
-            if lost is not None:
-                raise error from lost
-            raise
+        switch, transition = await self._switches.prepare(order, action, operation, migration_allowed=migration_allowed)
+        lost = await self._switches.send(switch)
+        return await self._switches.wait(transition, lost, operation=operation, timeout=timeout, on_change=on_change)

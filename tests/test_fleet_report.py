@@ -1,0 +1,180 @@
+"""Reports of fleets: what they say, and how they are stored."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trooper_async import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    ConfigurationError,
+    FleetOutcome,
+    FleetReport,
+    Order,
+    OrderNotFoundError,
+    OrderStatus,
+    OrderVanishedError,
+    OutcomeUnknownError,
+    RateLimitError,
+    ResponseFormatError,
+    ServerLockedError,
+    StatusChange,
+    SupersededError,
+    TemplateInstall,
+    Transition,
+    TrooperError,
+    WaitTimeoutError,
+)
+
+ORDER = Order(
+    order_id=1,
+    current_status=OrderStatus.stopped,
+    desired_status="Odd Word",
+    server_id=7,
+    title="nächtlich \u2028 ]}",
+    ip="10.0.0.1",
+    ssh_port=22,
+    price_h=Decimal("0.8500001"),
+    paid_until=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
+    is_locked=False,
+    blib_gpu_num=2,
+    template_installs=(TemplateInstall(3, template_name="x", status=1),),
+)
+RESTART = Transition(1, "restart", "running", (StatusChange("running", ORDER.paid_until, "text", 4),))
+
+
+def caused(error: TrooperError, cause: TrooperError) -> TrooperError:
+    error.__cause__ = cause
+    return error
+
+
+ERRORS = [
+    APIConnectionError("no", operation="fleet.stop", subject="order 1", attempts=3, seconds=1.5),
+    APITimeoutError("late"),
+    AuthenticationError("key", status=401, next_step="login"),
+    ServerLockedError("locked", status=403, attempts=1),
+    RateLimitError("slow", status=429, retry_after=2.5),
+    OrderNotFoundError("gone"),
+    ResponseFormatError("$[3].price_h", "a number"),
+    SupersededError("other", order=ORDER, target="stopped", polls=5),
+    OrderVanishedError("gone", order=None, target="stopped", polls=9),
+    caused(
+        WaitTimeoutError("late", transition=RESTART, order=ORDER, last_error=APITimeoutError("slow"), polls=3),
+        OutcomeUnknownError("lost", transition=RESTART),
+    ),
+]
+
+
+def report_of(*outcomes: FleetOutcome) -> FleetReport:
+    return FleetReport(outcomes, elapsed=12.5, migration_allowed=True)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_come_back(error: TrooperError) -> None:
+    """An error that was stored says what it said, with all that it knew, its cause too."""
+    report = report_of(FleetOutcome(1, "restart", error=error, seconds=3.25, transition=RESTART, sent=None))
+    again = FleetReport.from_json(report.to_json())
+    assert again == report
+    back = again.outcomes[0].error
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+    assert {**vars(back), "last_error": None} == {**vars(error), "last_error": None}
+    assert str(getattr(back, "last_error", None)) == str(getattr(error, "last_error", None))
+    assert str(back.__cause__) == str(error.__cause__)
+
+
+def test_orders_and_transitions_come_back() -> None:
+    """What was stored is equal to what comes back: money, times, unknown words, and ends not yet known."""
+    report = report_of(
+        FleetOutcome(1, "stop", order=ORDER, seconds=0.5, sent=True),
+        FleetOutcome(2, "start", order=Order(2, "running", price_h=Decimal("1E+400"))),
+        FleetOutcome(3, "freeze"),
+        FleetOutcome(4, "restart", transition=RESTART, sent=None),
+    )
+    again = FleetReport.from_json(report.to_json())
+    assert again == report
+    assert again.to_json() == report.to_json()
+    assert [len(part) for part in (again.succeeded, again.failed, again.pending, again.left_alone)] == [2, 0, 2, 1]
+
+
+def test_no_settings_of_templates_are_stored() -> None:
+    """A template's settings may hold a password: a report on the disk has none."""
+    order = evolve(ORDER, template_installs=(TemplateInstall(3, config={"password": "hunter2"}),))
+    text = report_of(
+        FleetOutcome(1, "stop", order=order), FleetOutcome(2, "stop", error=SupersededError("x", order=order))
+    ).to_json()
+    assert "hunter2" not in text
+    assert json.loads(text)["outcomes"][0]["order"]["template_installs"] == [{"install_id": 3}]
+
+
+def test_failures_are_raised_as_a_group() -> None:
+    """`raise_for_failures` raises every order's error, and nothing where none failed."""
+    FleetReport(()).raise_for_failures()
+    report_of(FleetOutcome(1, "stop", order=ORDER), FleetOutcome(2, "stop")).raise_for_failures()
+    report = report_of(*(FleetOutcome(number, "stop", error=error) for number, error in enumerate(ERRORS)))
+    with pytest.raises(ExceptionGroup, match="10 of 10 orders failed") as raised:
+        report.raise_for_failures()
+    assert list(raised.value.exceptions) == ERRORS
+
+
+def test_an_error_of_a_later_release_is_kept() -> None:
+    """A class of errors that this release does not know becomes the base of all, with its text."""
+    text = report_of(FleetOutcome(1, "stop", error=ERRORS[0])).to_json().replace("APIConnectionError", "LaterError")
+    error = FleetReport.from_json(text).outcomes[0].error
+    assert type(error) is TrooperError
+    assert "no" in str(error)
+
+
+STORED = json.loads(report_of(*(FleetOutcome(n, "stop", error=e, order=ORDER) for n, e in enumerate(ERRORS))).to_json())
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """A stored report in which something, somewhere, is another value or is gone."""
+    data = json.loads(json.dumps(STORED))
+    place = data
+    while True:
+        key = draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
+        if isinstance(place[key], dict | list) and place[key] and draw(st.booleans()):
+            place = place[key]
+            continue
+        if draw(st.booleans()):
+            del place[key]
+        else:
+            place[key] = draw(SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(max_size=2), SCALARS))
+        return json.dumps(data)
+
+
+@given(damaged() | st.text() | st.integers(0, 2000).map(lambda length: json.dumps(STORED)[:length]))
+def test_a_damaged_report_is_refused(text: str) -> None:
+    """Whatever the text is, it is a report that can be used, or a ConfigurationError without the text in it."""
+    try:
+        report = FleetReport.from_json(text)
+    except ConfigurationError as error:
+        assert error.__context__ is None  # noqa: PT017 - both ends are right
+    else:
+        assert FleetReport.from_json(report.to_json()) == report
+        assert str([outcome.error for outcome in report.outcomes])
+
+
+def test_a_value_of_the_wrong_kind_is_refused() -> None:
+    """An error whose seconds are text would fail only when it is printed."""
+    text = json.dumps(STORED).replace('"seconds": 1.5', '"seconds": "1.5"')
+    assert text != json.dumps(STORED)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        FleetReport.from_json(text)
+
+
+def test_a_later_release_is_named() -> None:
+    """A report of a later format says that an update is needed."""
+    with pytest.raises(ConfigurationError, match="later release"):
+        FleetReport.from_json(json.dumps({**STORED, "trooper_fleet_report": 2}))

@@ -1,0 +1,196 @@
+"""One run over a fleet: each order in its turn, its own outcome, and what is known of all of them at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable
+from copy import copy
+from typing import Required, TypedDict, Unpack
+
+from attrs import evolve, frozen
+
+from trooper_async import _arguments as arguments
+from trooper_async.errors import (
+    AuthenticationError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    ServerError,
+    TrooperError,
+)
+from trooper_async.fleet_report import FleetOutcome, FleetProgress, FleetReport
+from trooper_async.models import Order
+from trooper_async.resources._switches import SWITCHES, Switches
+from trooper_async.transition import Transition
+
+OnProgress = Callable[[FleetProgress], object]
+"""A function or a coroutine function."""
+
+
+@frozen
+class Job:
+    """What is to be done for one order: to send its action and wait; or only to wait; or nothing, as it has ended."""
+
+    order: Order | int
+    transition: Transition | None = None
+    """What is only waited for."""
+    lost: OutcomeUnknownError | None = None
+    """Where `transition` may have been sent, and may not."""
+    ended: Order | TrooperError | None = None
+
+
+class RunOptions(TypedDict, total=False):
+    """How a run is carried out."""
+
+    concurrency: Required[int]
+    timeout: Required[arguments.Timeout]
+    on_progress: Required[OnProgress | None]
+    migration_allowed: bool
+    elapsed: float
+
+
+class _EndOfRunError(Exception):
+    """Raised in the task of one order, to end those of all."""
+
+    def __init__(self, error: BaseException, *, refused: bool = False) -> None:
+        super().__init__()
+        self.error = error
+        self.refused = refused
+
+
+class Run:
+    """A run over the orders of `outcomes`, some of which may have ended before."""
+
+    def __init__(
+        self,
+        switches: Switches,
+        outcomes: Iterable[FleetOutcome],
+        *,
+        operation: str,
+        **options: Unpack[RunOptions],
+    ) -> None:
+        self._switches = switches
+        self._outcomes = {outcome.order_id: outcome for outcome in outcomes}
+        self._operation = operation
+        self._places = asyncio.Semaphore(options["concurrency"])
+        self._timeout = options["timeout"]
+        self._on_progress = options["on_progress"]
+        self._migration_allowed = options.get("migration_allowed", False)
+        self._done = sum(outcome.ended for outcome in self._outcomes.values())
+        self._failed = sum(outcome.error is not None for outcome in self._outcomes.values())
+        self._telling = asyncio.Lock()
+        self._began = time.monotonic() - options.get("elapsed", 0.0)
+        self._ended: float | None = None
+
+    def report(self) -> FleetReport:
+        """The report as it is now."""
+        now = time.monotonic() if self._ended is None else self._ended
+        return FleetReport(tuple(self._outcomes.values()), now - self._began, self._migration_allowed)
+
+    async def carry_out(self, jobs: Iterable[Job]) -> FleetReport:
+        """Do the jobs; the report of all."""
+        ends: list[_EndOfRunError] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for job in jobs:
+                    if job.transition is None and job.ended is None:
+                        await self._places.acquire()
+                    group.create_task(self._one(job))  # no task before its turn
+        except* _EndOfRunError as group_of_ends:
+            ends = [end for end in group_of_ends.exceptions if isinstance(end, _EndOfRunError)]
+        finally:
+            self._ended = time.monotonic()
+        if ends:
+            self._refuse_or_raise(ends)
+        return self.report()
+
+    async def _one(self, job: Job) -> None:
+        order_id, began = arguments.order_id(job.order), time.monotonic()
+        order: Order | None = None
+        failure: TrooperError | None = None
+        try:
+            if isinstance(job.ended, TrooperError):
+                raise job.ended
+            order = job.ended or await self._wait(order_id, await self._sent(job))
+        except AuthenticationError as error:
+            raise _EndOfRunError(error, refused=True) from None
+        except TrooperError as error:
+            failure = error
+        seconds = time.monotonic() - began
+        await self._end(evolve(self._outcomes[order_id], order=order, error=failure, seconds=seconds))
+
+    async def _sent(self, job: Job) -> OutcomeUnknownError | None:
+        if job.transition is None:
+            return await self._send(job.order)
+        order_id = arguments.order_id(job.order)
+        self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=job.transition)
+        return job.lost
+
+    async def _send(self, order: Order | int) -> OutcomeUnknownError | None:
+        """Send an order's action, in the place that was taken for it. What is raised was not done."""
+        order_id = arguments.order_id(order)
+        action, migration_allowed = self._outcomes[order_id].action, self._migration_allowed
+        planned = Transition(order_id, action, SWITCHES[action][1], None, migration_allowed)
+        pace = arguments.seconds_of(self._timeout, planned) or math.inf  # a rate limit stretches the run
+        try:
+            switch, transition = await self._switches.prepare(
+                order, action, self._operation, migration_allowed=migration_allowed, pace=pace
+            )
+            # from here on it may have been sent, whatever ends the run or the process
+            await self._note(evolve(self._outcomes[order_id], transition=transition, sent=None))
+            lost = await self._switches.send(switch, pace=pace)
+            if lost is None:
+                self._outcomes[order_id] = evolve(self._outcomes[order_id], sent=True)
+            return lost
+        except TrooperError as error:
+            if not isinstance(error, ServerError):  # that proves nothing
+                self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=None, sent=False)
+            raise
+        finally:
+            self._places.release()
+
+    async def _wait(self, order_id: int, lost: OutcomeUnknownError | None) -> Order:
+        transition = self._outcomes[order_id].transition
+        assert transition is not None  # noqa: S101 - of the job, or noted before it was sent
+        try:
+            return await self._switches.wait(transition, lost, operation=self._operation, timeout=self._timeout)
+        except PermissionDeniedError as error:  # of the poll, twice in a row: of the key, not of this order
+            raise _EndOfRunError(error, refused=True) from None
+
+    async def _end(self, outcome: FleetOutcome) -> None:
+        self._done += 1
+        self._failed += outcome.error is not None
+        await self._note(outcome)
+
+    async def _note(self, outcome: FleetOutcome) -> None:
+        """Keep it, and tell the caller before anything else is done about it."""
+        self._outcomes[outcome.order_id] = outcome
+        if self._on_progress is None:
+            return
+        progress = FleetProgress(self._done, self._failed, len(self._outcomes), outcome, self.report)
+        async with self._telling:  # one at a time, in the order in which it happened
+            try:
+                answer = self._on_progress(progress)
+                if inspect.isawaitable(answer):
+                    await answer
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                raise _EndOfRunError(error) from None
+            except Exception as error:  # noqa: BLE001 - the caller's function: it comes out of the run
+                raise _EndOfRunError(error) from None
+
+    def _refuse_or_raise(self, ends: list[_EndOfRunError]) -> None:
+        """What the caller's function raised comes out; a refused key is the outcome of all that had not ended."""
+        for end in ends:
+            if not end.refused:
+                raise end.error
+        for order_id, outcome in self._outcomes.items():
+            if not outcome.ended:
+                error = copy(ends[0].error)
+                assert isinstance(error, TrooperError)  # noqa: S101 - the API's refusal
+                error.operation, error.subject, error.attempts = self._operation, f"order {order_id}", 0
+                self._outcomes[order_id] = evolve(outcome, error=error)
