@@ -589,9 +589,12 @@ async def test_a_client_can_be_closed_without_having_been_used(fake_trooper: Fak
 async def test_a_client_refuses_to_be_pickled_or_copied(
     trooper: TrooperClient, duplicate: Callable[[TrooperClient], object]
 ) -> None:
-    """It holds a key."""
+    """It holds a key, and so do its groups; the attempt leaves nothing half-made behind."""
     with pytest.raises(TypeError, match="API key"):
         duplicate(trooper)
+    if duplicate is not copy.copy:
+        with pytest.raises(TypeError, match="API key"):
+            duplicate(trooper.orders)
 
 
 async def test_credentials_refuse_to_be_pickled(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:

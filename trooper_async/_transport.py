@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
@@ -58,7 +58,7 @@ class Transport:
         retry: RetryPolicy,
         max_concurrency: int,
         max_body_bytes: int,
-        proxy: str | None,
+        proxy: Callable[[], str | None],
         user_agent: str,
     ) -> None:
         self._base_url = base_url
@@ -69,7 +69,7 @@ class Transport:
         self._budget = float(retry.budget)
         self._gate = Gate(max_concurrency)
         self._max_body_bytes = max_body_bytes
-        self._proxy: Callable[[], str | None] = lambda: proxy  # it may hold a password: in no attribute
+        self._proxy = proxy
         self._user_agent = user_agent
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
@@ -310,6 +310,9 @@ class Transport:
         """Close the sessions that are ours."""
         self.stop()
         await self._sessions.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("it holds an API key, and can't be pickled or copied")
 
     def __del__(self) -> None:
         if self._sessions.any_open:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
@@ -75,17 +76,20 @@ class TrooperClient:
         ledger: str | os.PathLike[str] | None = None,
     ) -> None:
         api_key = (os.environ.get("TROOPER_API_KEY") or None) if api_key is None else api_key
-        key, fits = key_users(api_key), _fits(api_key)
-        del api_key  # what is raised from here on may be printed with the locals of this frame
-        if not fits:
-            raise ConfigurationError("the API key must be printable ASCII without spaces or line ends")
+        url = base_url or os.environ.get("TROOPER_BASE_URL") or _BASE_URL
+        key, of_key = key_users(api_key), _problem_of_key(api_key)
+        proxies, of_urls = _user_of(proxy), _problem_of_url(url) or _problem_of_proxy(proxy, url)
+        with_proxy = proxy is not None
+        # what is raised from here on may be printed with the locals of this frame
+        del api_key, proxy
+        if of_key is not None or of_urls is not None:
+            del base_url, url
+            raise ConfigurationError(of_key or of_urls or "")
         for name, given, kind in (("retry", retry, RetryPolicy), ("poll", poll, PollSchedule)):
             if not isinstance(given, kind):
                 raise ConfigurationError(f"{name} must be a {kind.__name__}")
         if session is not None and not isinstance(session, aiohttp.ClientSession):
             raise ConfigurationError("session must be an aiohttp.ClientSession")
-        if proxy is not None and not _is_proxy(proxy):
-            raise ConfigurationError("proxy must be the URL of an HTTP proxy (http://host:port)")
         arguments.check_seconds(timeout)
         if timeout is None or not math.isfinite(timeout):
             raise ConfigurationError("timeout must be a number of seconds above 0: a request may not hang for ever")
@@ -94,17 +98,17 @@ class TrooperClient:
                 raise ConfigurationError(f"{name} must be a whole number above 0")
         if session is not None and session.auth is not None:
             raise ConfigurationError("a session with `auth` can't be used: its header would take the API key's place")
-        if session is not None and proxy is not None:
+        if session is not None and with_proxy:
             raise ConfigurationError("with a session of yours its proxy counts: set it there")
         self._transport = Transport(
-            base_url=_checked_url(base_url or os.environ.get("TROOPER_BASE_URL") or _BASE_URL),
+            base_url=url.rstrip("/"),
             key=key,
             session=session,
             timeout=timeout,
             retry=retry,
             max_concurrency=max_concurrency,
             max_body_bytes=max_body_bytes,
-            proxy=proxy,
+            proxy=proxies,
             user_agent=_user_agent(app),
         )
         self._poller = Poller(self._transport, poll)
@@ -146,40 +150,54 @@ class TrooperClient:
         raise TypeError("a TrooperClient holds an API key and can't be pickled")
 
 
-def _fits(api_key: object) -> bool:
-    """Whether it can be a key (or there is none)."""
-    return api_key is None or (isinstance(api_key, str) and api_key != "" and all("!" <= c <= "~" for c in api_key))
+def _problem_of_key(api_key: object) -> str | None:
+    if api_key is None or (isinstance(api_key, str) and api_key != "" and all("!" <= c <= "~" for c in api_key)):
+        return None
+    return "the API key must be printable ASCII without spaces or line ends"
 
 
-def _checked_url(url: str) -> str:
-    try:
-        if not isinstance(url, str):
-            raise ValueError
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise ConfigurationError("base_url is no URL") from None
+def _problem_of_url(url: object) -> str | None:
+    parts = _parts(url)
+    if parts is None or not isinstance(url, str):
+        return "base_url is no URL"
     odd = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user is one, too
-    if parts.scheme not in ("https", "http") or not host or odd:
-        raise ConfigurationError("base_url must be an https URL without user, query and fragment")
-    if parts.scheme == "http" and not (host in ("localhost", "::1") or _is_loopback(host)):
-        raise ConfigurationError("base_url must be https: over http everybody on the way could read the API key")
-    return url.rstrip("/")
+    if parts.scheme not in ("https", "http") or not parts.hostname or odd:
+        return "base_url must be an https URL without user, query and fragment"
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        return "base_url must be https: over http everybody on the way could read the API key"
+    return None
 
 
-def _is_proxy(url: object) -> bool:
+def _problem_of_proxy(proxy: object, url: str) -> str | None:
+    if proxy is None:
+        return None
+    parts, target = _parts(proxy), _parts(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        return "proxy must be the URL of an HTTP proxy (http://host:port)"
+    if target is not None and target.scheme == "http" and not _is_loopback(parts.hostname):
+        return "with a base_url of http the proxy must be on this machine: another one could read the API key"
+    return None
+
+
+def _parts(url: object) -> SplitResult | None:
+    """The parts of a URL with a host and port that can be read, or None."""
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
-        return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+        return parts if parts is None or parts.port is None or parts.hostname else None
     except ValueError:
-        return False
+        return None
+
+
+def _user_of(proxy: str | None) -> Callable[[], str | None]:
+    """It may hold a password: in no attribute."""
+    return lambda: proxy
 
 
 def _is_loopback(host: str) -> bool:
     from ipaddress import ip_address
 
     try:
-        return ip_address(host).is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 

@@ -58,9 +58,10 @@ class Templates:
         """
         order_id, template_id = arguments.order_id(order), arguments.template_id(template)
         sent: dict[str, JSON] = {"order_id": order_id, "template_id": template_id, "config": dict(config or {})}
-        return await self._transport.request(
-            call(INSTALL_ADD, "templates.install", f"template {template_id} on order {order_id}", sent)
-        )
+        subject = f"template {template_id} on order {order_id}"
+        install = call(INSTALL_ADD, "templates.install", subject, sent)
+        del config, sent  # a password of the application may be in it, and locals may be printed with a traceback
+        return await self._transport.request(install)
 
     async def install_and_wait(
         self,
@@ -86,7 +87,9 @@ class Templates:
         """
         arguments.check_seconds(timeout)
         order_id = arguments.order_id(order)
-        install_id = await self.install(order, template, config)
+        installing = self.install(order, template, config)
+        del config  # as in `install`
+        install_id = await installing
 
         async def ended() -> TemplateInstall | None:
             installs = await self._installs(order_id, ONE_ATTEMPT)
