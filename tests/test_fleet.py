@@ -411,6 +411,18 @@ async def test_converge_sends_only_what_is_needed(trooper: TrooperClient, fake_t
     assert {o.order_id: o.current_status for o in await trooper.orders.list()} == wanted
 
 
+async def test_only_starts_may_migrate(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """With `migration_allowed` a start is sent once only; a stop beside it is the setting that it always is."""
+    stops, starts = fake_trooper.add_order(), fake_trooper.add_order(status="frozen")
+    fake_trooper.drop_next("/api/order-status", when="before", times=2)
+    report = await trooper.fleet.converge({stops: "stopped", starts: "running"}, migration_allowed=True, timeout=0.5)
+    assert [type(outcome.error) for outcome in report.outcomes] == [type(None), WaitTimeoutError]
+    assert sent(fake_trooper) == {stops.server_id: 2, starts.server_id: 1}
+    stop = report.outcomes[0].transition
+    assert stop is not None
+    assert not stop.migration_allowed
+
+
 @pytest.mark.parametrize(
     ("current", "desired", "target", "sends"),
     [

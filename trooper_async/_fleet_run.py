@@ -75,7 +75,7 @@ class Run:
         self._outcomes = {outcome.order_id: outcome for outcome in outcomes}
         self._operation = operation
         self._places = asyncio.Semaphore(options["concurrency"])
-        self._timeout = options["timeout"]
+        self._timeout: arguments.Timeout = options["timeout"]
         self._on_progress = options["on_progress"]
         self._migration_allowed = options.get("migration_allowed", False)
         self._done = sum(outcome.ended for outcome in self._outcomes.values())
@@ -131,7 +131,8 @@ class Run:
     async def _send(self, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action, in the place that was taken for it. What is raised was not done."""
         order_id = arguments.order_id(order)
-        action, migration_allowed = self._outcomes[order_id].action, self._migration_allowed
+        action = self._outcomes[order_id].action
+        migration_allowed = self._migration_allowed and action == "start"
         planned = Transition(order_id, action, SWITCHES[action][1], None, migration_allowed)
         pace = arguments.seconds_of(self._timeout, planned) or math.inf  # a rate limit stretches the run
         try:

@@ -253,7 +253,7 @@ def _resuming(outcome: FleetOutcome, migration_allowed: bool, listed: Snapshot |
     """What has to be done for an order that had not ended."""
     if outcome.sent:
         return Job(outcome.order_id, transition=outcome.transition)
-    once = outcome.action == "restart" or migration_allowed
+    once = outcome.action == "restart" or (outcome.action == "start" and migration_allowed)
     if once and outcome.transition is not None:
         lost = OutcomeUnknownError("it may have been sent by the run before", transition=outcome.transition)
         return Job(outcome.order_id, transition=outcome.transition, lost=lost)

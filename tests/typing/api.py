@@ -5,6 +5,7 @@ What does not check here any more has changed for everybody who uses it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import assert_type
@@ -12,6 +13,9 @@ from typing import assert_type
 from trooper_async import (
     Blib,
     Credentials,
+    FleetOutcome,
+    FleetProgress,
+    FleetReport,
     MigrationOptions,
     MigrationQuote,
     Order,
@@ -26,6 +30,8 @@ from trooper_async import (
     TemplateInstall,
     Transition,
     TrooperClient,
+    TrooperError,
+    select,
 )
 
 
@@ -94,6 +100,26 @@ async def orders(client: TrooperClient, order: Order, blib: Blib) -> None:
     await client.orders.rename(order, "title")
     await client.orders.lock(order)
     await client.orders.unlock(1)
+
+
+async def fleets(client: TrooperClient, orders: list[Order], wanted: dict[int, OrderStatus]) -> None:
+    async def show_later(progress: FleetProgress) -> None:
+        await asyncio.sleep(0)
+
+    report = await client.fleet.start(orders, migration_allowed=True, concurrency=4, timeout=None)
+    assert_type(report, FleetReport)
+    assert_type(await client.fleet.stop(range(3), on_progress=print), FleetReport)
+    assert_type(await client.fleet.restart((1, orders[0]), on_progress=show_later), FleetReport)
+    assert_type(await client.fleet.freeze(iter(orders), on_progress=lambda progress: progress.done), FleetReport)
+    assert_type(await client.fleet.converge(wanted), FleetReport)
+    assert_type(await client.fleet.converge({orders[0]: "stopped"}, timeout=5.0), FleetReport)
+    assert_type(await client.fleet.converge({1: "running", 2: OrderStatus.frozen}), FleetReport)
+    assert_type(await client.fleet.resume(report, concurrency=2), FleetReport)
+    assert_type(report.outcomes, tuple[FleetOutcome, ...])
+    assert_type(report.failed[0].error, TrooperError | None)
+    assert_type(report.elapsed, float)
+    assert_type(FleetReport.from_json(report.to_json()), FleetReport)
+    assert_type(select(orders, title="job-*", max_price_h=1), list[Order])
 
 
 async def purchases(client: TrooperClient, blib: Blib, error: PurchaseUnknownError) -> None:
