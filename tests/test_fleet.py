@@ -251,14 +251,46 @@ async def test_a_refused_key_ends_the_run_at_once(fake_trooper: FakeTrooper) -> 
 
 
 async def test_the_polls_403_twice_is_the_keys(fake_trooper: FakeTrooper) -> None:
-    """Where the list is refused, the run ends, with what was sent marked so."""
-    fake_trooper.durations["stop"] = 5
-    orders = [fake_trooper.add_order() for _ in range(3)]
+    """Where the list is refused the run ends; `resume` waits for what was sent, and sends the rest."""
+    fake_trooper.durations["stop"] = 0.5
+    orders = [fake_trooper.add_order() for _ in range(6)]
     async with fake_trooper.client() as client:
-        fake_trooper.fail_next("/api/orders", status=403, times=100)
-        report = await client.fleet.stop(orders)
-    assert {type(outcome.error) for outcome in report.failed} == {PermissionDeniedError}
-    assert all(outcome.sent for outcome in report.outcomes)
+        fake_trooper.fail_next("/api/orders", status=403, times=2)
+
+        async def slowly(progress: FleetProgress) -> None:
+            if progress.latest.order_id == orders[3].order_id:
+                await asyncio.sleep(60)
+
+        report = await client.fleet.stop(orders, concurrency=1, on_progress=slowly)
+        assert {type(outcome.error) for outcome in report.failed} == {PermissionDeniedError}
+        assert [outcome.sent for outcome in report.outcomes] == [True, True, True, None, False, False]
+        assert sum(sent(fake_trooper).values()) == 3
+        resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
+    assert len(resumed.succeeded) == 6
+    assert max(sent(fake_trooper).values()) == 1
+
+
+async def test_what_is_known_is_not_looked_up(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Orders carry their servers' ids, and a list that was read tells those of ids: the action goes out at once."""
+    known, given = fake_trooper.add_order(), fake_trooper.add_order()
+    await trooper.orders.list()
+    await trooper.fleet.stop([known.order_id])
+    assert [request.path for request in fake_trooper.requests[:2]] == ["/api/orders", "/api/order-status"]
+    async with fake_trooper.client() as client:
+        before = len(fake_trooper.requests)
+        await client.fleet.freeze([given.order_id, given])
+    assert fake_trooper.requests[before].path == "/api/order-status"
+
+
+async def test_a_rate_limit_leaves_a_restart_its_proof(fake_trooper: FakeTrooper) -> None:
+    """The history before a restart is waited for at the pace, too: without it the restart takes longer to prove."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client(retry=RetryPolicy(deadline=0.05, max_delay=0.2)) as client:
+        fake_trooper.fail_next("/api/order-status-history", status=429, times=3, retry_after=0.1)
+        report = await client.fleet.restart([order])
+    transition = report.succeeded[0].transition
+    assert transition is not None
+    assert transition.history_before
 
 
 async def test_a_403_of_one_order_is_its_own(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
@@ -484,7 +516,7 @@ async def test_converge_of_what_cannot_be_read(trooper: TrooperClient, fake_troo
 
 async def test_resume_goes_on_with_what_had_not_ended(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """Each kind of outcome has its way: ended for ever, waited for, sent now, or looked at first."""
-    o = [fake_trooper.add_order() for _ in range(8)]
+    o = [fake_trooper.add_order() for _ in range(9)]
     stopping = [Transition(order.order_id, "stop", OrderStatus.stopped) for order in o]
     for order in (o[2], o[3], o[4]):
         await trooper.orders.stop(order)
@@ -499,13 +531,14 @@ async def test_resume_goes_on_with_what_had_not_ended(trooper: TrooperClient, fa
             FleetOutcome(o[5].order_id, "stop", sent=None, transition=stopping[5]),
             FleetOutcome(o[6].order_id, "stop"),
             FleetOutcome(o[7].order_id, "stop", error=AuthenticationError("no", status=401, attempts=1)),
+            FleetOutcome(o[8].order_id, "stop", error=SupersededError("no"), sent=True, transition=stopping[8]),
         ),
         elapsed=100,
     )
     resumed = await trooper.fleet.resume(report)
     assert sent(fake_trooper) - before == {o[5].server_id: 1, o[6].server_id: 1, o[7].server_id: 1}
     assert [type(outcome.error) for outcome in resumed.outcomes] == [
-        type(None) if number != 1 else ServerLockedError for number in range(8)
+        {1: ServerLockedError, 8: SupersededError}.get(number, type(None)) for number in range(9)
     ]
     assert resumed.elapsed > 100
 
@@ -528,6 +561,15 @@ async def test_resume_of_restarts_sends_none_again(trooper: TrooperClient, fake_
     assert (first.order, third.order) != (None, None)
     assert isinstance(second.error, WaitTimeoutError)
     assert isinstance(second.error.__cause__, OutcomeUnknownError)
+
+
+async def test_resume_remembers_the_migration(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """What was allowed to the run is allowed to what is sent by its resumption."""
+    order = fake_trooper.add_order(status="frozen")
+    report = FleetReport((FleetOutcome(order.order_id, "start"),), migration_allowed=True)
+    assert (await trooper.fleet.resume(report)).migration_allowed
+    bodies = [request.json for request in fake_trooper.requests if request.path == "/api/order-status"]
+    assert [body["migration_allowed"] for body in bodies] == [True]
 
 
 async def test_resume_takes_a_report(trooper: TrooperClient) -> None:

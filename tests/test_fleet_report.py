@@ -84,6 +84,7 @@ def test_errors_come_back(error: TrooperError) -> None:
     again = FleetReport.from_json(report.to_json())
     assert again == report
     back = again.outcomes[0].error
+    assert back is not None
     assert type(back) is type(error)
     assert str(back) == str(error)
     assert {**vars(back), "last_error": None} == {**vars(error), "last_error": None}
