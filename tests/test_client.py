@@ -587,7 +587,7 @@ async def test_a_client_can_be_closed_without_having_been_used(fake_trooper: Fak
 
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
 async def test_a_client_refuses_to_be_pickled_or_copied(
-    trooper: TrooperClient, duplicate: Callable[[TrooperClient], object]
+    trooper: TrooperClient, duplicate: Callable[[object], object]
 ) -> None:
     """It holds a key, and so do its groups; the attempt leaves nothing half-made behind."""
     with pytest.raises(TypeError, match="API key"):

@@ -184,7 +184,7 @@ ANSWERS: dict[str, bytes | Answer] = {
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("kind", ["answers", "has no name", "nobody is there"])
 async def test_the_proxys_password_is_in_no_error(scan: Scan, answer: str, kind: str) -> None:
-    """Whether the proxy refuses, hangs up, is not there or has no such name: its URL is not told, and it gets no key."""
+    """Whether the proxy refuses, hangs up, is not there or has no name: its URL is not told, and it gets no key."""
     async with Wire(ANSWERS[answer]) as wire:
         where = {
             "answers": f"127.0.0.1:{wire.port}",
