@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,10 +21,11 @@ from multidict import CIMultiDict
 from tests.apidoc import SAMPLES
 from trooper_async import _protocol
 from trooper_async._converter import loads
-from trooper_async._protocol import Call, Endpoint, Fault, Reply, call, interpret, retry_after
+from trooper_async._protocol import Call, Endpoint, Fault, Reply, call, interpret
 from trooper_async._retry import Happened, Kind
 from trooper_async._sessions import key_users
 from trooper_async._snapshot import Snapshot
+from trooper_async._status_error import retry_after
 from trooper_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -591,3 +594,36 @@ def test_anything_at_all(answer: tuple[Endpoint[Any], Reply]) -> None:
         assert (outcome.happened is Happened.PACED) == (reply.status == 429)
         assert (outcome.happened is Happened.FAILED) == (reply.status >= 500 or reply.status == 408)
         assert (outcome.happened is Happened.REDIRECTED) == (reply.status < 400)
+
+
+# Without holding what was answered ----------------------------------------------------------------------------------
+
+
+def test_a_large_answer_that_is_no_list_is_not_parsed() -> None:
+    """An object of more than 256 KiB is not of this API, a refusal's or an error's neither."""
+    large = b'{"success": false, "error": "No budget", "test": "' + b"x" * 2**18 + b'"}'
+    fault = _fault(200, large, path="/api/test")
+    assert isinstance(fault.error, ResponseFormatError)
+    assert (fault.error.path, fault.error.expected) == ("$", "at most 256 KiB")
+    assert _status_error(400, large).message == "Bad Request"
+    assert _fault(200, large).happened is Happened.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "rows", [[{}] * 3, [7], [{"order_id": 1, "status": "x", "template_installs": [{}]}], [{"order_id": "x"}]], ids=str
+)
+@pytest.mark.parametrize("endpoint", [_protocol.ORDERS, _protocol.ORDERS_TOLERANT], ids=["strict", "tolerant"])
+def test_an_answer_that_was_refused_is_let_go_of(rows: list[Any], endpoint: Endpoint[Any]) -> None:
+    """No cycle of frames and errors holds the body until the garbage collector comes: the next attempt's adds up."""
+    body = json.dumps(rows).encode()
+    reply = Reply(200, {}, body)
+    interpret(call(endpoint, "x"), reply, redact=REDACT, now=NOW)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(body)
+        for _ in range(3):
+            interpret(call(endpoint, "x"), reply, redact=REDACT, now=NOW)
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()

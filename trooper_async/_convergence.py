@@ -53,6 +53,8 @@ class Steady:
     One contradicting poll proves nothing, nor do two: reads may come from replicas that lag behind.
     """
 
+    __slots__ = ("_count", "_first", "span")
+
     def __init__(self, span: float) -> None:
         self.span = span
         self._count = 0
@@ -68,37 +70,36 @@ class Steady:
         self._count += 1
         return self._count >= _STEADY_POLLS and at - self._first >= self.span
 
-    @property
-    def begun(self) -> bool:
-        return self._count > 0
-
 
 class Judge:
     """The rules that every wait for an order shares; `_judge` is what it waits for."""
 
-    target: str | None = None
-    restless = False
-    """Whether the next sighting counts even if it is the same as the last one."""
+    __slots__ = ("_absent", "_answered", "_cap", "_may_be_absent", "restless", "target")
 
     def __init__(self, cap: float, *, appearing: bool = False) -> None:
+        self.target: str | None = None
+        self.restless = False
+        """Whether the next sighting counts even if it is the same as the last one."""
         self._cap = cap
-        self._absent = Steady(_APPEAR_CAPS * cap if appearing else cap)
+        self._may_be_absent = _APPEAR_CAPS * cap if appearing else cap
+        self._absent: Steady | None = None
         self._answered = 0.0
 
     def observe(self, sighting: Sighting, at: float, answered: float | None = None) -> Verdict:
         """What a fresh poll showed that was begun at `at` and answered at `answered`, in seconds."""
         self._answered = at if answered is None else answered
         if isinstance(sighting, Order):
-            self._absent = Steady(self._cap)  # it has appeared
+            self._may_be_absent, self._absent = self._cap, None  # it has appeared
             verdict = self._judge(sighting, at)
             self.restless = self._is_restless()
             return verdict
         self._unseen()
         if sighting is Blank.UNREADABLE:
-            self._absent.reset()
+            self._absent = None
             self.restless = True
             return Verdict.WAIT
         self.restless = True
+        self._absent = self._absent or Steady(self._may_be_absent)
         return Verdict.VANISHED if self._absent.seen(at) else Verdict.WAIT
 
     def _judge(self, order: Order, at: float) -> Verdict:
@@ -118,12 +119,14 @@ class SwitchJudge(Judge):
     and now both words are, steadily, another one.
     """
 
+    __slots__ = ("_agreed", "_elsewhere", "_wishes")
+
     def __init__(self, target: OrderStatus | str, cap: float, *, appearing: bool = False) -> None:
         super().__init__(cap, appearing=appearing)
         self.target = target
         self._wishes: Sequence[str] = (target,)
         self._agreed = False
-        self._elsewhere = Steady(cap)
+        self._elsewhere: Steady | None = None
 
     def _judge(self, order: Order, at: float) -> Verdict:
         wish = order.desired_status
@@ -132,8 +135,9 @@ class SwitchJudge(Judge):
             self._agreed = True
         if self._agreed and not agrees and order.is_converged:
             self._away(order)
+            self._elsewhere = self._elsewhere or Steady(self._cap)
             return Verdict.SUPERSEDED if self._elsewhere.seen(at) else Verdict.WAIT
-        self._elsewhere.reset()
+        self._elsewhere = None
         if agrees and same_word(order.current_status, str(self.target)):
             return self._arrived(at)
         self._away(order)
@@ -146,10 +150,10 @@ class SwitchJudge(Judge):
         """It is not, or not for certain, where it should be."""
 
     def _unseen(self) -> None:
-        self._elsewhere.reset()
+        self._elsewhere = None
 
     def _is_restless(self) -> bool:
-        return self._elsewhere.begun
+        return self._elsewhere is not None
 
 
 class RestartJudge(SwitchJudge):
@@ -160,6 +164,19 @@ class RestartJudge(SwitchJudge):
     Either alone can be something else (a read that lags shows an earlier start; a row may be written on acceptance
     with the wish in it, long before the restart takes effect): done once `running` is steady from then on.
     """
+
+    __slots__ = (
+        "_ask_at",
+        "_asked",
+        "_before",
+        "_floor",
+        "_recorded_running",
+        "_running",
+        "_running_at",
+        "_running_polls",
+        "departed_at",
+        "recorded",
+    )
 
     def __init__(self, before: Sequence[StatusChange] | None, cap: float, floor: float) -> None:
         super().__init__(OrderStatus.running, cap)
@@ -228,6 +245,8 @@ class RestartJudge(SwitchJudge):
 class ConvergedJudge(Judge):
     """Waits until current is desired, whatever that is."""
 
+    __slots__ = ()
+
     def _judge(self, order: Order, at: float) -> Verdict:
         if order.desired_status is None:
             return Verdict.UNJUDGEABLE
@@ -236,6 +255,8 @@ class ConvergedJudge(Judge):
 
 class PredicateJudge(Judge):
     """Waits until the caller's function says so. It is asked about the first sighting, and then about changed ones."""
+
+    __slots__ = ("_last", "_predicate")
 
     def __init__(self, predicate: Callable[[Order], bool], cap: float) -> None:
         super().__init__(cap)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, reduce
+from operator import or_
+from traceback import clear_frames
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, get_origin
 
 from attrs import AttrsInstance, fields, has
 
+from trooper_async import _values as values
 from trooper_async import models
 from trooper_async.errors import ConfigurationError, ResponseFormatError
 from trooper_async.models import JSON, OrderStatus
@@ -57,20 +61,53 @@ _API_NAMES: dict[type, dict[str, tuple[str, ...]]] = {
 }
 
 
+def _not_json(constant: str) -> JSON:
+    raise ValueError(constant)
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError
+    return Decimal(text)
+
+
+def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    data = dict(pairs)
+    if len(data) < len(pairs):  # which of the two counts, each reader decides otherwise (RFC 8259, part 4)
+        raise ResponseFormatError("$", "JSON whose objects have each name once")
+    return data
+
+
+_DECODER = json.JSONDecoder(parse_float=_decimal, parse_constant=_not_json, object_pairs_hook=_object)
+NO_JSON = (ValueError, RecursionError, ArithmeticError)
+"""What reading a text as JSON raises where it is none."""
+
+
 def loads(body: bytes) -> JSON:
     """The body's JSON, every number with a point or exponent as `Decimal` of its own text.
 
     Raises:
-        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, or with a number of 4300 digits.
+        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, with a number of 4300 digits, or
+            an object has a name twice.
     """
     try:
-        text = body.decode(json.detect_encoding(body))  # strictly: json itself lets surrogates pass
-        data: JSON = json.loads(text, parse_float=_decimal, parse_constant=_not_json)
-    except (ValueError, RecursionError, ArithmeticError):
+        # strictly: json itself lets surrogates pass
+        data: JSON = _DECODER.decode(body.decode(json.detect_encoding(body)))
+    except NO_JSON:
         pass  # raised below, where the exception at hand (it holds the body) is no context of ours
     else:
         return data
     raise ResponseFormatError("$", "JSON")
+
+
+def decode_at(text: str, index: int) -> tuple[JSON, int]:
+    """The JSON value that begins at `index`, as in `loads`, and where it ends.
+
+    Raises:
+        NO_JSON: there is none, or not the whole of it.
+        ResponseFormatError: an object has a name twice.
+    """
+    return _DECODER.raw_decode(text, index)
 
 
 def dumps(data: dict[str, JSON]) -> bytes:
@@ -104,9 +141,9 @@ def structure(data: JSON, kind: type[T]) -> T:
     """
     try:
         return _converter(False).structure(data, kind)
-    except Exception:  # noqa: BLE001 - whatever a hook raised on this data, the detailed pass names its place
-        fault = _locate(data, kind)
-    raise fault
+    except Exception:  # noqa: BLE001, S110 - whatever a hook raised on this data, the detailed pass names its place
+        pass
+    raise _locate(data, kind)  # in no variable: its traceback would hold this frame, and with it the whole answer
 
 
 def row_of(model: AttrsInstance) -> dict[str, JSON]:
@@ -140,13 +177,13 @@ def ids_of(row: JSON) -> tuple[int, int | None] | None:
     if not isinstance(row, dict):
         return None
     try:
-        order_id = _to_int(row.get("order_id"), int)
-    except _Unexpected:
+        order_id = values.to_int(row.get("order_id"), int)
+    except values.Unexpected:
         return None
     server_id = row.get("serverId")
     try:
-        return order_id, order_id if server_id is None else _to_int(server_id, int)
-    except _Unexpected:
+        return order_id, order_id if server_id is None else values.to_int(server_id, int)
+    except values.Unexpected:
         return order_id, None
 
 
@@ -158,109 +195,54 @@ def _locate(data: JSON, kind: type[T]) -> ResponseFormatError:
     except Exception as error:  # noqa: BLE001 - cattrs raises groups of whatever its hooks raised
         # "<what is expected> @ <path>"; the path is made of list indexes and the models' names.
         expected, _, path = transform_error(error, format_exception=_expectation)[0].partition(" @ ")
+        _let_go(error)
         return ResponseFormatError(path, expected)
     raise AssertionError("the two converters differ")  # pragma: no cover - they are made of the same hooks
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear the frames that hold an error which holds them: by their callers' frames they would hold a whole answer."""
+    clear_frames(error.__traceback__)
+    for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        _let_go(inner)
 
 
 def _expectation(error: BaseException, kind: type | None) -> str:
     if isinstance(error, KeyError):
         return "there"
-    if isinstance(error, _Unexpected):
+    if isinstance(error, values.Unexpected):
         return error.expected
     return getattr(kind, "__name__", None) or "an object or a list"
 
 
-class _Unexpected(ValueError):  # noqa: N818 - never seen outside this module
-    def __init__(self, expected: str) -> None:
-        super().__init__(expected)
-        self.expected = expected
+def _name_unexpected(items: list[JSON], kind: Any) -> None:
+    """Raise for the first item that is no `kind` what cattrs would raise for all: it may be a million."""
+    from cattrs.errors import IterableValidationError, IterableValidationNote
 
-
-def _not_json(constant: str) -> JSON:
-    raise ValueError(constant)
-
-
-def _decimal(text: str) -> Decimal:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError
-    return Decimal(text)
-
-
-def _to_int(value: object, _: type) -> int:
-    if type(value) is int:
-        return value
-    if isinstance(value, str) and len(value) < 20 and value.isascii() and value.removeprefix("-").isdigit():
-        return int(value)
-    if isinstance(value, Decimal) and abs(value.adjusted()) < 20 and value == value.to_integral_value():
-        return int(value)
-    raise _Unexpected("a whole number")
-
-
-_BOOLEANS: dict[object, bool] = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
-
-
-def _to_bool(value: object, _: type) -> bool:
-    if isinstance(value, str | int) and (known := _BOOLEANS.get(value)) is not None:
-        return known
-    raise _Unexpected("true or false")
-
-
-def _to_str(value: object, _: type) -> str:
-    if isinstance(value, str):
-        return value
-    raise _Unexpected("text")
-
-
-def _to_decimal(value: object, _: type) -> Decimal:
-    if isinstance(value, Decimal):
-        return value
-    if type(value) is int:
-        return Decimal(value)
-    if isinstance(value, str) and len(value) < 64:
-        try:
-            number = Decimal(value)
-        except ArithmeticError:
-            raise _Unexpected("a number") from None
-        if number.is_finite():
-            return number
-    raise _Unexpected("a number")
-
-
-def _to_time(value: object, _: type) -> datetime:
-    if isinstance(value, str):
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            raise _Unexpected("a time (ISO 8601)") from None
-        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    raise _Unexpected("a time (ISO 8601)")
-
-
-def _to_word(value: object, _: type) -> OrderStatus | str:
-    if isinstance(value, str):
-        return models.status_word(value)
-    raise _Unexpected("a status word")
-
-
-def _to_config(value: object, _: type) -> dict[str, JSON]:
-    if isinstance(value, dict):
-        return value
-    raise _Unexpected("an object")
-
-
-def _first_unexpected(items: list[JSON], kind: Any) -> int:
-    """The index of the first item that is no `kind`; the length where each is one."""
-    structure_item = _converter(False).structure
+    fits = _converter(False).get_structure_hook(kind)
     for index, item in enumerate(items):
         try:
-            structure_item(item, kind)
+            fits(item, kind)
         except Exception:  # noqa: BLE001 - as in `structure`
-            return index
-    return len(items)
+            try:
+                _converter(True).structure(item, kind)
+            except Exception as error:  # noqa: BLE001 - as in `_locate`
+                error.add_note(IterableValidationNote("", index, kind))
+                # pyright knows ExceptionGroup's __new__ only
+                raise IterableValidationError("", [error], kind) from None  # pyright: ignore[reportCallIssue]
 
 
 def _is(generic: type) -> Callable[[Any], bool]:
     return lambda kind: get_origin(kind) is generic
+
+
+def _is_optional(kind: Any) -> bool:
+    return NoneType in get_args(kind)
+
+
+def _sure(kind: Any) -> Any:
+    """The kind without None."""
+    return reduce(or_, [one for one in get_args(kind) if one is not NoneType])
 
 
 @cache
@@ -272,27 +254,25 @@ def _converter(detailed: bool) -> Converter:
 
     converter = Converter(detailed_validation=detailed)
     # cattrs' own hooks turn 1.5 into 1 and "false" into True
-    converter.register_structure_hook(int, _to_int)
-    converter.register_structure_hook(bool, _to_bool)
-    converter.register_structure_hook(str, _to_str)
-    converter.register_structure_hook(Decimal, _to_decimal)
-    converter.register_structure_hook(datetime, _to_time)
-    converter.register_structure_hook_func(lambda kind: kind == OrderStatus | str, _to_word)
-    converter.register_structure_hook_func(
-        lambda kind: kind == OrderStatus | str | None,
-        lambda value, kind: value if value is None else _to_word(value, kind),
-    )
-    converter.register_structure_hook_func(_is(dict), _to_config)
+    converter.register_structure_hook(int, values.to_int)
+    converter.register_structure_hook(bool, values.to_bool)
+    converter.register_structure_hook(str, values.to_str)
+    converter.register_structure_hook(Decimal, values.to_decimal)
+    converter.register_structure_hook(datetime, values.to_time)
+    converter.register_structure_hook_func(lambda kind: kind == OrderStatus | str, values.to_word)
+    # None never comes here: `structure_model` leaves it out
+    converter.register_structure_hook_factory(_is_optional, lambda kind: converter.get_structure_hook(_sure(kind)))
+    converter.register_structure_hook_func(_is(dict), values.to_config)
 
     def strict_list(factory: Callable[[type, Converter], Hook]) -> Callable[[type], Hook]:
         def hook(kind: type) -> Hook:
             items = factory(kind, converter)
 
-            def structure_list(data: object, kind: type) -> object:
+            def structure_list(data: object, _: type) -> object:
                 if not isinstance(data, list):
-                    raise _Unexpected("a list")
-                if detailed:  # up to the first that fails: one names the place, and millions would cost as many errors
-                    data = data[: _first_unexpected(data, get_args(kind)[0]) + 1]
+                    raise values.Unexpected("a list")
+                if detailed:
+                    _name_unexpected(data, get_args(kind)[0])
                 return items(data, kind)
 
             return structure_list
@@ -305,18 +285,19 @@ def _converter(detailed: bool) -> Converter:
 
     def model_hook(model: type[AttrsInstance]) -> Hook:
         plain = make_dict_structure_fn(model, converter)
-        names = [(field.name, _API_NAMES.get(model, {}).get(field.name, (field.name,))) for field in fields(model)]
+        renamed = list(_API_NAMES.get(model, {}).items())
 
         def structure_model(data: object, kind: type) -> object:
             if not isinstance(data, dict):
-                raise _Unexpected("an object")
-            row = {}
-            for name, candidates in names:
+                raise values.Unexpected("an object")
+            row = {name: value for name, value in data.items() if value is not None}
+            for name, candidates in renamed:
                 for candidate in candidates:
-                    value = data.get(candidate)
-                    if value is not None:
-                        row[name] = value
+                    if candidate in row:
+                        row[name] = row[candidate]
                         break
+                else:
+                    row.pop(name, None)
             return plain(row, kind)
 
         return structure_model

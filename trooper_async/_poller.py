@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from copy import copy
 
-from trooper_async._protocol import ORDERS, Fault, Reply, call
+from trooper_async._protocol import ORDERS, Fault, Reply, call, orders_after
 from trooper_async._retry import Happened, RetryPolicy
 from trooper_async._schedule import PollSchedule
+from trooper_async._slices import Steps, at_once
 from trooper_async._snapshot import Snapshot
 from trooper_async._transport import Transport
 from trooper_async.errors import (
@@ -32,6 +33,10 @@ from trooper_async.errors import (
 LOG = logging.getLogger("trooper_async.waiters")
 
 _POLL = call(ORDERS, "the poll of the orders")
+_TOLD_AT_ONCE = 64
+"""Waiters after which the event loop has its turn: those that are done run before the next are told."""
+_LOGGED = 100
+"""Unreadable orders that are named in the log, of one poll."""
 _LONGEST_PAUSE = 3600.0
 """Seconds; a Retry-After beyond it is not believed."""
 
@@ -154,8 +159,13 @@ class Poller:
 
     async def close(self) -> None:
         """End every wait with ClientClosedError, and the poll."""
-        self._fail(ClientClosedError("the client was closed while waiting"))
-        await self._end()
+        failing = self._fail(ClientClosedError("the client was closed while waiting"))
+        try:
+            await self._end()
+            for _ in failing:
+                await asyncio.sleep(0)
+        finally:
+            at_once(failing)  # if this was cancelled: nobody hangs
 
     def polls(self, ticket: Ticket) -> int:
         """How many fresh polls there have been since the ticket joined."""
@@ -178,11 +188,11 @@ class Poller:
                 await self._poll()
         except asyncio.CancelledError:
             if self._task is asyncio.current_task():  # somebody cancelled it who is no ticket: let nobody hang
-                self._fail(ClientClosedError("the poll was cancelled from outside"))
+                at_once(self._fail(ClientClosedError("the poll was cancelled from outside")))
             raise
         except Exception as error:
             LOG.exception("the poll broke")
-            self._fail(error)
+            at_once(self._fail(error))
 
     async def _sleep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -220,56 +230,55 @@ class Poller:
         self._jitter = random.random()  # noqa: S311 - no secret
         headers = {} if self._etag is None else {"If-None-Match": self._etag}
         reply = await self._transport.fetch(_POLL, headers=headers)
+        fault = await self._take(reply)
         self._took = loop.time() - self._began
-        fault = self._take(reply)
         if fault is None:
             self._failures, self._refused, self.last_error = 0, False, None
-            self._deliver(youngest)
+            for _ in self._deliver(youngest):
+                await asyncio.sleep(0)
             await asyncio.sleep(0)  # who is done leaves before the next poll is reckoned
         else:
-            self._failed(fault, youngest)
+            for _ in self._failed(fault, youngest):
+                await asyncio.sleep(0)
 
-    def _take(self, reply: Reply | Fault) -> Fault | None:
+    async def _take(self, reply: Reply | Fault) -> Fault | None:
         """Make the answer the snapshot, or say why it is none."""
         if isinstance(reply, Fault):
             return reply
         age = reply.headers.get("Age", "0").strip()
         if age != "0" and reply.status in (200, 304):
             return Fault(Happened.UNREADABLE, ResponseFormatError("Age", "0: answers out of a cache prove nothing"))
-        if reply.status == 304 and self._etag is not None:
-            self._snapshot = self._snapshot.unchanged()
-            return None
         before = self._snapshot
-        if reply.status == 200 and reply.body is not None:
-            try:
-                self._snapshot = before.next(reply.body)
-            except ResponseFormatError as error:
-                error.__traceback__ = None
-                fault = Fault(Happened.UNREADABLE, error)
-            else:
-                self._etag = reply.headers.get("ETag")
-                self.listed = self._snapshot.server_ids
-                self._log_unreadable(before)
-                return None
-        else:
-            fault = Fault(Happened.UNREADABLE, ResponseFormatError("$", "smaller than max_body_bytes"))
-        told = self._transport.interpret(_POLL, reply)  # a refusal under 200, or another status
-        return told if isinstance(told, Fault) else fault
+        if reply.status == 304 and self._etag is not None:
+            self._snapshot = before.unchanged()
+            return None
+        outcome = await self._transport.interpret(call(orders_after(before), _POLL.operation), reply)
+        if isinstance(outcome, Fault):
+            return outcome
+        self._snapshot = outcome
+        self._etag = reply.headers.get("ETag")
+        self.listed = outcome.server_ids
+        self._log_unreadable(before)
+        return None
 
     def _log_unreadable(self, before: Snapshot) -> None:
-        for order_id, error in self._snapshot.unreadable.items():
-            if order_id not in before.unreadable:
-                LOG.warning("order %d can't be read, and its waits are undecided: %s", order_id, error.message)
+        new = [item for item in self._snapshot.unreadable.items() if item[0] not in before.unreadable]
+        for order_id, error in new[:_LOGGED]:
+            LOG.warning("order %d can't be read, and its waits are undecided: %s", order_id, error.message)
+        if len(new) > _LOGGED:
+            LOG.warning("%d more orders can't be read", len(new) - _LOGGED)
         if before.complete and not self._snapshot.complete:
             LOG.warning("a row of the orders has no readable order_id: until it has, no order counts as absent")
 
-    def _deliver(self, youngest: int) -> None:
+    def _deliver(self, youngest: int) -> Steps[None]:
         self._fresh += 1
         told = {**self._restless, **self._by_order.get(None, {})}
         for order_id in self._snapshot.changed | self._snapshot.gone:
             told.update(self._by_order.get(order_id, {}))
-        for number, ticket in told.items():
-            if number > youngest:
+        for count, (number, ticket) in enumerate(told.items(), 1):
+            if count % _TOLD_AT_ONCE == 0:
+                yield
+            if number > youngest or number not in self._tickets:  # it may have left since the last pause
                 continue
             self._restless.pop(number, None)
             try:
@@ -280,7 +289,7 @@ class Poller:
                 if restless:
                     self._restless[number] = ticket
 
-    def _failed(self, fault: Fault, youngest: int) -> None:
+    def _failed(self, fault: Fault, youngest: int) -> Steps[None]:
         error = fault.error
         error.operation, error.attempts, error.seconds = _POLL.operation, 1, self._took
         self.last_error = error
@@ -294,11 +303,13 @@ class Poller:
         LOG.info("%s; asking again in %.1f s", error, pause)
         refused = isinstance(error, AuthenticationError | PermissionDeniedError)
         if refused and self._refused:
-            self._fail(error, youngest)
+            yield from self._fail(error, youngest)
             refused = False
         self._refused = refused
 
-    def _fail(self, error: Exception, youngest: float = math.inf) -> None:
-        for number, ticket in self._tickets.items():
+    def _fail(self, error: Exception, youngest: float = math.inf) -> Steps[None]:
+        for count, (number, ticket) in enumerate(list(self._tickets.items()), 1):
+            if count % _TOLD_AT_ONCE == 0:
+                yield
             if number <= youngest:
                 ticket.fail(copy(error))

@@ -6,20 +6,19 @@ body or a header.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Generic, TypeVar
+from typing import Generic, Never, TypeVar
 
 from attrs import field, frozen
 
-from trooper_async import errors
 from trooper_async._converter import dumps, loads, structure
 from trooper_async._retry import Happened, Kind
+from trooper_async._rows import LARGEST, Rows, rows_of
+from trooper_async._slices import Steps, at_once
 from trooper_async._snapshot import Snapshot
-from trooper_async.errors import APIStatusError, ResponseFormatError, TrooperError
+from trooper_async._status_error import retry_after, status_error
+from trooper_async.errors import ResponseFormatError, TrooperError
 from trooper_async.models import (
     JSON,
     Blib,
@@ -48,6 +47,8 @@ class Endpoint(Generic[T]):
     """(the answer's JSON, what was sent) → what it returns; raises ResponseFormatError."""
     public: bool = False
     """Whether it answers without a key too."""
+    read_rows: Callable[[Rows], Steps[T]] | None = field(default=None, repr=False)
+    """The same for a list, which is read row by row."""
 
 
 @frozen
@@ -109,6 +110,12 @@ def call(
 
 
 def interpret(call: Call[T], reply: Reply, *, redact: Callable[[str], str], now: float) -> T | Fault:
+    """What the answer to `call` means, without a pause: see `interpret_in_steps`."""
+    steps = interpret_in_steps(call, reply, redact=redact, now=now)
+    return at_once(steps)
+
+
+def interpret_in_steps(call: Call[T], reply: Reply, *, redact: Callable[[str], str], now: float) -> Steps[T | Fault]:
     """What the answer to `call` means.
 
     Args:
@@ -119,7 +126,7 @@ def interpret(call: Call[T], reply: Reply, *, redact: Callable[[str], str], now:
     """
     if 200 <= reply.status < 300:
         try:
-            return _read(call, reply, redact)
+            return (yield from _read(call, reply, redact))
         except ResponseFormatError as error:
             fault = error
         # the same error without the frames that it came through: they hold the body
@@ -134,17 +141,21 @@ def interpret(call: Call[T], reply: Reply, *, redact: Callable[[str], str], now:
         happened = Happened.REFUSED
     data = _object(reply.body)
     pause = retry_after(reply.headers, now)
-    return Fault(happened, _status_error(reply.status, data, redact, pause), pause)
+    return Fault(happened, status_error(reply.status, data, redact, pause), pause)
 
 
-def _read(call: Call[T], reply: Reply, redact: Callable[[str], str]) -> T | Fault:
+def _read(call: Call[T], reply: Reply, redact: Callable[[str], str]) -> Steps[T | Fault]:
     if reply.body is None:
         raise ResponseFormatError("$", "smaller than max_body_bytes")
+    if call.endpoint.read_rows is not None and (rows := rows_of(reply.body)) is not None:
+        return (yield from call.endpoint.read_rows(rows))
+    if len(reply.body) > LARGEST:
+        raise ResponseFormatError("$", "at most 256 KiB")
     data = loads(reply.body)
     if isinstance(data, dict):
         success = data.get("success")
         if success is not None and _is_false(success):
-            return Fault(Happened.REFUSED, _status_error(reply.status, data, redact, None))
+            return Fault(Happened.REFUSED, status_error(reply.status, data, redact, None))
         if success is None and data.get("error"):
             raise ResponseFormatError("$.success", "there")
     return call.endpoint.read(data, call.sent)
@@ -155,77 +166,42 @@ def _is_false(value: JSON) -> bool:
 
 
 def _object(body: bytes | None) -> dict[str, JSON]:
-    """The error body's fields; none where it is no JSON object (an HTML page, say)."""
+    """The error body's fields; none where it is no JSON object (an HTML page, say), or a very large one."""
     try:
-        data = loads(body or b"")
+        data = loads(body if body is not None and len(body) <= LARGEST else b"")
     except ResponseFormatError:
         return {}
     return data if isinstance(data, dict) else {}
 
 
-_STATUS_ERRORS = {
-    400: errors.BadRequestError,
-    401: errors.AuthenticationError,
-    403: errors.PermissionDeniedError,
-    404: errors.NotFoundError,
-    429: errors.RateLimitError,
-}
-
-
-def _status_error(
-    status: int, data: Mapping[str, JSON], redact: Callable[[str], str], pause: float | None
-) -> APIStatusError:
-    message = _text(data.get("error"), redact) or _text(data.get("message"), redact) or _phrase(status)
-    if 200 <= status < 300:
-        kind: type[APIStatusError] = errors.RefusedError
-    elif status == HTTPStatus.FORBIDDEN and re.search(r"\blocked\b", message, re.IGNORECASE):
-        kind = errors.ServerLockedError  # "Server is locked and cannot be modified"; not "blocked"
-    elif status >= 500:
-        kind = errors.ServerError
-    else:
-        kind = _STATUS_ERRORS.get(status, APIStatusError)
-    return kind(message, status=status, next_step=_text(data.get("next"), redact), retry_after=pause)
-
-
-def _text(value: JSON, redact: Callable[[str], str]) -> str | None:
-    """A text of the API's, fit for a terminal and a log: one line of printable characters, not endless."""
-    if not isinstance(value, str):
-        return None
-    return "".join(c if c.isprintable() else " " for c in redact(value[:100_000]))[:500].strip() or None
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "no text"
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds of a Retry-After (RFC 9110 10.2.3: seconds, or a date); nonsense is None."""
-    text = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        return float(text)
-    then = _date(text)
-    if then is None:
-        return None
-    server_now = _date(headers.get("Date", ""))  # the server's own clock, where it tells it
-    return max(0.0, then - (now if server_now is None else server_now))
-
-
-def _date(text: str) -> float | None:
-    try:
-        time = parsedate_to_datetime(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
 # What each endpoint returns -----------------------------------------------------------------------------------------
 
 
-def _list_of(model: type[T]) -> Callable[[JSON, Sent], list[T]]:
-    return lambda data, sent: structure(data, list[model])  # type: ignore[valid-type]  # a type made at run time
+def _list_of(model: type[T]) -> Callable[[Rows], Steps[list[T]]]:
+    def read(rows: Rows) -> Steps[list[T]]:
+        items: list[T] = []
+        while not rows.ended:
+            row = rows.read()
+            try:
+                items.append(structure(row, model))
+            except ResponseFormatError as error:
+                fault = ResponseFormatError(f"$[{len(items)}]{error.path[1:]}", error.expected)
+                break
+            yield
+        else:
+            return items
+        raise fault
+
+    return read
+
+
+def _no_list(data: JSON, sent: Sent) -> Never:
+    raise ResponseFormatError("$", "a list")
+
+
+def orders_after(snapshot: Snapshot) -> Endpoint[Snapshot]:
+    """The list of orders, read as what has changed since: a row that can't be read costs only itself."""
+    return Endpoint("GET", "/api/orders", Kind.READ, _no_list, read_rows=snapshot.next)
 
 
 def _field(name: str, kind: type[T]) -> Callable[[JSON, Sent], T]:
@@ -262,12 +238,11 @@ def _envelope(data: JSON) -> dict[str, JSON]:
 
 
 TEST = Endpoint("GET", "/api/test", Kind.READ, _field("test", str), public=True)
-BLIBS = Endpoint("GET", "/api/blibs", Kind.READ, _list_of(Blib), public=True)
-BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Kind.READ, _list_of(Blib))
+BLIBS = Endpoint("GET", "/api/blibs", Kind.READ, _no_list, public=True, read_rows=_list_of(Blib))
+BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Kind.READ, _no_list, read_rows=_list_of(Blib))
 ORDER = Endpoint("POST", "/api/order", Kind.PURCHASE, _field("orderId", int))
-ORDERS = Endpoint("GET", "/api/orders", Kind.READ, _list_of(Order))
-# the same, where a row that can't be read must cost only itself
-ORDERS_TOLERANT = Endpoint("GET", "/api/orders", Kind.READ, lambda data, sent: Snapshot.of(data))
+ORDERS = Endpoint("GET", "/api/orders", Kind.READ, _no_list, read_rows=_list_of(Order))
+ORDERS_TOLERANT = orders_after(Snapshot())
 # a restart, and a start that may migrate, are Kind.ONCE: orders says so when it calls
 ORDER_STATUS = Endpoint("POST", "/api/order-status", Kind.SETTING, _accepted)
 ORDER_TITLE = Endpoint("POST", "/api/order-title", Kind.SETTING, _accepted)
@@ -277,7 +252,7 @@ STATUS_HISTORY = Endpoint("GET", "/api/order-status-history", Kind.READ, _field(
 MIGRATION_OPTIONS = Endpoint("GET", "/api/migration-options", Kind.READ, _whole(MigrationOptions))
 MIGRATION_COST = Endpoint("POST", "/api/migration-cost", Kind.READ, _quote)
 BUY_MIGRATION = Endpoint("POST", "/api/buy-migration", Kind.PURCHASE, _field("new_order_id", int))
-TEMPLATES = Endpoint("GET", "/api/templates", Kind.READ, _list_of(Template), public=True)
+TEMPLATES = Endpoint("GET", "/api/templates", Kind.READ, _no_list, public=True, read_rows=_list_of(Template))
 TEMPLATE_CONFIG = Endpoint("GET", "/api/template-config", Kind.READ, _field("templates", list[TemplateInstall]))
 INSTALL_ADD = Endpoint("POST", "/api/template-install-add", Kind.ONCE, _field("install_id", int))
 INSTALL_DELETE = Endpoint("POST", "/api/template-install-delete", Kind.SETTING, _accepted)

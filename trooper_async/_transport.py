@@ -13,15 +13,17 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from io import BytesIO
 from typing import NoReturn, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
 
 from trooper_async._gate import Gate
-from trooper_async._protocol import Call, Fault, Reply, interpret
+from trooper_async._protocol import Call, Fault, Reply, interpret_in_steps
 from trooper_async._retry import MAX_RETRY_AFTER, Happened, Kind, RetryPolicy, outcome_unknown
 from trooper_async._sessions import NEVER_SENT, CutError, KeyUsers, Sessions, Trace
+from trooper_async._slices import Turns, in_slices
 from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -116,7 +118,7 @@ class Transport:
                 if deadline is None:
                     deadline = loop.time() + retry.deadline
                     pace_ends = min(pace_ends, loop.time() + pace)
-                outcome = self.interpret(call, await self.fetch(call, left=deadline - loop.time()))
+                outcome = await self.interpret(call, await self.fetch(call, left=deadline - loop.time()))
                 if not isinstance(outcome, Fault):
                     self._gate.succeeded()
                     return outcome
@@ -146,11 +148,12 @@ class Transport:
         error.attempts, error.seconds = len(attempts), loop.time() - started
         raise error
 
-    def interpret(self, call: Call[T], reply: Reply | Fault) -> T | Fault:
+    async def interpret(self, call: Call[T], reply: Reply | Fault) -> T | Fault:
         """What an attempt at `call` has come to."""
         if isinstance(reply, Fault):
             return reply
-        return interpret(call, reply, redact=self._redact, now=time.time())
+        steps = interpret_in_steps(call, reply, redact=self._redact, now=time.time())
+        return await in_slices(steps)
 
     async def fetch(
         self,
@@ -209,7 +212,7 @@ class Transport:
         async with self._sessions.get(trace, once=once).request(
             call.endpoint.method,
             self._base_url + call.endpoint.path,
-            params=call.query,
+            params=call.query or None,
             data=body,
             headers={**own, **headers},
             allow_redirects=False,
@@ -224,19 +227,17 @@ class Transport:
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The whole body, or None where it is larger than allowed, on the wire or inflated."""
-        chunks: list[bytes] = []
-        size = 0
+        body, turns = BytesIO(), Turns()  # joining a list of chunks would hold all of it twice
         try:
             async for chunk in response.content.iter_any():
-                size += len(chunk)
-                if max(size, response.content.total_raw_bytes) > self._max_body_bytes:
+                body.write(chunk)
+                if max(body.tell(), response.content.total_raw_bytes) > self._max_body_bytes:
                     response.close()
                     return None
-                chunks.append(chunk)
-                await asyncio.sleep(0)  # a bomb inflates as fast as it is read, and nobody else would have a turn
-            return b"".join(chunks)
+                await turns.give()  # a bomb inflates as fast as it is read
+            return body.getvalue()
         finally:
-            chunks.clear()  # of a cut body, this frame lives on in a cycle of aiohttp's exceptions
+            body.close()  # of a cut body, this frame lives on in a cycle of aiohttp's exceptions
 
     def _delay(
         self,

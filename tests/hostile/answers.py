@@ -28,8 +28,8 @@ class Hostile:
     """Seconds between the pieces."""
     stalls: bool = False
     """Whether the server writes nothing more after the last piece, but keeps the connection."""
-    judged: bool = True
-    """Whether it is one of those that must stay within the memory: the others are only measured."""
+    decoded: bool = False
+    """Whether all of it is read: what it costs to decode is what it tries."""
 
     @property
     def needs_deadline(self) -> bool:
@@ -110,6 +110,11 @@ def chunked_bomb() -> Pieces:
         yield b"%x\r\n%b\r\n" % (len(part), part)
 
 
+def within(name: str, body: Callable[[], bytes]) -> Hostile:
+    """One that is read whole, and must cost little all the same; it is large, and made when it is wanted."""
+    return Hostile(name, lambda: whole(body())(), ResponseFormatError, decoded=True)
+
+
 ROW = b'[{"order_id": 7, "status": "running", %b}]'
 NESTED = 100_000
 
@@ -186,11 +191,20 @@ HOSTILE = [
     Hostile("a NUL byte in a text", whole(ROW % b'"title": "a\x00b"'), ResponseFormatError),
     Hostile("NUL bytes alone", whole(bytes(1000)), ResponseFormatError),
     # Within the cap: what decoding costs
-    Hostile("60 MiB of brackets", whole(b"[" * (60 * MIB)), ResponseFormatError, judged=False),
-    Hostile("60 MiB of one text, cut", whole(b'["' + b"x" * (60 * MIB)), ResponseFormatError, judged=False),
-    Hostile("60 MiB of empty objects", whole(b"[" + b"{}," * (20 * MIB) + b"{}]"), ResponseFormatError, judged=False),
+    within("60 MiB of brackets", lambda: b"[" * (60 * MIB)),
+    within("60 MiB of commas", lambda: b"[" + b"," * (60 * MIB)),
+    within("60 MiB of white space", lambda: b"[" + b" " * (60 * MIB) + b"]"),
+    within("60 MiB of one text", lambda: b'["' + b"x" * (60 * MIB) + b'"]'),
+    within("60 MiB of one text, cut", lambda: b'["' + "€".encode() * (20 * MIB)),
+    within("60 MiB of UTF-16", lambda: "[1,2]".encode("utf-16-le") * (6 * MIB)),
+    within("60 MiB of empty objects", lambda: b"[" + b"{}," * (20 * MIB) + b"{}]"),
+    within("60 MiB of empty objects in a row", lambda: b'[{"a":[' + b"{}," * (20 * MIB) + b"{}]}]"),
+    within("60 MiB of empty objects in an object", lambda: b'{"a":[' + b"{}," * (20 * MIB) + b"{}]}"),
+    within("60 MiB of the least orders", lambda: b"[" + b'{"order_id":7,"status":"x"},' * (2 * MIB) + b"{}]"),
+    within("256 KiB of empty objects in an object", lambda: b'{"a":[' + b"{}," * 87_000 + b"{}]}"),
+    within("256 KiB of installs", lambda: ROW % (b'"template_installs":[' + b'{"id":7},' * 29_000 + b"{}]")),
 ]
 """What ends in an error."""
 
-LEGITIMATE = Hostile("20,000 legitimate orders", whole(orders(20_000)), None, judged=False)
+LEGITIMATE = Hostile("20,000 legitimate orders", lambda: whole(orders(20_000))(), None, decoded=True)
 BY_NAME = {answer.name: answer for answer in [*HOSTILE, LEGITIMATE]}

@@ -92,7 +92,7 @@ async def _post(client: TrooperClient) -> int | None:
     reply = await client._transport.fetch(call(ORDER, "a script", sent={"blib_id": 1}))
     if isinstance(reply, Fault):
         return None
-    order_id = client._transport.interpret(call(ORDER, "a script"), reply)
+    order_id = await client._transport.interpret(call(ORDER, "a script"), reply)
     assert isinstance(order_id, int)
     return order_id
 

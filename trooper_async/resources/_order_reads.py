@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from fnmatch import fnmatchcase
+import fnmatch
+import re
 
 from trooper_async import _arguments as arguments
 from trooper_async._poller import Poller
@@ -79,7 +80,8 @@ class OrderReads:
             APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
         """
         found = (await self._lookup.snapshot("orders.find", "")).orders.values()
-        return [order for order in found if title is None or fnmatchcase(order.title or "", title)]
+        matches = re.compile(fnmatch.translate("*" if title is None else title)).match
+        return [order for order in found if matches(order.title or "")]
 
     async def history(self, order: Order | int) -> builtins.list[StatusChange]:
         """The last five status changes of a server (GET /api/order-status-history).
