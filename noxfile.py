@@ -43,7 +43,7 @@ PYTHONS = _pythons()
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The test suite, with the newest versions of what it needs."""
-    session.install("-e", ".[dev]")
+    session.install("-e", ".[dev,bench]")
     session.run("pytest", "-q", *session.posargs)
 
 
@@ -72,7 +72,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict and pyright."""
-    session.install("-e", ".[dev]")
+    session.install("-e", ".[dev,bench]")
     session.run("mypy")
     session.run("pyright")
 
@@ -119,6 +119,13 @@ def fuzz(session: nox.Session) -> None:
     session.install("-e", ".[dev]")
     session.run("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", "atheris", success_codes=[0, 1])
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ["--seconds", "300"]))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The table of costs beside the peers' and the goals, and its plots (`-- --quick`, `-- --only poll`)."""
+    session.install("-e", ".[testing,bench]")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 
 @nox.session
