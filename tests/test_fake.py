@@ -740,14 +740,35 @@ async def test_faults_of_one_path_come_in_order() -> None:
 
 
 def test_faults_that_could_never_happen_are_refused() -> None:
-    """A mistyped path, moment or transition is a ValueError, not a test that proves nothing."""
+    """A path, moment, number or status that can't be is a ValueError, not a test that proves nothing."""
     fake = FakeTrooper()
-    with pytest.raises(ValueError, match="no endpoint '/api/order-state'"):
+    with pytest.raises(ValueError, match="no endpoint '/api/order-state': there is /api/order-status,"):
         fake.fail_next("/api/order-state")
+    with pytest.raises(ValueError, match="no endpoint 'x': there is /api/test,"):
+        fake.fail_next("x")
     with pytest.raises(ValueError, match="`before` or `after`"):
         fake.drop_next("/api/orders", when="never")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no transition is called strat"):
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        fake.drop_next("/api/orders", times=0)
+    with pytest.raises(ValueError, match="200 to 599, not 5000"):
+        fake.fail_next("/api/orders", status=5000)
+    with pytest.raises(ValueError, match="at least 0 seconds, not nan"):
+        fake.delay_next("/api/orders", float("nan"))
+
+
+def test_durations_are_those_of_transitions() -> None:
+    """A number is for all transitions, a mapping for those that it names; what is none is a ValueError, later too."""
+    assert set(FakeTrooper(durations=3).durations.values()) == {3}
+    fake = FakeTrooper(durations={"stop": 60})
+    assert (fake.durations["stop"], fake.durations["start"]) == (60, 0.05)
+    with pytest.raises(ValueError, match="no transition is called 'strat': there are start, "):
         FakeTrooper(durations={"strat": 1.0})
+    with pytest.raises(ValueError, match="at least 0 seconds, not nan"):
+        FakeTrooper(durations=float("nan"))
+    with pytest.raises(ValueError, match="no transition is called 'stopping'"):
+        fake.durations["stopping"] = 1.0
+    with pytest.raises(ValueError, match="no transition is called 'freezing'"):
+        fake.durations.update(stop=1.0, freezing=1.0)
 
 
 # --- the server ---------------------------------------------------------------------------------------------------
@@ -773,6 +794,22 @@ async def test_requests_are_recorded_without_secrets() -> None:
         assert fake.url in repr(fake)
 
 
+async def test_what_was_sent_to_a_path() -> None:
+    """`sent` is the bodies of a path in order, also of what failed; for a path that is none it is a ValueError."""
+    async with running() as (fake, api):
+        assert fake.sent("/api/order-title") == []
+        fake.fail_next("/api/order-title")
+        bodies = [{"serverId": fake.add_order().server_id, "title": title} for title in ("one", "two")]
+        for body in bodies:
+            await api("/api/order-title", body)
+        await api("/api/orders")
+
+        assert fake.sent("/api/order-title") == bodies
+        assert fake.sent("/api/orders") == [None]
+        with pytest.raises(ValueError, match="no endpoint '/api/titles'"):
+            fake.sent("/api/titles")
+
+
 def test_a_fake_that_does_not_run_says_so() -> None:
     """Before it is entered there is no URL, and no order can be added (a client of no URL would call the real API)."""
     fake = FakeTrooper()
@@ -795,6 +832,10 @@ async def test_orders_are_made_as_asked_for() -> None:
         assert (row["title"], row["blib_gpu_num"], row["price_h"]) == ("mine", 2, 1.5)
         with pytest.raises(ValueError, match="has an order 123 already"):
             fake.add_order(order_id=order.order_id)
+        with pytest.raises(ValueError, match="no offer 99: there are 1, 2, "):
+            fake.add_order(blib_id=99)
+        with pytest.raises(TypeError, match="price_h must be a Decimal"):
+            fake.add_order(price_h=0.5)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="tittle"):
             fake.add_order(tittle="x")  # type: ignore[call-arg]
 
@@ -884,3 +925,12 @@ async def test_its_client_is_pointed_at_it() -> None:
             assert (await client.orders.start_and_wait(order)).current_status == "running"
         async with fake.client(timeout=5.0) as client:
             assert await client.ping() == "meinstring5"
+
+
+async def test_its_client_repeats_fast() -> None:
+    """What fails for a while is repeated by `fake.client()` without the pauses that a real API needs."""
+    async with FakeTrooper() as fake, fake.client() as client:
+        fake.fail_next("/api/test", status=503, times=3)
+        assert await client.ping() == "meinstring5"
+        assert [request.status for request in fake.requests] == [503, 503, 503, 200]
+        assert client._transport._retry.max_delay == 0.05

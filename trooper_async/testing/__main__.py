@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import cycle, islice
 
 from trooper_async.testing._server import API_KEY, FakeTrooper
-from trooper_async.testing._world import DURATIONS, LOOPBACK
+from trooper_async.testing._world import LOOPBACK
 
 
 async def serve(fake: FakeTrooper, orders: int) -> None:
@@ -44,12 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each transition takes (%(default)s)")
     parser.add_argument("--key", default=API_KEY, help="the API key that is asked for (%(default)s)")
     given = parser.parse_args(arguments)
-    seconds: float = given.seconds
-    fake = FakeTrooper(api_key=given.key, host=given.host, port=given.port, durations=dict.fromkeys(DURATIONS, seconds))
     try:
+        fake = FakeTrooper(api_key=given.key, host=given.host, port=given.port, durations=given.seconds)
         with suppress(KeyboardInterrupt):
             asyncio.run(serve(fake, given.orders))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
 
 

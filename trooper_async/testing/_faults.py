@@ -6,6 +6,7 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 from trooper_async.testing._routes import ROUTES
@@ -31,6 +32,13 @@ class Fault:
     """Whether the line is cut, with no answer."""
     holds: float = 0.0
     """Seconds by which the answer is held back."""
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that the API does not have."""
+    if path not in ROUTES:
+        known = get_close_matches(path, ROUTES, 3, 0.5) or ROUTES
+        raise ValueError(f"the API has no endpoint {path!r}: there is {', '.join(known)}")
 
 
 class Faults:
@@ -59,6 +67,8 @@ class Faults:
             headers: More headers.
             body: The answer: text or bytes as they are, anything else as JSON; an `error` where None.
         """
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise ValueError(f"status is that of an answer, 200 to 599, not {status!r}")
         sent = {"Content-Type": "text/html" if isinstance(body, str | bytes) else "application/json"}
         if retry_after is not None:
             sent["Retry-After"] = str(retry_after)
@@ -88,11 +98,14 @@ class Faults:
             seconds: How long the answer, which is that of the moment of arrival, is held back.
             times: How many requests it happens to.
         """
+        if not seconds >= 0:
+            raise ValueError(f"an answer is held back by at least 0 seconds, not {seconds!r}")
         self._fault(path, Fault(holds=seconds), times)
 
     def _fault(self, path: str, fault: Fault, times: int) -> None:
-        if path not in ROUTES:  # it would never happen, and the test would prove nothing
-            raise ValueError(f"the API has no endpoint {path!r}")
+        check_path(path)
+        if times < 1:  # it would never happen, and the test would prove nothing
+            raise ValueError(f"times is how many requests it happens to, at least 1, not {times!r}")
         self._coming[path].extend([fault] * times)
 
     def _take(self, path: str) -> Fault:

@@ -21,11 +21,12 @@ from aiohttp import web
 from yarl import URL
 
 from trooper_async.testing._call import Call, RefusalError
-from trooper_async.testing._faults import Answer, Faults
+from trooper_async.testing._durations import Durations
+from trooper_async.testing._faults import Answer, Faults, check_path
 from trooper_async.testing._routes import NO_KEY, ROUTES
 from trooper_async.testing._rows import encode
 from trooper_async.testing._stock import Blib
-from trooper_async.testing._world import DURATIONS, LOOPBACK, Desired, Dialect, OrderFields, Server, World, switched
+from trooper_async.testing._world import LOOPBACK, Desired, Dialect, OrderFields, Server, World, switched
 
 if TYPE_CHECKING:
     from trooper_async import TrooperClient
@@ -57,7 +58,7 @@ class FakeTrooper(Faults):
         host: The address to listen on.
         port: The port to listen on; 0 picks a free one.
         durations: Seconds that each transition takes, where not 0.05: start, stop, freeze, restart, create, migrate,
-            thaw (from frozen to running, without a migration) and install (of a template).
+            thaw (from frozen to running, without a migration) and install (of a template). A number is for all.
         dialect: The names of an order's two statuses: `status` and `status_user` as in the API document's sample, or
             `current_status` and `desired_status` as in its prose.
         desired: What the second of them says: the wish, the last state that was reached, or nothing (it is absent).
@@ -74,7 +75,7 @@ class FakeTrooper(Faults):
         api_key: str = API_KEY,
         host: str = LOOPBACK,
         port: int = 0,
-        durations: Mapping[str, float] | None = None,
+        durations: Mapping[str, float] | float = 0.05,
         dialect: Dialect = "status",
         desired: Desired = "wish",
         loose_types: bool = False,
@@ -82,15 +83,11 @@ class FakeTrooper(Faults):
         read_lag: float = 0.0,
     ) -> None:
         super().__init__()
-        if unknown := (durations or {}).keys() - DURATIONS.keys():
-            raise ValueError(f"no transition is called {', '.join(unknown)}: known are {', '.join(DURATIONS)}")
         self.api_key = api_key
         """The key that is asked for."""
         self.requests: list[RecordedRequest] = []
         """What has come in, in order."""
-        self._world = World(
-            dialect=dialect, desired=desired, read_lag=read_lag, durations={**DURATIONS, **(durations or {})}
-        )
+        self._world = World(dialect=dialect, desired=desired, read_lag=read_lag, durations=Durations(durations))
         self._host, self._port = host, port
         self._loose_types, self._etag = loose_types, etag
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,7 +106,7 @@ class FakeTrooper(Faults):
 
     @property
     def durations(self) -> dict[str, float]:
-        """Seconds that each transition takes; what is changed here counts from the next transition on."""
+        """Seconds that each transition takes: `fake.durations["stop"] = 60` counts from the next transition on."""
         return self._world.durations
 
     @property
@@ -159,16 +156,27 @@ class FakeTrooper(Faults):
     ) -> None:
         await self._running.aclose()
 
+    def sent(self, path: str) -> list[Any]:
+        """The JSON bodies of all requests to a path so far, in order: `assert fake.sent("/api/order") == []`.
+
+        For the rest of a request, or requests without a body, see `requests`.
+
+        Args:
+            path: The endpoint. One that the API does not have is a ValueError: it would be right for the wrong reason.
+        """
+        check_path(path)
+        return [request.json for request in self.requests if request.path == path]
+
     def client(self, **options: Any) -> TrooperClient:
-        """A client for this server that polls fast. Close it, or use it with `async with`.
+        """A client for this server that polls, and repeats what failed, fast. Close it, or use it with `async with`.
 
         Args:
             options: Arguments of `TrooperClient` that are passed on, and win over what is set here.
         """
-        from trooper_async import PollSchedule, TrooperClient
+        from trooper_async import PollSchedule, RetryPolicy, TrooperClient
 
-        fast = PollSchedule(floor=0.02, cap=0.1, share=0.1)
-        return TrooperClient(**{"api_key": self.api_key, "base_url": self.url, "poll": fast, **options})
+        fast = {"poll": PollSchedule(floor=0.02, cap=0.1, share=0.1), "retry": RetryPolicy(max_delay=0.05)}
+        return TrooperClient(**{"api_key": self.api_key, "base_url": self.url, **fast, **options})
 
     def add_order(
         self, *, status: str = "running", desired_status: str | None = None, **fields: Unpack[OrderFields]
@@ -184,6 +192,8 @@ class FakeTrooper(Faults):
         from trooper_async.models import Order, status_word
 
         now = self._now()
+        if not isinstance(fields.get("price_h", Decimal()), Decimal):
+            raise TypeError("price_h must be a Decimal, as it is in an Order")
         taken = self._world.servers.get(fields.get("order_id", 0))
         if taken and taken.at(now):
             raise ValueError(f"the fake has an order {taken.order_id} already")

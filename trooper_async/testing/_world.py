@@ -14,15 +14,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
+from trooper_async.testing._durations import Durations
 from trooper_async.testing._stock import TEMPLATES, Blib, Template, blibs
 
 Dialect = Literal["status", "current_status"]
 Desired = Literal["wish", "reached", "absent"]
 
 LOOPBACK = "127.0.0.1"
-DURATIONS: dict[str, float] = dict.fromkeys(
-    ("start", "stop", "freeze", "restart", "create", "migrate", "thaw", "install"), 0.05
-)
 # Only HOUR is spelled in the document, the others are by analogy. What a MONTH or YEAR costs is not documented.
 INTERVAL_HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
 
@@ -160,7 +158,7 @@ class World:
     dialect: Dialect = "status"
     desired: Desired = "wish"
     read_lag: float = 0.0
-    durations: dict[str, float] = field(default_factory=DURATIONS.copy)
+    durations: dict[str, float] = field(default_factory=Durations)
     ssh_ports: tuple[int, ...] = (22001, 22002)
     budget: Decimal | None = None
     failing_templates: set[int] = field(default_factory=set)
@@ -194,7 +192,10 @@ class World:
         """Add an order; what is not said is made up from its id and its blib."""
         order_id = fields.get("order_id", self.next_id)
         self.next_id = max(self.next_id, order_id + 1)
-        blib = self.blibs[fields.get("blib_id", min(self.blibs))]
+        blib_id = fields.get("blib_id", min(self.blibs))
+        if blib_id not in self.blibs:
+            raise ValueError(f"the fake has no offer {blib_id!r}: there are {', '.join(map(str, self.blibs))}")
+        blib = self.blibs[blib_id]
         hours = INTERVAL_HOURS.get(fields.get("contract_interval", "HOUR"), 1)
         said: OrderFields = {
             "order_id": order_id,
