@@ -25,7 +25,7 @@ async def test_every_action_converges(
     etag: bool,
 ) -> None:
     """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target, seen on the way."""
-    fake = FakeTrooper(dialect=dialect, desired=desired, loose_types=loose_types, etag=etag)
+    fake = FakeTrooper(durations=0.15, dialect=dialect, desired=desired, loose_types=loose_types, etag=etag)
     async with fake, fake.client() as client:
         seen: list[str] = []
 

@@ -88,12 +88,12 @@ async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
     """Three rounds that each give up too early send one purchase; the later ones say which is unresolved."""
     fake_trooper.durations.update(create=30, migrate=30)
     fake_trooper.add_order()
-    fake_trooper.delay_next(PURCHASES[purchase], 0.15)
+    fake_trooper.delay_next(PURCHASES[purchase], 0.45)
     errors: list[BaseException] = []
 
     async def attempt() -> None:
         try:
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(0.3):
                 await purchase(trooper)
         except BaseException as error:
             errors.append(error)
