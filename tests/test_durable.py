@@ -1,0 +1,616 @@
+"""Durable workflows in one process on SQLite: what they do, what they refuse, what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy.event
+import sqlalchemy.exc
+from dbos import DBOS
+
+from trooper_async import (
+    ConfigurationError,
+    OrderNotFoundError,
+    OutcomeUnknownError,
+    PriceError,
+    PurchaseNotReadyError,
+    PurchaseUnknownError,
+    ServerLockedError,
+    TrooperClient,
+    WaitTimeoutError,
+)
+from trooper_async.durable import DatabaseError, Durable, Handle, UndecidedPurchaseError, _process, _records, _workflows
+from trooper_async.models import Order
+from trooper_async.testing import FakeTrooper
+
+CHANGES = ("/api/order-status", "/api/order", "/api/buy-migration")
+TERMS: dict[str, Any] = {"contract_interval": "HOUR", "terms_accepted": True, "max_price_h": 1}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as a first process leaves it: making one takes a second."""
+    path = tmp_path_factory.mktemp("database") / "trooper.sqlite"
+
+    async def make() -> None:
+        async with Durable(lambda account: TrooperClient("key"), database_url=f"sqlite:///{path}"):
+            pass
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the default database."""
+    shutil.copy(database, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def durable(fake: FakeTrooper, **options: Any) -> Durable:
+    return Durable(lambda account: fake.client(), **options)
+
+
+def posts(fake: FakeTrooper, path: str = "/api/order-status") -> list[Any]:
+    return [request.json for request in fake.requests if request.path == path and request.method == "POST"]
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - any condition
+            await asyncio.sleep(0.01)
+
+
+async def buy(work: Durable, name: str, account: str = "one", blib: int = 1) -> Handle[Order]:
+    return await work.order(account, blib, workflow_id=name, **TERMS)
+
+
+async def test_every_switch_reaches_its_target(fake_trooper: FakeTrooper) -> None:
+    """Start, stop, freeze and restart are sent once each, and their result is the order as it then is."""
+    running = [fake_trooper.add_order() for _ in range(3)]
+    stopped = fake_trooper.add_order(status="stopped")
+    async with durable(fake_trooper) as work:
+        handles = [
+            await work.switch("one", running[0], "stop"),
+            await work.switch("one", running[1].order_id, "freeze"),
+            await work.switch("one", running[2], "restart"),
+            await work.switch("one", stopped, "start", migration_allowed=True),
+        ]
+        results = [(await handle.result()).current_status for handle in handles]
+    assert results == ["stopped", "frozen", "running", "running"]
+    assert sorted(body["action"] for body in posts(fake_trooper)) == ["frozen", "restarted", "running", "stopped"]
+
+
+async def test_the_same_id_is_the_same_work_also_after_it_has_ended(fake_trooper: FakeTrooper) -> None:
+    """Begun three times under one id, the last time by a later process: sent once, one result."""
+    order = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        first, second = [await work.switch("one", order, "stop", workflow_id="tonight") for _ in range(2)]
+        assert await first.result() == await second.result()
+    fake_trooper.set_status(order, "running")
+    async with durable(fake_trooper) as work:
+        assert (
+            await (await work.switch("one", order, "stop", workflow_id="tonight")).result()
+        ).current_status == "stopped"
+    assert len(posts(fake_trooper)) == 1
+
+
+async def test_a_derived_id_is_the_same_work_until_it_has_ended(fake_trooper: FakeTrooper) -> None:
+    """Without an id, an action joins one that has not ended; afterwards it is new work; so for another account."""
+    fake_trooper.durations["stop"] = 0.5
+    order = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        handles = [await work.switch("a_b", order, "stop") for _ in range(2)]
+        other = await work.switch("axb", order, "stop")  # `_` is a wildcard in the database's own words
+        assert handles[0].id == handles[1].id != other.id
+        await handles[0].result()
+        again = await work.switch("a_b", order, "stop")
+        assert again.id not in (handles[0].id, other.id)
+        await asyncio.gather(again.result(), other.result())
+    assert len(posts(fake_trooper)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "text"), [("taken", 124, "other work"), ("a/b", 123, "slash"), (" ", 123, "not empty")]
+)
+async def test_an_id_that_can_not_be_used_is_refused(
+    name: str, order: int, text: str, fake_trooper: FakeTrooper
+) -> None:
+    """One that other work has, or that could be a derived one: nothing is sent for it."""
+    orders = [fake_trooper.add_order() for _ in range(2)]
+    async with durable(fake_trooper) as work:
+        await (await work.switch("one", orders[0], "stop", workflow_id="taken")).result()
+        with pytest.raises(ConfigurationError, match=text):
+            await work.switch("one", order, "stop", workflow_id=name)
+        with pytest.raises(ConfigurationError, match="other work"):
+            await buy(work, "taken")
+    assert len(posts(fake_trooper)) == 1
+
+
+async def test_a_fleet_converges_and_is_reported(fake_trooper: FakeTrooper) -> None:
+    """Only what is not there is sent; the report names what was left alone, and what failed and why."""
+    orders = [fake_trooper.add_order(status=status).order_id for status in ("running", "running", "stopped")]
+    async with durable(fake_trooper) as work:
+        handle = await work.converge(
+            "one", {orders[0]: "stopped", orders[1]: "running", orders[2]: "running", 999: "frozen"}
+        )
+        report = await handle.result()
+        assert await handle.result() == report
+    assert [outcome.order_id for outcome in report.outcomes] == [*orders, 999]
+    assert [outcome.order_id for outcome in report.left_alone] == [orders[1]]
+    assert isinstance(report.failed[0].error, OrderNotFoundError)
+    assert len(posts(fake_trooper)) == 2
+
+
+async def test_a_purchase_and_a_migration_are_made_once(fake_trooper: FakeTrooper) -> None:
+    """Both are bought once and waited for; the migration's result is the new order."""
+    old = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        bought = await (await buy(work, "job")).result()
+        migrated = await (await work.migrate("one", old, 2, keep_data=True, max_total_due=100)).result()
+        assert await (await buy(work, "job")).result() == bought
+    assert {bought.current_status, migrated.current_status} == {"running"}
+    assert old.order_id not in (bought.order_id, migrated.order_id)
+    assert (len(posts(fake_trooper, "/api/order")), len(posts(fake_trooper, "/api/buy-migration"))) == (1, 1)
+
+
+async def test_what_is_too_dear_is_not_bought(fake_trooper: FakeTrooper) -> None:
+    """Prices are checked against the caller's limits before anything is sent."""
+    old = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        with pytest.raises(PriceError):
+            await (await buy(work, "dear", blib=2)).result()
+        with pytest.raises(PriceError):
+            await (await work.migrate("one", old, 2, keep_data=True, max_total_due=0)).result()
+    assert not posts(fake_trooper, "/api/order") + posts(fake_trooper, "/api/buy-migration")
+
+
+async def test_an_unknown_purchase_waits_for_a_decision_and_blocks_those_of_its_account(
+    fake_trooper: FakeTrooper,
+) -> None:
+    """Its candidates are named; that account buys no more until it is resolved, another one does; then all go on."""
+    async with FakeTrooper() as other:
+        clients = {"one": fake_trooper, "two": other}
+        async with Durable(lambda account: clients[account].client()) as work:
+            fake_trooper.drop_next("/api/order", when="after")
+            lost = await buy(work, "lost")
+            with pytest.raises(UndecidedPurchaseError) as caught:
+                await lost.result()
+            blocked = await buy(work, "blocked")
+            await (await buy(work, "elsewhere", "two")).result()
+            (undecided,) = await work.undecided()
+            (candidate,) = undecided.candidates
+            assert len(posts(fake_trooper, "/api/order")) == 1
+            await work.resolve(caught.value, candidate)
+            assert (await lost.result()).order_id == candidate.order_id
+            assert (await blocked.result()).order_id != candidate.order_id
+            assert await work.undecided() == []
+            with pytest.raises(ConfigurationError, match="waits for a decision"):
+                await work.resolve("lost", candidate)
+    assert len(posts(fake_trooper, "/api/order")) == 2
+
+
+async def test_a_purchase_resolved_as_not_made_is_never_made(fake_trooper: FakeTrooper) -> None:
+    """It ends as unknown, resolved; another id buys."""
+    fake_trooper.drop_next("/api/order", when="before")
+    async with durable(fake_trooper) as work:
+        lost = await buy(work, "lost")
+        with pytest.raises(UndecidedPurchaseError, match="none found"):
+            await lost.result()
+        await work.resolve("lost", None)
+        with pytest.raises(PurchaseUnknownError, match="not made") as caught:
+            await lost.result()
+        assert caught.value.purchase.state == "resolved"
+        await (await buy(work, "anew")).result()
+    assert len(posts(fake_trooper, "/api/order")) == 2
+
+
+async def test_closing_in_the_middle_of_waits_loses_nothing(fake_trooper: FakeTrooper) -> None:
+    """The next process goes on with each wait, sends nothing again, and has its own poll for them."""
+    fake_trooper.durations["stop"] = 1.5
+    orders = [fake_trooper.add_order() for _ in range(5)]
+    async with durable(fake_trooper) as work:
+        handles = [await work.switch("one", order, "stop") for order in orders]
+        await until(lambda: len(posts(fake_trooper)) == 5)
+        await asyncio.sleep(0.5)
+    async with durable(fake_trooper) as work:
+        again = [await work.switch("one", order, "stop") for order in orders]
+        assert [handle.id for handle in again] == [handle.id for handle in handles]
+        results = await asyncio.gather(*(handle.result() for handle in again))
+    assert {order.current_status for order in results} == {"stopped"}
+    assert len(posts(fake_trooper)) == 5
+
+
+async def test_closing_lets_a_purchase_on_the_wire_get_to_its_end(fake_trooper: FakeTrooper) -> None:
+    """Its answer is awaited and stored: the next process knows what was bought, and asks nobody."""
+    fake_trooper.delay_next("/api/order", 0.5)
+    async with durable(fake_trooper) as work:
+        await buy(work, "job")
+        await until(lambda: posts(fake_trooper, "/api/order"))
+    async with durable(fake_trooper) as work:
+        assert (await (await buy(work, "job")).result()).current_status == "running"
+    assert len(posts(fake_trooper, "/api/order")) == 1
+
+
+async def test_a_deadline_is_kept_over_a_restart(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that passed while no process was there leaves a last look: who is there by then is, who is not timed out."""
+    monkeypatch.setattr(_workflows, "_A_LOOK", 0.5)
+    fake_trooper.durations["stop"] = 100
+    orders = [fake_trooper.add_order() for _ in range(2)]
+    async with durable(fake_trooper) as work:
+        names = [(await work.switch("one", order, "stop", timeout=1)).id for order in orders]
+        await until(lambda: len(posts(fake_trooper)) == 2)
+        await asyncio.sleep(0.3)
+    await asyncio.sleep(1)
+    fake_trooper.set_status(orders[0], "stopped")
+    async with durable(fake_trooper) as work:
+        there, late = [await work.switch("one", order, "stop", timeout=1) for order in orders]
+        assert [there.id, late.id] == names
+        assert (await there.result()).current_status == "stopped"
+        with pytest.raises(WaitTimeoutError, match=r"within 0\.5 s") as caught:
+            await late.result()
+        assert caught.value.transition is not None
+    assert len(posts(fake_trooper)) == 2
+
+
+async def test_an_account_has_one_client_and_its_waits_one_poll(fake_trooper: FakeTrooper) -> None:
+    """The callback is asked once per account; 20 waits cost the requests of one."""
+    fake_trooper.durations["stop"] = 1.0
+    asked = []
+
+    async def accounts(account: str) -> TrooperClient:
+        asked.append(account)
+        await asyncio.sleep(0.01)
+        return fake_trooper.client()
+
+    orders = [fake_trooper.add_order() for _ in range(20)]
+    async with Durable(accounts, requests_at_once=20, requests_per_second=1000) as work:
+        handles = [await work.switch("one", order, "stop") for order in orders]
+        await until(lambda: len(posts(fake_trooper)) == 20)
+        await asyncio.sleep(0.3)
+        before = len(fake_trooper.requests)
+        await asyncio.gather(*(handle.result() for handle in handles))
+    assert asked == ["one"]
+    assert len(fake_trooper.requests) - before < 60  # a poll is every 20 ms at most: 20 of their own would be hundreds
+
+
+async def test_requests_of_an_account_are_limited(fake_trooper: FakeTrooper) -> None:
+    """No more at once, and no more in a second, than was said; both are lower bounds of the time that it takes."""
+    orders = [fake_trooper.add_order() for _ in range(7)]
+    fake_trooper.delay_next("/api/order-status", 0.05, times=7)
+    Path("trooper.sqlite").unlink()  # it has other limits, that hold for one more look at the queue
+    async with durable(fake_trooper, requests_at_once=1, requests_per_second=3) as work:
+        handles = [await work.switch("one", order, "stop") for order in orders]
+        await asyncio.gather(*(handle.result() for handle in handles))
+    started = [request.started for request in fake_trooper.requests if request.path == "/api/order-status"]
+    assert all(later - earlier >= 0.05 for earlier, later in itertools.pairwise(started))
+    assert started[6] - started[0] >= 1.0
+
+
+async def test_errors_come_out_as_they_are(fake_trooper: FakeTrooper) -> None:
+    """What the API refused is refused for its workflow, with all that the error says, in a later process as well."""
+    order = fake_trooper.add_order(is_locked=True)
+    for _ in range(2):
+        async with durable(fake_trooper) as work:
+            with pytest.raises(ServerLockedError) as caught:
+                await (await work.switch("one", order, "stop", workflow_id="locked")).result()
+        assert (caught.value.status, caught.value.operation) == (403, "orders.stop")
+    assert len(posts(fake_trooper)) == 1
+
+
+async def test_no_key_is_in_the_database_or_the_logs(
+    fake_trooper: FakeTrooper, folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not after all kinds of work and failures, nor in what DBOS logs; and nothing is printed."""
+    caplog.set_level(logging.DEBUG)
+    order = fake_trooper.add_order()
+    fake_trooper.drop_next("/api/order", when="after")
+    async with durable(fake_trooper) as work:
+        await (await work.switch("one", order, "restart")).result()
+        with pytest.raises(UndecidedPurchaseError):
+            await (await buy(work, "lost")).result()
+        with pytest.raises(OrderNotFoundError):
+            await (await work.switch("one", 999, "stop")).result()
+    stored = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert b"lost" in stored
+    assert fake_trooper.api_key.encode() not in stored
+    assert fake_trooper.api_key not in caplog.text
+    assert [record.message for record in caplog.records if record.name == "dbos" and record.levelname != "DEBUG"] == []
+    assert capfd.readouterr() == ("", "")
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.glob("*.sqlite"))
+
+
+@pytest.mark.parametrize("kind", ["raises", "returns"])
+async def test_a_callback_that_fails_is_named_and_not_quoted(kind: str, fake_trooper: FakeTrooper) -> None:
+    """What it raised may hold a key: only its kind is told. Nothing is sent."""
+
+    def accounts(account: str) -> TrooperClient:
+        if kind == "returns":
+            return "my-secret-key"  # type: ignore[return-value]  # the mistake that is tested
+        raise LookupError("my-secret-key is not for you")
+
+    async with Durable(accounts) as work:
+        with pytest.raises(ConfigurationError, match=r"LookupError|must return a TrooperClient") as caught:
+            await (await work.switch("one", 1, "stop")).result()
+    assert "secret" not in repr(caught.value) + str(caught.value)
+
+
+async def test_a_workflow_of_another_release_is_refused(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was begun with other steps ends with an error that names its release, before anything is sent."""
+    order = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        with monkeypatch.context() as patch:
+            patch.setattr(_records, "FORMAT", 0)
+            patch.setattr(_records, "__version__", "0.0.7")
+            handle = await work.switch("one", order, "stop")
+        with pytest.raises(ConfigurationError, match=r"0\.0\.7 has begun"):
+            await handle.result()
+    assert not posts(fake_trooper)
+
+
+async def test_one_durable_in_a_process_and_one_process_on_a_file(fake_trooper: FakeTrooper) -> None:
+    """A second one is refused; after the first is closed it is welcome."""
+    async with durable(fake_trooper):
+        with pytest.raises(ConfigurationError, match="one at a time"):
+            await durable(fake_trooper, name="second").__aenter__()
+    with sqlite3.connect("trooper.sqlite.lock") as another_process:
+        another_process.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ConfigurationError, match="open in another process"):
+            await durable(fake_trooper).__aenter__()
+    another_process.close()
+    async with durable(fake_trooper):
+        pass
+
+
+async def test_an_application_of_dbos_is_left_alone(fake_trooper: FakeTrooper) -> None:
+    """Where the process runs another one already, that is said, and it goes on."""
+    DBOS(config={"name": "another", "system_database_url": "sqlite:///another.sqlite", "log_level": "CRITICAL"})
+    try:
+        with pytest.raises(ConfigurationError, match="another DBOS application"):
+            await durable(fake_trooper).__aenter__()
+    finally:
+        DBOS.destroy()
+    async with durable(fake_trooper):
+        pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:pass-word@127.0.0.1:1/db",
+        "postgresql://user:pass-word@127.0.0.1",
+        "mysql://user:pass-word@127.0.0.1/db",
+        "sqlite://",
+        "sqlite:////nowhere/at/all/trooper.sqlite",
+        "nonsense pass-word",
+    ],
+)
+async def test_a_database_that_can_not_be_used_is_said_at_once(url: str, fake_trooper: FakeTrooper) -> None:
+    """A wrong URL is an error before anything is begun; the password in it is not shown."""
+    with pytest.raises(ConfigurationError) as caught:
+        await durable(fake_trooper, database_url=url).__aenter__()
+    assert "pass-word" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    """Importing it names the extra; the package itself needs none of it."""
+    code = "import sys; sys.modules['dbos'] = None\nimport trooper_async\nimport trooper_async.durable"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.stderr.strip().splitlines()[-1] == (
+        "ImportError: trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'"
+    )
+
+
+async def test_the_loop_is_left_as_it_was(fake_trooper: FakeTrooper) -> None:
+    """After closing, the loop's own threads work, and no task is left."""
+    async with durable(fake_trooper) as work:
+        await (await work.switch("one", fake_trooper.add_order(), "stop")).result()
+    assert await asyncio.to_thread(lambda: 7) == 7
+    left = [task.get_name() for task in asyncio.all_tasks() if "trooper" in task.get_name() or "dbos" in repr(task)]
+    assert left == []
+
+
+class Disk:
+    """Where SQLite's databases are; while it is full, what is written fails as SQLite fails then."""
+
+    full = False
+    room_after: int | None = None
+    """After so many refusals there is room again."""
+    refused = 0
+
+    def refuse(self, connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        """For a statement that is about to be executed."""
+        if self.full and statement.split()[0] in ("INSERT", "UPDATE"):
+            self.refused += 1
+            self.full = self.refused != self.room_after
+            error = sqlite3.OperationalError("database or disk is full")
+            raise sqlalchemy.exc.OperationalError(statement, parameters, error)
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    disk = Disk()
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", disk.refuse)
+    yield disk
+    sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", disk.refuse)
+
+
+async def test_a_full_disk_keeps_work_from_being_begun(
+    fake_trooper: FakeTrooper, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is sent, and it is said; with room, it is begun."""
+    order = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        disk.full = True
+        with pytest.raises(DatabaseError, match="full"):
+            await work.switch("one", order, "stop")
+        disk.full = False
+        await (await work.switch("one", order, "stop")).result()
+
+
+async def test_a_full_disk_stops_a_wait_and_loses_nothing(
+    fake_trooper: FakeTrooper, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks is told; with room again it goes on by itself, and nothing is sent again."""
+    monkeypatch.setattr(_process, "_LOOK_AGAIN", 0.2)
+    fake_trooper.durations["stop"] = 1.0
+    async with durable(fake_trooper) as work:
+        handle = await work.switch("one", fake_trooper.add_order(), "stop")
+        await until(lambda: posts(fake_trooper))
+        await asyncio.sleep(0.6)  # the wait is begun
+        disk.full = True
+        with pytest.raises(DatabaseError, match="full"):
+            await handle.result()
+        disk.full = False
+        await until(lambda: not work._process.stalled)
+        assert (await handle.result()).current_status == "stopped"
+    assert len(posts(fake_trooper)) == 1
+
+
+@pytest.mark.parametrize("room", ["for the failure", "later", "in the next process"])
+async def test_a_purchase_whose_answer_could_not_be_stored_is_asked_about(
+    room: str, fake_trooper: FakeTrooper, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is never sent again, nor forgotten: whether the engine could store its own failure, or nothing at all."""
+    monkeypatch.setattr(_process, "_LOOK_AGAIN", 0.2 if room == "later" else 100)
+    act = _workflows._act
+
+    async def bought(*args: Any) -> Any:
+        transition = await act(*args)
+        disk.full = True
+        disk.room_after = 1 if room == "for the failure" else None
+        return transition
+
+    monkeypatch.setattr(_workflows, "_act", bought)
+    async with durable(fake_trooper) as work:
+        handle = await buy(work, "job")
+        await until(lambda: disk.full or disk.refused)
+        if room != "for the failure":
+            with pytest.raises(DatabaseError):
+                await handle.result()
+            disk.full = False
+            await until(lambda: room == "in the next process" or not work._process.stalled)
+        if room == "later":
+            with pytest.raises(UndecidedPurchaseError):
+                await handle.result()
+    async with durable(fake_trooper) as work:
+        handle = await buy(work, "job")
+        with pytest.raises(UndecidedPurchaseError) as caught:
+            await handle.result()
+        await work.resolve(caught.value, caught.value.candidates[0])
+        assert (await handle.result()).order_id == 123
+    assert len(posts(fake_trooper, "/api/order")) == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_what_a_life_that_ended_while_sending_leaves_behind(
+    moment: str, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are sent again; the rest is not: what has happened is found out, what has not is said to be unknown."""
+    monkeypatch.setattr(_workflows, "_A_LOOK", 1.0)
+    act, ended = _workflows._act, 0
+    statuses = {"stop": "running", "freeze": "running", "start": "stopped", "thaw": "frozen", "restart": "running"}
+    orders = {action: fake_trooper.add_order(status=status).order_id for action, status in statuses.items()}
+    migrated = fake_trooper.add_order().order_id
+
+    async def killed(*args: Any) -> Any:
+        nonlocal ended
+        try:
+            if moment == "after":
+                await act(*args)
+            raise asyncio.CancelledError  # which nothing is stored of, as of a process that is killed
+        finally:
+            ended += 1
+
+    async def begin(work: Durable) -> dict[str, Handle[Order]]:
+        words: dict[str, Any] = {"thaw": "start"}
+        handles = {
+            action: await work.switch(
+                "one",
+                order,
+                words.get(action, action),
+                migration_allowed=action == "thaw",
+                timeout=2,
+                workflow_id=action,
+            )
+            for action, order in orders.items()
+        }
+        handles["create"] = await buy(work, "create", "two")
+        handles["migrate"] = await work.migrate("three", migrated, 2, keep_data=True, max_total_due=100)
+        return handles
+
+    def sent() -> list[str]:
+        changes = [request.json for request in fake_trooper.requests if request.path in CHANGES]
+        return sorted(str(body.get("serverId", body.get("order_id", "create"))) for body in changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_workflows, "_act", killed)
+        async with durable(fake_trooper, requests_at_once=9) as work:
+            await begin(work)
+            await until(lambda: ended == 7)
+    done = moment == "after"
+    once = sorted([*map(str, orders.values()), str(migrated), "create"])
+    assert sent() == (once if done else [])
+    async with durable(fake_trooper) as work:
+        handles = await begin(work)
+        for action, target in (("stop", "stopped"), ("freeze", "frozen"), ("start", "running")):
+            assert (await handles[action].result()).current_status == target
+        for action in ("thaw", "restart"):
+            if done:
+                assert (await handles[action].result()).current_status == "running"
+            else:
+                with pytest.raises(OutcomeUnknownError, match="the process ended"):
+                    await handles[action].result()
+        for action in ("create", "migrate"):
+            with pytest.raises(UndecidedPurchaseError) as caught:
+                await handles[action].result()
+            assert bool(caught.value.candidates) == done
+    assert sent() == sorted((once if done else []) + [str(orders[action]) for action in ("stop", "freeze", "start")])
+
+
+async def test_a_purchase_that_does_not_get_ready_is_bought_all_the_same(fake_trooper: FakeTrooper) -> None:
+    """Its error says so, and what to wait for."""
+    fake_trooper.durations["create"] = 100
+    async with durable(fake_trooper) as work:
+        handle = await work.order("one", 1, workflow_id="job", timeout=1, **TERMS)
+        await until(lambda: posts(fake_trooper, "/api/order"))
+        fake_trooper.remove_order(123)
+        with pytest.raises(PurchaseNotReadyError) as caught:
+            await handle.result()
+    assert (caught.value.purchase.order_id, caught.value.purchase.reference) == (123, "job")
+
+
+async def test_nonsense_is_refused_before_anything_is_begun(fake_trooper: FakeTrooper) -> None:
+    """Words, ids, times and limits that can't be right."""
+    with pytest.raises(ConfigurationError, match="limits"):
+        durable(fake_trooper, requests_at_once=0)
+    with pytest.raises(ConfigurationError, match="name"):
+        await durable(fake_trooper, name="No Good Name").__aenter__()
+    nonsense: Any = "explode"
+    async with durable(fake_trooper) as work:
+        for begin in (
+            lambda: work.switch("one", 1, nonsense),
+            lambda: work.switch("", 1, "stop"),
+            lambda: work.switch("one", nonsense, "stop"),
+            lambda: work.switch("one", 1, "stop", timeout=0),
+            lambda: work.converge("one", {1: nonsense}),
+        ):
+            with pytest.raises(ConfigurationError, match="nothing was begun"):
+                await begin()
+        with pytest.raises(PriceError, match="not offered"):
+            await (await buy(work, "job", blib=99)).result()
+    assert not posts(fake_trooper)

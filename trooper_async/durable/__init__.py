@@ -1,0 +1,304 @@
+"""Work that survives its process: workflows on DBOS, for waits of hours and accounts by the thousand.
+
+It needs the extra `durable` (`pip install 'trooper-async[durable]'`). With nothing else it keeps its state in a SQLite
+file in the working folder, for one process; with a `postgresql://` URL any number of workers share the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from decimal import Decimal
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+from urllib.parse import quote
+
+try:
+    from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
+    from dbos import error as dbos_errors
+except ImportError:
+    raise ImportError("trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'") from None
+from sqlalchemy.exc import SQLAlchemyError
+
+from trooper_async import Blib, ConfigurationError, FleetReport, Order, Template
+from trooper_async.durable._outcomes import ACTIVE, DatabaseError, UndecidedPurchaseError, asked, outcome
+from trooper_async.durable._process import Accounts, Process
+from trooper_async.durable._records import RESOLVE, UNKNOWN, Request, Status, Switch, Terms, new_request
+from trooper_async.durable._workflows import converge, send
+
+__all__ = ["DatabaseError", "Durable", "Handle", "UndecidedPurchaseError"]
+
+T = TypeVar("T")
+_LONG = 7200.0
+
+
+class Handle(Generic[T]):
+    """A workflow, wherever and whenever it was begun. It goes on whether or not anybody has its handle."""
+
+    def __init__(self, workflow_id: str, read: Callable[[FleetReport], T]) -> None:
+        self.id = workflow_id
+        self._read = read
+
+    async def result(self) -> T:
+        """Wait until it has ended; any number of times, in any process.
+
+        Returns:
+            The order as it was then; of a fleet, the report.
+
+        Raises:
+            UndecidedPurchaseError: whether it was bought is unknown: see `Durable.resolve`.
+            DatabaseError: it stands still until its database can be written.
+            OutcomeUnknownError: it may have been sent, by a process that was killed, and nothing came of it.
+            TrooperError: it ended as the same call of the client would have: `WaitTimeoutError`, `ServerLockedError`, …
+        """
+        return self._read(FleetReport.from_json(await outcome(self.id)))
+
+
+class Durable:
+    """Workflows that go on after a crash, to be used with `async with`; one in a process, which also works on them.
+
+    Each has an id, your own or a derived one; the same id twice is the same work, also after a restart.
+
+    Args:
+        accounts: from an account's name to a new client with that account's key, or to an awaitable of it. Each worker
+            asks it once per account, and closes what it gave. Keys are nowhere else: not in the database, nor its logs.
+        database_url: `postgresql://user@host/database`, for any number of workers; else a SQLite file called after
+            `name` in the working folder, for one. Whoever can write to it can run code here (it holds pickles).
+        name: of the application: what shares a database shares its work only with its own name.
+        requests_at_once: actions of one account that are sent at the same time, over all workers.
+        requests_per_second: actions of one account that are begun in a second, over all workers.
+
+    Raises:
+        ConfigurationError: on entering: the database can't be used.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        *,
+        database_url: str | None = None,
+        name: str = "trooper",
+        requests_at_once: int = 4,
+        requests_per_second: int = 10,
+    ) -> None:
+        for limit in (requests_at_once, requests_per_second):
+            if type(limit) is not int or limit < 1:
+                raise ConfigurationError("limits must be whole numbers above 0")
+        self._process = Process(accounts, database_url, name, requests_at_once, requests_per_second)
+
+    async def __aenter__(self) -> Self:
+        await self._process.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let what is being sent get to its end, and stop. All else is gone on with by the next process, or another."""
+        await self._process.stop()
+
+    async def switch(
+        self,
+        account: str,
+        order: Order | int,
+        action: Switch,
+        *,
+        migration_allowed: bool = False,
+        timeout: float | None = _LONG,
+        workflow_id: str | None = None,
+    ) -> Handle[Order]:
+        """Start, stop, freeze or restart a server, and wait until it has.
+
+        Args:
+            account: whose order it is.
+            order: the order, or its id.
+            action: `start`, `stop`, `freeze` or `restart`.
+            migration_allowed: as for `client.orders.start`.
+            timeout: seconds from the accepted request, whatever restarts in between; None waits for ever.
+            workflow_id: your name for it. Without one, it is the same work as long as the same action on that order
+                has not ended, and new work afterwards.
+        """
+        order_id = _order_id(order)
+        if action not in ("start", "stop", "freeze", "restart"):
+            raise ConfigurationError(f"no action is called {action!r}: nothing was begun")
+        request = new_request(action, timeout)
+        request["order_id"], request["migration_allowed"] = order_id, migration_allowed
+        return Handle(
+            await self._begin(self._process.requests, account, request, workflow_id, f"{action}/{order_id}"), _one
+        )
+
+    async def converge(
+        self,
+        account: str,
+        targets: Mapping[int, Status],
+        *,
+        migration_allowed: bool = False,
+        timeout: float | None = _LONG,
+        workflow_id: str | None = None,
+    ) -> Handle[FleetReport]:
+        """Switch each of many orders that is not where it is wanted, and wait for all.
+
+        Args:
+            account: whose orders they are.
+            targets: order id → `running`, `stopped` or `frozen`.
+            migration_allowed, timeout: as for `switch`, each order's.
+            workflow_id: as for `switch`; without one, as long as the same targets have not been reached.
+        """
+        for status in targets.values():
+            if status not in ("running", "stopped", "frozen"):
+                raise ConfigurationError(f"no server can be switched to {status!r}: nothing was begun")
+        request = new_request("converge", timeout)
+        wanted: list[tuple[int, Status]] = [
+            (_order_id(order_id), status) for order_id, status in sorted(targets.items())
+        ]
+        request["targets"], request["migration_allowed"] = wanted, migration_allowed
+        digest = hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
+        return Handle(await self._begin(self._process.waits, account, request, workflow_id, f"converge/{digest}"), _all)
+
+    async def order(
+        self,
+        account: str,
+        blib: Blib | int,
+        *,
+        workflow_id: str,
+        contract_interval: str,
+        terms_accepted: bool,
+        max_price_h: Decimal | float,
+        total_price: Decimal | float | None = None,
+        second_partition_percentage: int | None = None,
+        templates: Iterable[Template | int] = (),
+        timeout: float | None = _LONG,
+    ) -> Handle[Order]:
+        """Order a GPU server, once, and wait until it runs. The purchases of an account are made one at a time.
+
+        Args:
+            account: who pays.
+            blib: the offer, or its id; it is bought at the price that it then has.
+            workflow_id: your name for this purchase: under it nothing is bought twice, whatever happens.
+            contract_interval, terms_accepted, total_price, second_partition_percentage, templates: as for
+                `client.orders.create`.
+            max_price_h: the most that it may cost, in EUR per hour.
+            timeout: seconds from the accepted purchase, whatever restarts in between; None waits for ever.
+        """
+        request = new_request("create", timeout)
+        request["blib_id"] = _id_of(blib, "blib")
+        request["max_price"] = Decimal(str(max_price_h))
+        request["terms"] = Terms(
+            contract_interval=contract_interval,
+            terms_accepted=terms_accepted,
+            total_price=None if total_price is None else Decimal(str(total_price)),
+            second_partition_percentage=second_partition_percentage,
+            templates=[_id_of(template, "template") for template in templates],
+        )
+        return Handle(await self._begin(self._process.purchases, account, request, workflow_id, ""), _one)
+
+    async def migrate(
+        self,
+        account: str,
+        order: Order | int,
+        blib: Blib | int,
+        *,
+        keep_data: bool,
+        max_total_due: Decimal | float,
+        timeout: float | None = _LONG,
+        workflow_id: str | None = None,
+    ) -> Handle[Order]:
+        """Buy a migration, once, and wait until the new order runs. It takes its turn among the account's purchases.
+
+        Args:
+            account: who pays.
+            order, blib: what is migrated, and to what; or their ids.
+            keep_data: whether the server's data moves along.
+            max_total_due: the most that may be due now, in EUR.
+            timeout: as for `order`.
+            workflow_id: as for `switch`.
+        """
+        order_id = _order_id(order)
+        request = new_request("migrate", timeout)
+        request["order_id"], request["blib_id"] = order_id, _id_of(blib, "blib")
+        request["keep_data"], request["max_price"] = keep_data, Decimal(str(max_total_due))
+        return Handle(
+            await self._begin(self._process.purchases, account, request, workflow_id, f"migrate/{order_id}"), _one
+        )
+
+    async def undecided(self) -> list[UndecidedPurchaseError]:
+        """The purchases, of all accounts and workers, that wait until somebody says whether they were made."""
+        rows = await DBOS.list_workflows_async(queue_name=self._process.purchases, status="PENDING", load_output=False)
+        found = [await asked(row.workflow_id, row.queue_partition_key) for row in rows]
+        return [error for error in found if error is not None]
+
+    async def resolve(self, what: UndecidedPurchaseError | str, order: Order | int | None) -> None:
+        """Say what became of a purchase that waits for it: its workflow goes on with that order, or ends.
+
+        Returns once its workflow has taken that.
+
+        Args:
+            what: the error, or the workflow's id.
+            order: the order that was bought; None: it was not made.
+
+        Raises:
+            ConfigurationError: no such purchase waits for a decision.
+        """
+        workflow_id = what if isinstance(what, str) else what.purchase.id
+        if await DBOS.get_event_async(workflow_id, UNKNOWN, 0) is None:
+            raise ConfigurationError(f"no purchase of workflow {workflow_id} waits for a decision")
+        decision = (None if order is None else _order_id(order), time.time())
+        await DBOS.send_async(workflow_id, decision, RESOLVE)
+        while await DBOS.get_event_async(workflow_id, UNKNOWN, 0) is not None:  # noqa: ASYNC110 - it may happen in another process
+            await asyncio.sleep(0.1)
+
+    async def _begin(self, queue: str, account: str, request: Request, chosen: str | None, derived: str) -> str:
+        if not isinstance(account, str) or not account:
+            raise ConfigurationError("an account is a text that is not empty: nothing was begun")
+        if chosen is not None and (not isinstance(chosen, str) or not chosen.strip() or "/" in chosen):
+            raise ConfigurationError("a workflow_id is a text that is not empty, without a slash: nothing was begun")
+        fleet = request["action"] == "converge"
+        try:
+            workflow_id = chosen or await _derived(f"{quote(account, safe='')}/{derived}/")
+            partition = SetEnqueueOptions(queue_partition_key=None if fleet else account)
+            with SetWorkflowID(workflow_id), partition, suppress(dbos_errors.DBOSConflictingWorkflowError):
+                await DBOS.enqueue_workflow_async(queue, converge if fleet else send, account, request)
+            known = await DBOS.get_workflow_status_async(workflow_id)
+        except SQLAlchemyError as error:
+            text = f"the database can't be written: {getattr(error, 'orig', error)}; nothing was begun"
+            raise DatabaseError(text, operation="durable", subject=chosen or derived) from None
+        if known is None or known.input is None or not _same(known.input["args"], account, request):
+            raise ConfigurationError(f"the workflow_id {workflow_id!r} is that of other work: nothing was begun")
+        return workflow_id
+
+
+async def _derived(prefix: str) -> str:
+    """The id of the same work where that has not ended; else a new one."""
+    rows = await DBOS.list_workflows_async(workflow_id_prefix=prefix, load_input=False, load_output=False)
+    numbers = [(int(row.workflow_id.removeprefix(prefix).split("/")[0]), row.status in ACTIVE) for row in rows]
+    active = [number for number, is_active in numbers if is_active]
+    return f"{prefix}{max(active) if active else 1 + max((number for number, _ in numbers), default=0)}"
+
+
+def _same(known: tuple[str, Request], account: str, request: Request) -> bool:
+    """Whether it is the same work, in whichever release it was begun, and however long it is waited for."""
+    fields = known[1].keys() & request.keys() - {"format", "release", "timeout"}
+    return known[0] == account and all(known[1].get(field) == request.get(field) for field in fields)
+
+
+def _order_id(order: Order | int) -> int:
+    return _id_of(order.order_id if isinstance(order, Order) else order, "order")
+
+
+def _id_of(thing: Blib | Template | int, kind: str) -> int:
+    number: object = thing.id if isinstance(thing, Blib | Template) else thing
+    if type(number) is not int:
+        raise ConfigurationError(f"{kind}: an id is a whole number; nothing was begun")
+    return number
+
+
+def _one(report: FleetReport) -> Order:
+    (outcome,) = report.outcomes
+    assert outcome.order is not None  # noqa: S101 - a wait that ended otherwise has raised
+    return outcome.order
+
+
+def _all(report: FleetReport) -> FleetReport:
+    return report

@@ -1,0 +1,194 @@
+"""What the workflows store: plain data, never a key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Literal, TypedDict
+
+from attrs import evolve
+
+from trooper_async import (
+    ConfigurationError,
+    Order,
+    OrderStatus,
+    Purchase,
+    PurchaseUnknownError,
+    Transition,
+    __version__,
+)
+
+FORMAT = 1
+"""Of what is stored; it rises when a workflow's steps change, and those of formats not known are refused."""
+WAIT = "/wait"
+"""What the id of a wait has besides that of the workflow that sent."""
+UNKNOWN, RESOLVE = "unknown", "resolve"
+"""The event that asks for a decision about a purchase, and the topic of the message with it."""
+
+Status = Literal["running", "stopped", "frozen"]
+Switch = Literal["start", "stop", "freeze", "restart"]
+
+
+class Terms(TypedDict):
+    """What an order is made with besides the offer; see `client.orders.create`."""
+
+    contract_interval: str
+    terms_accepted: bool
+    total_price: Decimal | None
+    second_partition_percentage: int | None
+    templates: list[int]
+
+
+class Request(TypedDict):
+    """What a workflow is to do."""
+
+    format: int
+    release: str
+    action: Switch | Literal["create", "migrate", "converge"]
+    timeout: float | None
+    order_id: int
+    migration_allowed: bool
+    blib_id: int
+    max_price: Decimal
+    """EUR: an hour's for an order, what is due now for a migration."""
+    terms: Terms | None
+    keep_data: bool
+    targets: list[tuple[int, Status]]
+
+
+class Intent(TypedDict):
+    """What is known before anything is sent."""
+
+    life: str
+    at: float
+    transition: str | None
+    """Of a restart: with what the history held before."""
+    blib_name: str | None
+    price: Decimal | None
+    present: list[int]
+    """The orders that are there before a purchase."""
+
+
+class Sent(TypedDict):
+    """What came of sending it."""
+
+    transition: str | None
+    """None for a purchase that may have been made."""
+    at: float
+    deadline: float | None
+    doubt: str | None
+    """Why it is not certain that it was done."""
+
+
+def new_request(action: Switch | Literal["create", "migrate", "converge"], timeout: float | None) -> Request:
+    """One of this release."""
+    if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):
+        raise ConfigurationError("a timeout is seconds above 0, or None: nothing was begun")
+    return Request(
+        format=FORMAT,
+        release=__version__,
+        action=action,
+        timeout=timeout,
+        order_id=0,
+        migration_allowed=False,
+        blib_id=0,
+        max_price=Decimal(0),
+        terms=None,
+        keep_data=False,
+        targets=[],
+    )
+
+
+def check_format(request: Request) -> None:
+    """Refuse what another release has begun, where this one has other steps.
+
+    Raises:
+        ConfigurationError: it was; nothing (more) is sent.
+    """
+    if request["format"] != FORMAT:
+        text = f"trooper-async {request['release']} has begun this workflow, and {__version__} can't go on with it"
+        raise ConfigurationError(f"{text}: begin it anew under another id; nothing more was sent")
+
+
+def buys(request: Request) -> bool:
+    return request["action"] in ("create", "migrate")
+
+
+def is_setting(request: Request) -> bool:
+    """Whether it may be sent again: it is the same sent twice."""
+    return request["action"] in ("stop", "freeze") or (
+        request["action"] == "start" and not request["migration_allowed"]
+    )
+
+
+def accepted(request: Request, transition: Transition, at: float, doubt: str | None) -> Sent:
+    """It was sent at that time, from which its deadline counts."""
+    deadline = None if request["timeout"] is None else at + request["timeout"]
+    return Sent(transition=transition.to_json(), at=at, deadline=deadline, doubt=doubt)
+
+
+def doubtful(request: Request, intent: Intent, doubt: str) -> Sent:
+    """It may have been sent. Its time counts from the intent, which is all that is known."""
+    if buys(request):
+        return Sent(transition=None, at=intent["at"], deadline=None, doubt=doubt)
+    if intent["transition"] is not None:
+        return accepted(request, Transition.from_json(intent["transition"]), intent["at"], doubt)
+    action = request["action"]
+    assert action in ("start", "stop", "freeze")  # noqa: S101 - the others were above
+    target = {"start": OrderStatus.running, "stop": OrderStatus.stopped, "freeze": OrderStatus.frozen}[action]
+    transition = Transition(request["order_id"], action, target, None, request["migration_allowed"])
+    return accepted(request, transition, intent["at"], doubt)
+
+
+def purchase_of(
+    workflow_id: str,
+    request: Request,
+    intent: Intent,
+    state: Literal["bought", "unknown", "resolved"],
+    order_id: int | None = None,
+) -> Purchase:
+    """The purchase of a workflow, whose id is its own and its reference."""
+    return Purchase(
+        id=workflow_id,
+        kind="create" if request["action"] == "create" else "migrate",
+        blib_id=request["blib_id"],
+        state=state,
+        at=datetime.fromtimestamp(intent["at"], UTC),
+        reference=workflow_id,
+        price_h=intent["price"],
+        order_id=order_id,
+        migrated_order_id=request["order_id"] or None,
+    )
+
+
+def decided(workflow_id: str, request: Request, intent: Intent, order_id: int | None, at: float) -> Sent:
+    """What somebody has said about a purchase that may have been made.
+
+    Raises:
+        PurchaseUnknownError: it was not made. This workflow buys nothing any more.
+    """
+    if order_id is None:
+        raise PurchaseUnknownError(
+            "it was resolved as not made, and is not made any more: another workflow id buys anew",
+            purchase=purchase_of(workflow_id, request, intent, "resolved"),
+            operation=f"durable.{request['action']}",
+            subject=f"blib {request['blib_id']}",
+        )
+    kind: Literal["create", "migrate"] = "create" if request["action"] == "create" else "migrate"
+    return accepted(request, Transition(order_id, kind, OrderStatus.running), at, None)
+
+
+def candidates(orders: list[Order], intent: Intent) -> tuple[Order, ...]:
+    """The orders that were not there before, those of the same kind and price first."""
+
+    def likeness(order: Order) -> int:
+        return 2 * (order.blib_name == intent["blib_name"]) + (order.price_h == intent["price"])
+
+    new = [order for order in orders if order.order_id not in intent["present"]]
+    return tuple(sorted(map(without_settings, new), key=likeness, reverse=True))
+
+
+def without_settings(order: Order) -> Order:
+    """The order without its templates' settings, which may hold a password."""
+    installs = order.template_installs
+    return evolve(order, template_installs=installs and tuple(evolve(install, config=None) for install in installs))

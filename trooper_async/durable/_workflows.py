@@ -1,0 +1,297 @@
+"""The workflows: note the intent, send once, store the transition, wait, report.
+
+The engine runs a step at least once: one that is killed in its middle runs again. So that nothing is sent twice, each
+life of a workflow draws a number; the step that notes the intent records it, and the step that sends compares it. Where
+they differ, an earlier life may have sent it: a setting is sent again, nothing else is. (The engine's own count of
+attempts would not do: it begins anew when somebody resumes a workflow by hand.)
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from decimal import Decimal
+from typing import ParamSpec, TypeVar
+
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
+from sqlalchemy.exc import SQLAlchemyError
+
+from trooper_async import (
+    Blib,
+    ConfigurationError,
+    FleetOutcome,
+    FleetReport,
+    Order,
+    OrderStatus,
+    OutcomeUnknownError,
+    PriceError,
+    PurchaseNotReadyError,
+    PurchaseUnknownError,
+    Transition,
+    TrooperClient,
+    TrooperError,
+    WaitError,
+    WaitTimeoutError,
+)
+from trooper_async.durable._locks import LOG
+from trooper_async.durable._outcomes import outcome
+from trooper_async.durable._process import current
+from trooper_async.durable._records import (
+    RESOLVE,
+    UNKNOWN,
+    WAIT,
+    Intent,
+    Request,
+    Sent,
+    Status,
+    Switch,
+    accepted,
+    buys,
+    check_format,
+    decided,
+    doubtful,
+    is_setting,
+    purchase_of,
+    without_settings,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FOREVER = 10 * 365 * 86400.0
+_A_LOOK = 10.0
+"""Seconds that a wait always has, also where its deadline passed while no worker was there."""
+
+_ACTIONS: dict[Status, Switch] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
+
+
+class _MisrecordedError(Exception):
+    """The engine could not store a step's result, and then could store that: the result is lost."""
+
+
+@DBOS.workflow(name="trooper_async.send", max_recovery_attempts=None)
+async def send(account: str, request: Request) -> None:
+    """Send one action or purchase, and hand its transition on to a `wait`."""
+    process, workflow_id, life = current(), _id(), uuid.uuid4().hex
+    with process.running(workflow_id):
+        check_format(request)
+        intent = await _repeat(_note, account, request, life)
+        try:
+            sent = await _step(_send_once, account, request, intent, life)
+        except _MisrecordedError:
+            sent = doubtful(request, intent, "it was sent, and what came of it could not be stored")
+        if sent["transition"] is None:
+            LOG.error("purchase %s of %s: whether it was made is unknown: %s", workflow_id, account, sent["doubt"])
+            await DBOS.set_event_async(UNKNOWN, (request, intent, sent["doubt"]))
+            with process.resting():
+                decision: tuple[int | None, float] = await DBOS.recv_async(RESOLVE, _FOREVER)
+            await DBOS.set_event_async(UNKNOWN, None)
+            sent = decided(workflow_id, request, intent, *decision)
+        with SetWorkflowID(f"{workflow_id}{WAIT}"):
+            await DBOS.enqueue_workflow_async(process.waits, wait, account, request, sent, intent)
+
+
+@DBOS.workflow(name="trooper_async.wait", max_recovery_attempts=None)
+async def wait(account: str, request: Request, sent: Sent, intent: Intent) -> str:
+    """Wait until what was sent has taken effect; a report of one order."""
+    with current().running(_id()):
+        check_format(request)
+        return await _repeat(_wait, account, request, sent, intent)
+
+
+@DBOS.workflow(name="trooper_async.converge", max_recovery_attempts=None)
+async def converge(account: str, request: Request) -> str:
+    """Switch each order that is not where it is wanted, by a `send` of its own; a report of all."""
+    with current().running(_id()):
+        check_format(request)
+        at, there = await _repeat(_look, account, request)
+        alone = {outcome.order_id for outcome in FleetReport.from_json(there).outcomes}
+        actions: dict[int, Switch] = {order_id: _ACTIONS[status] for order_id, status in request["targets"]}
+        for order_id, action in actions.items():
+            if order_id in alone:
+                continue
+            one = request.copy()
+            one["action"], one["order_id"], one["targets"] = action, order_id, []
+            with SetWorkflowID(f"{_id()}/{order_id}"), SetEnqueueOptions(queue_partition_key=account):
+                await DBOS.enqueue_workflow_async(current().requests, send, account, one)
+        return await _repeat(_collect, _id(), actions, at, there)
+
+
+async def _note(account: str, request: Request, life: str) -> Intent:
+    """Look, and decide. Nothing is sent."""
+    client = await current().client(account)
+    intent = Intent(life=life, at=time.time(), transition=None, blib_name=None, price=None, present=[])
+    match request["action"]:
+        case "create":
+            blib = await _offer(client, request["blib_id"])
+            _check_price(blib.price_h, request["max_price"], f"blib {blib.id}", "EUR an hour")
+            intent["blib_name"], intent["price"] = blib.name, blib.price_h
+        case "migrate":
+            quote = await client.migrations.quote(request["order_id"], request["blib_id"])
+            _check_price(quote.total_due, request["max_price"], f"order {quote.order_id}", "EUR that would be due now")
+        case "restart":
+            before = None
+            with suppress(TrooperError):  # then a departure proves it
+                before = tuple(await client.orders.history(request["order_id"]))
+            intent["transition"] = Transition(request["order_id"], "restart", OrderStatus.running, before).to_json()
+    if buys(request):
+        intent["present"] = [order.order_id for order in await client.orders.find()]
+    return intent
+
+
+async def _send_once(account: str, request: Request, intent: Intent, life: str) -> Sent:
+    if intent["life"] != life and not is_setting(request):
+        return doubtful(request, intent, "the process ended while it was sent, or before that was stored")
+    client, doubt = await current().client(account), None
+    try:
+        transition = await _act(client, request, intent)
+    except PurchaseUnknownError:
+        return doubtful(request, intent, "it was sent, and the answer was lost")
+    except OutcomeUnknownError as error:
+        if error.transition is None:
+            raise
+        transition, doubt = error.transition, error.message
+    return accepted(request, transition, time.time(), doubt)
+
+
+async def _act(client: TrooperClient, request: Request, intent: Intent) -> Transition:
+    match request["action"]:
+        case "start":
+            return await client.orders.start(request["order_id"], migration_allowed=request["migration_allowed"])
+        case "stop":
+            return await client.orders.stop(request["order_id"])
+        case "freeze":
+            return await client.orders.freeze(request["order_id"])
+        case "restart":
+            return await client.orders.restart(request["order_id"])
+        case "create":
+            # its price is checked by the API; read no offers here, where being killed would leave a doubt
+            blib = Blib(id=request["blib_id"], name=intent["blib_name"], price_h=intent["price"])
+            assert request["terms"] is not None  # noqa: S101 - of an order
+            return await client.orders.create(blib, reference=_id(), **request["terms"])
+        case "migrate":
+            quote = await client.migrations.quote(request["order_id"], request["blib_id"])
+            keep_data, limit = request["keep_data"], request["max_price"]
+            return await client.migrations.buy(quote, keep_data=keep_data, max_total_due=limit, reference=_id())
+        case "converge":
+            raise ConfigurationError("a fleet is not sent, its orders are")
+
+
+async def _wait(account: str, request: Request, sent: Sent, intent: Intent) -> str:
+    transition = Transition.from_json(sent["transition"] or "")
+    client = await current().client(account)
+    left = None if sent["deadline"] is None else max(_A_LOOK, sent["deadline"] - time.time())
+    try:
+        with current().resting():
+            order = await client.orders.wait(transition, timeout=left)
+    except WaitError as error:
+        error.order = error.order and without_settings(error.order)
+        if buys(request):
+            purchase = purchase_of(_id().removesuffix(WAIT), request, intent, "bought", transition.order_id)
+            raise PurchaseNotReadyError(
+                f"it is bought, but {error.message}",
+                purchase=purchase,
+                operation=error.operation,
+                subject=error.subject,
+                seconds=error.seconds,
+                order=error.order,
+                target=error.target,
+                polls=error.polls,
+                last_error=error.last_error,
+                transition=transition,
+            ) from None
+        if sent["doubt"] is not None and isinstance(error, WaitTimeoutError):
+            raise OutcomeUnknownError(
+                f"{sent['doubt']}; and {error.message}",
+                transition=transition,
+                operation=error.operation,
+                subject=error.subject,
+                seconds=error.seconds,
+            ) from None
+        raise
+    seconds = time.time() - sent["at"]
+    outcome = FleetOutcome(order.order_id, transition.action, order, None, seconds, transition, sent=True)
+    return FleetReport((outcome,), seconds).to_json()
+
+
+async def _look(account: str, request: Request) -> tuple[float, str]:
+    """The time, and those orders of a fleet that nothing is to be sent for."""
+    client = await current().client(account)
+    orders = {order.order_id: order for order in await client.orders.find()}
+    there = [
+        FleetOutcome(order_id, _ACTIONS[status], orders[order_id])
+        for order_id, status in request["targets"]
+        if order_id in orders and _is_there(orders[order_id], status)
+    ]
+    return time.time(), FleetReport(tuple(there)).to_json()
+
+
+async def _collect(workflow_id: str, actions: dict[int, Switch], at: float, there: str) -> str:
+    outcomes = {outcome.order_id: outcome for outcome in FleetReport.from_json(there).outcomes}
+    for order_id, action in actions.items():
+        if order_id in outcomes:
+            continue
+        try:
+            with current().resting():
+                (outcomes[order_id],) = FleetReport.from_json(await outcome(f"{workflow_id}/{order_id}")).outcomes
+        except TrooperError as error:
+            transition = getattr(error, "transition", None)
+            sent = None if isinstance(error, OutcomeUnknownError) else transition is not None
+            outcomes[order_id] = FleetOutcome(order_id, action, None, error, 0.0, transition, sent)
+    report = FleetReport(tuple(outcomes[order_id] for order_id in actions), time.time() - at)
+    return report.to_json()
+
+
+async def _step(step: Callable[P, Coroutine[object, object, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a step, or have what is stored of it.
+
+    Raises:
+        _MisrecordedError: what is stored is only that it could not be stored.
+        SQLAlchemyError: it can't be stored. The workflow has to be left here, and taken up by another life: a further
+            step would be counted otherwise by it.
+    """
+    ran = False
+
+    async def once() -> T:
+        nonlocal ran
+        ran = True
+        return await step(*args, **kwargs)
+
+    try:
+        return await DBOS.run_step_async({"name": step.__name__.strip("_")}, once)
+    except SQLAlchemyError:
+        if ran:
+            raise
+    raise _MisrecordedError
+
+
+async def _repeat(step: Callable[P, Coroutine[object, object, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """A step that may run any number of times."""
+    while True:
+        with suppress(_MisrecordedError):
+            return await _step(step, *args, **kwargs)
+
+
+async def _offer(client: TrooperClient, blib_id: int) -> Blib:
+    for offers in (client.blibs.list, client.blibs.list_private):
+        for blib in await offers():
+            if blib.id == blib_id:
+                return blib
+    raise PriceError(f"blib {blib_id} is not offered", operation="durable.order")
+
+
+def _check_price(price: Decimal | None, limit: Decimal, what: str, unit: str) -> None:
+    if price is None or price > limit:
+        raise PriceError(f"{what}: {price} {unit}, and at most {limit} are allowed", operation="durable")
+
+
+def _is_there(order: Order, status: Status) -> bool:
+    return order.current_status.casefold() == (order.desired_status or status).casefold() == status
+
+
+def _id() -> str:
+    workflow_id = DBOS.workflow_id
+    assert workflow_id is not None  # noqa: S101 - within a workflow or a step
+    return workflow_id
