@@ -117,7 +117,7 @@ def dumps(data: dict[str, JSON]) -> bytes:
         ConfigurationError: a value that has no such JSON number (NaN, or more digits than a JSON reader keeps).
     """
     try:
-        return json.dumps(data, default=json_number, allow_nan=False).encode()
+        return _ENCODER.encode(data).encode()
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ConfigurationError):
             raise
@@ -131,6 +131,9 @@ def json_number(value: object) -> int | float:
         if Decimal(repr(number)) == value:
             return number
     raise ConfigurationError(f"{value!s:.40} is no number that can be sent as JSON")
+
+
+_ENCODER = json.JSONEncoder(default=json_number, allow_nan=False)
 
 
 def structure(data: JSON, kind: type[T]) -> T:

@@ -7,6 +7,7 @@ body or a header.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from http import HTTPStatus
 from typing import Generic, Never, TypeVar
 
@@ -65,7 +66,7 @@ class Call(Generic[T]):
     sending: Callable[[], None] | None = None
     """Called when it is about to leave: until then, cancelling it means that nothing was sent."""
 
-    @property
+    @cached_property
     def body(self) -> bytes | None:
         """What a POST carries; a GET carries the same as its query."""
         return dumps(dict(self.sent)) if self.endpoint.method == "POST" else None
