@@ -122,6 +122,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def screens(session: nox.Session) -> None:
+    """The command's picture in the README, made again from a real run on the fake."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.screens")
+
+
+@nox.session
 def crash(session: nox.Session) -> None:
     """Durable workflows whose processes are killed: 200 runs on SQLite, 50 on Postgres; `-- --scale 1000` measures."""
     session.install("-e", ".[dev]")

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from typing import Required, TypedDict, Unpack
 
@@ -74,7 +74,7 @@ class Run:
         self._switches = switches
         self._outcomes = {outcome.order_id: outcome for outcome in outcomes}
         self._operation = operation
-        self._places = asyncio.Semaphore(options["concurrency"])
+        self._concurrency = options["concurrency"]
         self._timeout: arguments.Timeout = options["timeout"]
         self._on_progress = options["on_progress"]
         self._migration_allowed = options.get("migration_allowed", False)
@@ -92,12 +92,11 @@ class Run:
     async def carry_out(self, jobs: Iterable[Job]) -> FleetReport:
         """Do the jobs; the report of all."""
         ends: list[_EndOfRunError] = []
+        turns = iter(jobs)
         try:
             async with asyncio.TaskGroup() as group:
-                for job in jobs:
-                    if job.transition is None and job.ended is None:
-                        await self._places.acquire()
-                    group.create_task(self._one(job))  # no task before its turn
+                for _ in range(min(self._concurrency, len(self._outcomes))):
+                    group.create_task(self._work(turns, group))
         except* _EndOfRunError as group_of_ends:
             ends = [end for end in group_of_ends.exceptions if isinstance(end, _EndOfRunError)]
         finally:
@@ -106,30 +105,28 @@ class Run:
             self._refuse_or_raise(ends)
         return self.report()
 
-    async def _one(self, job: Job) -> None:
-        order_id, began = arguments.order_id(job.order), time.monotonic()
-        order: Order | None = None
-        failure: TrooperError | None = None
-        try:
-            if isinstance(job.ended, TrooperError):
-                raise job.ended
-            order = job.ended or await self._wait(order_id, await self._sent(job))
-        except AuthenticationError as error:
-            raise _EndOfRunError(error, refused=True) from None
-        except TrooperError as error:
-            failure = error
-        seconds = time.monotonic() - began
-        await self._end(evolve(self._outcomes[order_id], order=order, error=failure, seconds=seconds))
-
-    async def _sent(self, job: Job) -> OutcomeUnknownError | None:
-        if job.transition is None:
-            return await self._send(job.order)
-        order_id = arguments.order_id(job.order)
-        self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=job.transition)
-        return job.lost
+    async def _work(self, turns: Iterator[Job], group: asyncio.TaskGroup) -> None:
+        """Send one after the other of the jobs that all workers share; whoever is waited for has a task of its own."""
+        for job in turns:
+            order_id, began = arguments.order_id(job.order), time.monotonic()
+            try:
+                if isinstance(job.ended, TrooperError):
+                    raise job.ended
+                lost = await self._send(job.order) if job.ended is None and job.transition is None else job.lost
+            except AuthenticationError as error:
+                raise _EndOfRunError(error, refused=True) from None
+            except TrooperError as error:
+                await self._end(order_id, began, error=error)
+                continue
+            if job.ended is not None:
+                await self._end(order_id, began, order=job.ended)
+                continue
+            if job.transition is not None:
+                self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=job.transition)
+            group.create_task(self._follow(order_id, began, lost))
 
     async def _send(self, order: Order | int) -> OutcomeUnknownError | None:
-        """Send an order's action, in the place that was taken for it. What is raised was not done."""
+        """Send an order's action. What is raised was not done."""
         order_id = arguments.order_id(order)
         action = self._outcomes[order_id].action
         migration_allowed = self._migration_allowed and action == "start"
@@ -149,21 +146,27 @@ class Run:
             if not isinstance(error, ServerError):  # that proves nothing
                 self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=None, sent=False)
             raise
-        finally:
-            self._places.release()
 
-    async def _wait(self, order_id: int, lost: OutcomeUnknownError | None) -> Order:
+    async def _follow(self, order_id: int, began: float, lost: OutcomeUnknownError | None) -> None:
+        """Wait for what was sent."""
         transition = self._outcomes[order_id].transition
         assert transition is not None  # noqa: S101 - of the job, or noted before it was sent
         try:
-            return await self._switches.wait(transition, lost, operation=self._operation, timeout=self._timeout)
-        except PermissionDeniedError as error:  # of the poll, twice in a row: of the key, not of this order
+            order = await self._switches.wait(transition, lost, operation=self._operation, timeout=self._timeout)
+        except (AuthenticationError, PermissionDeniedError) as error:  # of the poll, twice in a row: of the key
             raise _EndOfRunError(error, refused=True) from None
+        except TrooperError as error:
+            await self._end(order_id, began, error=error)
+        else:
+            await self._end(order_id, began, order=order)
 
-    async def _end(self, outcome: FleetOutcome) -> None:
+    async def _end(
+        self, order_id: int, began: float, *, order: Order | None = None, error: TrooperError | None = None
+    ) -> None:
         self._done += 1
-        self._failed += outcome.error is not None
-        await self._note(outcome)
+        self._failed += error is not None
+        seconds = time.monotonic() - began
+        await self._note(evolve(self._outcomes[order_id], order=order, error=error, seconds=seconds))
 
     async def _note(self, outcome: FleetOutcome) -> None:
         """Keep it, and tell the caller before anything else is done about it."""

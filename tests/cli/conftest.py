@@ -1,0 +1,124 @@
+"""The command in this process, against the demo's fleet in a thread."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve, frozen
+
+from trooper_async import PollSchedule, RetryPolicy
+from trooper_async.cli._demo import fake_fleet
+from trooper_async.cli._main import run
+from trooper_async.cli._settings import Settings
+from trooper_async.testing import FakeTrooper
+
+PASSWORD = "pw-of-the-server-42"
+ON_ITS_WAY = 130
+
+
+@frozen
+class Ran:
+    """What a run of the command came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # whatever the command wrote
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The one line of the error."""
+        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert "Traceback" not in self.err
+        return line.removeprefix("error: ")
+
+
+Trooper = Callable[..., Ran]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeTrooper]:
+    """The demo's fleet, orders 123 to 129, and one on its way; every transition takes 0.05 s."""
+    with fake_fleet({}) as (fake, _):
+        for order_id in range(123, ON_ITS_WAY + 1):
+            fake._server(order_id).password = PASSWORD
+        yield fake
+
+
+@pytest.fixture
+def settings(fake: FakeTrooper, tmp_path: Path) -> Settings:
+    return Settings(
+        fake.api_key,
+        fake.url,
+        tmp_path / "state" / "purchases.jsonl",
+        poll=PollSchedule(floor=0.02, cap=0.1),
+        retry=RetryPolicy(max_delay=0.0, deadline=0.5),
+    )
+
+
+@pytest.fixture
+def trooper(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """`trooper("stop", "123", answers="y\\n", api_key=…)`; without `answers`, stdin is at its end."""
+
+    def ran(*arguments: str, answers: str = "", **changes: Any) -> Ran:  # of Settings
+        monkeypatch.setattr("sys.stdin", io.StringIO(answers))
+        capsys.readouterr()
+        status = run(arguments, evolve(settings, **changes))
+        said = capsys.readouterr()
+        return Ran(status, said.out, said.err)
+
+    return ran
+
+
+def sent(fake: FakeTrooper, path: str) -> list[Any]:  # decoded bodies
+    """The bodies of the requests to a path."""
+    return [request.json for request in list(fake.requests) if request.path == path]
+
+
+def environment(fake: FakeTrooper, home: Path) -> dict[str, str]:
+    """The environment of a user who has this fake's key and nothing else."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TROOPER", "COV_", "XDG", "NO_C", "COLUMNS", "LINES"))
+    }
+    return {**kept, "HOME": str(home), "TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
+
+
+def interrupted(
+    trooper: Trooper,
+    fake: FakeTrooper,
+    number: signal.Signals,
+    path: str,
+    *arguments: str,
+    when: Callable[[], bool] = lambda: True,
+) -> Ran:
+    """Run it, and send the signal once the path was asked for, and it is `when`."""
+    ended = threading.Event()
+
+    def interrupt() -> None:
+        while not ended.wait(0.01):
+            if any(request.path == path for request in list(fake.requests)) and when():
+                os.kill(os.getpid(), number)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        return trooper(*arguments)
+    finally:
+        ended.set()
+        thread.join()

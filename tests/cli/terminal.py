@@ -1,0 +1,98 @@
+"""A command in a real terminal, and what its screen shows."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import pexpect  # type: ignore[import-untyped]  # it comes without types
+
+# of a terminal's codes, those that rich writes
+_SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+|\x1b.")
+_PATIENCE = 30.0
+
+COMMAND = [sys.executable, "-W", "error", "-c", "from trooper_async.cli import main; main()"]
+"""`trooper`, where it may not be on the PATH."""
+
+
+class Terminal:
+    """`trooper` in a terminal. `said` is all that it has written."""
+
+    def __init__(self, words: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.said = ""
+        self._child = pexpect.spawn(
+            COMMAND[0],
+            [*COMMAND[1:], *words],
+            env={**environment, "TERM": "xterm-256color"},
+            dimensions=(40, 120),
+            encoding="utf-8",
+        )
+
+    def type(self, line: str) -> None:
+        self._child.sendline(line)
+
+    def ctrl_c(self) -> None:
+        self._child.sendintr()
+
+    def until(self, *texts: str) -> str:
+        """Read until the screen shows all of these texts; the screen as it is then."""
+        ends = time.monotonic() + _PATIENCE
+        while not all(text in screen(self.said) for text in texts):
+            assert time.monotonic() < ends, f"{texts} were not shown:\n{screen(self.said)}"
+            try:
+                self.said += self._child.read_nonblocking(4096, timeout=0.1)
+            except pexpect.TIMEOUT:
+                continue
+            except pexpect.EOF:
+                raise AssertionError(f"it ended before {texts} were shown:\n{screen(self.said)}") from None
+        return screen(self.said)
+
+    def end(self) -> tuple[int | None, str]:
+        """Read to its end: the exit status, and what is on the screen then."""
+        with suppress(pexpect.EOF):
+            while True:
+                self.said += self._child.read_nonblocking(4096, timeout=_PATIENCE)
+        self._child.wait()
+        return self._child.exitstatus, screen(self.said)
+
+    def close(self) -> None:
+        self._child.close(force=True)
+
+
+@contextmanager
+def terminal(*words: str, environment: Mapping[str, str]) -> Iterator[Terminal]:
+    """The command in a terminal of 40 lines and 120 columns."""
+    opened = Terminal(words, environment)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def styled_lines(said: str) -> list[str]:
+    """The lines of the screen, with their colours."""
+    lines, row, fresh = [""], 0, True
+    for sequence in _SEQUENCE.finditer(said):
+        text, (count, code) = sequence[0], sequence.groups()
+        if text == "\n":
+            row, fresh = row + 1, True
+            lines += [""] * (row + 1 - len(lines))
+        elif text == "\r":
+            fresh = True
+        elif code == "A":
+            row = max(0, row - int(count or 1))
+        elif code == "K":
+            lines[row] = ""
+        elif code == "m" or not text.startswith("\x1b"):
+            if fresh and not code:
+                lines[row], fresh = "", False  # what is written from the left is written whole
+            lines[row] += text
+    return lines
+
+
+def screen(said: str) -> str:
+    """What the screen shows."""
+    return "\n".join(re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in styled_lines(said))

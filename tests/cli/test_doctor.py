@@ -1,0 +1,166 @@
+"""doctor: what it finds on fakes of each kind, and that it tells no secret."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Trooper
+from trooper_async import Order, TrooperClient
+from trooper_async._protocol import ORDERS
+from trooper_async.cli import _doctor
+from trooper_async.cli import _findings as findings
+from trooper_async.testing import FakeTrooper
+
+
+def answers(report: list[dict[str, str]]) -> dict[str, str]:
+    return {one["question"]: f"{one['verdict']}: {one['answer']}" for one in report}
+
+
+@asynccontextmanager
+async def examined(**kind: Any) -> AsyncIterator[tuple[FakeTrooper, dict[str, str]]]:
+    """A fake of that kind, and what the doctor's reads of it say."""
+    async with FakeTrooper(**kind) as fake, fake.client() as client:
+        fake.add_order(title="secret title", ip="203.0.113.77")
+        fake.add_order(status="starting", desired_status="running")
+        fake.set_status(fake.add_order(), "defrosting", "running")
+        reader = _doctor._Reader(client)
+        _, raw = await _doctor._key(reader, has_key=True)
+        found = [*await _doctor._offers(reader), *await _doctor._orders(reader, raw)]
+        assert not any(request.method == "POST" for request in fake.requests)
+        yield fake, {one.question: f"{one.verdict}: {one.answer}" for one in found}
+
+
+async def test_the_documented_api() -> None:
+    """Against the API as documented: its names, its history ids, no loose kinds; an odd status word is told."""
+    async with examined() as (_, said):
+        assert said["status names"] == "ok: status + status_user (3)"
+        assert said["history ids"].startswith("ok: fall with time") or "no history" in said["history ids"]
+        assert said["status words not known"] == "note: defrosting (1)"
+        assert said["current and desired status that differ"].startswith("note: ")
+        assert "starting with running" in said["current and desired status that differ"]
+        assert said["ETag of the orders"] == "ok: none"
+        assert said["kinds of values in /api/orders"] == "ok: as documented"
+        assert said["fields not known in /api/orders"] == "ok: none"
+
+
+async def test_the_other_dialect_with_etags() -> None:
+    """The prose's names are told apart from the sample's, and ETags are tried."""
+    async with examined(dialect="current_status", etag=True) as (_, said):
+        assert said["status names"] == "ok: current_status + desired_status (3)"
+        assert said["ETag of the orders"] == "ok: answered with 304"
+        assert said["telling headers of the orders"] == "ok: etag"
+
+
+async def test_loose_types() -> None:
+    """Numbers as text, booleans as numbers, nulls and new fields are told by field and kind."""
+    async with examined(loose_types=True, desired="absent") as (_, said):
+        assert said["status names"] == "note: status (3)"
+        assert "status_txt: null" in said["kinds of values in /api/order-status-history"]
+        kinds = said["kinds of values in /api/orders"]
+        for kind in ("price_h: text (3)", "is_locked: number (3)", "paid_until: null (3)"):
+            assert kind in kinds
+        assert said["fields not known in /api/orders"] == "note: beta_field"
+        assert said["fields not known in /api/blibs"] == "note: beta_field"
+
+
+def test_the_command(trooper: Trooper, fake: FakeTrooper) -> None:
+    """All is well with the demo's fleet: 0, only GETs, and no id, title, address or price in what it says."""
+    ran = trooper("doctor")
+    assert (ran.status, ran.out) == (0, "")
+    assert "is accepted" in ran.err
+    assert {request.method for request in fake.requests} == {"GET"}
+    report = answers(trooper("doctor", "--json").json)
+    assert list(report)[:5] == ["versions", "latency", "clock", "the API", "the key"]
+    assert "this machine is" in report["clock"]
+    text = ran.err + str(report)
+    for secret in ("training", "127.0.0.1", "1.65", "0.195", str(fake.url), fake.api_key, "ai99_"):
+        assert secret not in text
+
+
+def test_a_key_that_is_refused(trooper: Trooper) -> None:
+    """3, and the public endpoints are looked at all the same."""
+    ran = trooper("doctor", "--json", api_key="wrong")
+    assert ran.status == 3
+    report = answers(ran.json)
+    assert report["the key"] == "bad: is refused (401)"
+    assert report["fields of /api/templates"] == "note: none to see (401)"
+    assert "status names" not in report
+
+
+def test_no_key_and_no_answer(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Without a key it says what it could not look at; without an API it says only that, and 1."""
+    assert answers(trooper("doctor", "--json", api_key=None).json)["the key"].startswith("note: there is none")
+    fake.fail_next("/api/test", status=503)
+    assert trooper("doctor").error == "the API: GET /api/test: answered 503"
+    fake.drop_next("/api/test")
+    assert trooper("doctor").status == 1
+    fake.fail_next("/api/orders", status=500)
+    ran = trooper("doctor", "--json")
+    assert ran.status == 1
+    assert answers(ran.json)["the key"] == "bad: GET /api/orders failed (500)"
+
+
+def test_answers_that_are_no_json(trooper: Trooper, fake: FakeTrooper) -> None:
+    """HTML in place of JSON, a list in place of an object: told, no crash."""
+    fake.fail_next("/api/orders", status=200, body="<html>")
+    ran = trooper("doctor", "--json")
+    assert answers(ran.json)["orders"].startswith("bad: 0")
+    assert ran.status == 0 or ran.error
+    fake.fail_next("/api/blibs", status=200, body={"rows": 1})
+    assert trooper("doctor").status == 0
+
+
+def test_findings_tell_no_values() -> None:
+    """What is no plain word is told by its kind: a key, a title or an address that turns up there is not repeated."""
+    odd: list[findings.Row] = [
+        {"order_id": 1, "serverId": 2, "status": "sk_live_" + "x" * 60, "status_user": {"a": 1}, "\x1b[2J": 1},
+        {"order_id": "2", "serverId": 2, "status": "a\x1b[2J", "current_status": "running", "10.0.0.1": 1},
+    ]
+    told = " ".join(
+        one.answer
+        for one in (
+            findings.dialect(odd),
+            findings.both_statuses(odd),
+            findings.unknown_words(odd, odd),
+            findings.same_ids(odd),
+            findings.unknown_fields(Order, odd, "x"),
+            findings.loose_kinds(Order, odd, "x"),
+            findings.template_states([{"status": [1], "status_readable": "x" * 90}]),
+        )
+    )
+    for secret in ("sk_live", "\x1b", "10.0.0.1", "xxx"):
+        assert secret not in told
+    assert findings.same_ids(odd).answer == "differ, or are missing, in 1"
+    assert findings.dialect([{}]).verdict == "bad"
+    assert findings.dialect([]).answer == "no orders to see them in"
+
+
+@pytest.mark.parametrize(
+    ("ids", "answer"),
+    [
+        ([1, 2, 3], "rise with time (1)"),
+        ([3, "2", 1], "fall with time (1)"),
+        ([1, 3, 2], "neither (1)"),
+        ([1], "no history of two rows to see"),
+        (["x", Decimal("1.5")], "no history of two rows to see"),
+    ],
+)
+def test_history_ids(ids: list[Any], answer: str) -> None:
+    """Whether ids rise or fall is judged by the rows' times, in whatever order they come."""
+    rows: list[findings.Row] = [{"id": one, "status_since": f"2026-01-0{day}"} for day, one in enumerate(ids, 1)]
+    assert findings.history_ids([list(reversed(rows))]).answer == answer
+    assert findings.history_ids([rows]).answer == answer
+
+
+async def test_the_key_stays_on_the_wire() -> None:
+    """What the doctor holds has no key in its repr."""
+    async with FakeTrooper() as fake, TrooperClient(fake.api_key, base_url=fake.url) as client:
+        reader = _doctor._Reader(client)
+        raw = await reader.get(ORDERS)
+        assert raw.status == 200
+        assert fake.api_key not in repr(raw) + repr(vars(reader))

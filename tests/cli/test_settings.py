@@ -1,0 +1,106 @@
+"""Where the key comes from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trooper_async.cli._main import run
+from trooper_async.cli._settings import config_path, load
+from trooper_async.errors import ConfigurationError
+from trooper_async.testing import FakeTrooper
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def write(text: str, mode: int = 0o600) -> Path:
+    path = config_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_nothing_at_all(home: Path) -> None:
+    """Without environment and file there is no key, and the ledger is in the home's state folder."""
+    settings = load()
+    assert (settings.api_key, settings.base_url) == (None, None)
+    assert settings.ledger == home / ".local/state/trooper/purchases.jsonl"
+
+
+def test_the_environment_wins_over_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the file's entries counts where the environment has none."""
+    write('api_key = "of-the-file"\nbase_url = "https://file.example"\nledger = "~/mine.jsonl"\n')
+    settings = load()
+    assert (settings.api_key, settings.base_url) == ("of-the-file", "https://file.example")
+    assert settings.ledger == home / "mine.jsonl"
+    monkeypatch.setenv("TROOPER_API_KEY", "of-the-environment")
+    monkeypatch.setenv("TROOPER_BASE_URL", "https://environment.example")
+    assert (load().api_key, load().base_url) == ("of-the-environment", "https://environment.example")
+    assert "of-the" not in repr(load())
+
+
+def test_xdg_folders_are_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both folders move with their variables; a relative one is ignored, as XDG says."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "c"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    assert config_path() == tmp_path / "c/trooper/config.toml"
+    assert load().ledger == tmp_path / "s/trooper/purchases.jsonl"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert load().ledger == tmp_path / ".local/state/trooper/purchases.jsonl"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o610, 0o620])
+def test_a_file_that_others_can_open_is_refused(mode: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Any wider mode than 600: 2, what to do about it, and nothing of the file."""
+    path = write('api_key = "of-the-file"\n', mode)
+    assert run(["ps"]) == 2
+    said = capsys.readouterr().err
+    assert f"chmod 600 {path}" in said
+    assert "of-the-file" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("api_key = of-the-file", "is no TOML"),
+        ('api_keys = "of-the-file"', "has an entry 'api_keys'"),
+        ("api_key = 1", "no text"),
+        ('"of-\\u0000" = 1', "has an entry"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused(text: str, problem: str) -> None:
+    """Not TOML, an unknown entry, a value that is no text: an error that holds no value of it."""
+    write(text)
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        load()
+    assert "of-the-file" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_a_file_that_cannot_be_read_is_refused() -> None:
+    """A folder in its place is an error, not a missing file."""
+    config_path().mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        load()
+
+
+def test_the_file_is_enough(fake: FakeTrooper, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a key and a base URL in the file, commands work without any environment."""
+    write(f'api_key = "{fake.api_key}"\nbase_url = "{fake.url}"\n')
+    assert run(["ps"]) == 0
+    assert "training llama 1" in capsys.readouterr().err
+
+
+def test_help_and_demo_need_no_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    """A broken file does not stand in the way of --help."""
+    write("broken", 0o644)
+    assert run(["ps", "--help"]) == 0
+    assert "Your servers" in capsys.readouterr().out

@@ -1,0 +1,172 @@
+"""start, stop, freeze, restart, resume: one or many, asked, awaited, reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Trooper, sent
+from trooper_async.fleet_report import FleetReport
+from trooper_async.testing import FakeTrooper
+
+
+@pytest.mark.parametrize(
+    ("verb", "order", "end", "action"),
+    [
+        ("start", "125", "running", "running"),
+        ("stop", "123", "stopped", "stopped"),
+        ("freeze", "125", "frozen", "frozen"),
+        ("restart", "123", "running", "restarted"),
+    ],
+)
+def test_a_switch_waits_for_its_end(
+    trooper: Trooper, fake: FakeTrooper, verb: str, order: str, end: str, action: str
+) -> None:
+    """The action is sent once, and the command ends when the server is there."""
+    ran = trooper(verb, order, "--json")
+    assert ran.status == 0
+    (outcome,) = ran.json
+    assert (outcome["order"]["current_status"], outcome["error"]) == (end, None)
+    assert [body["action"] for body in sent(fake, "/api/order-status")] == [action]
+
+
+def test_start_may_migrate_where_that_is_said(trooper: Trooper, fake: FakeTrooper) -> None:
+    """--migration-allowed is sent along; by default it is not allowed."""
+    trooper("start", "129", "--migration-allowed")
+    trooper("start", "125")
+    assert [body["migration_allowed"] for body in sent(fake, "/api/order-status")] == [True, False]
+
+
+@pytest.mark.parametrize(("answers", "status"), [("y\n", 0), ("n\n", 1), ("", 1)])
+def test_all_shows_and_asks(trooper: Trooper, fake: FakeTrooper, answers: str, status: int) -> None:
+    """--all shows what it would switch, and sends nothing without a yes."""
+    ran = trooper("stop", "--all", "--title", "training*", "--status", "running", answers=answers)
+    assert ran.status == status
+    assert ran.out == ""
+    assert "training llama 2" in ran.err
+    assert "Stop 2 servers? [y/N]" in ran.err
+    assert len(sent(fake, "/api/order-status")) == (2 if status == 0 else 0)
+    if status:
+        assert ran.error == "not confirmed: nothing was sent"
+
+
+def test_yes_does_not_ask(trooper: Trooper, fake: FakeTrooper) -> None:
+    """With --yes the filters decide alone; where nothing fits, nothing is sent and all is well."""
+    ran = trooper("stop", "--all", "--title", "training*", "--yes", "--json")
+    assert [outcome["order_id"] for outcome in ran.json] == [123, 124, 125]
+    assert "?" not in ran.err
+    none = trooper("stop", "--all", "--title", "nothing", "--yes", "--json")
+    assert (none.status, none.json) == (0, [])
+    assert "no server fits" in none.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["stop"], ["stop", "1", "--all"], ["stop", "1", "--title", "x"], ["stop", "x"], ["stop", "0"]]
+)
+def test_a_choice_that_is_none_is_refused(trooper: Trooper, fake: FakeTrooper, arguments: list[str]) -> None:
+    """No ids and no --all, both, filters without --all, ids that are none: 2, and no request."""
+    ran = trooper(*arguments)
+    assert ran.status == 2
+    assert ran.error
+    assert "hint:  trooper stop --help" in ran.err
+    assert fake.requests == []
+
+
+def test_one_that_fails_does_not_stop_the_others(trooper: Trooper) -> None:
+    """A locked server and one that is not there fail, the third is stopped: 1, and each has its reason."""
+    trooper("lock", "123")
+    ran = trooper("stop", "123", "124", "999", "--json")
+    assert ran.status == 1
+    assert [outcome["error"] and outcome["error"]["type"] for outcome in ran.json] == [
+        "ServerLockedError",
+        None,
+        "OrderNotFoundError",
+    ]
+    assert ran.error == "2 of 3 servers failed"
+    assert "order 999: failed: it is not in the list of orders" in ran.err
+    alone = trooper("stop", "123")
+    assert alone.status == 1
+    assert alone.error.startswith("order 123: the API answered 403: Server is locked")
+    assert "hint:  unlock it first: trooper unlock ID" in alone.err
+
+
+def test_no_wait_returns_once_it_is_accepted(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """--no-wait sends and leaves; its report can be waited with, and nothing is sent again."""
+    fake.durations["stop"] = 0.3
+    file = tmp_path / "report.json"
+    ran = trooper("stop", "123", "124", "999", "--no-wait", "--report", str(file), "--json")
+    assert ran.status == 1
+    assert [outcome["sent"] for outcome in ran.json] == [True, True, False]
+    assert [outcome["order"] for outcome in ran.json] == [None] * 3
+    assert "order 123: accepted" in ran.err
+    resumed = trooper("resume", str(file), "--json")
+    assert [outcome["order"] and outcome["order"]["current_status"] for outcome in resumed.json] == [
+        "stopped",
+        "stopped",
+        None,
+    ]
+    assert len(sent(fake, "/api/order-status")) == 2
+    assert len(FleetReport.from_json(file.read_text()).succeeded) == 2
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "freeze", "restart"])
+def test_no_wait_sends_what_was_asked(trooper: Trooper, fake: FakeTrooper, verb: str) -> None:
+    """Each action has its --no-wait."""
+    ran = trooper(verb, "123", "--no-wait", "--json")
+    assert (ran.status, ran.json[0]["action"], ran.json[0]["transition"]["order_id"]) == (0, verb, 123)
+    assert len(sent(fake, "/api/order-status")) == 1
+
+
+def test_a_lost_answer_is_unknown(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Without waiting, a restart whose answer is lost ends with 4, and is not sent again."""
+    fake.drop_next("/api/order-status", when="after")
+    ran = trooper("restart", "123", "--no-wait", "--json")
+    assert (ran.status, ran.json[0]["sent"]) == (4, None)
+    assert ran.json[0]["transition"]["target"] == "running"
+    assert "do not send it again blindly" in ran.err
+    assert len(sent(fake, "/api/order-status")) == 1
+
+
+def test_a_wait_finds_out_what_a_lost_answer_meant(trooper: Trooper, fake: FakeTrooper) -> None:
+    """With waiting, a restart that was done although its answer was lost ends well; one that was not, with 4."""
+    fake.durations["restart"] = 0.3
+    fake.drop_next("/api/order-status", when="after")
+    assert trooper("restart", "123").status == 0
+    fake.drop_next("/api/order-status", when="before")
+    assert trooper("restart", "124", "--timeout", "0.3").status == 4
+
+
+def test_a_refused_key_ends_a_run_of_many(trooper: Trooper, fake: FakeTrooper) -> None:
+    """A refused key ends with 3, waiting or not, and is not tried for each server."""
+    assert trooper("stop", "123", "124", api_key="wrong").status == 3
+    fake.requests.clear()
+    fake.fail_next("/api/order-status", status=401, times=9)
+    assert trooper("stop", "123", "124", "126", "--no-wait", "--concurrency", "1").status == 3
+    assert len(sent(fake, "/api/order-status")) == 1
+
+
+def test_a_timeout_is_a_failure_with_a_hint(trooper: Trooper, fake: FakeTrooper) -> None:
+    """A server that does not get there in time: 1, and what to do next."""
+    fake.durations["stop"] = 30.0
+    ran = trooper("stop", "123", "--timeout", "0.2")
+    assert ran.status == 1
+    assert "stopped was not reached within 0.2 s (last seen stopping" in ran.error
+    assert "trooper wait ID" in ran.err
+
+
+def test_resume_takes_only_reports(trooper: Trooper, tmp_path: Path) -> None:
+    """What is no report, or not there, is 2."""
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps({"no": "report"}))
+    assert trooper("resume", str(file)).status == 2
+    assert trooper("resume", str(tmp_path / "none")).status == 2
+
+
+def test_a_report_that_cannot_be_written_sends_nothing(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """Before the first request the report's file is tried: no folder, nothing sent."""
+    ran = trooper("stop", "123", "--report", str(tmp_path / "none" / "report.json"))
+    assert ran.status == 1
+    assert "No such file" in ran.error
+    assert sent(fake, "/api/order-status") == []

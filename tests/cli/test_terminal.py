@@ -1,0 +1,221 @@
+"""In a real terminal: what lives on the screen while it is waited for, what stays, and Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.cli.conftest import Trooper, environment, interrupted, sent
+from tests.cli.terminal import screen, terminal
+from trooper_async.cli import _main
+from trooper_async.cli._cli import Cli
+from trooper_async.cli._settings import Settings
+from trooper_async.testing import FakeTrooper
+
+
+@pytest.fixture
+def variables(fake: FakeTrooper, tmp_path: Path) -> dict[str, str]:
+    return environment(fake, tmp_path)
+
+
+def test_a_switch_shows_each_server_on_its_way(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """While it waits, the servers' statuses are on the screen; at the end only the result is."""
+    fake.durations["stop"] = 600
+    with terminal("stop", "123", "124", environment=variables) as shown:
+        shown.until("stopping 2 servers: 0 of 2", "training llama 1", "stopping → stopped")
+        for order_id in (123, 124):
+            fake.set_status(order_id, "stopped")
+        assert shown.end()[0] == 0
+    last = screen(shown.said)
+    assert "stopping 2 servers" not in last
+    assert [line for line in last.splitlines() if "training llama 2" in line and "stopped" in line]
+    assert "2 done" in last
+    assert "\x1b[?25h" in shown.said  # the cursor is back
+
+
+def test_many_servers_are_counted_by_status(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """A fleet too large for a line each is shown by how many are in which status."""
+    fake.durations["stop"] = 600
+    for number in range(20):
+        fake.add_order(order_id=300 + number, title=f"bulk {number}")
+    with terminal("stop", "--all", "--title", "bulk*", "--yes", environment=variables) as shown:
+        live = shown.until("stopping 20 servers: 0 of 20", "20 stopping")
+        assert "bulk 7" not in live
+        for number in range(20):
+            fake.set_status(300 + number, "stopped")
+        assert shown.end()[0] == 0
+    assert "20 done" in screen(shown.said)
+
+
+def test_watch_is_live_until_ctrl_c(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """The table follows what happens to the servers: switched, new, gone; Ctrl-C ends it with 130."""
+    with terminal("watch", "--interval", "0.05", environment=variables) as shown:
+        shown.until("notebooks")
+        fake.set_status(123, "stopping", "stopped")
+        shown.until("stopping → stopped")
+        shown.until("ago")
+        fake.add_order(title="brand new")
+        shown.until("brand new")
+        shown.ctrl_c()
+        assert shown.end()[0] == 130
+    last = screen(shown.said)
+    assert last.count("notebooks") == 1  # drawn over, not again below
+    assert "stopping → stopped" in last
+    assert "interrupted" in last
+    assert "\x1b[?25h" in shown.said
+
+
+def test_ctrl_c_at_a_question(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """Ctrl-C works at once where the command asks, and nothing is sent."""
+    with terminal("order", "3", environment=variables) as shown:
+        shown.until("Rent it")
+        shown.ctrl_c()
+        assert shown.end()[0] == 130
+    assert "nothing was bought" in screen(shown.said)
+    assert sent(fake, "/api/order") == []
+
+
+def test_questions_are_answered(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """Yes to price and terms rents the server; each status on its way stays on the screen."""
+    with terminal("order", "3", environment=variables) as shown:
+        shown.until("Rent it")
+        shown.type("y")
+        shown.until("terms and conditions")
+        shown.type("yes")
+        assert shown.end()[0] == 0
+    last = screen(shown.said)
+    assert "order 131: running" in last
+    assert "ordering, and waiting" not in last
+
+
+def test_a_second_ctrl_c_does_not_wait(fake: FakeTrooper, variables: dict[str, str], trooper: Trooper) -> None:
+    """With a purchase on the wire the first Ctrl-C waits for its answer, the second leaves; the ledger knows it."""
+    fake.delay_next("/api/order", 30)
+    with terminal("order", "3", "--yes", "--max-price-h", "1", "--accept-terms", environment=variables) as shown:
+        while not sent(fake, "/api/order"):
+            time.sleep(0.02)
+        shown.ctrl_c()
+        shown.until("waiting for the answer")
+        shown.ctrl_c()
+        assert shown.end()[0] == 130
+    assert "whether it was bought is unknown" in screen(shown.said)
+    ledger = Path(variables["HOME"], ".local/state/trooper/purchases.jsonl")
+    assert trooper("purchases", "--json", ledger=ledger).json[0]["state"] == "unknown"
+
+
+@pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_is_for_terminals_that_want_it(variables: dict[str, str], more: dict[str, str], coloured: bool) -> None:
+    """Colours on a terminal; none at all with NO_COLOR."""
+    with terminal("ps", environment={**variables, **more}) as shown:
+        assert shown.end()[0] == 0
+    assert ("\x1b[" in shown.said) is coloured
+    assert "training llama 1" in screen(shown.said)
+
+
+def test_ssh_replaces_the_command(fake: FakeTrooper, variables: dict[str, str], tmp_path: Path) -> None:
+    """It waits until the server answers, then it is ssh, with the arguments, and without the key."""
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text('#!/bin/sh\necho "ssh was called: $*, key: ${TROOPER_API_KEY-none}"\nexit 7\n')
+    ssh.chmod(0o755)
+    fake.set_status(123, "starting", "running")
+    path = {**variables, "PATH": f"{ssh.parent}:{variables['PATH']}"}
+    with terminal("ssh", "123", "--", "-L", "8888:localhost:8888", environment=path) as shown:
+        shown.until("waiting until order 123 can be reached")
+        fake.set_status(123, "running")
+        assert shown.end()[0] == 7
+    port = fake._server(123).ssh_port
+    assert f"ssh was called: -p {port} -l root 127.0.0.1 -L 8888:localhost:8888, key: none" in screen(shown.said)
+
+
+@pytest.mark.parametrize("user", ["-oProxyCommand=x", "a b", "root;x"])
+def test_ssh_is_not_called_with_what_is_no_user(trooper: Trooper, fake: FakeTrooper, user: str) -> None:
+    """A user name that would be an option, or a command, of ssh is refused."""
+    port = fake._server(123).ssh_port
+    fake.fail_next(
+        "/api/credentials", status=200, body={"ip": "127.0.0.1", "ssh_port": port, "username": user, "password": "x"}
+    )
+    ran = trooper("ssh", "123")
+    assert ran.status == 1
+    assert "ssh can't be called with" in ran.error
+
+
+def test_ssh_as_json_only_waits(trooper: Trooper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--json says where to log in, without the password; without ssh on the machine the command says so."""
+    where = trooper("ssh", "123", "--json").json
+    assert (where["username"], where["ip"]) == ("root", "127.0.0.1")
+    assert "password" not in where
+    monkeypatch.setenv("PATH", "")
+    assert trooper("ssh", "123").error == "there is no ssh here"
+
+
+def test_watch_in_a_pipe_writes_lines(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Without a terminal each change is a line; with --json one of JSON; failures are ridden out."""
+
+    def asked() -> bool:
+        return sum(request.path == "/api/orders" for request in list(fake.requests)) > 3
+
+    watch = ("watch", "--status", "frozen", "--interval", "0.05")
+    fake.fail_next("/api/orders", status=500, times=2)
+    ran = interrupted(trooper, fake, signal.SIGINT, "/api/orders", *watch, when=asked)
+    assert (ran.status, ran.out) == (130, "")
+    assert "order 129 archive 2025 appeared: frozen" in ran.err
+    assert "notebooks" not in ran.err
+    fake.requests.clear()
+    ran = interrupted(trooper, fake, signal.SIGINT, "/api/orders", *watch, "--json", when=asked)
+    assert (ran.json["kind"], ran.json["order"]["title"], ran.json["previous"]) == ("appeared", "archive 2025", None)
+
+
+def test_the_demo_has_a_prompt(tmp_path: Path) -> None:
+    """At a terminal `demo` greets, reads commands, survives the Ctrl-C that ends one of them, and `exit` leaves."""
+    with terminal("demo", environment={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}) as shown:
+        shown.until("A fake fleet", "trooper>")
+        shown.type("ps --title 'archive*'")
+        shown.until("says why)\ntrooper>")
+        shown.type("rename 129 renamed")
+        shown.until("order 129 is called renamed")
+        shown.type("watch")
+        shown.until("paid until", "Ctrl-C ends it")
+        shown.ctrl_c()
+        shown.until("interrupted\ntrooper>")
+        shown.type("exit")
+        assert shown.end()[0] == 0
+
+
+def test_what_a_terminal_shows_of_many(trooper: Trooper, fake: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The live displays in this process, as a terminal of that size would get them: switch, wait, watch, templates."""
+    shown = io.StringIO()
+
+    def on_a_terminal(settings: Settings, as_json: bool, debug: bool) -> Cli:
+        console = Console(file=shown, force_terminal=True, color_system=None, width=100, height=60, highlight=False)
+        return Cli(settings, as_json, debug, console)
+
+    monkeypatch.setattr(_main, "Cli", on_a_terminal)
+    fake.durations["stop"] = 0.4
+    for number in range(15):
+        fake.add_order(order_id=400 + number, title=f"bulk {number}")
+    assert trooper("stop", "--all", "--title", "bulk*", "--yes").status == 0
+    assert trooper("stop", "123", "999").status == 1
+    assert "stopping 2 servers: " in shown.getvalue()
+    assert trooper("wait", "124", "--until", "stopped", "--timeout", "0.3").status == 1
+    assert trooper("templates", "install", "126", "1").status == 0
+    fake.set_status(126, "odd", "running")
+    watch = ("watch", "--interval", "0.05")
+
+    def all_seen() -> bool:
+        said = shown.getvalue()
+        now = screen(said)
+        went = "odd → running" in said and "notebooks" in said
+        return went and "odd → running" not in now and "notebooks" not in now and " ago" in now
+
+    shown.seek(0)
+    shown.truncate()
+    threading.Timer(0.4, fake.remove_order, [128]).start()
+    threading.Timer(0.8, fake.set_status, [126, "running"]).start()
+    assert interrupted(trooper, fake, signal.SIGINT, "/api/orders", *watch, when=all_seen).status == 130
