@@ -42,23 +42,23 @@ PYTHONS = _pythons()
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The test suite, with the newest versions of what it needs."""
+    """The test suite, with the newest versions of what it needs, and what of the package it covers."""
     session.install("-e", ".[dev,bench]")
-    session.run("pytest", "-q", *session.posargs)
+    session.run("pytest", "-q", "--cov", "--cov-report=term:skip-covered", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def oldest(session: nox.Session) -> None:
     """The test suite with the oldest aiohttp, attrs and cattrs that are allowed."""
     session.install("-e", ".[dev]", *OLDEST)
-    session.run("pytest", "-q", "--no-cov", "-n", "2", *session.posargs)
+    session.run("pytest", "-q", "-n", "4", *session.posargs)
 
 
 @nox.session(python=PYTHONS[-1])
 def newest(session: nox.Session) -> None:
     """The test suite with the newest of everything, on the newest Python found."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", ".[dev]")
-    session.run("pytest", "-q", "--no-cov", "-n", "2", *session.posargs)
+    session.run("pytest", "-q", "-n", "4", *session.posargs)
 
 
 @nox.session

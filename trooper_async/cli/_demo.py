@@ -149,4 +149,10 @@ def _furnish(fake: FakeTrooper, loop: asyncio.AbstractEventLoop) -> None:
     for title, status, blib_id, country, interval in FLEET:
         fake.add_order(title=title, status=status, blib_id=blib_id, country_code=country, contract_interval=interval)
     on_its_way = fake.add_order(title="benchmark", status="starting", desired_status="running")
-    loop.call_later(4 * fake.durations["start"], fake.set_status, on_its_way, "running")
+
+    def arrive() -> None:
+        switched = {body["serverId"] for body in fake.sent("/api/order-status")}
+        if on_its_way.server_id not in switched:  # else it goes where it was switched to
+            fake.set_status(on_its_way, "running")
+
+    loop.call_later(4 * fake.durations["start"], arrive)
