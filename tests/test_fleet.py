@@ -487,6 +487,27 @@ async def test_what_is_there_or_on_its_way(
     assert len(report.outcomes) == 1
 
 
+async def test_converge_refuses_two_wishes_for_one_order(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """An order and its id with different statuses: nobody knows which one counts."""
+    order = fake_trooper.add_order()
+    wanted: dict[Order | int, str] = {order: "stopped", order.order_id: "frozen"}
+    with pytest.raises(ConfigurationError, match="two ways"):
+        await trooper.fleet.converge(wanted)
+    assert not fake_trooper.requests
+
+
+async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """A 200 that is no JSON says nothing of a stop: its outcome keeps what may be under way."""
+    order = fake_trooper.add_order()
+    fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=9)
+    (outcome,) = (await trooper.fleet.stop([order])).failed
+    assert isinstance(outcome.error, ResponseFormatError)
+    assert (outcome.sent, outcome.transition) == (None, Transition(order.order_id, "stop", "stopped"))
+    assert outcome.resumable
+
+
 @pytest.mark.parametrize("status", ["restarted", "terminated", "", 3, None])
 async def test_converge_to_nothing_else(trooper: TrooperClient, fake_trooper: FakeTrooper, status: str) -> None:
     """A status that no action leads to is refused before anything is sent."""

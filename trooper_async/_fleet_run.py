@@ -17,6 +17,7 @@ from trooper_async.errors import (
     AuthenticationError,
     OutcomeUnknownError,
     PermissionDeniedError,
+    ResponseFormatError,
     ServerError,
     TrooperError,
 )
@@ -143,7 +144,7 @@ class Run:
                 self._outcomes[order_id] = evolve(self._outcomes[order_id], sent=True)
             return lost
         except TrooperError as error:
-            if not isinstance(error, ServerError):  # that proves nothing
+            if not isinstance(error, ServerError | ResponseFormatError):  # these prove nothing
                 self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=None, sent=False)
             raise
 

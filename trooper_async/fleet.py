@@ -12,16 +12,9 @@ from trooper_async import _arguments as arguments
 from trooper_async._fleet_run import Job, OnProgress, Run, RunOptions
 from trooper_async._snapshot import Snapshot
 from trooper_async.errors import (
-    APIStatusError,
-    AuthenticationError,
     ConfigurationError,
-    OrderNotFoundError,
-    OrderVanishedError,
     OutcomeUnknownError,
-    RateLimitError,
     ResponseFormatError,
-    ServerError,
-    SupersededError,
     TrooperError,
 )
 from trooper_async.fleet_report import FleetOutcome, FleetReport
@@ -128,13 +121,16 @@ class Fleet:
         Returns:
             The report; what was left alone, since it was there or on its way, is in its `left_alone`.
         """
-        orders = {}
+        orders: dict[int, tuple[Order | int, Action]] = {}
         for order, status in wanted.items():
             action = _ACTIONS.get(status_word(status).casefold()) if isinstance(status, str) else None
             if action is None:
                 text = f"an order can be wanted running, stopped or frozen, not {status!r:.40}: nothing was sent"
                 raise ConfigurationError(text, operation="fleet.converge")
-            orders[arguments.order_id(order)] = order, action
+            order_id = arguments.order_id(order)
+            if orders.setdefault(order_id, (order, action))[1] != action:
+                text = f"order {order_id} is wanted in two ways: nothing was sent"
+                raise ConfigurationError(text, operation="fleet.converge")
         run = self._run(
             "converge",
             [FleetOutcome(order_id, action) for order_id, (_, action) in orders.items()],
@@ -158,9 +154,9 @@ class Fleet:
     ) -> FleetReport:
         """Go on with a run that was cancelled, killed or refused, or whose waits ended too early.
 
-        What was accepted is only waited for. What was not sent is sent now; a stop, freeze or plain start of which that
-        is not certain, if its server is neither there nor on its way. A restart, or a start with migration, that may
-        have been sent is only waited for. Orders that failed by themselves (locked, not there, superseded) stay so.
+        What was accepted is only waited for. What was not sent, and a stop, freeze or plain start of which that is not
+        certain, is sent now, if its server is neither there nor on its way. A restart, or a start with migration, that
+        may have been sent is only waited for. Orders that failed by themselves (locked, not there, superseded) stay so.
 
         Args:
             report: of the run, from its progress (`progress.report()`) or `FleetReport.from_json`.
@@ -170,7 +166,7 @@ class Fleet:
         """
         if not isinstance(report, FleetReport):
             raise ConfigurationError("resume takes a FleetReport", operation="fleet.resume")
-        outcomes = [evolve(outcome, error=None) if _goes_on(outcome) else outcome for outcome in report.outcomes]
+        outcomes = [evolve(outcome, error=None) if outcome.resumable else outcome for outcome in report.outcomes]
         run = self._run(
             "resume",
             outcomes,
@@ -261,15 +257,6 @@ def _resuming(outcome: FleetOutcome, migration_allowed: bool, listed: Snapshot |
     if once and not isinstance(job.ended, TrooperError):
         return Job(job.order)  # a restart begins where it ends, and what was not sent has not begun
     return job
-
-
-def _goes_on(outcome: FleetOutcome) -> bool:
-    """Whether the outcome is not for ever: no answer, too late, or a refusal that was not of this order."""
-    error = outcome.error
-    if isinstance(error, APIStatusError):
-        passing = isinstance(error, AuthenticationError | RateLimitError | ServerError)
-        return passing or bool(outcome.sent) or not error.attempts  # of the poll; of another order's request
-    return not isinstance(error, OrderNotFoundError | SupersededError | OrderVanishedError | ConfigurationError)
 
 
 def _is_there(order: Order, target: str) -> bool:

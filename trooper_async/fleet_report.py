@@ -12,7 +12,17 @@ from attrs import evolve, field, frozen
 
 from trooper_async import errors
 from trooper_async._converter import loads, row_of, structure
-from trooper_async.errors import ConfigurationError, TrooperError
+from trooper_async.errors import (
+    APIStatusError,
+    AuthenticationError,
+    ConfigurationError,
+    OrderNotFoundError,
+    OrderVanishedError,
+    RateLimitError,
+    ServerError,
+    SupersededError,
+    TrooperError,
+)
 from trooper_async.models import JSON, Action, Order
 from trooper_async.transition import Transition
 
@@ -39,6 +49,17 @@ class FleetOutcome:
     @property
     def ended(self) -> bool:
         return self.order is not None or self.error is not None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `fleet.resume` goes on with it: its end, if any, was none for ever, or not of this order."""
+        if self.order is not None:
+            return False
+        if isinstance(self.error, APIStatusError):
+            passing = isinstance(self.error, AuthenticationError | RateLimitError | ServerError)
+            return passing or bool(self.sent) or not self.error.attempts  # of the poll; of another order's request
+        for_ever = OrderNotFoundError | SupersededError | OrderVanishedError | ConfigurationError
+        return not isinstance(self.error, for_ever)
 
 
 @frozen

@@ -22,9 +22,8 @@ def select(
 
     Args:
         orders: where to look.
-        title, gpu_type, country_code: text, in which `*`, `?` and `[…]` stand for what they do in file names, and
-            upper and lower case are the same.
-        status: the current status.
+        title, gpu_type, country_code, status (the current one): text in which `*`, `?` and `[…]` stand for what they
+            do in file names, and upper and lower case are the same.
         max_price_h: EUR per hour at the most; an order without a price does not fit.
     """
 
@@ -35,12 +34,13 @@ def select(
             (country_code, order.country_code),
             (status, order.current_status),
         )
-        if any(wanted is not None and not _alike(wanted, given) for wanted, given in texts):
+        if any(wanted is not None and not alike(wanted, given) for wanted, given in texts):
             return False
         return max_price_h is None or (order.price_h is not None and order.price_h <= Decimal(str(max_price_h)))
 
     return [order for order in orders if fits(order)]
 
 
-def _alike(wanted: str, given: str | None) -> bool:
+def alike(wanted: str, given: str | None) -> bool:
+    """Whether a text fits a pattern, whatever the case of its letters."""
     return given is not None and fnmatchcase(given.casefold(), wanted.casefold())

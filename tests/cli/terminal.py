@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,9 @@ class Terminal:
 
     def ctrl_c(self) -> None:
         self._child.sendintr()
+
+    def terminate(self) -> None:
+        self._child.kill(signal.SIGTERM)
 
     def until(self, *texts: str) -> str:
         """Read until the screen shows all of these texts; the screen as it is then."""

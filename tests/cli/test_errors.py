@@ -151,7 +151,7 @@ def test_a_bug_is_told_by_its_name_alone(trooper: Trooper, monkeypatch: pytest.M
 
 
 def test_errors_that_a_wait_hides(trooper: Trooper) -> None:
-    """A wait that ended otherwise after a lost answer is as unknown as that one; several kinds are 1, unknown first."""
+    """A wait that ended otherwise after a lost answer is as unknown as that one; of several, unknown counts first."""
     lost = errors.OutcomeUnknownError("lost")
     late = errors.WaitTimeoutError("late")
     assert _errors.exit_status(late) == 1
@@ -159,7 +159,10 @@ def test_errors_that_a_wait_hides(trooper: Trooper) -> None:
     assert _errors.exit_status(late) == 4
     refused = errors.AuthenticationError("no", status=401)
     closed = errors.ClientClosedError("closed")
-    assert _errors.partly([refused, closed], 3).status == 1
+    locked = errors.ServerLockedError("locked", status=403)
+    assert _errors.partly([locked, lost, refused], 3).status == 4
+    assert _errors.partly([refused, closed], 3).status == 3
+    assert _errors.partly([locked, closed], 3).status == 1
     assert _errors.partly([refused, refused], 3).status == 3
     assert _errors.partly([closed, late], 3).status == 4
     assert isinstance(_errors.explained(closed), FailedError)

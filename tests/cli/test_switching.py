@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+from copy import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Trooper, sent
-from trooper_async.fleet_report import FleetReport
+from trooper_async import FleetOutcome, FleetProgress, FleetReport, Transition
+from trooper_async.cli._cli import Cli
+from trooper_async.cli._report import Keeper
 from trooper_async.testing import FakeTrooper
+
+
+def test_what_is_about_to_be_sent_is_in_the_file(tmp_path: Path) -> None:
+    """However soon after the last time: a restart that is not in the file when it is killed would be sent again."""
+    keeper = Keeper(Cli(), tmp_path / "report.json")
+    for order_id in (1, 2, 3):
+        sending = FleetOutcome(order_id, "restart", transition=Transition(order_id, "restart", "running"), sent=None)
+        report = FleetReport((sending,))
+        keeper.see(FleetProgress(0, 0, 3, sending, partial(copy, report)))
+        assert FleetReport.from_json((tmp_path / "report.json").read_text()) == report
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import io
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.cli.conftest import Trooper, environment, interrupted, sent
-from tests.cli.terminal import screen, terminal
+from tests.cli.terminal import Terminal, screen, terminal
 from trooper_async.cli import _main
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._settings import Settings
@@ -71,11 +72,12 @@ def test_watch_is_live_until_ctrl_c(fake: FakeTrooper, variables: dict[str, str]
     assert "\x1b[?25h" in shown.said
 
 
-def test_ctrl_c_at_a_question(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """Ctrl-C works at once where the command asks, and nothing is sent."""
+@pytest.mark.parametrize("end", [Terminal.ctrl_c, Terminal.terminate])
+def test_ctrl_c_at_a_question(fake: FakeTrooper, variables: dict[str, str], end: Callable[[Terminal], None]) -> None:
+    """Ctrl-C and SIGTERM work at once where the command asks, and nothing is sent."""
     with terminal("order", "3", environment=variables) as shown:
         shown.until("Rent it")
-        shown.ctrl_c()
+        end(shown)
         assert shown.end()[0] == 130
     assert "nothing was bought" in screen(shown.said)
     assert sent(fake, "/api/order") == []

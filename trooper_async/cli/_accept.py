@@ -14,6 +14,8 @@ from trooper_async import (
     AuthenticationError,
     Order,
     OutcomeUnknownError,
+    ResponseFormatError,
+    ServerError,
     Transition,
     TrooperClient,
     TrooperError,
@@ -56,7 +58,9 @@ async def accept(
         nonlocal refused
         async with places:
             if refused is not None:
-                note(evolve(outcomes[order_id], error=copy(refused)))
+                error = copy(refused)
+                error.subject, error.attempts = f"order {order_id}", 0
+                note(evolve(outcomes[order_id], error=error))
                 return
             started = time.monotonic()
             planned = Transition(order_id, action, SWITCHES[action][1], None, migration_allowed)
@@ -65,7 +69,7 @@ async def accept(
                 transition = await send(by_id[order_id])
             except TrooperError as error:
                 refused = error if isinstance(error, AuthenticationError) else refused
-                unknown = isinstance(error, OutcomeUnknownError)
+                unknown = isinstance(error, OutcomeUnknownError | ServerError | ResponseFormatError)
                 kept, sent = (planned, None) if unknown else (None, False)
                 outcome = evolve(outcomes[order_id], error=error, transition=kept, sent=sent)
             else:

@@ -146,9 +146,12 @@ def _ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield
         return
-    before, loops = signal.signal(signal.SIGINT, signal.default_int_handler), signal.set_wakeup_fd(-1)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    loops = signal.set_wakeup_fd(-1)
     try:
         yield
     finally:
         signal.set_wakeup_fd(loops)
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -92,10 +92,12 @@ async def doctor(cli: Cli) -> None:
             about_key, raw = await _key(reader, has_key=cli.settings.api_key is not None)
             found.append(about_key)
             if about_key.verdict == "bad":
-                status = REFUSED_KEY if raw.status == 401 else FAILED
+                status = REFUSED_KEY if raw.status in (401, 403) else FAILED
             found += await _offers(reader)
             if about_key.verdict == "ok":
                 found += await _orders(reader, raw)
+        if not status and any(one.verdict == "bad" for one in found):
+            status = FAILED
     made = table("", "question", "answer")
     for one in found:
         mark, style = _MARKS[one.verdict]

@@ -71,9 +71,10 @@ def explained(error: TrooperError) -> FailedError:
 
 
 def partly(failures: list[TrooperError], total: int, what: str = "server") -> FailedError:
-    """The end of a command that some of many failed in; what is unknown is the worst."""
+    """The end of a command that some of many failed in; what is unknown is the worst, then a refused key."""
     statuses = {exit_status(error) for error in failures}
-    status = UNKNOWN if UNKNOWN in statuses else statuses.pop() if len(statuses) == 1 else FAILED
+    worst = next((status for status in (UNKNOWN, REFUSED_KEY) if status in statuses), None)
+    status = worst or (statuses.pop() if len(statuses) == 1 else FAILED)
     if total == 1:
         return FailedError(status, line(failures[0]), hint(failures[0]))
     kinds = {type(error) for error in failures}

@@ -82,9 +82,8 @@ async def buy(
     async with buyer(cli) as client:
         price = await client.migrations.quote(order, blib)
         cli.say(_quote(price))
-        too_dear = max_total_due is not None and price.total_due > max_total_due  # then there is nothing to ask
         data = "its data moves along" if keep_data else "ITS DATA IS LOST"
-        if not yes and not too_dear and not cli.ask(f"Pay {euros(price.total_due)} EUR now, and migrate? ({data})"):
+        if not yes and not cli.ask(f"Pay {euros(price.total_due)} EUR now, and migrate? ({data})"):
             raise FailedError(FAILED, "not confirmed: nothing was sent")
         if no_wait:
             transition = await client.migrations.buy(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from fnmatch import fnmatchcase
 
 import click
 from rich.text import Text
@@ -17,6 +16,7 @@ from trooper_async.cli._errors import FAILED
 from trooper_async.cli._tables import blibs_table, orders_table
 from trooper_async.cli._templates import named
 from trooper_async.cli._text import cell, euros, printable
+from trooper_async.selection import alike
 
 
 @command()
@@ -42,8 +42,8 @@ async def gpus(
     def fits(blib: Blib) -> bool:
         return (
             (every or blib.is_available is not False)
-            and (gpu_type is None or _alike(gpu_type, blib.gpu_type))
-            and (country_code is None or _alike(country_code, blib.country_code))
+            and (gpu_type is None or alike(gpu_type, blib.gpu_type))
+            and (country_code is None or alike(country_code, blib.country_code))
             and (max_price_h is None or (blib.price_h is not None and blib.price_h <= max_price_h))
             and (min_gpus == 1 or (blib.gpu_num or 0) >= min_gpus)
             and (min_gpu_ram == 1 or (blib.gpu_ram or 0) >= min_gpu_ram)
@@ -93,7 +93,7 @@ async def order(
         wanted = await named(client, templates)
         cli.say(blibs_table([offer]))
         if not yes:
-            _agree(cli, offer, interval, total_price, wanted, max_price_h)
+            _agree(cli, offer, interval, total_price, wanted)
         if not accept_terms and not cli.ask("Do you accept the terms and conditions of Trooper.AI?"):
             raise FailedError(FAILED, "the terms are not accepted: nothing was sent", "--accept-terms accepts them")
         if no_wait:
@@ -125,10 +125,6 @@ async def order(
     cli.result(bought, orders_table([bought]))
 
 
-def _alike(wanted: str, given: str | None) -> bool:
-    return given is not None and fnmatchcase(given.casefold(), wanted.casefold())
-
-
 async def _offer(client: TrooperClient, blib: int) -> Blib:
     offer = next((offer for offer in await client.blibs.list() if offer.id == blib), None)
     if offer is None:
@@ -142,10 +138,7 @@ def _agree(
     interval: str,
     total_price: Decimal | None,
     templates: Sequence[Template],
-    max_price_h: Decimal | None,
 ) -> None:
-    if offer.price_h is not None and max_price_h is not None and offer.price_h > max_price_h:
-        return  # it is refused by its price: nothing to ask
     price = offer.price_h if total_price is None else total_price
     text = Text(f"{euros(price)} EUR for each {printable(interval)}, prepaid and not refunded", "bold")
     if templates:

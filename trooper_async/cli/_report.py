@@ -26,17 +26,18 @@ _WRITTEN_EVERY = 1.0
 class Keeper:
     """Keeps what is known of a run, however it ends: `with keeper:` around it."""
 
-    def __init__(self, cli: Cli, file: Path | None) -> None:
-        self.report = FleetReport(())
+    def __init__(self, cli: Cli, file: Path | None, report: FleetReport | None = None) -> None:
+        self.report = report or FleetReport(())
         self._cli = cli
         self._file = file
         self._written = -math.inf
         self._latest: FleetProgress | None = None
 
     def see(self, progress: FleetProgress) -> None:
-        """How far it is, told before each request: what is in the file is at most a second old."""
+        """How far it is: what is about to be sent is in the file before it is; ends may come with the next call."""
         self._latest = progress
-        if self._file is not None and time.monotonic() - self._written >= _WRITTEN_EVERY:
+        about_to_be_sent = progress.latest.sent is None and not progress.latest.ended
+        if self._file is not None and (about_to_be_sent or time.monotonic() - self._written >= _WRITTEN_EVERY):
             self.keep(progress.report())
 
     def keep(self, report: FleetReport) -> None:

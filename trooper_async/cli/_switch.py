@@ -90,13 +90,13 @@ async def restart(cli: Cli, **given: Unpack[_Given]) -> None:
 async def resume(cli: Cli, file: Path, concurrency: int, timeout: float | None) -> None:
     """Go on with a run that was interrupted, from the FILE of its --report.
 
-    What was accepted is waited for and not sent again; what was not sent is sent now.
+    What was accepted is waited for and not sent again; what was not sent is sent now, if it is still needed.
     """
     report = read_report(file)
-    order_ids = [outcome.order_id for outcome in report.outcomes if not outcome.ended]
+    order_ids = [outcome.order_id for outcome in report.outcomes if outcome.resumable]
     async with cli.client() as client:
         run = partial(client.fleet.resume, report, concurrency=concurrency, timeout=timeout or "usual")
-        await _carry_out(cli, client, run, "going on with", order_ids, (), file)
+        await _carry_out(cli, client, run, "going on with", order_ids, (), file, report)
 
 
 async def _switch(
@@ -140,8 +140,9 @@ async def _carry_out(
     order_ids: Sequence[int],
     seen: Sequence[Order],
     file: Path | None,
+    before: FleetReport | None = None,
 ) -> None:
-    keeper = Keeper(cli, file)
+    keeper = Keeper(cli, file, before)
     async with progress(cli, client, f"{doing} {count(len(order_ids), 'server')}", order_ids) as shown:
         for order in seen:
             shown.see(order)
