@@ -40,8 +40,12 @@ async def work() -> None:
         try:
             order = await server.result()
         except UndecidedPurchaseError as error:  # killed while it was sent: nobody can know, so somebody has to look
-            print(f"asks whether it was bought: {[candidate.order_id for candidate in error.candidates]}", flush=True)
-            await durable.resolve(error, error.candidates[0] if error.candidates else None)
+            found = [candidate.order_id for candidate in error.candidates]
+            print(f"asks whether it was bought: {found}", flush=True)
+            if len(found) != 1:  # none proves nothing, of several one is a guess: a person decides, and the rest waits
+                print(f"leaves {PURCHASE!r} open: look at the account, and resolve it then", flush=True)
+                return
+            await durable.resolve(error, found[0])  # the only one; who shares the account asks a person here, too
             order = await server.result()
         print(f"has order {order.order_id}, which is {order.current_status}", flush=True)
         report = await fleet.result()

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import sqlalchemy.exc
 from dbos import DBOS
 
 from trooper_async import (
+    AuthenticationError,
     ConfigurationError,
     OrderNotFoundError,
     OutcomeUnknownError,
@@ -29,7 +31,17 @@ from trooper_async import (
     TrooperClient,
     WaitTimeoutError,
 )
-from trooper_async.durable import DatabaseError, Durable, Handle, UndecidedPurchaseError, _process, _records, _workflows
+from trooper_async.durable import (
+    DatabaseError,
+    Durable,
+    Handle,
+    UndecidedPurchaseError,
+    _outcomes,
+    _process,
+    _records,
+    _waiting,
+    _workflows,
+)
 from trooper_async.models import Order
 from trooper_async.testing import FakeTrooper
 
@@ -143,14 +155,49 @@ async def test_a_fleet_converges_and_is_reported(fake_trooper: FakeTrooper) -> N
     orders = [fake_trooper.add_order(status=status).order_id for status in ("running", "running", "stopped")]
     async with durable(fake_trooper) as work:
         handle = await work.converge(
-            "one", {orders[0]: "stopped", orders[1]: "running", orders[2]: "running", 999: "frozen"}
+            "one",
+            {orders[0]: "stopped", orders[1]: "running", orders[2]: "running", 999: "frozen"},
+            migration_allowed=True,
         )
         report = await handle.result()
         assert await handle.result() == report
     assert [outcome.order_id for outcome in report.outcomes] == [*orders, 999]
     assert [outcome.order_id for outcome in report.left_alone] == [orders[1]]
+    assert report.migration_allowed
     assert isinstance(report.failed[0].error, OrderNotFoundError)
     assert len(posts(fake_trooper)) == 2
+
+
+async def test_a_fleet_says_that_it_was_sent_though_the_wait_failed(fake_trooper: FakeTrooper) -> None:
+    """A key that is refused during the waits does not make a sent switch one that was not; a refused one was not."""
+    fake_trooper.durations["stop"] = 100
+    orders = [fake_trooper.add_order(is_locked=is_locked).order_id for is_locked in (False, True)]
+    async with durable(fake_trooper) as work:
+        handle = await work.converge("one", dict.fromkeys(orders, "stopped"))
+        await until(lambda: len(posts(fake_trooper)) == 2)
+        fake_trooper.fail_next("/api/orders", status=401, times=1000)
+        report = await handle.result()
+    assert [type(outcome.error) for outcome in report.outcomes] == [AuthenticationError, ServerLockedError]
+    assert [outcome.sent for outcome in report.outcomes] == [True, False]
+
+
+async def test_a_fleet_waits_for_what_stands_still(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order whose workflow can't write for a while has not failed: it is asked for again."""
+    monkeypatch.setattr(_workflows, "_ASK_AGAIN", 0.05)
+    outcome, refusals = _outcomes.outcome, 2
+
+    async def stalled(workflow_id: str) -> str:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise DatabaseError("full")
+        return await outcome(workflow_id)
+
+    monkeypatch.setattr(_workflows, "outcome", stalled)
+    async with durable(fake_trooper) as work:
+        report = await (await work.converge("one", {fake_trooper.add_order().order_id: "stopped"})).result()
+    assert (len(report.succeeded), report.failed) == (1, ())
+    assert refusals == -1
 
 
 async def test_a_purchase_and_a_migration_are_made_once(fake_trooper: FakeTrooper) -> None:
@@ -216,6 +263,19 @@ async def test_a_purchase_resolved_as_not_made_is_never_made(fake_trooper: FakeT
     assert len(posts(fake_trooper, "/api/order")) == 2
 
 
+async def test_an_undecided_purchase_is_listed_before_it_is_taken_up_again(fake_trooper: FakeTrooper) -> None:
+    """Its workflow waits in the queue after its worker was stopped; its question is there all the same."""
+    fake_trooper.drop_next("/api/order", when="after")
+    async with durable(fake_trooper) as work:
+        with pytest.raises(UndecidedPurchaseError):
+            await (await buy(work, "lost")).result()
+    with sqlite3.connect("trooper.sqlite") as database:  # what no worker of this version takes up stays in the queue
+        database.execute("UPDATE workflow_status SET status = 'ENQUEUED', application_version = 'another'")
+    database.close()
+    async with durable(fake_trooper) as work:
+        assert [error.purchase.id for error in await work.undecided()] == ["lost"]
+
+
 async def test_closing_in_the_middle_of_waits_loses_nothing(fake_trooper: FakeTrooper) -> None:
     """The next process goes on with each wait, sends nothing again, and has its own poll for them."""
     fake_trooper.durations["stop"] = 1.5
@@ -245,7 +305,7 @@ async def test_closing_lets_a_purchase_on_the_wire_get_to_its_end(fake_trooper: 
 
 async def test_a_deadline_is_kept_over_a_restart(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that passed while no process was there leaves a last look: who is there by then is, who is not timed out."""
-    monkeypatch.setattr(_workflows, "_A_LOOK", 0.5)
+    monkeypatch.setattr(_waiting, "_A_LOOK", 0.5)
     fake_trooper.durations["stop"] = 100
     orders = [fake_trooper.add_order() for _ in range(2)]
     async with durable(fake_trooper) as work:
@@ -356,9 +416,12 @@ async def test_a_workflow_of_another_release_is_refused(
             patch.setattr(_records, "FORMAT", 0)
             patch.setattr(_records, "__version__", "0.0.7")
             handle = await work.switch("one", order, "stop")
+            purchase = await buy(work, "job")
         with pytest.raises(ConfigurationError, match=r"0\.0\.7 has begun"):
             await handle.result()
-    assert not posts(fake_trooper)
+        with pytest.raises(ConfigurationError, match=r"may be bought: look at the account first"):
+            await purchase.result()
+    assert not posts(fake_trooper) + posts(fake_trooper, "/api/order")
 
 
 async def test_one_durable_in_a_process_and_one_process_on_a_file(fake_trooper: FakeTrooper) -> None:
@@ -371,8 +434,11 @@ async def test_one_durable_in_a_process_and_one_process_on_a_file(fake_trooper: 
         with pytest.raises(ConfigurationError, match="open in another process"):
             await durable(fake_trooper).__aenter__()
     another_process.close()
-    async with durable(fake_trooper):
+    first = durable(fake_trooper)
+    async with first:
         pass
+    with pytest.raises(ConfigurationError, match="used once"):
+        await first.__aenter__()
 
 
 async def test_an_application_of_dbos_is_left_alone(fake_trooper: FakeTrooper) -> None:
@@ -521,7 +587,7 @@ async def test_what_a_life_that_ended_while_sending_leaves_behind(
     moment: str, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Settings are sent again; the rest is not: what has happened is found out, what has not is said to be unknown."""
-    monkeypatch.setattr(_workflows, "_A_LOOK", 1.0)
+    monkeypatch.setattr(_waiting, "_A_LOOK", 1.0)
     act, ended = _workflows._act, 0
     statuses = {"stop": "running", "freeze": "running", "start": "stopped", "thaw": "frozen", "restart": "running"}
     orders = {action: fake_trooper.add_order(status=status).order_id for action, status in statuses.items()}
@@ -594,19 +660,99 @@ async def test_a_purchase_that_does_not_get_ready_is_bought_all_the_same(fake_tr
     assert (caught.value.purchase.order_id, caught.value.purchase.reference) == (123, "job")
 
 
+@pytest.mark.parametrize("trouble", ["the key is refused", "there is no client"])
+async def test_a_purchase_whose_wait_fails_is_bought_all_the_same(
+    trouble: str, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever ends its wait, its error names the order, and never says that nothing was sent; so does the log."""
+    monkeypatch.setattr(_waiting, "_ASK_AGAIN", 0.05)
+    monkeypatch.setattr(_waiting, "_A_LOOK", 100.0)  # no deadline ends it
+    fake_trooper.durations["create"] = 100
+
+    def vault(account: str) -> TrooperClient:
+        raise LookupError
+
+    async with durable(fake_trooper) as work:
+        await work.order("one", 1, workflow_id="job", timeout=0.5, **TERMS)
+        await until(lambda: "was accepted" in caplog.text)
+        if trouble == "the key is refused":
+            fake_trooper.fail_next("/api/orders", status=401, times=1000)
+        else:
+            monkeypatch.setattr(_waiting, "_A_LOOK", 0.3)
+    assert "purchase job of one was accepted: order 123" in caplog.text
+    async with Durable(vault) if trouble == "there is no client" else durable(fake_trooper) as work:
+        handle = await work.order("one", 1, workflow_id="job", timeout=0.5, **TERMS)
+        with pytest.raises(PurchaseNotReadyError) as caught:
+            await handle.result()
+    error = caught.value
+    assert (error.purchase.order_id, error.transition and error.transition.order_id) == (123, 123)
+    assert isinstance(error.last_error, AuthenticationError | ConfigurationError)
+    assert "nothing was sent" not in str(error)
+    assert len(posts(fake_trooper, "/api/order")) == 1
+
+
+async def test_a_wait_goes_on_once_there_is_a_client(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A vault that is away for a while ends no wait; it is logged."""
+    monkeypatch.setattr(_waiting, "_ASK_AGAIN", 0.05)
+    fake_trooper.durations["stop"] = 1.0
+    order, failures = fake_trooper.add_order(), 3
+
+    def vault(account: str) -> TrooperClient:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise LookupError
+        return fake_trooper.client()
+
+    async with durable(fake_trooper) as work:
+        await work.switch("one", order, "stop", workflow_id="tonight")
+        await until(lambda: posts(fake_trooper))
+    async with Durable(vault) as work:
+        handle = await work.switch("one", order, "stop", workflow_id="tonight")
+        assert (await handle.result()).current_status == "stopped"
+    assert caplog.text.count("is tried again: `accounts` raised LookupError") == 3
+    assert len(posts(fake_trooper)) == 1
+
+
+async def test_an_undecided_purchase_stays_one_where_its_account_can_not_be_read(fake_trooper: FakeTrooper) -> None:
+    """It says that its candidates could not be looked for, and hides no other account's; readable again, they are."""
+    async with FakeTrooper() as other:
+        clients = {"one": fake_trooper, "two": other}
+        async with Durable(lambda account: clients[account].client()) as work:
+            for account, fake in clients.items():
+                fake.drop_next("/api/order", when="after")
+                with pytest.raises(UndecidedPurchaseError):
+                    await (await buy(work, account, account)).result()
+            fake_trooper.fail_next("/api/orders", status=401)
+            with pytest.raises(UndecidedPurchaseError, match=r"not be looked for \(AuthenticationError\)") as caught:
+                await (await buy(work, "one", "one")).result()
+            assert caught.value.candidates == ()
+            fake_trooper.fail_next("/api/orders", status=401)
+            found = {error.purchase.id: len(error.candidates) for error in await work.undecided()}
+            assert found == {"one": 0, "two": 1}
+            (candidate,) = next(e.candidates for e in await work.undecided() if e.purchase.id == "one")
+            await work.resolve("one", candidate)
+            assert (await (await buy(work, "one", "one")).result()).order_id == candidate.order_id
+
+
 async def test_nonsense_is_refused_before_anything_is_begun(fake_trooper: FakeTrooper) -> None:
     """Words, ids, times and limits that can't be right."""
     with pytest.raises(ConfigurationError, match="limits"):
         durable(fake_trooper, requests_at_once=0)
-    with pytest.raises(ConfigurationError, match="name"):
-        await durable(fake_trooper, name="No Good Name").__aenter__()
+    for name in ("No Good Name", "ab"):
+        with pytest.raises(ConfigurationError, match="name"):
+            durable(fake_trooper, name=name)
     nonsense: Any = "explode"
+    a_decimal: Any = Decimal(60)
     async with durable(fake_trooper) as work:
         for begin in (
             lambda: work.switch("one", 1, nonsense),
             lambda: work.switch("", 1, "stop"),
             lambda: work.switch("one", nonsense, "stop"),
             lambda: work.switch("one", 1, "stop", timeout=0),
+            lambda: work.order("one", 1, workflow_id="job", timeout=a_decimal, **TERMS),
             lambda: work.converge("one", {1: nonsense}),
         ):
             with pytest.raises(ConfigurationError, match="nothing was begun"):

@@ -24,9 +24,9 @@ except ImportError:
 from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import Blib, ConfigurationError, FleetReport, Order, Template
-from trooper_async.durable._outcomes import ACTIVE, DatabaseError, UndecidedPurchaseError, asked, outcome
+from trooper_async.durable._outcomes import ACTIVE, DatabaseError, UndecidedPurchaseError, asked, derived_id, outcome
 from trooper_async.durable._process import Accounts, Process
-from trooper_async.durable._records import RESOLVE, UNKNOWN, Request, Status, Switch, Terms, new_request
+from trooper_async.durable._records import RESOLVE, UNKNOWN, Request, Status, Switch, Terms, is_same, new_request
 from trooper_async.durable._workflows import converge, send
 
 __all__ = ["DatabaseError", "Durable", "Handle", "UndecidedPurchaseError"]
@@ -50,6 +50,7 @@ class Handle(Generic[T]):
 
         Raises:
             UndecidedPurchaseError: whether it was bought is unknown: see `Durable.resolve`.
+            PurchaseNotReadyError: it is bought, and the wait for it ended otherwise, however it did.
             DatabaseError: it stands still until its database can be written.
             OutcomeUnknownError: it may have been sent, by a process that was killed, and nothing came of it.
             TrooperError: it ended as the same call of the client would have: `WaitTimeoutError`, `ServerLockedError`, …
@@ -67,12 +68,13 @@ class Durable:
             asks it once per account, and closes what it gave. Keys are nowhere else: not in the database, nor its logs.
         database_url: `postgresql://user@host/database`, for any number of workers; else a SQLite file called after
             `name` in the working folder, for one. Whoever can write to it can run code here (it holds pickles).
-        name: of the application: what shares a database shares its work only with its own name.
-        requests_at_once: actions of one account that are sent at the same time, over all workers.
-        requests_per_second: actions of one account that are begun in a second, over all workers.
+        name: of the application: what shares a database shares its work only with its own name. It is of `a-z`, `0-9`,
+            `_` and `-`, and of 3 characters or more.
+        requests_at_once: switches of one account that are sent at the same time, over all workers.
+        requests_per_second: switches of one account that are begun in a second, over all workers.
 
     Raises:
-        ConfigurationError: on entering: the database can't be used.
+        ConfigurationError: an argument that can't be right; on entering: the database can't be used, or it was closed.
     """
 
     def __init__(
@@ -180,7 +182,8 @@ class Durable:
             contract_interval, terms_accepted, total_price, second_partition_percentage, templates: as for
                 `client.orders.create`.
             max_price_h: the most that it may cost, in EUR per hour.
-            timeout: seconds from the accepted purchase, whatever restarts in between; None waits for ever.
+            timeout: seconds from the accepted purchase, or from the decision of one that was undecided, whatever
+                restarts in between; None waits for ever.
         """
         request = new_request("create", timeout)
         request["blib_id"] = _id_of(blib, "blib")
@@ -225,14 +228,15 @@ class Durable:
 
     async def undecided(self) -> list[UndecidedPurchaseError]:
         """The purchases, of all accounts and workers, that wait until somebody says whether they were made."""
-        rows = await DBOS.list_workflows_async(queue_name=self._process.purchases, status="PENDING", load_output=False)
+        rows = await DBOS.list_workflows_async(queue_name=self._process.purchases, status=ACTIVE, load_output=False)
         found = [await asked(row.workflow_id, row.queue_partition_key) for row in rows]
         return [error for error in found if error is not None]
 
     async def resolve(self, what: UndecidedPurchaseError | str, order: Order | int | None) -> None:
         """Say what became of a purchase that waits for it: its workflow goes on with that order, or ends.
 
-        Returns once its workflow has taken that.
+        Returns once its workflow has taken that. A request may take 180 s, and then go through: that no candidate is
+        found proves nothing for some minutes. Look at the account again after them, before you answer None.
 
         Args:
             what: the error, or the workflow's id.
@@ -256,7 +260,7 @@ class Durable:
             raise ConfigurationError("a workflow_id is a text that is not empty, without a slash: nothing was begun")
         fleet = request["action"] == "converge"
         try:
-            workflow_id = chosen or await _derived(f"{quote(account, safe='')}/{derived}/")
+            workflow_id = chosen or await derived_id(f"{quote(account, safe='')}/{derived}/")
             partition = SetEnqueueOptions(queue_partition_key=None if fleet else account)
             with SetWorkflowID(workflow_id), partition, suppress(dbos_errors.DBOSConflictingWorkflowError):
                 await DBOS.enqueue_workflow_async(queue, converge if fleet else send, account, request)
@@ -264,23 +268,9 @@ class Durable:
         except SQLAlchemyError as error:
             text = f"the database can't be written: {getattr(error, 'orig', error)}; nothing was begun"
             raise DatabaseError(text, operation="durable", subject=chosen or derived) from None
-        if known is None or known.input is None or not _same(known.input["args"], account, request):
+        if known is None or known.input is None or not is_same(known.input["args"], account, request):
             raise ConfigurationError(f"the workflow_id {workflow_id!r} is that of other work: nothing was begun")
         return workflow_id
-
-
-async def _derived(prefix: str) -> str:
-    """The id of the same work where that has not ended; else a new one."""
-    rows = await DBOS.list_workflows_async(workflow_id_prefix=prefix, load_input=False, load_output=False)
-    numbers = [(int(row.workflow_id.removeprefix(prefix).split("/")[0]), row.status in ACTIVE) for row in rows]
-    active = [number for number, is_active in numbers if is_active]
-    return f"{prefix}{max(active) if active else 1 + max((number for number, _ in numbers), default=0)}"
-
-
-def _same(known: tuple[str, Request], account: str, request: Request) -> bool:
-    """Whether it is the same work, in whichever release it was begun, and however long it is waited for."""
-    fields = known[1].keys() & request.keys() - {"format", "release", "timeout"}
-    return known[0] == account and all(known[1].get(field) == request.get(field) for field in fields)
 
 
 def _order_id(order: Order | int) -> int:

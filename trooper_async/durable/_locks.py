@@ -60,8 +60,10 @@ class NameLock:
     async def take_over(self, application: str) -> None:
         """Go on, for ever, with what dead workers of an application had begun: those whose name is not locked.
 
-        A worker that loses its lock with its connection may be taken for dead. That does no harm: DBOS lets one of the
-        two record, and what the other had noted it does not send.
+        A worker that loses its lock with its connection may be taken for dead while it works. Nothing that costs money
+        is sent twice by it, since what one had noted the other does not send, and one of the two records. A switch may
+        be sent again; and what the living one is just buying may be asked about (`undecided`), though it was accepted:
+        its log names the order.
         """
         while True:
             try:

@@ -7,7 +7,7 @@ import time
 
 from dbos import DBOS, WorkflowHandleAsync
 
-from trooper_async import ConfigurationError, PollSchedule, PurchaseUnknownError, TrooperError
+from trooper_async import ConfigurationError, Order, PollSchedule, PurchaseUnknownError, TrooperError
 from trooper_async.durable._process import current
 from trooper_async.durable._records import UNKNOWN, WAIT, Intent, Request, candidates, purchase_of
 
@@ -25,7 +25,8 @@ class DatabaseError(TrooperError):
 class UndecidedPurchaseError(PurchaseUnknownError):
     """A purchase of a workflow that may or may not have been made. It waits until somebody says what it was.
 
-    Until then no other purchase of its account is made, on any worker.
+    Until then no other purchase of its account is made, on any worker. Where its orders can't be read just now there
+    are no candidates, and its text says so.
     """
 
     hint = (
@@ -52,16 +53,29 @@ async def asked(workflow_id: str, account: str | None) -> UndecidedPurchaseError
     if event is None or account is None:
         return None
     request, intent, doubt = event
-    client = await current().client(account)
-    found = candidates(await client.orders.find(), intent)
-    named = ", ".join(f"order {order.order_id}" for order in found)
+    found: tuple[Order, ...] = ()
+    try:
+        client = await current().client(account)
+        found = candidates(await client.orders.find(), intent)
+    except TrooperError as error:  # of the account, or of `accounts`: the purchase is undecided all the same
+        named = f"could not be looked for ({type(error).__name__}), which proves nothing"
+    else:
+        named = ", ".join(f"order {order.order_id}" for order in found) or "none found, which proves nothing"
     return UndecidedPurchaseError(
-        f"{doubt}; candidates: {named or 'none found, which proves nothing'}",
+        f"{doubt}; candidates: {named}",
         purchase=purchase_of(workflow_id, request, intent, "unknown"),
         candidates=found,
         operation=f"durable.{request['action']}",
         subject=f"blib {request['blib_id']}",
     )
+
+
+async def derived_id(prefix: str) -> str:
+    """The id of the same work where that has not ended; else a new one."""
+    rows = await DBOS.list_workflows_async(workflow_id_prefix=prefix, load_input=False, load_output=False)
+    numbers = [(int(row.workflow_id.removeprefix(prefix).split("/")[0]), row.status in ACTIVE) for row in rows]
+    active = [number for number, is_active in numbers if is_active]
+    return f"{prefix}{max(active) if active else 1 + max((number for number, _ in numbers), default=0)}"
 
 
 async def _ended(workflow_id: str) -> str | None:

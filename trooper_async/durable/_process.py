@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +28,7 @@ _LOOK_AGAIN = 5.0
 """Seconds between two looks for work that stands still."""
 _LAST_REQUESTS = 240.0
 """Seconds that closing waits for what is on the wire; the client's own limit for what is sent once is 180."""
+_NAME = re.compile(r"[a-z0-9_-]{3,}")
 _current: Process | None = None
 
 
@@ -41,6 +43,8 @@ class Process:
     """What `Durable` is made of: workflows find it by `current()`."""
 
     def __init__(self, accounts: Accounts, database_url: str | None, name: str, at_once: int, per_second: int) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigurationError("a name is of a-z, 0-9, _ and -, and of 3 characters or more")
         self._accounts = accounts
         self._name = name
         self._at_once, self._per_second = at_once, per_second
@@ -61,9 +65,11 @@ class Process:
         """Lock the database, and begin to work; what this or a dead worker had begun goes on.
 
         Raises:
-            ConfigurationError: the database can't be used, or this process has an engine already.
+            ConfigurationError: the database can't be used, this process has an engine already, or it was closed.
         """
         global _current
+        if self._closing:
+            raise ConfigurationError("a Durable is used once: make a new one")
         if _current is not None:
             raise ConfigurationError("another Durable is open in this process: one at a time")
         _current = self
@@ -112,7 +118,7 @@ class Process:
                     if isinstance(client, TrooperClient):
                         self._clients[account] = client
                         return client
-                raise ConfigurationError(f"{problem}: nothing was sent")
+                raise ConfigurationError(problem)
         return self._clients[account]
 
     @contextmanager

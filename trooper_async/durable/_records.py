@@ -82,7 +82,8 @@ class Sent(TypedDict):
 
 def new_request(action: Switch | Literal["create", "migrate", "converge"], timeout: float | None) -> Request:
     """One of this release."""
-    if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)  # a Decimal can't be added to a time
+    if timeout is not None and not (is_number and timeout > 0):
         raise ConfigurationError("a timeout is seconds above 0, or None: nothing was begun")
     return Request(
         format=FORMAT,
@@ -103,11 +104,19 @@ def check_format(request: Request) -> None:
     """Refuse what another release has begun, where this one has other steps.
 
     Raises:
-        ConfigurationError: it was; nothing (more) is sent.
+        ConfigurationError: it was; nothing more is sent.
     """
     if request["format"] != FORMAT:
         text = f"trooper-async {request['release']} has begun this workflow, and {__version__} can't go on with it"
-        raise ConfigurationError(f"{text}: begin it anew under another id; nothing more was sent")
+        anew = "begin it anew under another id"
+        advice = f"it may be bought: look at the account first, and only then {anew}" if buys(request) else anew
+        raise ConfigurationError(f"{text}: {advice}; nothing more was sent")
+
+
+def is_same(known: tuple[str, Request], account: str, request: Request) -> bool:
+    """Whether it is the same work, in whichever release it was begun, and however long it is waited for."""
+    fields = known[1].keys() & request.keys() - {"format", "release", "timeout"}
+    return known[0] == account and all(known[1].get(field) == request.get(field) for field in fields)
 
 
 def buys(request: Request) -> bool:

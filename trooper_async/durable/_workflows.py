@@ -8,6 +8,7 @@ attempts would not do: it begins anew when somebody resumes a workflow by hand.)
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -27,16 +28,14 @@ from trooper_async import (
     OrderStatus,
     OutcomeUnknownError,
     PriceError,
-    PurchaseNotReadyError,
     PurchaseUnknownError,
     Transition,
     TrooperClient,
     TrooperError,
-    WaitError,
-    WaitTimeoutError,
 )
+from trooper_async.durable import _waiting
 from trooper_async.durable._locks import LOG
-from trooper_async.durable._outcomes import outcome
+from trooper_async.durable._outcomes import DatabaseError, outcome
 from trooper_async.durable._process import current
 from trooper_async.durable._records import (
     RESOLVE,
@@ -53,16 +52,14 @@ from trooper_async.durable._records import (
     decided,
     doubtful,
     is_setting,
-    purchase_of,
-    without_settings,
 )
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _FOREVER = 10 * 365 * 86400.0
-_A_LOOK = 10.0
-"""Seconds that a wait always has, also where its deadline passed while no worker was there."""
+_ASK_AGAIN = 5.0
+"""Seconds until an order is asked for again whose workflow stands still."""
 
 _ACTIONS: dict[Status, Switch] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
 
@@ -98,7 +95,7 @@ async def wait(account: str, request: Request, sent: Sent, intent: Intent) -> st
     """Wait until what was sent has taken effect; a report of one order."""
     with current().running(_id()):
         check_format(request)
-        return await _repeat(_wait, account, request, sent, intent)
+        return await _repeat(_waiting.wait, _id().removesuffix(WAIT), account, request, sent, intent)
 
 
 @DBOS.workflow(name="trooper_async.converge", max_recovery_attempts=None)
@@ -116,7 +113,7 @@ async def converge(account: str, request: Request) -> str:
             one["action"], one["order_id"], one["targets"] = action, order_id, []
             with SetWorkflowID(f"{_id()}/{order_id}"), SetEnqueueOptions(queue_partition_key=account):
                 await DBOS.enqueue_workflow_async(current().requests, send, account, one)
-        return await _repeat(_collect, _id(), actions, at, there)
+        return await _repeat(_collect, _id(), actions, at, there, request["migration_allowed"])
 
 
 async def _note(account: str, request: Request, life: str) -> Intent:
@@ -153,6 +150,8 @@ async def _send_once(account: str, request: Request, intent: Intent, life: str) 
         if error.transition is None:
             raise
         transition, doubt = error.transition, error.message
+    if buys(request):  # for whoever reads the log, should its record fail: another worker may have taken it over
+        LOG.warning("purchase %s of %s was accepted: order %s", _id(), account, transition.order_id)
     return accepted(request, transition, time.time(), doubt)
 
 
@@ -179,43 +178,6 @@ async def _act(client: TrooperClient, request: Request, intent: Intent) -> Trans
             raise ConfigurationError("a fleet is not sent, its orders are")
 
 
-async def _wait(account: str, request: Request, sent: Sent, intent: Intent) -> str:
-    transition = Transition.from_json(sent["transition"] or "")
-    client = await current().client(account)
-    left = None if sent["deadline"] is None else max(_A_LOOK, sent["deadline"] - time.time())
-    try:
-        with current().resting():
-            order = await client.orders.wait(transition, timeout=left)
-    except WaitError as error:
-        error.order = error.order and without_settings(error.order)
-        if buys(request):
-            purchase = purchase_of(_id().removesuffix(WAIT), request, intent, "bought", transition.order_id)
-            raise PurchaseNotReadyError(
-                f"it is bought, but {error.message}",
-                purchase=purchase,
-                operation=error.operation,
-                subject=error.subject,
-                seconds=error.seconds,
-                order=error.order,
-                target=error.target,
-                polls=error.polls,
-                last_error=error.last_error,
-                transition=transition,
-            ) from None
-        if sent["doubt"] is not None and isinstance(error, WaitTimeoutError):
-            raise OutcomeUnknownError(
-                f"{sent['doubt']}; and {error.message}",
-                transition=transition,
-                operation=error.operation,
-                subject=error.subject,
-                seconds=error.seconds,
-            ) from None
-        raise
-    seconds = time.time() - sent["at"]
-    outcome = FleetOutcome(order.order_id, transition.action, order, None, seconds, transition, sent=True)
-    return FleetReport((outcome,), seconds).to_json()
-
-
 async def _look(account: str, request: Request) -> tuple[float, str]:
     """The time, and those orders of a fleet that nothing is to be sent for."""
     client = await current().client(account)
@@ -228,20 +190,30 @@ async def _look(account: str, request: Request) -> tuple[float, str]:
     return time.time(), FleetReport(tuple(there)).to_json()
 
 
-async def _collect(workflow_id: str, actions: dict[int, Switch], at: float, there: str) -> str:
+async def _collect(workflow_id: str, actions: dict[int, Switch], at: float, there: str, migration_allowed: bool) -> str:
     outcomes = {outcome.order_id: outcome for outcome in FleetReport.from_json(there).outcomes}
     for order_id, action in actions.items():
         if order_id in outcomes:
             continue
         try:
             with current().resting():
-                (outcomes[order_id],) = FleetReport.from_json(await outcome(f"{workflow_id}/{order_id}")).outcomes
+                (outcomes[order_id],) = FleetReport.from_json(await _ended(f"{workflow_id}/{order_id}")).outcomes
         except TrooperError as error:
             transition = getattr(error, "transition", None)
-            sent = None if isinstance(error, OutcomeUnknownError) else transition is not None
+            waited = await DBOS.get_workflow_status_async(f"{workflow_id}/{order_id}{WAIT}")  # only for what was sent
+            sent = None if isinstance(error, OutcomeUnknownError) else waited is not None
             outcomes[order_id] = FleetOutcome(order_id, action, None, error, 0.0, transition, sent)
-    report = FleetReport(tuple(outcomes[order_id] for order_id in actions), time.time() - at)
+    report = FleetReport(tuple(outcomes[order_id] for order_id in actions), time.time() - at, migration_allowed)
     return report.to_json()
+
+
+async def _ended(workflow_id: str) -> str:
+    """The outcome of a fleet's order: one that stands still has not ended."""
+    while True:
+        try:
+            return await outcome(workflow_id)
+        except DatabaseError:
+            await asyncio.sleep(_ASK_AGAIN)
 
 
 async def _step(step: Callable[P, Coroutine[object, object, T]], *args: P.args, **kwargs: P.kwargs) -> T:
