@@ -47,7 +47,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-q", "--cov", "--cov-report=term:skip-covered", *session.posargs)
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session(python=PYTHONS[len(PYTHONS) // 2])
 def oldest(session: nox.Session) -> None:
     """The test suite with the oldest aiohttp, attrs and cattrs that are allowed."""
     session.install("-e", ".[dev]", *OLDEST)
