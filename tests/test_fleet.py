@@ -186,6 +186,27 @@ async def test_a_lost_request_times_out_with_its_cause(trooper: TrooperClient, f
     assert failed.sent is None
 
 
+async def test_without_waiting(fake_trooper: FakeTrooper) -> None:
+    """`wait=False` ends once all are accepted; a lost answer is told, and `resume` waits without sending again."""
+    fake_trooper.durations["restart"] = 0.3
+    orders = [fake_trooper.add_order() for _ in range(4)]
+    seen: list[FleetProgress] = []
+    async with fake_trooper.client() as client:
+        await client.orders.lock(orders[0])
+        fake_trooper.drop_next("/api/order-status", when="after")
+        report = await client.fleet.restart(orders[1:], concurrency=1, wait=False, on_progress=seen.append)
+        assert [type(outcome.error) for outcome in report.outcomes] == [OutcomeUnknownError, type(None), type(None)]
+        assert [outcome.sent for outcome in report.outcomes] == [None, True, True]
+        assert len(report.pending) == 2
+        assert [progress.done for progress in seen] == [0, 1, 1, 2, 2, 3]
+        assert lists(fake_trooper) == 0
+        resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
+        locked = await client.fleet.stop(orders[:1], wait=False)
+    assert len(resumed.succeeded) == 3
+    assert [type(outcome.error) for outcome in locked.failed] == [ServerLockedError]
+    assert all(sent(fake_trooper)[order.server_id] == 1 for order in orders)
+
+
 async def test_a_superseded_order_ends_alone(fake_trooper: FakeTrooper) -> None:
     """Somebody else's switch ends the wait of its order, and of no other."""
     fake_trooper.durations["stop"] = 0.4

@@ -49,6 +49,7 @@ class RunOptions(TypedDict, total=False):
     timeout: Required[arguments.Timeout]
     on_progress: Required[OnProgress | None]
     migration_allowed: bool
+    wait: bool
     elapsed: float
 
 
@@ -79,6 +80,7 @@ class Run:
         self._timeout: arguments.Timeout = options["timeout"]
         self._on_progress = options["on_progress"]
         self._migration_allowed = options.get("migration_allowed", False)
+        self._wait = options.get("wait", True)
         self._done = sum(outcome.ended for outcome in self._outcomes.values())
         self._failed = sum(outcome.error is not None for outcome in self._outcomes.values())
         self._telling = asyncio.Lock()
@@ -124,7 +126,12 @@ class Run:
                 continue
             if job.transition is not None:
                 self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=job.transition)
-            group.create_task(self._follow(order_id, began, lost))
+            if self._wait:
+                group.create_task(self._follow(order_id, began, lost))
+            elif lost is not None:
+                await self._end(order_id, began, error=lost)
+            else:
+                await self._end(order_id, began)
 
     async def _send(self, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action. What is raised was not done."""

@@ -40,6 +40,7 @@ class Fleet:
         concurrency: how many requests are being sent at once; the waits are not counted, and share one poll.
         timeout: seconds for each order, from its accepted request, None for no limit; by default what the action
             usually needs. A rate limit may hold up an order's request for as long again.
+        wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
         on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is sent
             and when it has ended. Nothing is sent before it returns: with `progress.report()` stored in each call, a
             run that is killed can be gone on with by `resume`. What it raises cancels the run and comes out.
@@ -63,13 +64,14 @@ class Fleet:
         migration_allowed: bool = False,
         concurrency: int = 16,
         timeout: arguments.Timeout = "usual",
+        wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
         """Start servers, and wait until they run (POST /api/order-status, action `running`).
 
         `migration_allowed` lets frozen servers move to other hardware, as for `orders.start`.
         """
-        return await self._switch("start", orders, concurrency, timeout, on_progress, migration_allowed)
+        return await self._switch("start", orders, concurrency, timeout, wait, on_progress, migration_allowed)
 
     async def stop(
         self,
@@ -77,10 +79,11 @@ class Fleet:
         *,
         concurrency: int = 16,
         timeout: arguments.Timeout = "usual",
+        wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
         """Stop servers, and wait until they have (POST /api/order-status, action `stopped`)."""
-        return await self._switch("stop", orders, concurrency, timeout, on_progress)
+        return await self._switch("stop", orders, concurrency, timeout, wait, on_progress)
 
     async def restart(
         self,
@@ -88,10 +91,11 @@ class Fleet:
         *,
         concurrency: int = 16,
         timeout: arguments.Timeout = "usual",
+        wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
         """Restart servers, each once only, and wait until they have (POST /api/order-status, action `restarted`)."""
-        return await self._switch("restart", orders, concurrency, timeout, on_progress)
+        return await self._switch("restart", orders, concurrency, timeout, wait, on_progress)
 
     async def freeze(
         self,
@@ -99,10 +103,11 @@ class Fleet:
         *,
         concurrency: int = 16,
         timeout: arguments.Timeout = "usual",
+        wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
         """Freeze servers, and wait until they are (POST /api/order-status, action `frozen`)."""
-        return await self._switch("freeze", orders, concurrency, timeout, on_progress)
+        return await self._switch("freeze", orders, concurrency, timeout, wait, on_progress)
 
     async def converge(
         self,
@@ -187,6 +192,7 @@ class Fleet:
         orders: Iterable[Order | int],
         concurrency: int,
         timeout: arguments.Timeout,
+        wait: bool,
         on_progress: OnProgress | None,
         migration_allowed: bool = False,
     ) -> FleetReport:
@@ -201,6 +207,7 @@ class Fleet:
             concurrency=concurrency,
             timeout=timeout,
             on_progress=on_progress,
+            wait=wait,
             migration_allowed=migration_allowed,
         )
         ids = [order for order in chosen.values() if not isinstance(order, Order)]

@@ -152,7 +152,7 @@ class FleetProgress:
     """How far a run is."""
 
     done: int
-    """Orders that have ended, those that failed included."""
+    """Orders that have ended (or, where nothing is waited for, been accepted), those that failed included."""
     failed: int
     total: int
     latest: FleetOutcome

@@ -212,6 +212,18 @@ def test_migrate_spends_nothing_by_mistake(
     assert sent(fake, "/api/buy-migration") == []
 
 
+def test_a_migration_is_always_asked_about(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Also where the quote is over the limit: the next quote, which counts, might not be."""
+    fake.fail_next(
+        "/api/migration-cost",
+        status=200,
+        body={"success": True, "totalDue": 12, "upgradeCost": 12, "remainingValue": 0},
+    )
+    ran = trooper("migrate", "buy", "128", "1", "--keep-data", "--max-total-due", "11")
+    assert (ran.status, ran.error) == (1, "not confirmed: nothing was sent")
+    assert sent(fake, "/api/buy-migration") == []
+
+
 def test_migrate_without_waiting(trooper: Trooper) -> None:
     """--no-wait gives the transition of the new order, and `purchases` says what it replaces."""
     assert trooper(*MIGRATE, "--no-wait", "--json").json["order_id"] == 131

@@ -92,6 +92,14 @@ def test_a_key_that_is_refused(trooper: Trooper) -> None:
     assert "status names" not in report
 
 
+def test_what_is_bad_is_in_the_exit_status(trooper: Trooper, fake: FakeTrooper) -> None:
+    """A 403 is a refused key too (3); a finding that is bad is a failure (1), whatever the connection is."""
+    fake.fail_next("/api/orders", status=403)
+    assert trooper("doctor").status == 3
+    fake.fail_next("/api/orders", status=200, body=[{"order_id": 1}])
+    assert trooper("doctor").status == 1
+
+
 def test_no_key_and_no_answer(trooper: Trooper, fake: FakeTrooper) -> None:
     """Without a key it says what it could not look at; without an API it says only that, and 1."""
     assert answers(trooper("doctor", "--json", api_key=None).json)["the key"].startswith("note: there is none")
@@ -110,7 +118,7 @@ def test_answers_that_are_no_json(trooper: Trooper, fake: FakeTrooper) -> None:
     fake.fail_next("/api/orders", status=200, body="<html>")
     ran = trooper("doctor", "--json")
     assert answers(ran.json)["orders"].startswith("bad: 0")
-    assert ran.status == 0 or ran.error
+    assert ran.status == 1
     fake.fail_next("/api/blibs", status=200, body={"rows": 1})
     assert trooper("doctor").status == 0
 

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Trooper, sent
-from trooper_async import FleetOutcome, FleetProgress, FleetReport, Transition
+from trooper_async import (
+    FleetOutcome,
+    FleetProgress,
+    FleetReport,
+    OrderNotFoundError,
+    Transition,
+    WaitTimeoutError,
+)
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._report import Keeper
 from trooper_async.testing import FakeTrooper
@@ -168,6 +175,24 @@ def test_a_timeout_is_a_failure_with_a_hint(trooper: Trooper, fake: FakeTrooper)
     assert ran.status == 1
     assert "stopped was not reached within 0.2 s (last seen stopping" in ran.error
     assert "trooper wait ID" in ran.err
+
+
+def test_resume_counts_what_it_goes_on_with(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """A wait that was too short is gone on with, so it is one of them; what failed for ever is none."""
+    transition = Transition(124, "stop", "stopped")
+    fake.set_status(124, "stopped", "stopped")
+    file = tmp_path / "report.json"
+    file.write_text(
+        FleetReport(
+            (
+                FleetOutcome(123, "stop", error=OrderNotFoundError("gone")),
+                FleetOutcome(124, "stop", error=WaitTimeoutError("late"), transition=transition, sent=True),
+            )
+        ).to_json()
+    )
+    ran = trooper("resume", str(file))
+    assert "[1/1] order 124" in ran.err
+    assert ran.status == 1
 
 
 def test_resume_takes_only_reports(trooper: Trooper, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ async def fleets(client: TrooperClient, orders: list[Order], wanted: dict[int, O
 
     report = await client.fleet.start(orders, migration_allowed=True, concurrency=4, timeout=None)
     assert_type(report, FleetReport)
-    assert_type(await client.fleet.stop(range(3), on_progress=print), FleetReport)
+    assert_type(await client.fleet.stop(range(3), wait=False, on_progress=print), FleetReport)
     assert_type(await client.fleet.restart((1, orders[0]), on_progress=show_later), FleetReport)
     assert_type(await client.fleet.freeze(iter(orders), on_progress=lambda progress: progress.done), FleetReport)
     assert_type(await client.fleet.converge(wanted), FleetReport)

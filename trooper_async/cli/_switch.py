@@ -11,7 +11,6 @@ import click
 
 from trooper_async import Action, Order, TrooperClient
 from trooper_async._arguments import Timeout
-from trooper_async.cli._accept import accept
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._command import Filters, command, no_wait_option, selection_options, timeout_option, yes_option
 from trooper_async.cli._progress import progress
@@ -120,14 +119,12 @@ async def _switch(
         order_ids = [order.order_id if isinstance(order, Order) else order for order in orders]
         fleet = client.fleet
         usual: Timeout = timeout or "usual"
-        if no_wait:
-            run: Run = partial(accept, client, action, orders, migration_allowed=migration_allowed)
-        elif action == "start":
-            run = partial(fleet.start, orders, migration_allowed=migration_allowed, timeout=usual)
+        if action == "start":
+            run: Run = partial(fleet.start, orders, migration_allowed=migration_allowed)
         else:
             verbs = {"stop": fleet.stop, "freeze": fleet.freeze, "restart": fleet.restart}
-            run = partial(verbs[action], orders, timeout=usual)
-        run = partial(run, concurrency=concurrency)
+            run = partial(verbs[action], orders)
+        run = partial(run, timeout=usual, wait=not no_wait, concurrency=concurrency)
         seen = [order for order in orders if isinstance(order, Order)]
         await _carry_out(cli, client, run, doing, order_ids, seen, report)
 
