@@ -31,7 +31,7 @@ from trooper_async import (
     UnresolvedPurchaseError,
     WaitTimeoutError,
 )
-from trooper_async import _transport as transport_module
+from trooper_async import _wire as wire_module
 from trooper_async._journal import Journal
 from trooper_async._protocol import Call
 from trooper_async._protocol import call as call_of
@@ -166,13 +166,13 @@ async def test_a_purchase_that_could_not_be_sent_was_not_made(fake_trooper: Fake
     async with fake_trooper.client(retry=RetryPolicy(attempts=3, max_delay=0.0)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: fake_trooper.requests)
-        trooper._transport._proxy = lambda: "http://127.0.0.1:1"  # nobody listens there
+        trooper._transport._wire._proxy = lambda: "http://127.0.0.1:1"  # nobody listens there
         with pytest.raises(APIConnectionError) as caught:
             await buying
         assert caught.value.attempts == 3
         assert the_purchase(trooper).state == "refused"
 
-        trooper._transport._proxy = lambda: None
+        trooper._transport._wire._proxy = lambda: None
         assert (await buy(trooper)).order_id == 123
 
     assert posts(fake_trooper) == 1
@@ -341,7 +341,7 @@ async def test_a_purchase_that_is_not_answered_in_time_is_no_timeout_error(
     fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nobody's retry on a timeout buys twice."""
-    monkeypatch.setattr(transport_module, "_ONCE_ANSWER", 0.2)
+    monkeypatch.setattr(wire_module, "_ONCE_ANSWER", 0.2)
     fake_trooper.delay_next(POST, 30)
 
     async with fake_trooper.client(timeout=0.2) as trooper:

@@ -8,6 +8,7 @@ import itertools
 import warnings
 from collections.abc import Coroutine
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -27,7 +28,9 @@ from trooper_async import (
     Transition,
     WaitError,
     WaitTimeoutError,
+    _snapshot,
 )
+from trooper_async._converter import structure
 from trooper_async._protocol import Call, Fault, Reply
 from trooper_async._retry import Happened
 
@@ -728,7 +731,7 @@ def test_rule_13_an_unchanged_answer_is_a_fresh_one() -> None:
             return await Script.fetch(script, call, **more)
 
         async with script.client() as client:
-            client._transport.fetch = fetch  # type: ignore[method-assign]  # to see the headers
+            client._transport.fetch = fetch  # to see the headers
             with pytest.raises(SupersededError):
                 await client.orders.wait(STOP)
             return now(), tags.count('"b"')
@@ -736,6 +739,93 @@ def test_rule_13_an_unchanged_answer_is_a_fresh_one() -> None:
     ended, unchanged = run(main())
     assert ended < 1080
     assert unchanged >= 2
+
+
+def test_rule_13_after_a_list_read_elsewhere_no_old_etag_is_sent() -> None:
+    """A 304 is "as the last poll showed it", and what a poll is held against may be a later list: it has no ETag."""
+
+    async def main() -> list[str | None]:
+        tags: list[str | None] = []
+        script = Script(lambda t: [])
+
+        async def fetch(call: Call[Any], **more: Any) -> Reply | Fault:
+            if "headers" in more:
+                tags.append(more["headers"].get("If-None-Match"))
+            answer = Reply(304, {}, b"") if tags[-1:] == ['"stopped"'] else reply([row(1, word)], ETag=f'"{word}"')
+            script.orders = lambda t: answer
+            return await Script.fetch(script, call, **more)
+
+        async with script.client() as client:
+            client._transport.fetch = fetch  # to see the headers
+            word = "stopped"
+            await client.orders.wait_until(1, "stopped")
+            word = "running"
+            await client.orders.list()
+            word = "stopped"
+            assert (await client.orders.wait_until(1, "stopped")).current_status == "stopped"
+        return tags
+
+    assert set(run(main())) == {None}
+
+
+@pytest.mark.parametrize("read", ["list", "get", "find"])
+def test_rule_02_what_another_read_has_seen_ends_a_wait_at_its_first_poll(read: str) -> None:
+    """A poll that shows nothing new after a list read elsewhere is news to the wait all the same."""
+
+    async def main() -> tuple[Order, int]:
+        script = Script(lambda t: [row(1, "stopped")])
+        async with script.client() as client:
+            await getattr(client.orders, read)(*([1] if read == "get" else []))
+            return await client.orders.wait_until(1, "stopped"), len(script.polls)
+
+    order, polls = run(main())
+    assert (order.current_status, polls) == ("stopped", 1)
+
+
+def test_rule_02_a_list_read_during_a_wait_takes_no_change_away_from_it() -> None:
+    """What a list has shown is still a change to the poll, whose waiters have not been told of it."""
+
+    async def main() -> float:
+        script = Script(lambda t: [row(1, "stopped" if t > 1015 else "running", "stopped"), row(2, str(int(t)))])
+        async with script.client() as client:
+            waiting = asyncio.create_task(client.orders.wait_until(1, "stopped"))
+            while not waiting.done():
+                await client.orders.list()
+                await asyncio.sleep(0.4)
+            await waiting
+            return now()
+
+    assert run(main()) < 1030
+
+
+def test_rule_08_an_unreadable_row_is_logged_by_the_poll_though_a_look_has_met_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whose wait is undecided is told, also where another read has come upon the row before."""
+
+    async def main() -> None:
+        script = Script(lambda t: [row(1, "running"), {"order_id": 2, "status": 7}])
+        async with script.client() as client:
+            await client.orders.find()
+            await client.orders.wait_until(1, "running")
+
+    run(main())
+    assert len([record for record in caplog.records if "order 2 can't be read" in record.getMessage()]) == 1
+
+
+def test_the_first_poll_after_a_look_decodes_only_what_changed() -> None:
+    """What a look-up has read is not decoded again by the poll that follows, nor by the next list."""
+
+    async def main() -> None:
+        script = Script(lambda t: [row(number, "running") for number in range(1, 51)])
+        async with script.client() as client:
+            await client.orders.list()
+            await client.orders.wait_until(50, "running")
+            await client.orders.get(7)
+
+    with mock.patch.object(_snapshot, "structure", wraps=structure) as decoded:
+        run(main())
+    assert decoded.call_count == 50
 
 
 @pytest.mark.parametrize("done", [True, False])

@@ -135,7 +135,7 @@ async def test_closing_during_a_decode(client: TrooperClient, monkeypatch: pytes
         await client.orders.wait_until(7, "running", timeout=5)
     await closing[0]
     assert client._poller._snapshot.orders == {}
-    assert client._poller.listed == {}
+    assert client._poller.latest.server_ids == {}
 
 
 async def test_who_is_told_has_its_turn_before_the_next(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from trooper_async import _rows, _snapshot
 from trooper_async._convergence import Blank
 from trooper_async._converter import decode_at, ids_of, loads, structure
-from trooper_async._protocol import ORDERS, Fault, Reply, call, interpret, orders_after
+from trooper_async._protocol import ORDERS, Fault, Reply, all_orders_after, call, interpret, orders_after
 from trooper_async._rows import LARGEST, Rows, rows_of
 from trooper_async._slices import at_once
 from trooper_async._snapshot import Snapshot
@@ -394,6 +394,24 @@ def _plainly(body: bytes) -> tuple[dict[int, Said], set[int], bool]:
         contradicted,
         complete,
     )
+
+
+@settings(max_examples=200)
+@given(polls())
+def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -> None:
+    """All orders out of what has changed since the last answer are those of the whole answer, or its error."""
+    snapshot = Snapshot()
+    for body in bodies:
+        reply = Reply(200, {}, body)
+        plain = interpret(call(ORDERS, "x"), reply, redact=str, now=0.0)
+        after = interpret(call(all_orders_after(snapshot), "x"), reply, redact=str, now=0.0)
+        if isinstance(plain, Fault):
+            assert isinstance(after, Fault)
+            assert str(after.error) == str(plain.error)
+        else:
+            assert not isinstance(after, Fault)
+            assert after[0] == plain
+            snapshot = after[1]
 
 
 @settings(max_examples=600)

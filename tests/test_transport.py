@@ -54,7 +54,7 @@ from trooper_async import (
     WaitTimeoutError,
     __version__,
 )
-from trooper_async import _transport as transport_module
+from trooper_async import _wire as wire_module
 from trooper_async._protocol import ORDER, Call, Reply, call
 from trooper_async.testing import FakeTrooper
 
@@ -1076,7 +1076,7 @@ async def test_a_once_only_call_is_given_more_time_than_a_read() -> None:
 
 async def test_a_once_only_call_without_an_answer_has_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time over too, it is no TimeoutError, so that nobody's retry on a timeout sends it again."""
-    monkeypatch.setattr(transport_module, "_ONCE_ANSWER", 0.2)
+    monkeypatch.setattr(wire_module, "_ONCE_ANSWER", 0.2)
     async with Wire(SILENCE) as wire, wire.client(timeout=0.2) as client:
         with pytest.raises(OutcomeUnknownError) as caught:
             await client.templates.retry(5)
@@ -1545,7 +1545,7 @@ async def test_a_cancellation_brings_no_other_exception_along(monkeypatch: pytes
             raise AssertionError("never entered")
 
     async with Wire() as wire, wire.client() as client:
-        monkeypatch.setattr(client._transport._sessions, "get", lambda trace, once: Cancelled())
+        monkeypatch.setattr(client._transport._wire.sessions, "get", lambda sending, once: Cancelled())
         with pytest.raises(asyncio.CancelledError) as caught:
             await client.ping()
 

@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import copy_context
 from copy import copy
 
@@ -123,8 +123,9 @@ class Poller:
         self._fresh = 0
         self.last_error: TrooperError | None = None
         """Of the last poll, if it failed."""
-        self.listed: Mapping[int, int] = {}
-        """Order id → server id, of the last list that this client has read, here or elsewhere."""
+        self.latest = Snapshot()
+        """The last list that this client has read, here or elsewhere."""
+        self._logged = self.latest
 
     def join(self, ticket: Ticket) -> None:
         """Take part in the poll, until `leave`."""
@@ -141,6 +142,8 @@ class Poller:
         self._wake.set()
         if self._task is None or self._task.done():
             self.last_error = None  # that of earlier waits says nothing of this one
+            if self._snapshot is not self.latest:
+                self._snapshot, self._etag = self.latest, None
             self._task = loop.create_task(self._run(self._ending), name="trooper poll", context=self._context)
 
     async def leave(self, ticket: Ticket) -> None:
@@ -255,13 +258,13 @@ class Poller:
         outcome = await self._transport.interpret(call(orders_after(before), _POLL.operation), reply)
         if isinstance(outcome, Fault):
             return outcome
-        self._snapshot = outcome
+        self._snapshot = self.latest = outcome
         self._etag = reply.headers.get("ETag")
-        self.listed = outcome.server_ids
-        self._log_unreadable(before)
+        self._log_unreadable()
         return None
 
-    def _log_unreadable(self, before: Snapshot) -> None:
+    def _log_unreadable(self) -> None:
+        before, self._logged = self._logged, self._snapshot
         new = [item for item in self._snapshot.unreadable.items() if item[0] not in before.unreadable]
         for order_id, error in new[:_LOGGED]:
             LOG.warning("order %d can't be read, and its waits are undecided: %s", order_id, error.message)

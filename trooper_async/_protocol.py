@@ -205,6 +205,20 @@ def orders_after(snapshot: Snapshot) -> Endpoint[Snapshot]:
     return Endpoint("GET", "/api/orders", Kind.READ, _no_list, read_rows=snapshot.next)
 
 
+def all_orders_after(snapshot: Snapshot) -> Endpoint[tuple[list[Order], Snapshot]]:
+    """The same, and each row's order; a row that can't be read is an error."""
+
+    def read(rows: Rows) -> Steps[tuple[list[Order], Snapshot]]:
+        start = rows.at
+        after = yield from snapshot.next(rows)
+        orders = after.listed()
+        if orders is None:
+            orders = yield from _list_of(Order)(Rows(rows.body, start))
+        return orders, after
+
+    return Endpoint("GET", "/api/orders", Kind.READ, _no_list, read_rows=read)
+
+
 def _field(name: str, kind: type[T]) -> Callable[[JSON, Sent], T]:
     def read(data: JSON, sent: Sent) -> T:
         value = _envelope(data).get(name)

@@ -29,14 +29,6 @@ class CutError(aiohttp.ClientError):
     """A disconnect, under a name that aiohttp does not answer by sending a GET again on its own."""
 
 
-class Trace:
-    """Follows one request: when it leaves, and whether on a kept connection (known of our sessions only)."""
-
-    def __init__(self, sending: Callable[[], None] | None) -> None:
-        self.sending = sending
-        self.kept_connection = False
-
-
 class Sessions:
     """Yours for everything, never closed here; else two of ours, made when first needed."""
 
@@ -54,11 +46,11 @@ class Sessions:
         """Whether there is something of ours to close."""
         return bool(self._ours)
 
-    def get(self, trace: Trace, *, once: bool) -> aiohttp.ClientSession:
-        """The session to send with; `once` for what must not be sent twice."""
+    def get(self, sending: Callable[[], None] | None, *, once: bool) -> aiohttp.ClientSession:
+        """The session to send with; `once` for what must not be sent twice, of which `sending` is told in time."""
         if self._yours is not None:
-            if trace.sending is not None:
-                trace.sending()  # your session can't be traced: from here on it may have been sent
+            if sending is not None:
+                sending()  # your session can't be traced: from here on it may have been sent
             connector = self._yours.connector
             if once and not self._warned and connector is not None and not connector.force_close:
                 self._warned = True
@@ -75,7 +67,9 @@ class Sessions:
                 else aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
             )
             self._ours[once] = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_trace_config()]
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_trace_config()] if once else None,
             )
         return self._ours[once]
 
@@ -87,19 +81,14 @@ class Sessions:
 
 
 def _trace_config() -> aiohttp.TraceConfig:
+    """Calls a request's `trace_request_ctx` between its connection and its first byte."""
     config = aiohttp.TraceConfig()
 
     async def connected(session: object, context: SimpleNamespace, params: object) -> None:
-        trace: Trace = context.trace_request_ctx
-        if trace.sending is not None:
-            trace.sending()  # between the connection and the request's first byte
-
-    async def reused(session: object, context: SimpleNamespace, params: object) -> None:
-        context.trace_request_ctx.kept_connection = True
-        await connected(session, context, params)
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx()
 
     config.on_connection_create_end.append(connected)
-    config.on_connection_reuseconn.append(reused)
     return config
 
 

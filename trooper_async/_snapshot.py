@@ -82,7 +82,13 @@ class Snapshot:
 
     def unchanged(self) -> Snapshot:
         """The snapshot of an answer that says nothing has changed (304)."""
-        return evolve(self, changed=frozenset(), gone=frozenset())
+        return evolve(self, changed=frozenset(), gone=frozenset()) if self.changed or self.gone else self
+
+    def listed(self) -> list[Order] | None:
+        """The order of each row; None where one of them can't be read."""
+        if self.unreadable or not self.complete:
+            return None
+        return [self.orders[order_id] for order_id in self.layout.ids if order_id is not None]
 
 
 @define

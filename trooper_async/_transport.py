@@ -1,8 +1,4 @@
-"""One call over HTTP: attempts, time limits, what is sent again, and the pace of it all.
-
-aiohttp's exceptions hold the request's headers, and with them the key. So an attempt's failure travels as a value
-(`_protocol.Fault`) out of the frames that hold headers and bodies, to the one `raise` in `Transport.request`.
-"""
+"""One call: its attempts, its deadline, what is sent again, and the pace of it all."""
 
 from __future__ import annotations
 
@@ -11,23 +7,17 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from io import BytesIO
 from typing import NoReturn, TypeVar
-
-import aiohttp
-from aiohttp import hdrs
 
 from trooper_async._gate import Gate
 from trooper_async._protocol import Call, Fault, Reply, interpret_in_steps
 from trooper_async._retry import MAX_RETRY_AFTER, Happened, Kind, RetryPolicy, outcome_unknown
-from trooper_async._sessions import NEVER_SENT, CutError, KeyUsers, Sessions, Trace
-from trooper_async._slices import Turns, in_slices
+from trooper_async._slices import in_slices
+from trooper_async._wire import Wire
 from trooper_async.errors import (
-    APIConnectionError,
     APIStatusError,
-    APITimeoutError,
     ClientClosedError,
     ConfigurationError,
     OutcomeUnknownError,
@@ -39,40 +29,20 @@ T = TypeVar("T")
 
 LOG = logging.getLogger("trooper_async.transport")
 
-_CONNECT = 10.0
-"""Seconds for a connection, where `timeout` is not shorter."""
 _LONGEST_GUESS = 10.0
 """Seconds that the gate is closed for at the most where a 429 does not say how long."""
-_ONCE_ANSWER = 180.0
-"""Seconds for the answer to what must not be sent twice: giving up early would only make its outcome unknown."""
 
 
 class Transport:
     """Sends calls. Bound to the event loop that it is first used on."""
 
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        key: KeyUsers,
-        session: aiohttp.ClientSession | None,
-        timeout: float,
-        retry: RetryPolicy,
-        max_concurrency: int,
-        max_body_bytes: int,
-        proxy: Callable[[], str | None],
-        user_agent: str,
-    ) -> None:
-        self._base_url = base_url
-        self._authorize, self._redact, self._has_key = key
-        self._sessions = Sessions(session)
-        self._timeout = timeout
+    def __init__(self, wire: Wire, *, retry: RetryPolicy, max_concurrency: int) -> None:
+        self._wire = wire
+        self.fetch = wire.fetch
+        """One attempt, which passes no gate and is not sent again."""
         self._retry = retry
         self._budget = float(retry.budget)
         self._gate = Gate(max_concurrency)
-        self._max_body_bytes = max_body_bytes
-        self._proxy = proxy
-        self._user_agent = user_agent
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
 
@@ -152,92 +122,8 @@ class Transport:
         """What an attempt at `call` has come to."""
         if isinstance(reply, Fault):
             return reply
-        steps = interpret_in_steps(call, reply, redact=self._redact, now=time.time())
+        steps = interpret_in_steps(call, reply, redact=self._wire.redact, now=time.time())
         return await in_slices(steps)
-
-    async def fetch(
-        self,
-        call: Call[T],
-        *,
-        left: float = math.inf,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply | Fault:
-        """One request on the wire and its whole answer. It passes no gate, and is not sent again here."""
-        once = call.kind in (Kind.ONCE, Kind.PURCHASE)
-        connect = min(_CONNECT, self._timeout)
-        answer = max(_ONCE_ANSWER, self._timeout) if once else min(self._timeout, max(left, 0.0))
-        trace = Trace(call.sending)
-        started = time.perf_counter()
-        cancelled: asyncio.CancelledError | None = None
-        late = APITimeoutError(f"no whole answer within {connect + answer:.1f} s")
-        outcome: Reply | Fault = Fault(Happened.CUT, late)  # unless something else comes of it
-        try:
-            async with asyncio.timeout(connect + answer):
-                outcome = await self._exchange(call, trace, once=once, connect=connect, headers=headers or {})
-        except asyncio.CancelledError as error:
-            # the frames that it came through hold the headers, and whoever catches this may print them
-            cancelled = error.with_traceback(None)
-            cancelled.__cause__ = cancelled.__context__ = None
-        except NEVER_SENT as error:
-            # the text of the others has the proxy's URL, and with it a password
-            told = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-            reason = self._redact(f"{type(error).__name__}: {error}" if told else type(error).__name__)
-            outcome = Fault(Happened.NEVER_SENT, APIConnectionError(f"no connection to {self._base_url} ({reason})"))
-        except TimeoutError:
-            pass
-        except Exception as error:  # noqa: BLE001 - whatever came instead of a whole answer: it may have been sent
-            name = type((error.__cause__ if isinstance(error, CutError) else None) or error).__name__
-            lost = APIConnectionError(f"the answer was lost or cut ({name})")
-            outcome = Fault(Happened.CUT, lost, kept_connection=trace.kept_connection)
-        if cancelled is not None:
-            raise cancelled
-        if LOG.isEnabledFor(logging.DEBUG):
-            result = outcome.happened.value if isinstance(outcome, Fault) else outcome.status
-            ms = 1000 * (time.perf_counter() - started)
-            LOG.debug("%s %s %s %.0f ms", call.endpoint.method, call.endpoint.path, result, ms)
-        return outcome
-
-    async def _exchange(
-        self, call: Call[T], trace: Trace, *, once: bool, connect: float, headers: Mapping[str, str]
-    ) -> Reply:
-        """Send it and read the answer, in a frame that is in no traceback."""
-        body = call.body
-        own: dict[str, str] = {
-            hdrs.USER_AGENT: self._user_agent,
-            hdrs.ACCEPT: "application/json",
-            hdrs.CACHE_CONTROL: "no-cache",
-        }
-        if body is not None:
-            own[hdrs.CONTENT_TYPE] = "application/json"
-        async with self._sessions.get(trace, once=once).request(
-            call.endpoint.method,
-            self._base_url + call.endpoint.path,
-            params=call.query or None,
-            data=body,
-            headers={**own, **headers},
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=True,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect),
-            proxy=self._proxy(),
-            middlewares=(self._authorize,),
-            trace_request_ctx=trace,
-        ) as response:
-            return Reply(response.status, response.headers, await self._body(response))
-
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """The whole body, or None where it is larger than allowed, on the wire or inflated."""
-        body, turns = BytesIO(), Turns()  # joining a list of chunks would hold all of it twice
-        try:
-            async for chunk in response.content.iter_any():
-                body.write(chunk)
-                if max(body.tell(), response.content.total_raw_bytes) > self._max_body_bytes:
-                    response.close()
-                    return None
-                await turns.give()  # a bomb inflates as fast as it is read
-            return body.getvalue()
-        finally:
-            body.close()  # of a cut body, this frame lives on in a cycle of aiohttp's exceptions
 
     def _delay(
         self,
@@ -285,7 +171,7 @@ class Transport:
             _ = call.body
         except (ConfigurationError, ClientClosedError) as error:
             problem = error
-        if problem is None and not self._has_key and not call.endpoint.public:
+        if problem is None and not self._wire.has_key and not call.endpoint.public:
             problem = ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
         if problem is not None:
             problem.operation, problem.subject = call.operation, call.subject
@@ -298,7 +184,7 @@ class Transport:
             self._loop = loop
         if self._loop is not loop:
             raise ConfigurationError("this client belongs to another event loop: make one per loop")
-        if self.closed or self._sessions.yours_is_closed:
+        if self.closed or self._wire.sessions.yours_is_closed:
             whose = "client" if self.closed else "session that was given to this client"
             raise ClientClosedError(f"the {whose} is closed: nothing was sent")
 
@@ -310,13 +196,13 @@ class Transport:
     async def close(self) -> None:
         """Close the sessions that are ours."""
         self.stop()
-        await self._sessions.close()
+        await self._wire.sessions.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("it holds an API key, and can't be pickled or copied")
 
     def __del__(self) -> None:
-        if self._sessions.any_open:
+        if self._wire.sessions.any_open:
             warnings.warn("a TrooperClient was not closed: use `async with`", ResourceWarning, stacklevel=2)
 
 

@@ -21,6 +21,7 @@ from trooper_async._schedule import PollSchedule
 from trooper_async._sessions import key_users
 from trooper_async._transport import Transport
 from trooper_async._version import __version__
+from trooper_async._wire import Wire
 from trooper_async.errors import ConfigurationError
 from trooper_async.fleet import Fleet
 from trooper_async.resources._lookup import Lookup
@@ -100,17 +101,16 @@ class TrooperClient:
             raise ConfigurationError("a session with `auth` can't be used: its header would take the API key's place")
         if session is not None and with_proxy:
             raise ConfigurationError("with a session of yours its proxy counts: set it there")
-        self._transport = Transport(
+        wire = Wire(
             base_url=url.rstrip("/"),
             key=key,
             session=session,
             timeout=timeout,
-            retry=retry,
-            max_concurrency=max_concurrency,
             max_body_bytes=max_body_bytes,
             proxy=proxies,
             user_agent=_user_agent(app),
         )
+        self._transport = Transport(wire, retry=retry, max_concurrency=max_concurrency)
         self._poller = Poller(self._transport, poll)
         self._purchases = Purchases(self._transport, Journal(ledger), cap=poll.cap)
         waiters = Waiters(self._poller, self._transport, poll)

@@ -26,7 +26,7 @@ from trooper_async import (
     TrooperError,
     UnresolvedPurchaseError,
 )
-from trooper_async import _transport as transport_module
+from trooper_async import _wire as wire_module
 
 KEY = "tk-the-key-of-the-table-of-faults"
 POLL = PollSchedule(floor=0.001, cap=0.01)
@@ -105,8 +105,8 @@ class _Places:
             pass
 
     def move(self, client: TrooperClient, place: Place, timeout: float) -> None:
-        client._transport._timeout = timeout
-        client._transport._base_url = self._urls.get(place, client._transport._base_url)
+        client._transport._wire._timeout = timeout
+        client._transport._wire._base_url = self._urls.get(place, client._transport._wire._base_url)
 
     def heard_in_vain(self) -> bool:
         """Whether who is not to be trusted was told something."""
@@ -131,7 +131,7 @@ def arranged(once_answer: float) -> Iterator[None]:
 
     with (
         mock.patch.object(loop, "getaddrinfo", getaddrinfo),
-        mock.patch.object(transport_module, "_ONCE_ANSWER", once_answer),
+        mock.patch.object(wire_module, "_ONCE_ANSWER", once_answer),
     ):
         yield
 

@@ -50,7 +50,7 @@ class Api:
 
     def client(self, schedule: PollSchedule) -> TrooperClient:
         client = TrooperClient("simulated-key", poll=schedule)
-        client._transport.fetch = self.fetch  # type: ignore[method-assign]  # the one place where the wire begins
+        client._transport.fetch = self.fetch  # the one place where the wire begins
         self._floor = schedule.floor
         return client
 

@@ -38,7 +38,7 @@ class Script:
 
     def client(self, **options: Any) -> TrooperClient:
         client = TrooperClient("scripted-key", **{"poll": PollSchedule(), **options})
-        client._transport.fetch = self.fetch  # type: ignore[method-assign]  # the one place where the wire begins
+        client._transport.fetch = self.fetch  # the one place where the wire begins
         return client
 
     async def fetch(

@@ -8,7 +8,7 @@ from copy import copy
 
 from trooper_async import _arguments as arguments
 from trooper_async._poller import Poller
-from trooper_async._protocol import ORDERS_TOLERANT, STATUS_HISTORY, call
+from trooper_async._protocol import STATUS_HISTORY, call, orders_after
 from trooper_async._retry import RetryPolicy
 from trooper_async._snapshot import Snapshot
 from trooper_async._transport import Transport
@@ -37,9 +37,9 @@ class Lookup:
 
     async def snapshot(self, operation: str, subject: str) -> Snapshot:
         """All orders as far as they can be read, asked for now."""
-        snapshot = await self._transport.request(call(ORDERS_TOLERANT, operation, subject))
-        self._poller.listed = snapshot.server_ids
-        return snapshot
+        endpoint = orders_after(self._poller.latest)
+        self._poller.latest = await self._transport.request(call(endpoint, operation, subject))
+        return self._poller.latest
 
     async def server_id(self, order: Order | int, operation: str) -> int:
         """What status, title, lock and credentials want; of an id from the last list, else by one shared read."""
@@ -47,16 +47,16 @@ class Lookup:
             return order.server_id
         order_id = arguments.order_id(order)
         begun = self._reads
-        if order_id not in self._poller.listed:
+        if order_id not in self._poller.latest.server_ids:
             async with self._reading:
                 # a list that was begun before this was asked proves that an id is there, not that it is not
-                if order_id not in self._poller.listed and self._read <= begun:
+                if order_id not in self._poller.latest.server_ids and self._read <= begun:
                     await self._read_list(operation, f"order {order_id}")
         return self._listed(order_id, operation)
 
     async def missing(self, order_ids: Collection[int], operation: str) -> dict[int, TrooperError]:
         """Which of these can't be told the server's id of, and why, after at most one read for all of them."""
-        if all(order_id in self._poller.listed for order_id in order_ids):
+        if all(order_id in self._poller.latest.server_ids for order_id in order_ids):
             return {}
         async with self._reading:
             await self._read_list(operation, "its orders")
@@ -79,7 +79,7 @@ class Lookup:
         self._read = self._reads
 
     def _listed(self, order_id: int, operation: str) -> int:
-        server_id = self._poller.listed.get(order_id)
+        server_id = self._poller.latest.server_ids.get(order_id)
         if server_id is not None:
             return server_id
         known = self._failure or self._hidden.get(order_id)  # it is there, and no server's id is guessed

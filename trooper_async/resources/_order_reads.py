@@ -8,7 +8,7 @@ import re
 
 from trooper_async import _arguments as arguments
 from trooper_async._poller import Poller
-from trooper_async._protocol import CREDENTIALS, ORDERS, call
+from trooper_async._protocol import CREDENTIALS, all_orders_after, call
 from trooper_async._purchases import Purchases
 from trooper_async._transport import Transport
 from trooper_async.errors import ResponseFormatError
@@ -47,8 +47,8 @@ class OrderReads:
             ResponseFormatError: a row is not as documented.
             APIConnectionError, APIStatusError: as every read does.
         """
-        orders = await self._transport.request(call(ORDERS, "orders.list"))
-        self._poller.listed = {order.order_id: order.server_id for order in orders}
+        endpoint = all_orders_after(self._poller.latest)
+        orders, self._poller.latest = await self._transport.request(call(endpoint, "orders.list"))
         return orders
 
     async def get(self, order: Order | int) -> Order:
