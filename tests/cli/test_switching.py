@@ -203,6 +203,25 @@ def test_resume_takes_only_reports(trooper: Trooper, tmp_path: Path) -> None:
     assert trooper("resume", str(tmp_path / "none")).status == 2
 
 
+def test_what_a_run_has_left_is_not_written_over(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """A report with servers of which it is not certain that they were sent stays; one that was left on purpose goes."""
+    file = tmp_path / "report.json"
+    left = FleetReport((FleetOutcome(123, "stop", sent=None), FleetOutcome(124, "stop", sent=True))).to_json()
+    file.write_text(left)
+    ran = trooper("stop", "124", "--report", str(file))
+    assert ran.status == 2
+    assert "1 server left" in ran.error
+    assert file.read_text() == left
+    file.write_text("my notes")
+    assert trooper("stop", "124", "--report", str(file)).status == 2
+    assert file.read_text() == "my notes"
+    assert sent(fake, "/api/order-status") == []
+
+    file.write_text(FleetReport((FleetOutcome(124, "stop", sent=True),)).to_json())
+    assert trooper("stop", "123", "--report", str(file)).status == 0
+    assert len(FleetReport.from_json(file.read_text()).succeeded) == 1
+
+
 def test_a_report_that_cannot_be_written_sends_nothing(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
     """Before the first request the report's file is tried: no folder, nothing sent."""
     ran = trooper("stop", "123", "--report", str(tmp_path / "none" / "report.json"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import click
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -76,6 +77,19 @@ def _interrupted(report: FleetReport, file: Path | None) -> str:
 def read_report(file: Path) -> FleetReport:
     """The report in a file that `--report` wrote."""
     return FleetReport.from_json(file.read_text(encoding="utf-8", errors="replace"))
+
+
+def check_free(file: Path | None) -> None:
+    """Refuse to write over what an interrupted run has left: which of its servers were sent would be forgotten."""
+    if file is None or not file.exists():
+        return
+    left = [outcome for outcome in read_report(file).pending if outcome.sent is not True]
+    if left:
+        raise click.UsageError(
+            f"{file} is the report of a run that did not come to its end, with {count(len(left), 'server')} left: "
+            f"`trooper resume {file}` goes on with it; or name another file",
+            click.get_current_context(),
+        )
 
 
 def show_report(cli: Cli, report: FleetReport) -> None:

@@ -14,7 +14,7 @@ from trooper_async._arguments import Timeout
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._command import Filters, command, no_wait_option, selection_options, timeout_option, yes_option
 from trooper_async.cli._progress import progress
-from trooper_async.cli._report import Keeper, read_report, show_report
+from trooper_async.cli._report import Keeper, check_free, read_report, show_report
 from trooper_async.cli._select import check, chosen
 from trooper_async.cli._text import count
 from trooper_async.fleet_report import FleetProgress, FleetReport
@@ -114,6 +114,7 @@ async def _switch(
     **filters: Unpack[Filters],
 ) -> None:
     check(ids, every, filters)
+    check_free(report)
     async with cli.client() as client:
         orders = await chosen(cli, client, ids, every, filters, None if yes else f"{action.capitalize()} {{}}?")
         order_ids = [order.order_id if isinstance(order, Order) else order for order in orders]
