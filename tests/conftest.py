@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Iterator
 from unittest import mock
 
@@ -18,6 +19,11 @@ pytest_plugins = ["trooper_async.testing.plugin", "pytester"]
 # No deadline: a slow machine is no failure. Failures print a blob that runs them again.
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what all tests share (modules, thousands of items) out of the collections that many of them ask for."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -667,7 +667,7 @@ def _elsewhere(sighting: Sighting) -> bool:
     return isinstance(sighting, Order) and sighting.is_converged and not _agrees(sighting)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(sightings, st.booleans())
 def test_any_sightings_of_a_switch(steps: list[tuple[Sighting, float, int]], appearing: bool) -> None:
     """Over any sightings a switch ends exactly where the rules say, by what was seen until then as a whole."""
@@ -712,7 +712,7 @@ restart_steps = st.lists(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(restart_steps, st.lists(histories, max_size=12), st.none() | st.just(BEFORE))
 def test_any_sightings_of_a_restart(
     steps: list[tuple[Sighting, float, int]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from examples import cost_guard
 from examples.cost_guard import CostGuard
-from trooper_async import AuthenticationError, TrooperClient
+from trooper_async import TrooperClient
 from trooper_async.testing import FakeTrooper
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "cost_guard.py"
+SCRIPT = Path(cost_guard.__file__)
 
 
 class Said(list[str]):
@@ -186,32 +188,31 @@ async def test_a_freeze_that_fails_is_said_and_tried_again(trooper: TrooperClien
     assert len(sent(fake_trooper)) == 2
 
 
-async def test_a_refused_key_ends_it(fake_trooper: FakeTrooper) -> None:
-    """There is nothing that it could guard."""
-    async with fake_trooper.client(api_key="wrong") as client:
-        with pytest.RaisesGroup(AuthenticationError):
-            await CostGuard(client, {}).run(0.02)
+async def test_a_refused_key_ends_it(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing that it could guard: it leaves with 1, and says what to do."""
+    run = CostGuard.run
+    monkeypatch.setattr(CostGuard, "run", lambda guard, every: run(guard, 0.02))
+    monkeypatch.setattr(cost_guard, "TrooperClient", lambda app: fake_trooper.client(api_key="wrong", app=app))
+    options = argparse.Namespace(stopped_hours=0.9, running_hours=None, title="*", act=False)
+    assert await cost_guard.guard(options) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "Check the API key" in err
 
 
 async def test_run_as_a_user_runs_it(fake_trooper: FakeTrooper) -> None:
-    """It says what is due until Ctrl-C (130), or until the key is refused (1, and what to do); no traceback."""
+    """It looks at the orders and their hours until Ctrl-C, which ends it with 130 and without a traceback."""
     fake_trooper.add_order(status="stopped")
-
-    async def start(key: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", str(SCRIPT), "--stopped-hours", "0.9"),
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "TROOPER_BASE_URL": fake_trooper.url, "TROOPER_API_KEY": key},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", str(SCRIPT), "--stopped-hours", "0.9"),
+        env={**os.environ, "TROOPER_BASE_URL": fake_trooper.url, "TROOPER_API_KEY": fake_trooper.api_key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     async with asyncio.timeout(60):
-        good, bad = await start(fake_trooper.api_key), await start("wrong")
-        assert good.stdout is not None
-        assert b"--act would freeze it" in await good.stdout.readline()
-        good.send_signal(signal.SIGINT)
-        assert (await good.communicate(), good.returncode) == ((b"", b""), 130)
-        out, err = await bad.communicate()
-    assert (out, bad.returncode) == (b"", 1)
-    assert b"Check the API key" in err
-    assert b"Traceback" not in err
+        while not fake_trooper.sent("/api/order-status-history"):  # noqa: ASYNC110 - nothing tells of a request
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert (await process.communicate(), process.returncode) == ((b"", b""), 130)

@@ -1,4 +1,4 @@
-"""examples/mcp_server.py over real stdio, asked by the official MCP client."""
+"""examples/mcp_server.py asked by the official MCP client, in this process and over real stdio."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from mcp import Client, StdioServerParameters, stdio_client
+from mcp.server.mcpserver import MCPServer
 from mcp.types import TextContent
 
+from examples import mcp_server
+from trooper_async import PollSchedule, TrooperClient
 from trooper_async.testing import FakeTrooper
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "mcp_server.py"
+SCRIPT = Path(mcp_server.__file__)
 
 
 class Assistant:
@@ -47,15 +51,44 @@ class Assistant:
 
 
 @asynccontextmanager
-async def assistant(fake: FakeTrooper, ledger: Path | None = None) -> AsyncIterator[Assistant]:
+async def assistant(fake: FakeTrooper, ledger: Path | None = None, **options: Any) -> AsyncIterator[Assistant]:
+    """The example in this process, with a client of the fake; it ends by itself, and never shows the key."""
+    made: asyncio.Future[MCPServer] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def run(server: MCPServer) -> None:
+        made.set_result(server)
+        await over.wait()
+
+    def client(**its: Any) -> TrooperClient:
+        return fake.client(**its, **options)
+
+    with mock.patch.object(MCPServer, "run_stdio_async", run), mock.patch.object(mcp_server, "TrooperClient", client):
+        serving = asyncio.create_task(mcp_server.serve(str(ledger) if ledger else None))
+        serving.add_done_callback(lambda _: made.cancel())  # where it has failed before
+        try:
+            async with Client(await made) as session:
+                user = Assistant(session)
+                yield user
+        finally:
+            over.set()
+            await serving
+    assert fake.api_key not in "".join(user.read)
+
+
+@asynccontextmanager
+async def assistant_over_stdio(fake: FakeTrooper, ledger: Path) -> AsyncIterator[Assistant]:
     """The example in a process of its own; it ends by itself once its stdin is closed, and never shows the key."""
-    environment = {**os.environ, "TROOPER_BASE_URL": fake.url, "TROOPER_API_KEY": fake.api_key}
-    if ledger is not None:
-        environment["TROOPER_LEDGER"] = str(ledger)
+    environment = {
+        **os.environ,
+        "TROOPER_BASE_URL": fake.url,
+        "TROOPER_API_KEY": fake.api_key,
+        "TROOPER_LEDGER": str(ledger),
+    }
     server = StdioServerParameters(command=sys.executable, args=["-W", "error", str(SCRIPT)], env=environment)
     with tempfile.TemporaryFile("w+") as log:
-        async with Client(stdio_client(server, log)) as client:
-            user = Assistant(client)
+        async with Client(stdio_client(server, log)) as session:
+            user = Assistant(session)
             yield user
         log.seek(0)
         logged = log.read()
@@ -113,13 +146,13 @@ async def test_a_switch_is_watched_from_when_it_was_accepted(fake_trooper: FakeT
     """Not from when the assistant asks: by then nobody could see that a restart has happened; `running` proves none."""
     order = fake_trooper.add_order().order_id
     fake_trooper.durations["restart"] = 0  # over between two polls
-    async with assistant(fake_trooper) as user:
+    async with assistant(fake_trooper, poll=PollSchedule()) as user:
         await user.call("restart", order_id=order)
         async with asyncio.timeout(30):
             while fake_trooper.requests[-1].path != "/api/orders":  # noqa: ASYNC110 - nothing tells of a request
                 await asyncio.sleep(0.01)
         paths = [request.path for request in fake_trooper.requests]
-        assert "wait again" in await user.fail("wait", order_id=order, seconds=2)
+        assert "wait again" in await user.fail("wait", order_id=order, seconds=0.1)
     assert paths == ["/api/orders", "/api/order-status-history", "/api/order-status", "/api/orders"]
 
 
@@ -129,14 +162,11 @@ async def test_a_wait_holds_up_no_other_tool_and_ends_with_its_seconds(fake_troo
     order = fake_trooper.add_order().order_id
     async with assistant(fake_trooper) as user:
         await user.call("freeze", order_id=order)
-        async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(user.fail("wait", order_id=order, seconds=1))
-            await user.call("list_servers")
-            assert not waiting.done()
-        assert "wait again" in waiting.result()
+        assert "wait again" in await user.fail("wait", order_id=order, seconds=0.05)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(user.call("wait", order_id=order))
             await user.call("list_servers")
+            assert not waiting.done()
             fake_trooper.set_status(order, "frozen")
         assert "is frozen" in waiting.result()
 
@@ -167,7 +197,7 @@ async def test_an_order_is_bought_once_also_by_another_process(fake_trooper: Fak
     wanted: dict[str, Any] = {"blib_id": 3, "max_price_h": "0.195", "reference": "job-1", "confirm": True}
     answers = []
     for _ in range(2):
-        async with assistant(fake_trooper, tmp_path / "ledger") as user:
+        async with assistant_over_stdio(fake_trooper, tmp_path / "ledger") as user:
             answers.append(await user.call("order", **wanted))
             assert "is running" in await user.call("wait", order_id=123)
     assert answers == ["order 123: create is accepted, and leads to running"] * 2
@@ -187,10 +217,10 @@ async def test_a_purchase_whose_answer_was_lost_is_told_with_what_it_may_be(
     assert len(sent(fake_trooper, "/api/order")) == 1
 
 
-async def test_failures_are_tool_errors_in_the_words_of_the_client(fake_trooper: FakeTrooper) -> None:
+async def test_failures_are_tool_errors_in_the_words_of_the_client(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
     """They say what is wrong and what to do; the server goes on."""
     locked = fake_trooper.add_order(is_locked=True).order_id
-    async with assistant(fake_trooper) as user:
+    async with assistant_over_stdio(fake_trooper, tmp_path / "ledger") as user:
         assert "Unlock it first" in await user.fail("stop", order_id=locked)
         assert "not in the list of orders" in await user.fail("start", order_id=999)
         assert "order_id" in await user.fail("freeze", order_id="all")

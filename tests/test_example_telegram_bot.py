@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from examples.telegram_bot import serve
+from examples.telegram_bot import main, serve
 from trooper_async import TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -269,11 +269,20 @@ async def test_run_as_a_user_runs_it(end: signal.Signals, telegram: FakeTelegram
         assert secret not in (out + err).decode() + json.dumps(telegram.said)
 
 
+@pytest.mark.parametrize("environment", [{}, {"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_CHATS": ""}])
+async def test_without_chats_it_listens_to_nobody(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chats means nobody, not everybody: it does not start, and says what is missing."""
+    for name in ("TELEGRAM_TOKEN", "TELEGRAM_CHATS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=r"^TELEGRAM_TOKEN and TELEGRAM_CHATS must be set$"):
+        await main()
+
+
 @pytest.mark.parametrize(
     ("environment", "problem"),
     [
-        ({}, "TELEGRAM_TOKEN and TELEGRAM_CHATS must be set"),
-        ({"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_CHATS": ""}, "TELEGRAM_TOKEN and TELEGRAM_CHATS must be set"),
         ({"TELEGRAM_TOKEN": "1:wrong"}, "Telegram does not accept TELEGRAM_TOKEN"),
         ({"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_BASE_URL": "http://127.0.0.1:1/bot"}, "All connection attempts failed"),
     ],
@@ -281,7 +290,7 @@ async def test_run_as_a_user_runs_it(end: signal.Signals, telegram: FakeTelegram
 async def test_what_keeps_it_from_starting_is_said_without_the_token(
     environment: dict[str, str], problem: str, telegram: FakeTelegram
 ) -> None:
-    """No chats means nobody, not everybody; a token that is refused is not shown either."""
+    """A token that is refused is not shown either."""
     process = await run(telegram, TROOPER_API_KEY="never-used", **environment)
     async with asyncio.timeout(60):
         out, err = await process.communicate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,16 @@ def folded(name: str) -> str:
     return next((room for room in FOLDED if name.split(".")[0] == room), name)
 
 
-def rooms() -> list[tuple[str, ast.Module]]:
-    found = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        name = folded(name)
-        if name != "resources.__init__":
-            found.append((name, ast.parse(path.read_text(encoding="utf-8"))))
-    return found
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "resources" or path.stem != "__init__")
+
+
+def room(path: Path) -> str:
+    return folded(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+
+
+@cache
+def imports_of(path: Path) -> set[str]:
+    return imports(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -76,17 +79,18 @@ def imports(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("room", "tree"), rooms(), ids=lambda value: value if isinstance(value, str) else "")
-def test_imports_go_downwards(room: str, tree: ast.Module) -> None:
+@pytest.mark.parametrize("path", FILES, ids=room)
+def test_imports_go_downwards(path: Path) -> None:
     """A room imports only from lower levels; rooms of one level do not know each other."""
-    for module in imports(tree):
+    importer = room(path)
+    for module in imports_of(path):
         if module.split(".")[0] != "trooper_async":
             continue
         other = module.removeprefix("trooper_async").lstrip(".") or "__init__"
         other = folded(other)
-        if room == other and room in FOLDED:
+        if importer == other and importer in FOLDED:
             continue
-        assert LEVEL[other] < LEVEL[room], f"{room} imports {other}"
+        assert LEVEL[other] < LEVEL[importer], f"{importer} imports {other}"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_imports_go_downwards(room: str, tree: ast.Module) -> None:
 )
 def test_each_library_has_its_room(library: str, users: set[str]) -> None:
     """Each library is imported where their one duty is, and nowhere else."""
-    found = {room for room, tree in rooms() if any(module.split(".")[0] == library for module in imports(tree))}
+    found = {room(path) for path in FILES if any(module.split(".")[0] == library for module in imports_of(path))}
     assert found == users
 
 

@@ -85,22 +85,32 @@ async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
     fake_trooper: FakeTrooper,
     trooper: TrooperClient,
 ) -> None:
-    """Three rounds that each give up too early send one purchase; the later ones say which is unresolved."""
+    """A timeout while it is on the wire, and two more rounds, send one; the later ones say which is unresolved."""
     fake_trooper.durations.update(create=30, migrate=30)
     fake_trooper.add_order()
-    fake_trooper.delay_next(PURCHASES[purchase], 0.45)
+    fake_trooper.delay_next(PURCHASES[purchase], 0.1)
     errors: list[BaseException] = []
+
+    timeouts: list[asyncio.Timeout] = []
+
+    async def first_runs_out() -> None:
+        while not sent(fake_trooper, purchase):  # noqa: ASYNC110 - nothing tells of a request
+            await asyncio.sleep(0.005)
+        timeouts[0].reschedule(0.0)
 
     async def attempt() -> None:
         try:
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(60) as timeout:
+                timeouts.append(timeout)
                 await purchase(trooper)
         except BaseException as error:
             errors.append(error)
             raise
 
-    with pytest.raises(UnresolvedPurchaseError):
-        await retry(attempt, on)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(first_runs_out())
+        with pytest.raises(UnresolvedPurchaseError):
+            await retry(attempt, on)
 
     assert sent(fake_trooper, purchase) == 1
     assert isinstance(errors[0], TimeoutError)
@@ -126,7 +136,7 @@ async def test_a_wait_that_times_out_after_a_purchase_is_no_reason_to_buy_again(
     fake_trooper.add_order()
 
     async def attempt() -> None:
-        await purchase(trooper, timeout=0.1)
+        await purchase(trooper, timeout=0.03)
 
     with pytest.raises(TrooperError) as caught:
         await retry(attempt, on)

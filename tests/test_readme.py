@@ -63,7 +63,7 @@ async def test_the_fragments_run(block: str, monkeypatch: pytest.MonkeyPatch, tm
 def test_the_example_test_passes(block: str, pytester: pytest.Pytester) -> None:
     """The README's test of somebody's bot passes in a pytest run of its own."""
     pytester.makepyfile(test_bot=block)
-    result = pytester.runpytest_subprocess("-q", "-o", "asyncio_mode=auto")
+    result = pytester.runpytest_subprocess("-q", "-o", "asyncio_mode=auto", "-p", "no:hypothesispytest")
     result.assert_outcomes(passed=1)
 
 

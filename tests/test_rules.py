@@ -692,6 +692,33 @@ def test_rule_12_a_new_reader_does_not_wait_for_its_interval() -> None:
     assert run(main()) < 1002
 
 
+def test_rule_12_a_reader_that_joins_in_the_moment_of_a_poll_does_not_wait_for_its_interval() -> None:
+    """A coarse clock reads the same for both: that poll began before it, so it is not told, and the next comes soon."""
+
+    async def main() -> float:
+        joined: list[tuple[float, asyncio.Task[None]]] = []
+        begun = asyncio.Event()
+
+        async def watch() -> None:
+            async for _ in client.orders.watch(interval=60):
+                return
+
+        def orders(t: float) -> list[dict[str, Any]]:
+            if t > 1300 and not joined:  # the other one is old by then, and polls rarely
+                joined.append((t, asyncio.create_task(watch())))
+                begun.set()
+            return [row(1, "running")]
+
+        async with Script(orders).client() as client:
+            other = asyncio.create_task(client.orders.wait_until(1, "stopped", timeout=None))
+            await begun.wait()
+            await joined[0][1]
+            other.cancel()
+            return now() - joined[0][0]
+
+    assert run(main()) < 3
+
+
 def test_rule_12_watch_raises_a_confirmed_401_and_rides_out_the_rest() -> None:
     """5xx do not end a `watch`; a key refused twice in a row does."""
 

@@ -104,7 +104,7 @@ def _loaded(body: bytes) -> Any:
         return None
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(lists(st.lists(VALUES, max_size=5)), WINDOWS, st.sampled_from([2, 8]))
 @example("[1,[2]]".encode("utf-16"), 1, 2)
 @example(b"[12345, 1e3, true, null]", 3, 2)
@@ -131,7 +131,7 @@ def broken(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(broken(), WINDOWS)
 @example(b"[1 2]", 2)
 @example(b"[1,]", 40)
@@ -414,7 +414,7 @@ def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -
             snapshot = after[1]
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(polls(), WINDOWS)
 def test_a_chain_of_snapshots_is_as_good_as_fresh_ones(bodies: list[bytes], window: int) -> None:
     """Each snapshot of a chain is what its answer alone says, and tells what changed since the one before."""

@@ -115,6 +115,7 @@ class Poller:
         self._snapshot = Snapshot()
         self._etag: str | None = None
         self._began = -math.inf
+        self._youngest = 0  # the last ticket that had joined by then
         self._took = 0.0
         self._jitter = 0.5
         self._failures = 0
@@ -216,7 +217,7 @@ class Poller:
             due = self._began + self._schedule.interval(age, lambda: self._jitter)
         for ticket in self._by_order.get(None, {}).values():
             if ticket.every is not None:  # one that has not been told of any poll yet does not wait for its turn
-                due = min(due, self._began + (ticket.every if ticket.joined <= self._began else 0.0))
+                due = min(due, self._began + (ticket.every if ticket.number <= self._youngest else 0.0))
         lead = 2 * self._took + self._schedule.floor / 10
         while self._deadlines:
             deadline, number = self._deadlines[0]
@@ -228,7 +229,8 @@ class Poller:
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
-        youngest = next(reversed(self._tickets), 0)  # who joins from now on does not believe this one
+        # who joins from now on does not believe this one (by number: two clock readings may be the same)
+        youngest = self._youngest = next(reversed(self._tickets), 0)
         self._began = loop.time()
         self._jitter = random.random()  # noqa: S311 - no secret
         headers = {} if self._etag is None else {"If-None-Match": self._etag}

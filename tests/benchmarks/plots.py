@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 Line = Sequence[tuple[int, float]]
 """(how many, how much)"""
 
@@ -17,6 +14,10 @@ _OURS, *_PEERS = "#d62728", "#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b
 
 def plot(lines: Mapping[str, Line], file: Path, *, title: str, x: str, y: str) -> None:
     """Draw the lines into an SVG file, ours above the peers'; on logarithmic axes."""
+    # here, since every process that measures memory imports this file
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     # text stays text, and the same figures give the same file
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.family": "sans-serif"}):
         figure = Figure(figsize=(8.5, 5), layout="constrained")

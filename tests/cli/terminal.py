@@ -17,16 +17,24 @@ _PATIENCE = 30.0
 
 COMMAND = [sys.executable, "-W", "error", "-c", "from trooper_async.cli import main; main()"]
 """`trooper`, where it may not be on the PATH."""
+_POLLS_FAST = """
+import sys
+from attrs import evolve
+from trooper_async import PollSchedule
+from trooper_async.cli._main import run
+from trooper_async.cli._settings import load
+sys.exit(run(sys.argv[1:], evolve(load(), poll=PollSchedule(floor=0.05))))
+"""
 
 
 class Terminal:
-    """`trooper` in a terminal. `said` is all that it has written."""
+    """`trooper`, but for its poll that does not take a second, in a terminal. `said` is all that it has written."""
 
     def __init__(self, words: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self.said = ""
         self._child = pexpect.spawn(
-            COMMAND[0],
-            [*COMMAND[1:], *words],
+            sys.executable,
+            ["-W", "error", "-c", _POLLS_FAST, *words],
             env={**environment, "TERM": "xterm-256color"},
             dimensions=(40, 120),
             encoding="utf-8",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,25 +198,29 @@ def test_what_a_terminal_shows_of_many(trooper: Trooper, fake: FakeTrooper, monk
         return Cli(settings, as_json, debug, console)
 
     monkeypatch.setattr(_main, "Cli", on_a_terminal)
-    fake.durations["stop"] = 0.4
+    fake.durations["stop"] = 0.2
     for number in range(15):
         fake.add_order(order_id=400 + number, title=f"bulk {number}")
     assert trooper("stop", "--all", "--title", "bulk*", "--yes").status == 0
     assert trooper("stop", "123", "999").status == 1
     assert "stopping 2 servers: " in shown.getvalue()
-    assert trooper("wait", "124", "--until", "stopped", "--timeout", "0.3").status == 1
+    assert trooper("wait", "124", "--until", "stopped", "--timeout", "0.1").status == 1
     assert trooper("templates", "install", "126", "1").status == 0
     fake.set_status(126, "odd", "running")
     watch = ("watch", "--interval", "0.05")
 
+    went = False
+
     def all_seen() -> bool:
-        said = shown.getvalue()
-        now = screen(said)
-        went = "odd → running" in said and "notebooks" in said
+        """Once both are on the screen one vanishes and the other arrives; whether that is on the screen, too."""
+        nonlocal went
+        now = screen(shown.getvalue())
+        if not went and "odd → running" in now and "notebooks" in now:
+            went = True
+            fake.remove_order(128)
+            fake.set_status(126, "running")
         return went and "odd → running" not in now and "notebooks" not in now and " ago" in now
 
     shown.seek(0)
     shown.truncate()
-    threading.Timer(0.4, fake.remove_order, [128]).start()
-    threading.Timer(0.8, fake.set_status, [126, "running"]).start()
     assert interrupted(trooper, fake, signal.SIGINT, "/api/orders", *watch, when=all_seen).status == 130

@@ -156,7 +156,7 @@ def _answer(status: str, body: bytes = b'{"error":"no"}', *headers: str, works: 
 NOTHING = _always(Step(then="nothing"))
 HTML = b"<!DOCTYPE html><html><body>Bad Gateway</body></html>"
 FALSE = b'{"success":false,"error":"it did not work, so it says"}'
-LATE = 0.2
+LATE = 0.1
 RESET, RESET_DONE = Step(then="reset"), Step(then="reset", works=True)
 _429, _500 = _answer("429 Too Many Requests"), _answer("500 Internal Server Error")
 _400 = _answer("400 Bad Request")
