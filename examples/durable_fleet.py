@@ -67,7 +67,7 @@ async def follow(name: str, process: Process) -> None:
 
 
 async def main(database_url: str | None) -> None:
-    async with FakeTrooper(durations={"stop": 3.0, "create": 3.0}) as fake:
+    async with FakeTrooper(durations={"stop": 1.0, "create": 1.0}) as fake:
         for number in range(20):
             fake.add_order(title=f"fleet {number}")
         with tempfile.TemporaryDirectory() as folder:

@@ -87,6 +87,7 @@ PRIVATE: dict[str, Run] = {
     "templates.installs": lambda trooper: trooper.templates.installs(ORDER),
     "templates.install": lambda trooper: trooper.templates.install(ORDER, 1),
     "templates.install_and_wait": lambda trooper: trooper.templates.install_and_wait(ORDER, 1),
+    "templates.wait": lambda trooper: trooper.templates.wait(ORDER, 1),
     "templates.remove": lambda trooper: trooper.templates.remove(1),
     "templates.retry": lambda trooper: trooper.templates.retry(1),
 }
@@ -369,6 +370,8 @@ WITH_ORDER: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
     "install": lambda trooper, order: trooper.templates.install(order, 1),
     "install of a template": lambda trooper, template: trooper.templates.install(ORDER, template),
     "install_and_wait": lambda trooper, order: trooper.templates.install_and_wait(order, 1),
+    "wait for an install on": lambda trooper, order: trooper.templates.wait(order, 1),
+    "wait for an install": lambda trooper, install: trooper.templates.wait(ORDER, install),
     "remove": lambda trooper, install: trooper.templates.remove(install),
     "retry": lambda trooper, install: trooper.templates.retry(install),
     "wait_until_available": lambda trooper, blib: trooper.blibs.wait_until_available(blib),
@@ -513,6 +516,7 @@ WAITS: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
     "create_and_wait": lambda trooper, timeout: buy_and_wait(trooper, timeout=timeout),
     "buy_and_wait": lambda trooper, timeout: trooper.migrations.buy_and_wait(QUOTE, keep_data=True, timeout=timeout),
     "install_and_wait": lambda trooper, timeout: trooper.templates.install_and_wait(ORDER, 1, timeout=timeout),
+    "wait for an install": lambda trooper, timeout: trooper.templates.wait(ORDER, 1, timeout=timeout),
     "wait_until_available": lambda trooper, timeout: trooper.blibs.wait_until_available(4, timeout=timeout),
 }
 

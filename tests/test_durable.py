@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy.event
 import sqlalchemy.exc
+import sqlalchemy.pool
 from dbos import DBOS
 
 from trooper_async import (
@@ -24,17 +25,20 @@ from trooper_async import (
     ConfigurationError,
     OrderNotFoundError,
     OutcomeUnknownError,
+    PollSchedule,
     PriceError,
     PurchaseNotReadyError,
-    PurchaseUnknownError,
     ServerLockedError,
+    TemplateFailedError,
     TrooperClient,
     WaitTimeoutError,
 )
 from trooper_async.durable import (
+    AlreadyResolvedError,
     DatabaseError,
     Durable,
     Handle,
+    NotBoughtError,
     UndecidedPurchaseError,
     _outcomes,
     _process,
@@ -45,12 +49,28 @@ from trooper_async.durable import (
 from trooper_async.models import Order
 from trooper_async.testing import FakeTrooper
 
-CHANGES = ("/api/order-status", "/api/order", "/api/buy-migration")
+INSTALL = "/api/template-install-add"
+CHANGES = ("/api/order-status", "/api/order", "/api/buy-migration", INSTALL)
 TERMS: dict[str, Any] = {"contract_interval": "HOUR", "terms_accepted": True, "max_price_h": 1}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Everything is looked for more often than in use, also by the database that is copied; no disk is waited for."""
+
+    def fast(connection: sqlite3.Connection, record: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", fast)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_process, "_QUEUE_POLL", 0.05)
+        patch.setattr(_outcomes, "_ASK", PollSchedule(floor=0.02))
+        yield
+    sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", fast)
+
+
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def database(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database as a first process leaves it: making one takes a second."""
     path = tmp_path_factory.mktemp("database") / "trooper.sqlite"
 
@@ -82,6 +102,11 @@ async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - any condition
             await asyncio.sleep(0.01)
+
+
+async def waiting(work: Durable, number: int) -> None:
+    """Until so many waits are under way."""
+    await until(lambda: len(work._process._resting) == number)
 
 
 async def buy(work: Durable, name: str, account: str = "one", blib: int = 1) -> Handle[Order]:
@@ -120,12 +145,15 @@ async def test_the_same_id_is_the_same_work_also_after_it_has_ended(fake_trooper
 
 async def test_a_derived_id_is_the_same_work_until_it_has_ended(fake_trooper: FakeTrooper) -> None:
     """Without an id, an action joins one that has not ended; afterwards it is new work; so for another account."""
-    fake_trooper.durations["stop"] = 0.5
+    fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order()
     async with durable(fake_trooper) as work:
         handles = [await work.switch("a_b", order, "stop") for _ in range(2)]
         other = await work.switch("axb", order, "stop")  # `_` is a wildcard in the database's own words
         assert handles[0].id == handles[1].id != other.id
+        await waiting(work, 2)
+        fake_trooper.durations["stop"] = 0.05
+        fake_trooper.set_status(order, "stopped")
         await handles[0].result()
         again = await work.switch("a_b", order, "stop")
         assert again.id not in (handles[0].id, other.id)
@@ -212,6 +240,61 @@ async def test_a_purchase_and_a_migration_are_made_once(fake_trooper: FakeTroope
     assert (len(posts(fake_trooper, "/api/order")), len(posts(fake_trooper, "/api/buy-migration"))) == (1, 1)
 
 
+async def test_a_template_is_installed_once(fake_trooper: FakeTrooper) -> None:
+    """It is sent once and waited for; begun again meanwhile, it is the same work."""
+    fake_trooper.durations["install"] = 0.3
+    order = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        first, second = [await work.install("one", order, 1) for _ in range(2)]
+        assert first.id == second.id
+        install = await first.result()
+        assert await second.result() == install
+    assert (install.template_id, install.status_readable, install.config) == (1, "Completed", None)
+    assert len(posts(fake_trooper, INSTALL)) == 1
+
+
+async def test_an_installation_that_fails_is_an_error_and_no_setting_is_stored(
+    fake_trooper: FakeTrooper, folder: Path
+) -> None:
+    """It says how the install stands, without its settings, which may hold a password."""
+    fake_trooper.failing_templates.add(1)
+    order = fake_trooper.add_order()
+    async with fake_trooper.client() as client:
+        await client.templates.install(order, 2, {"password": "not-for-the-database"})
+    async with durable(fake_trooper) as work:
+        with pytest.raises(TemplateFailedError) as caught:
+            await (await work.install("one", order, 1)).result()
+        assert (caught.value.install.template_id, caught.value.install.config) == (1, None)
+    assert b"not-for-the-database" not in b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_an_install_whose_answer_was_lost_is_found_on_the_server(
+    others: int, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By being the only new one of its template; of two, nobody can know which it is. It is never sent again."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client() as client, durable(fake_trooper) as work:
+        await client.templates.install(order, 1)  # it was there before
+        act = _workflows._act
+
+        async def lost(*args: Any) -> Any:
+            for _ in range(others):
+                await client.templates.install(order, 1)
+            await client.templates.install(order, 2)
+            fake_trooper.drop_next(INSTALL, when="after")
+            return await act(*args)
+
+        monkeypatch.setattr(_workflows, "_act", lost)
+        handle = await work.install("one", order, 1)
+        if others:
+            with pytest.raises(OutcomeUnknownError, match="new installs of it: 2, 4"):
+                await handle.result()
+        else:
+            assert (await handle.result()).install_id == 3
+    assert len(posts(fake_trooper, INSTALL)) == 3 + others
+
+
 async def test_what_is_too_dear_is_not_bought(fake_trooper: FakeTrooper) -> None:
     """Prices are checked against the caller's limits before anything is sent."""
     old = fake_trooper.add_order()
@@ -244,7 +327,7 @@ async def test_an_unknown_purchase_waits_for_a_decision_and_blocks_those_of_its_
             assert (await blocked.result()).order_id != candidate.order_id
             assert await work.undecided() == []
             with pytest.raises(ConfigurationError, match="waits for a decision"):
-                await work.resolve("lost", candidate)
+                await work.resolve("blocked", candidate)
     assert len(posts(fake_trooper, "/api/order")) == 2
 
 
@@ -256,11 +339,52 @@ async def test_a_purchase_resolved_as_not_made_is_never_made(fake_trooper: FakeT
         with pytest.raises(UndecidedPurchaseError, match="none found"):
             await lost.result()
         await work.resolve("lost", None)
-        with pytest.raises(PurchaseUnknownError, match="not made") as caught:
+        with pytest.raises(NotBoughtError, match="not made") as caught:
             await lost.result()
         assert caught.value.purchase.state == "resolved"
+        assert "Do not buy again" not in str(caught.value)
         await (await buy(work, "anew")).result()
     assert len(posts(fake_trooper, "/api/order")) == 2
+
+
+@pytest.mark.parametrize("first", ["bought", "not made"])
+async def test_the_first_decision_holds(first: str, fake_trooper: FakeTrooper) -> None:
+    """Of two operators who answer otherwise, the second is told what was decided; the same answer again is right."""
+    fake_trooper.drop_next("/api/order", when="after")
+    async with durable(fake_trooper) as work:
+        handle = await buy(work, "lost")
+        with pytest.raises(UndecidedPurchaseError) as caught:
+            await handle.result()
+        (candidate,) = caught.value.candidates
+        decisions = (candidate.order_id, None) if first == "bought" else (None, candidate.order_id)
+        await work.resolve("lost", decisions[0])
+        with pytest.raises(
+            AlreadyResolvedError, match=f"as {'order 123' if first == 'bought' else 'not made'}"
+        ) as late:
+            await work.resolve("lost", decisions[1])
+        assert late.value.order_id == decisions[0]
+        assert await _outcomes.asked("lost", "one") is None
+        await work.resolve("lost", decisions[0])
+        if first == "bought":
+            assert (await handle.result()).order_id == candidate.order_id
+        else:
+            with pytest.raises(NotBoughtError, match="not made"):
+                await handle.result()
+
+
+async def test_of_two_decisions_at_once_one_holds(fake_trooper: FakeTrooper) -> None:
+    """Exactly one of the two is told that it holds, and its purchase goes on so."""
+    fake_trooper.drop_next("/api/order", when="after")
+    async with durable(fake_trooper) as work:
+        handle = await buy(work, "lost")
+        with pytest.raises(UndecidedPurchaseError):
+            await handle.result()
+        answers = await asyncio.gather(*(work.resolve("lost", order) for order in (123, None)), return_exceptions=True)
+        (late,) = [answer for answer in answers if answer is not None]
+        assert isinstance(late, AlreadyResolvedError)
+        assert late.order_id == (123, None)[answers.index(None)]
+        ended = (await asyncio.gather(handle.result(), return_exceptions=True))[0]
+    assert isinstance(ended, NotBoughtError if late.order_id is None else Order)
 
 
 async def test_an_undecided_purchase_is_listed_before_it_is_taken_up_again(fake_trooper: FakeTrooper) -> None:
@@ -278,14 +402,15 @@ async def test_an_undecided_purchase_is_listed_before_it_is_taken_up_again(fake_
 
 async def test_closing_in_the_middle_of_waits_loses_nothing(fake_trooper: FakeTrooper) -> None:
     """The next process goes on with each wait, sends nothing again, and has its own poll for them."""
-    fake_trooper.durations["stop"] = 1.5
+    fake_trooper.durations["stop"] = 100
     orders = [fake_trooper.add_order() for _ in range(5)]
     async with durable(fake_trooper) as work:
         handles = [await work.switch("one", order, "stop") for order in orders]
-        await until(lambda: len(posts(fake_trooper)) == 5)
-        await asyncio.sleep(0.5)
+        await waiting(work, 5)
     async with durable(fake_trooper) as work:
         again = [await work.switch("one", order, "stop") for order in orders]
+        for order in orders:
+            fake_trooper.set_status(order, "stopped")
         assert [handle.id for handle in again] == [handle.id for handle in handles]
         results = await asyncio.gather(*(handle.result() for handle in again))
     assert {order.current_status for order in results} == {"stopped"}
@@ -294,7 +419,7 @@ async def test_closing_in_the_middle_of_waits_loses_nothing(fake_trooper: FakeTr
 
 async def test_closing_lets_a_purchase_on_the_wire_get_to_its_end(fake_trooper: FakeTrooper) -> None:
     """Its answer is awaited and stored: the next process knows what was bought, and asks nobody."""
-    fake_trooper.delay_next("/api/order", 0.5)
+    fake_trooper.delay_next("/api/order", 0.2)
     async with durable(fake_trooper) as work:
         await buy(work, "job")
         await until(lambda: posts(fake_trooper, "/api/order"))
@@ -305,17 +430,16 @@ async def test_closing_lets_a_purchase_on_the_wire_get_to_its_end(fake_trooper: 
 
 async def test_a_deadline_is_kept_over_a_restart(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that passed while no process was there leaves a last look: who is there by then is, who is not timed out."""
-    monkeypatch.setattr(_waiting, "_A_LOOK", 0.5)
     fake_trooper.durations["stop"] = 100
     orders = [fake_trooper.add_order() for _ in range(2)]
     async with durable(fake_trooper) as work:
-        names = [(await work.switch("one", order, "stop", timeout=1)).id for order in orders]
-        await until(lambda: len(posts(fake_trooper)) == 2)
-        await asyncio.sleep(0.3)
-    await asyncio.sleep(1)
+        names = [(await work.switch("one", order, "stop", timeout=0.1)).id for order in orders]
+        await waiting(work, 2)
+    await asyncio.sleep(0.1)
     fake_trooper.set_status(orders[0], "stopped")
+    monkeypatch.setattr(_waiting, "_A_LOOK", 0.5)
     async with durable(fake_trooper) as work:
-        there, late = [await work.switch("one", order, "stop", timeout=1) for order in orders]
+        there, late = [await work.switch("one", order, "stop", timeout=0.1) for order in orders]
         assert [there.id, late.id] == names
         assert (await there.result()).current_status == "stopped"
         with pytest.raises(WaitTimeoutError, match=r"within 0\.5 s") as caught:
@@ -326,7 +450,7 @@ async def test_a_deadline_is_kept_over_a_restart(fake_trooper: FakeTrooper, monk
 
 async def test_an_account_has_one_client_and_its_waits_one_poll(fake_trooper: FakeTrooper) -> None:
     """The callback is asked once per account; 20 waits cost the requests of one."""
-    fake_trooper.durations["stop"] = 1.0
+    fake_trooper.durations["stop"] = 100
     asked = []
 
     async def accounts(account: str) -> TrooperClient:
@@ -337,9 +461,11 @@ async def test_an_account_has_one_client_and_its_waits_one_poll(fake_trooper: Fa
     orders = [fake_trooper.add_order() for _ in range(20)]
     async with Durable(accounts, requests_at_once=20, requests_per_second=1000) as work:
         handles = [await work.switch("one", order, "stop") for order in orders]
-        await until(lambda: len(posts(fake_trooper)) == 20)
-        await asyncio.sleep(0.3)
+        await waiting(work, 20)
         before = len(fake_trooper.requests)
+        await asyncio.sleep(0.3)
+        for order in orders:
+            fake_trooper.set_status(order, "stopped")
         await asyncio.gather(*(handle.result() for handle in handles))
     assert asked == ["one"]
     assert len(fake_trooper.requests) - before < 60  # a poll is every 20 ms at most: 20 of their own would be hundreds
@@ -347,7 +473,7 @@ async def test_an_account_has_one_client_and_its_waits_one_poll(fake_trooper: Fa
 
 async def test_requests_of_an_account_are_limited(fake_trooper: FakeTrooper) -> None:
     """No more at once, and no more in a second, than was said; both are lower bounds of the time that it takes."""
-    orders = [fake_trooper.add_order() for _ in range(7)]
+    orders = [fake_trooper.add_order() for _ in range(7)]  # before Python 3.12, DBOS counts in whole seconds on SQLite
     fake_trooper.delay_next("/api/order-status", 0.05, times=7)
     Path("trooper.sqlite").unlink()  # it has other limits, that hold for one more look at the queue
     async with durable(fake_trooper, requests_at_once=1, requests_per_second=3) as work:
@@ -497,10 +623,11 @@ class Disk:
     room_after: int | None = None
     """After so many refusals there is room again."""
     refused = 0
+    words: tuple[str, ...] = ("INSERT", "UPDATE")
 
     def refuse(self, connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         """For a statement that is about to be executed."""
-        if self.full and statement.split()[0] in ("INSERT", "UPDATE"):
+        if self.full and statement.split()[0] in self.words:
             self.refused += 1
             self.full = self.refused != self.room_after
             error = sqlite3.OperationalError("database or disk is full")
@@ -532,13 +659,14 @@ async def test_a_full_disk_stops_a_wait_and_loses_nothing(
     fake_trooper: FakeTrooper, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asks is told; with room again it goes on by itself, and nothing is sent again."""
-    monkeypatch.setattr(_process, "_LOOK_AGAIN", 0.2)
-    fake_trooper.durations["stop"] = 1.0
+    monkeypatch.setattr(_process, "_LOOK", 0.2)
+    fake_trooper.durations["stop"] = 100
+    order = fake_trooper.add_order()
     async with durable(fake_trooper) as work:
-        handle = await work.switch("one", fake_trooper.add_order(), "stop")
-        await until(lambda: posts(fake_trooper))
-        await asyncio.sleep(0.6)  # the wait is begun
+        handle = await work.switch("one", order, "stop")
+        await waiting(work, 1)
         disk.full = True
+        fake_trooper.set_status(order, "stopped")
         with pytest.raises(DatabaseError, match="full"):
             await handle.result()
         disk.full = False
@@ -547,12 +675,47 @@ async def test_a_full_disk_stops_a_wait_and_loses_nothing(
     assert len(posts(fake_trooper)) == 1
 
 
+async def test_a_decision_that_can_not_be_stored_is_none(fake_trooper: FakeTrooper, disk: Disk) -> None:
+    """Who decides is told, in a typed error; the purchase is asked about as before."""
+    fake_trooper.drop_next("/api/order", when="after")
+    async with durable(fake_trooper) as work:
+        handle = await buy(work, "lost")
+        with pytest.raises(UndecidedPurchaseError):
+            await handle.result()
+        disk.full = True
+        with pytest.raises(DatabaseError, match="full"):
+            await work.resolve("lost", None)
+        disk.full = False
+        (undecided,) = await work.undecided()
+        await work.resolve(undecided, 123)
+        assert (await handle.result()).order_id == 123
+
+
+async def test_a_database_that_can_not_be_read_is_said_so(fake_trooper: FakeTrooper, disk: Disk) -> None:
+    """By every call that reads it; and each of them works again afterwards."""
+    order = fake_trooper.add_order()
+    async with durable(fake_trooper) as work:
+        handle = await work.switch("one", order, "stop")
+        await handle.result()
+        disk.full, disk.words = True, ("SELECT",)
+        for call in (
+            handle.result,
+            work.undecided,
+            lambda: work.resolve("lost", None),
+            lambda: work.switch("one", order, "stop"),
+        ):
+            with pytest.raises(DatabaseError, match="full"):
+                await call()
+        disk.full = False
+        await handle.result()
+
+
 @pytest.mark.parametrize("room", ["for the failure", "later", "in the next process"])
 async def test_a_purchase_whose_answer_could_not_be_stored_is_asked_about(
     room: str, fake_trooper: FakeTrooper, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is never sent again, nor forgotten: whether the engine could store its own failure, or nothing at all."""
-    monkeypatch.setattr(_process, "_LOOK_AGAIN", 0.2 if room == "later" else 100)
+    monkeypatch.setattr(_process, "_LOOK", 0.2 if room == "later" else 100)
     act = _workflows._act
 
     async def bought(*args: Any) -> Any:
@@ -587,11 +750,11 @@ async def test_what_a_life_that_ended_while_sending_leaves_behind(
     moment: str, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Settings are sent again; the rest is not: what has happened is found out, what has not is said to be unknown."""
-    monkeypatch.setattr(_waiting, "_A_LOOK", 1.0)
+    monkeypatch.setattr(_waiting, "_A_LOOK", 0.8)
     act, ended = _workflows._act, 0
     statuses = {"stop": "running", "freeze": "running", "start": "stopped", "thaw": "frozen", "restart": "running"}
     orders = {action: fake_trooper.add_order(status=status).order_id for action, status in statuses.items()}
-    migrated = fake_trooper.add_order().order_id
+    migrated, installed = [fake_trooper.add_order().order_id for _ in range(2)]
 
     async def killed(*args: Any) -> Any:
         nonlocal ended
@@ -602,19 +765,20 @@ async def test_what_a_life_that_ended_while_sending_leaves_behind(
         finally:
             ended += 1
 
-    async def begin(work: Durable) -> dict[str, Handle[Order]]:
+    async def begin(work: Durable) -> dict[str, Handle[Any]]:
         words: dict[str, Any] = {"thaw": "start"}
-        handles = {
+        handles: dict[str, Handle[Any]] = {
             action: await work.switch(
                 "one",
                 order,
                 words.get(action, action),
                 migration_allowed=action == "thaw",
-                timeout=2,
+                timeout=0.8,
                 workflow_id=action,
             )
             for action, order in orders.items()
         }
+        handles["install"] = await work.install("one", installed, 1, workflow_id="install")
         handles["create"] = await buy(work, "create", "two")
         handles["migrate"] = await work.migrate("three", migrated, 2, keep_data=True, max_total_due=100)
         return handles
@@ -627,16 +791,18 @@ async def test_what_a_life_that_ended_while_sending_leaves_behind(
         patch.setattr(_workflows, "_act", killed)
         async with durable(fake_trooper, requests_at_once=9) as work:
             await begin(work)
-            await until(lambda: ended == 7)
+            await until(lambda: ended == 8)
     done = moment == "after"
-    once = sorted([*map(str, orders.values()), str(migrated), "create"])
+    once = sorted([*map(str, orders.values()), str(migrated), str(installed), "create"])
     assert sent() == (once if done else [])
     async with durable(fake_trooper) as work:
         handles = await begin(work)
         for action, target in (("stop", "stopped"), ("freeze", "frozen"), ("start", "running")):
             assert (await handles[action].result()).current_status == target
-        for action in ("thaw", "restart"):
-            if done:
+        for action in ("thaw", "restart", "install"):
+            if done and action == "install":
+                assert (await handles[action].result()).status_readable == "Completed"
+            elif done:
                 assert (await handles[action].result()).current_status == "running"
             else:
                 with pytest.raises(OutcomeUnknownError, match="the process ended"):
@@ -696,7 +862,7 @@ async def test_a_wait_goes_on_once_there_is_a_client(
 ) -> None:
     """A vault that is away for a while ends no wait; it is logged."""
     monkeypatch.setattr(_waiting, "_ASK_AGAIN", 0.05)
-    fake_trooper.durations["stop"] = 1.0
+    fake_trooper.durations["stop"] = 100
     order, failures = fake_trooper.add_order(), 3
 
     def vault(account: str) -> TrooperClient:
@@ -708,7 +874,8 @@ async def test_a_wait_goes_on_once_there_is_a_client(
 
     async with durable(fake_trooper) as work:
         await work.switch("one", order, "stop", workflow_id="tonight")
-        await until(lambda: posts(fake_trooper))
+        await waiting(work, 1)
+    fake_trooper.set_status(order, "stopped")
     async with Durable(vault) as work:
         handle = await work.switch("one", order, "stop", workflow_id="tonight")
         assert (await handle.result()).current_status == "stopped"
@@ -755,7 +922,7 @@ async def test_nonsense_is_refused_before_anything_is_begun(fake_trooper: FakeTr
             lambda: work.order("one", 1, workflow_id="job", timeout=a_decimal, **TERMS),
             lambda: work.converge("one", {1: nonsense}),
         ):
-            with pytest.raises(ConfigurationError, match="nothing was begun"):
+            with pytest.raises(ConfigurationError, match=r"nothing was sent|seconds above 0"):
                 await begin()
         with pytest.raises(PriceError, match="not offered"):
             await (await buy(work, "job", blib=99)).result()

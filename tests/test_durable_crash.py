@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.crash.__main__ import many
 from tests.crash.postgres import Postgres, binaries, postgres
-from trooper_async.durable import Durable
+from tests.crash.run import Worker
+from trooper_async.durable import Durable, UndecidedPurchaseError, _locks, _process, _workflows
 from trooper_async.testing import FakeTrooper
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work, and the dead, are looked for more often than in use."""
+    monkeypatch.setattr(_process, "_QUEUE_POLL", 0.05)
+    monkeypatch.setattr(_process, "_LOOK", 0.2)
+    monkeypatch.setattr(_locks, "_GRACE", 0.0)
+
+
+def posts(fake: FakeTrooper) -> int:
+    return sum(request.method == "POST" for request in fake.requests)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - any condition
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
+    with _server() as server:
+        yield server
+
+
+@pytest.fixture
+def stopping_server() -> Iterator[Postgres]:
+    """One of its own: the workers of others would take nobody for dead for a while after it was started."""
+    with _server() as server:
+        yield server
+
+
+@contextmanager
+def _server() -> Iterator[Postgres]:
     if binaries() is None and not os.environ.get("CI"):
         pytest.skip("Postgres is not installed here")
     with postgres("fsync=off") as server:
@@ -38,30 +73,79 @@ async def test_killed_at_random_moments_on_sqlite() -> None:
 async def test_one_of_two_workers_is_killed_at_random_moments_on_postgres(server: Postgres) -> None:
     """The other one takes over what it had begun, by the same rules."""
     seed = random.randrange(10**9)
-    verdicts = await many(2, 2, seed, 2, server.url)
+    verdicts = await many(3, 2, seed, 2, server.url)
     assert [fault for verdict in verdicts for fault in verdict.faults] == [], f"seed {seed}"
 
 
 async def test_a_database_that_goes_away_is_waited_for(
-    server: Postgres, fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
+    stopping_server: Postgres, fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What waits and what is begun meanwhile goes on when it is back; nothing is sent twice, and the log says why."""
-    fake_trooper.durations["stop"] = 1.0
+    fake_trooper.durations["stop"] = 100
     orders = [fake_trooper.add_order() for _ in range(3)]
-    async with Durable(lambda account: fake_trooper.client(), database_url=server.url) as work:
+    async with Durable(lambda account: fake_trooper.client(), database_url=stopping_server.url) as work:
         handles = [await work.switch("one", order, "stop") for order in orders[:2]]
-        async with asyncio.timeout(20):
-            while len([request for request in fake_trooper.requests if request.method == "POST"]) < 2:  # noqa: ASYNC110 - the server tells nobody
-                await asyncio.sleep(0.01)
-        await asyncio.to_thread(server.stop)
+        await until(lambda: len(work._process._resting) == 2)
+        await asyncio.to_thread(stopping_server.stop)
         begun = asyncio.create_task(work.switch("one", orders[2], "stop"))
-        await asyncio.sleep(1.5)  # the servers stop meanwhile, and nobody can store that
-        await asyncio.to_thread(server.start)
+        for order in orders[:2]:
+            fake_trooper.set_status(order, "stopped")  # and nobody can store that
+        await until(lambda: "Database connection failed" in caplog.text)
+        fake_trooper.durations["stop"] = 0.05
+        await asyncio.to_thread(stopping_server.start)
         handles.append(await begun)
         results = await asyncio.gather(*(handle.result() for handle in handles))
     assert {order.current_status for order in results} == {"stopped"}
-    assert len([request for request in fake_trooper.requests if request.method == "POST"]) == 3
-    assert "Database connection failed" in caplog.text
+    assert posts(fake_trooper) == 3
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+async def test_a_worker_that_is_taken_for_dead_begins_no_purchase(
+    taken_over: bool, server: Postgres, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is lost right before it buys: it waits for it, and buys only what no other worker has taken over."""
+    noted, note, job = asyncio.Event(), _workflows._note, f"job-{taken_over}"
+
+    @functools.wraps(note)
+    async def noted_and_cut(*args: Any) -> Any:
+        intent = await note(*args)
+        if not noted.is_set():
+            lock = work._process._name_lock
+            assert lock is not None
+            assert lock._connection is not None
+            await another.execute("SELECT pg_terminate_backend(%s)", [lock._connection.info.backend_pid])
+            await another.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [lock.worker])
+            noted.set()
+        return intent
+
+    async def queue(version: str) -> None:
+        status = (
+            "UPDATE dbos.workflow_status SET status = 'ENQUEUED', application_version = %s WHERE workflow_uuid = %s"
+        )
+        await another.execute(status, [version, job])
+
+    monkeypatch.setattr(_workflows, "_note", noted_and_cut)
+    async with (
+        Durable(lambda account: fake_trooper.client(), database_url=server.url) as work,
+        await psycopg.AsyncConnection.connect(server.url, autocommit=True) as another,
+    ):
+        handle = await work.order(
+            "one", 1, workflow_id=job, contract_interval="HOUR", terms_accepted=True, max_price_h=1
+        )
+        await until(lambda: noted.is_set() and work._process._resting)
+        assert posts(fake_trooper) == 0
+        if taken_over:
+            await queue("of the other worker")
+        await another.execute("SELECT pg_advisory_unlock_all()")
+        if not taken_over:
+            assert (await handle.result()).current_status == "running"
+        else:
+            await until(lambda: not work._process._running)
+            await queue("trooper on trooper_async")
+            with pytest.raises(UndecidedPurchaseError, match="none found"):
+                await handle.result()
+            await work.resolve(job, None)
+    assert posts(fake_trooper) == (not taken_over)
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -77,28 +161,24 @@ def test_the_example_loses_nothing_when_its_worker_is_killed(database: str, requ
     assert "1 purchase was sent, and none twice" in process.stdout
 
 
-async def test_what_a_dead_worker_had_begun_is_taken_over(
-    server: Postgres, fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_a_dead_worker_had_begun_is_taken_over(server: Postgres, fake_trooper: FakeTrooper) -> None:
     """A worker that is there goes on with it, and whoever begins the same work again gets its result: sent once."""
+    fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order().order_id
-    fake_trooper.durations["stop"] = 2.0
-    jobs = [{"action": "stop", "order": order, "account": "one", "id": "the-stop"}]
-    keys, urls = {"one": fake_trooper.api_key}, {"one": fake_trooper.url}
-    program = json.dumps({"urls": urls, "keys": keys, "database": server.url, "jobs": jobs})
-    other = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.crash.worker", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    other = Worker(
+        {"one": fake_trooper}, server.url, [{"action": "stop", "order": order, "account": "one", "id": "the-stop"}]
     )
-    assert other.stdin is not None
-    other.stdin.write(program.encode() + b"\n")
-    other.stdin.write_eof()
-    async with Durable(lambda account: fake_trooper.client(), database_url=server.url) as work:
+    await other.ready.wait()
+    other.go()
+    async with await psycopg.AsyncConnection.connect(server.url, autocommit=True) as database:
+        waits = "SELECT 1 FROM dbos.workflow_status WHERE workflow_uuid = 'the-stop/wait' AND status = 'PENDING'"
         async with asyncio.timeout(30):
-            while not [request for request in fake_trooper.requests if request.method == "POST"]:  # noqa: ASYNC110
+            while await (await database.execute(waits)).fetchone() is None:  # noqa: ASYNC110 - it happens elsewhere
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.5)
-        other.kill()
-        await other.wait()
+    other.kill()
+    await other.ended.wait()
+    fake_trooper.set_status(order, "stopped")
+    async with Durable(lambda account: fake_trooper.client(), database_url=server.url) as work:
         handle = await work.switch("one", order, "stop", workflow_id="the-stop")
         assert (await handle.result()).current_status == "stopped"
-    assert len([request for request in fake_trooper.requests if request.method == "POST"]) <= 2
+    assert posts(fake_trooper) == 1

@@ -76,6 +76,27 @@ def test_an_install_is_awaited_over_unknown_codes_absence_and_failures() -> None
     assert 1070 < ended < 1105
 
 
+def test_an_install_that_another_process_began_is_awaited() -> None:
+    """`wait` sends nothing and goes by the install's id; a failure of another install is none of its own."""
+
+    def config(t: float) -> Reply:
+        other = {"install_id": 4, "status": 3, "status_readable": "Failed"}
+        return installs(other, {"install_id": 5, "status": int(t > 1050)})
+
+    async def main() -> tuple[TemplateInstall, float, list[str]]:
+        script = install_script(config)
+        async with script.client() as client:
+            with pytest.raises(TemplateFailedError) as caught:
+                await client.templates.wait(1, 4)
+            assert caught.value.operation == "templates.wait"
+            return await client.templates.wait(1, 5), now(), script.sent
+
+    install, ended, sent = run(main())
+    assert (install.install_id, install.status) == (5, 1)
+    assert 1050 < ended < 1065
+    assert set(sent) == {"/api/template-config"}
+
+
 @pytest.mark.parametrize("text", ["Failed", "INSTALL ERROR", "it has failed."])
 def test_a_failed_install_is_told_with_the_install(text: str) -> None:
     """A status text that says "fail" or "error", in any case of letters, is a TemplateFailedError with the install."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import shutil
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -21,30 +21,37 @@ from psycopg.sql import SQL, Identifier
 from tests.crash.postgres import postgres
 from tests.crash.run import Verdict, run
 from tests.crash.scale import Measured, measure
+from trooper_async import TrooperClient
+from trooper_async.durable import Durable
 
 
 async def many(runs: int, at_once: int, seed: int, workers: int, server: str | None) -> list[Verdict]:
-    """So many runs, each with a database of its own."""
+    """So many runs, each with a database of its own: a copy of one, since to make one takes a second."""
     slots = asyncio.Semaphore(at_once)
+    with tempfile.TemporaryDirectory() as folder:
+        template = f"sqlite:///{folder}/template.sqlite" if server is None else await _create(server, f"of_{seed}")
+        async with Durable(lambda account: TrooperClient("key"), database_url=template):
+            pass
 
-    async def one(number: int) -> Verdict:
-        with tempfile.TemporaryDirectory() as folder:
-            database = f"sqlite:///{Path(folder) / 'trooper.sqlite'}"
-            if server is not None:
-                database = f"{server}_{number}"
-                await _create(server, f"postgres_{number}")
+        async def one(number: int) -> Verdict:
             async with slots:
+                if server is None:
+                    shutil.copy(f"{folder}/template.sqlite", f"{folder}/{number}.sqlite")
+                    database = f"sqlite:///{folder}/{number}.sqlite"
+                else:
+                    database = await _create(server, f"of_{seed}_{number}", f"of_{seed}")
                 verdict = await run(seed + number, database, workers=workers)
-        for fault in verdict.faults:
-            print(f"  seed {seed + number}: {fault}", flush=True)
-        return verdict
+            for fault in verdict.faults:
+                print(f"  seed {seed + number}: {fault}", flush=True)
+            return verdict
 
-    return await asyncio.gather(*map(one, range(runs)))
+        return await asyncio.gather(*map(one, range(runs)))
 
 
-async def _create(server: str, name: str) -> None:
+async def _create(server: str, name: str, template: str = "template1") -> str:
     async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
-        await connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        await connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+    return f"{server.rpartition('/')[0]}/{name}"
 
 
 def report(what: str, verdicts: list[Verdict], seconds: float) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -31,9 +32,7 @@ class Postgres:
             raise RuntimeError("Postgres is not installed: apt-get install postgresql")
         self._bin, self._folder, self._settings = bin_folder, folder, settings
         self._user = pwd.getpwnam("nobody").pw_uid if os.getuid() == 0 else None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = _free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         if self._user is not None:
             os.chown(folder, self._user, -1)
@@ -60,6 +59,15 @@ class Postgres:
         subprocess.run(
             [self._bin / program, *arguments], user=self._user, check=True, capture_output=True, cwd=self._folder
         )
+
+
+def _free_port() -> int:
+    """One that the system gives nobody who asks for any, so that it is free until the server has been started."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 @contextmanager

@@ -9,15 +9,16 @@ import time
 from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from tests.crash.postgres import Postgres
-from tests.crash.run import ROOT
 from trooper_async.testing import FakeTrooper
 
+ROOT = Path(__file__).parent.parent.parent
 TICK = 1.0
 
 

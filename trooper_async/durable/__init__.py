@@ -6,14 +6,12 @@ file in the working folder, for one process; with a `postgresql://` URL any numb
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import quote
 
 try:
@@ -21,41 +19,37 @@ try:
     from dbos import error as dbos_errors
 except ImportError:
     raise ImportError("trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'") from None
-from sqlalchemy.exc import SQLAlchemyError
 
-from trooper_async import Blib, ConfigurationError, FleetReport, Order, Template
-from trooper_async.durable._outcomes import ACTIVE, DatabaseError, UndecidedPurchaseError, asked, derived_id, outcome
+from trooper_async import Blib, ConfigurationError, FleetReport, Order, Template, TemplateInstall
+from trooper_async import _arguments as arguments
+from trooper_async.durable._outcomes import (
+    ACTIVE,
+    AlreadyResolvedError,
+    DatabaseError,
+    Handle,
+    UndecidedPurchaseError,
+    answer,
+    asked,
+    database_errors,
+    derived_id,
+)
 from trooper_async.durable._process import Accounts, Process
-from trooper_async.durable._records import RESOLVE, UNKNOWN, Request, Status, Switch, Terms, is_same, new_request
+from trooper_async.durable._records import (
+    NotBoughtError,
+    Request,
+    Status,
+    Switch,
+    Terms,
+    is_same,
+    new_request,
+)
+from trooper_async.durable._waiting import installed
 from trooper_async.durable._workflows import converge, send
 
-__all__ = ["DatabaseError", "Durable", "Handle", "UndecidedPurchaseError"]
+__all__ = ["AlreadyResolvedError", "DatabaseError", "Durable", "Handle", "NotBoughtError", "UndecidedPurchaseError"]
 
 T = TypeVar("T")
 _LONG = 7200.0
-
-
-class Handle(Generic[T]):
-    """A workflow, wherever and whenever it was begun. It goes on whether or not anybody has its handle."""
-
-    def __init__(self, workflow_id: str, read: Callable[[FleetReport], T]) -> None:
-        self.id = workflow_id
-        self._read = read
-
-    async def result(self) -> T:
-        """Wait until it has ended; any number of times, in any process.
-
-        Returns:
-            The order as it was then; of a fleet, the report.
-
-        Raises:
-            UndecidedPurchaseError: whether it was bought is unknown: see `Durable.resolve`.
-            PurchaseNotReadyError: it is bought, and the wait for it ended otherwise, however it did.
-            DatabaseError: it stands still until its database can be written.
-            OutcomeUnknownError: it may have been sent, by a process that was killed, and nothing came of it.
-            TrooperError: it ended as the same call of the client would have: `WaitTimeoutError`, `ServerLockedError`, …
-        """
-        return self._read(FleetReport.from_json(await outcome(self.id)))
 
 
 class Durable:
@@ -70,8 +64,8 @@ class Durable:
             `name` in the working folder, for one. Whoever can write to it can run code here (it holds pickles).
         name: of the application: what shares a database shares its work only with its own name. It is of `a-z`, `0-9`,
             `_` and `-`, and of 3 characters or more.
-        requests_at_once: switches of one account that are sent at the same time, over all workers.
-        requests_per_second: switches of one account that are begun in a second, over all workers.
+        requests_at_once: switches and installs of one account that are sent at the same time, over all workers.
+        requests_per_second: switches and installs of one account that are begun in a second, over all workers.
 
     Raises:
         ConfigurationError: an argument that can't be right; on entering: the database can't be used, or it was closed.
@@ -122,14 +116,33 @@ class Durable:
             workflow_id: your name for it. Without one, it is the same work as long as the same action on that order
                 has not ended, and new work afterwards.
         """
-        order_id = _order_id(order)
+        order_id = arguments.order_id(order)
         if action not in ("start", "stop", "freeze", "restart"):
-            raise ConfigurationError(f"no action is called {action!r}: nothing was begun")
+            raise ConfigurationError(f"no action is called {action!r}: nothing was sent")
         request = new_request(action, timeout)
         request["order_id"], request["migration_allowed"] = order_id, migration_allowed
-        return Handle(
-            await self._begin(self._process.requests, account, request, workflow_id, f"{action}/{order_id}"), _one
-        )
+        return await self._begin(self._process.requests, account, request, workflow_id, f"{action}/{order_id}", _one)
+
+    async def install(
+        self,
+        account: str,
+        order: Order | int,
+        template: Template | int,
+        *,
+        timeout: float | None = _LONG,
+        workflow_id: str | None = None,
+    ) -> Handle[TemplateInstall]:
+        """Install a template on a server, once, and wait until it is there. It gets no settings: one may be a secret.
+
+        Args:
+            account: whose order it is.
+            order, template: the server's order and the template, or their ids.
+            timeout, workflow_id: as for `switch`.
+        """
+        request = new_request("install", timeout)
+        request["order_id"], request["template_id"] = arguments.order_id(order), arguments.template_id(template)
+        name = f"install/{request['order_id']}/{request['template_id']}"
+        return await self._begin(self._process.requests, account, request, workflow_id, name, installed)
 
     async def converge(
         self,
@@ -150,14 +163,16 @@ class Durable:
         """
         for status in targets.values():
             if status not in ("running", "stopped", "frozen"):
-                raise ConfigurationError(f"no server can be switched to {status!r}: nothing was begun")
+                raise ConfigurationError(f"no server can be switched to {status!r}: nothing was sent")
         request = new_request("converge", timeout)
         wanted: list[tuple[int, Status]] = [
-            (_order_id(order_id), status) for order_id, status in sorted(targets.items())
+            (arguments.order_id(order_id), status) for order_id, status in sorted(targets.items())
         ]
         request["targets"], request["migration_allowed"] = wanted, migration_allowed
         digest = hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
-        return Handle(await self._begin(self._process.waits, account, request, workflow_id, f"converge/{digest}"), _all)
+        return await self._begin(
+            self._process.waits, account, request, workflow_id, f"converge/{digest}", FleetReport.from_json
+        )
 
     async def order(
         self,
@@ -186,16 +201,16 @@ class Durable:
                 restarts in between; None waits for ever.
         """
         request = new_request("create", timeout)
-        request["blib_id"] = _id_of(blib, "blib")
-        request["max_price"] = Decimal(str(max_price_h))
+        request["blib_id"] = arguments.blib_id(blib)
+        request["max_price"] = arguments.money(max_price_h, "max_price_h")
         request["terms"] = Terms(
             contract_interval=contract_interval,
             terms_accepted=terms_accepted,
-            total_price=None if total_price is None else Decimal(str(total_price)),
+            total_price=None if total_price is None else arguments.money(total_price, "total_price"),
             second_partition_percentage=second_partition_percentage,
-            templates=[_id_of(template, "template") for template in templates],
+            templates=[arguments.template_id(template) for template in templates],
         )
-        return Handle(await self._begin(self._process.purchases, account, request, workflow_id, ""), _one)
+        return await self._begin(self._process.purchases, account, request, workflow_id, "", _one)
 
     async def migrate(
         self,
@@ -218,77 +233,64 @@ class Durable:
             timeout: as for `order`.
             workflow_id: as for `switch`.
         """
-        order_id = _order_id(order)
         request = new_request("migrate", timeout)
-        request["order_id"], request["blib_id"] = order_id, _id_of(blib, "blib")
-        request["keep_data"], request["max_price"] = keep_data, Decimal(str(max_total_due))
-        return Handle(
-            await self._begin(self._process.purchases, account, request, workflow_id, f"migrate/{order_id}"), _one
-        )
+        request["order_id"], request["blib_id"] = arguments.order_id(order), arguments.blib_id(blib)
+        request["keep_data"], request["max_price"] = keep_data, arguments.money(max_total_due, "max_total_due")
+        name = f"migrate/{request['order_id']}"
+        return await self._begin(self._process.purchases, account, request, workflow_id, name, _one)
 
     async def undecided(self) -> list[UndecidedPurchaseError]:
-        """The purchases, of all accounts and workers, that wait until somebody says whether they were made."""
-        rows = await DBOS.list_workflows_async(queue_name=self._process.purchases, status=ACTIVE, load_output=False)
-        found = [await asked(row.workflow_id, row.queue_partition_key) for row in rows]
+        """The purchases, of all accounts and workers, that wait until somebody says whether they were made.
+
+        Raises:
+            DatabaseError: it can't be asked.
+        """
+        queue = self._process.purchases
+        with database_errors("undecided purchases"):
+            rows = await DBOS.list_workflows_async(queue_name=queue, status=ACTIVE, load_output=False)
+            found = [await asked(row.workflow_id, row.queue_partition_key) for row in rows]
         return [error for error in found if error is not None]
 
     async def resolve(self, what: UndecidedPurchaseError | str, order: Order | int | None) -> None:
         """Say what became of a purchase that waits for it: its workflow goes on with that order, or ends.
 
-        Returns once its workflow has taken that. A request may take 180 s, and then go through: that no candidate is
-        found proves nothing for some minutes. Look at the account again after them, before you answer None.
+        Returns once its workflow has taken that. The first decision holds; who says the same again is right, too. A
+        request may take 180 s, and then go through: that no candidate is found proves nothing for some minutes. Look at
+        the account again after them, before you answer None.
 
         Args:
             what: the error, or the workflow's id.
             order: the order that was bought; None: it was not made.
 
         Raises:
+            AlreadyResolvedError: somebody was first, with another decision.
             ConfigurationError: no such purchase waits for a decision.
+            DatabaseError: it can't be stored; nothing was decided.
         """
         workflow_id = what if isinstance(what, str) else what.purchase.id
-        if await DBOS.get_event_async(workflow_id, UNKNOWN, 0) is None:
-            raise ConfigurationError(f"no purchase of workflow {workflow_id} waits for a decision")
-        decision = (None if order is None else _order_id(order), time.time())
-        await DBOS.send_async(workflow_id, decision, RESOLVE)
-        while await DBOS.get_event_async(workflow_id, UNKNOWN, 0) is not None:  # noqa: ASYNC110 - it may happen in another process
-            await asyncio.sleep(0.1)
+        order_id = None if order is None else arguments.order_id(order)
+        await answer(workflow_id, order_id)
 
-    async def _begin(self, queue: str, account: str, request: Request, chosen: str | None, derived: str) -> str:
+    async def _begin(
+        self, queue: str, account: str, request: Request, chosen: str | None, derived: str, read: Callable[[str], T]
+    ) -> Handle[T]:
         if not isinstance(account, str) or not account:
-            raise ConfigurationError("an account is a text that is not empty: nothing was begun")
+            raise ConfigurationError("an account is a text that is not empty: nothing was sent")
         if chosen is not None and (not isinstance(chosen, str) or not chosen.strip() or "/" in chosen):
-            raise ConfigurationError("a workflow_id is a text that is not empty, without a slash: nothing was begun")
+            raise ConfigurationError("a workflow_id is a text that is not empty, without a slash: nothing was sent")
         fleet = request["action"] == "converge"
-        try:
+        with database_errors(chosen or derived):
             workflow_id = chosen or await derived_id(f"{quote(account, safe='')}/{derived}/")
             partition = SetEnqueueOptions(queue_partition_key=None if fleet else account)
             with SetWorkflowID(workflow_id), partition, suppress(dbos_errors.DBOSConflictingWorkflowError):
                 await DBOS.enqueue_workflow_async(queue, converge if fleet else send, account, request)
             known = await DBOS.get_workflow_status_async(workflow_id)
-        except SQLAlchemyError as error:
-            text = f"the database can't be written: {getattr(error, 'orig', error)}; nothing was begun"
-            raise DatabaseError(text, operation="durable", subject=chosen or derived) from None
         if known is None or known.input is None or not is_same(known.input["args"], account, request):
-            raise ConfigurationError(f"the workflow_id {workflow_id!r} is that of other work: nothing was begun")
-        return workflow_id
+            raise ConfigurationError(f"the workflow_id {workflow_id!r} is that of other work: nothing was sent")
+        return Handle(workflow_id, read)
 
 
-def _order_id(order: Order | int) -> int:
-    return _id_of(order.order_id if isinstance(order, Order) else order, "order")
-
-
-def _id_of(thing: Blib | Template | int, kind: str) -> int:
-    number: object = thing.id if isinstance(thing, Blib | Template) else thing
-    if type(number) is not int:
-        raise ConfigurationError(f"{kind}: an id is a whole number; nothing was begun")
-    return number
-
-
-def _one(report: FleetReport) -> Order:
-    (outcome,) = report.outcomes
+def _one(text: str) -> Order:
+    (outcome,) = FleetReport.from_json(text).outcomes
     assert outcome.order is not None  # noqa: S101 - a wait that ended otherwise has raised
     return outcome.order
-
-
-def _all(report: FleetReport) -> FleetReport:
-    return report

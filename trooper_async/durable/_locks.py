@@ -5,20 +5,17 @@ Both locks are the database's own, so they are free as soon as their process has
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sqlite3
 import time
 import uuid
-from contextlib import AsyncExitStack, closing, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, closing
 
 import psycopg
-from dbos import DBOS
-from dbos import error as dbos_errors
 from sqlalchemy import event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import Pool
 
 from trooper_async import ConfigurationError
@@ -26,16 +23,16 @@ from trooper_async import ConfigurationError
 LOG = logging.getLogger("trooper_async.durable")
 
 _CONNECT = 10
-_LOOK = 5.0
-"""Seconds between two looks for workers that have died."""
 # So that the database notices within a minute that a worker's machine is gone.
 _KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 _KEY = "hashtextextended(%s, 0)"
 # Not right after the database was started: the living need a moment to lock their names again.
 _AT_WORK = """
     SELECT DISTINCT executor_id FROM dbos.workflow_status
-    WHERE status = 'PENDING' AND application_name = %s AND now() - pg_postmaster_start_time() > interval '10 s'
+    WHERE status = 'PENDING' AND application_name = %s AND executor_id <> %s
+    AND now() - pg_postmaster_start_time() > %s * interval '1 s'
 """
+_GRACE = 10.0
 
 
 class NameLock:
@@ -47,48 +44,43 @@ class NameLock:
         self.worker = uuid.uuid4().hex
 
     async def acquire(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(
+        self._connection = await psycopg.AsyncConnection.connect(
             self._address, autocommit=True, connect_timeout=_CONNECT, options=_KEEPALIVE
         )
-        self._connection = connection
-        await connection.execute(f"SELECT pg_advisory_lock({_KEY})", [self.worker])
+        await self._connection.execute(f"SELECT pg_advisory_lock({_KEY})", [self.worker])
 
     async def release(self) -> None:
         if self._connection is not None:
             await self._connection.close()
 
-    async def take_over(self, application: str) -> None:
-        """Go on, for ever, with what dead workers of an application had begun: those whose name is not locked.
+    async def is_held(self) -> bool:
+        """Whether the name is locked now. One that was lost is locked again, where the connection is still there."""
+        try:
+            return await self._locks(self.worker)
+        except psycopg.Error:
+            return False
 
-        A worker that loses its lock with its connection may be taken for dead while it works. Nothing that costs money
-        is sent twice by it, since what one had noted the other does not send, and one of the two records. A switch may
-        be sent again; and what the living one is just buying may be asked about (`undecided`), though it was accepted:
-        its log names the order.
+    async def take_over(self, application: str, go_on: Callable[[str], Awaitable[None]]) -> None:
+        """Have gone on with what dead workers of an application had begun: those whose name is not locked.
+
+        A worker that loses its lock with its connection may be taken for dead while it works. What may be sent once
+        only it does not begin to send then (`Process.is_mine`). What it has on the wire at that moment the other one
+        does not send again; of a purchase, one of the two records what came of it: it may be asked about (`undecided`)
+        though it was accepted, and the log of the one that sent it names the order.
         """
-        while True:
-            try:
-                await self._recover_the_dead(application)
-            except (dbos_errors.DBOSException, SQLAlchemyError, psycopg.Error) as error:
-                LOG.warning("the database is away, and everything waits for it: %s", type(error).__name__)
-                await self.release()
-                await asyncio.sleep(1.0)
-                with suppress(psycopg.Error):
-                    await self.acquire()
-            else:
-                await asyncio.sleep(_LOOK)
-
-    async def _recover_the_dead(self, application: str) -> None:
         connection = self._connection
         assert connection is not None  # noqa: S101 - acquired before
-        for (worker,) in await (await connection.execute(_AT_WORK, [application])).fetchall():
-            if worker == self.worker:
-                continue
-            tried = await connection.execute(f"SELECT pg_try_advisory_lock({_KEY})", [worker])
-            if await tried.fetchone() == (True,):
+        at_work = await (await connection.execute(_AT_WORK, [application, self.worker, _GRACE])).fetchall()
+        for (worker,) in at_work:
+            if await self._locks(worker):
                 LOG.warning("a worker has died: what it had begun goes on")
-                # the only call that gives back each workflow to its own queue: DBOS has no public one
-                await asyncio.to_thread(DBOS._recover_pending_workflows, [worker])
+                await go_on(worker)
                 await connection.execute(f"SELECT pg_advisory_unlock({_KEY})", [worker])
+
+    async def _locks(self, worker: str) -> bool:
+        assert self._connection is not None  # noqa: S101 - acquired before
+        tried = await self._connection.execute(f"SELECT pg_try_advisory_lock({_KEY})", [worker])
+        return await tried.fetchone() == (True,)
 
 
 def lock_file(path: str, stack: AsyncExitStack) -> None:

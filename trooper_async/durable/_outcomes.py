@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from dbos import DBOS, WorkflowHandleAsync
+from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import ConfigurationError, Order, PollSchedule, PurchaseUnknownError, TrooperError
 from trooper_async.durable._process import current
-from trooper_async.durable._records import UNKNOWN, WAIT, Intent, Request, candidates, purchase_of
+from trooper_async.durable._records import (
+    ANSWER,
+    DECISION,
+    FOREVER,
+    QUESTION,
+    WAIT,
+    Intent,
+    Request,
+    candidates,
+    purchase_of,
+)
+
+T = TypeVar("T")
 
 _ASK = PollSchedule(floor=0.1)
 """How often the database is asked for an outcome: like the API, it is every tenth of the time waited."""
@@ -17,9 +33,9 @@ ACTIVE = ["ENQUEUED", "DELAYED", "PENDING"]
 
 
 class DatabaseError(TrooperError):
-    """The workflows' database can't be written. What was begun is not lost: it goes on once it can be."""
+    """The workflows' database can't be used, or not be written. What was begun is not lost."""
 
-    hint = "Make room on its disk: what stands still goes on by itself, or with the next process"
+    hint = "Make room on its disk, or bring it back: what stands still goes on by itself, or with the next process"
 
 
 class UndecidedPurchaseError(PurchaseUnknownError):
@@ -35,22 +51,74 @@ class UndecidedPurchaseError(PurchaseUnknownError):
     )
 
 
+class AlreadyResolvedError(TrooperError):
+    """Somebody else has decided otherwise what became of a purchase, and the first decision holds.
+
+    `order_id` is the order that it was said to be; None: it was said not to be made.
+    """
+
+    hint = "Look at the account: if that decision is wrong, only the account's owner can set it right"
+
+    def __init__(self, workflow_id: str, order_id: int | None) -> None:
+        what = "not made" if order_id is None else f"order {order_id}"
+        text = (
+            f"purchase {workflow_id} has been resolved already, as {what}: this came too late, and counts for nothing"
+        )
+        super().__init__(text, operation="durable.resolve")
+        self.order_id = order_id
+
+
+class Handle(Generic[T]):
+    """A workflow, wherever and whenever it was begun. It goes on whether or not anybody has its handle."""
+
+    def __init__(self, workflow_id: str, read: Callable[[str], T]) -> None:
+        self.id = workflow_id
+        self._read = read
+
+    async def result(self) -> T:
+        """Wait until it has ended; any number of times, in any process.
+
+        Returns:
+            The order as it was then; of a fleet, the report; of a template, its install.
+
+        Raises:
+            UndecidedPurchaseError: whether it was bought is unknown: see `Durable.resolve`.
+            NotBoughtError: that was decided: it was not.
+            PurchaseNotReadyError: it is bought, and the wait for it ended otherwise, however it did.
+            DatabaseError: its database can't be used, or it stands still until that can be written.
+            OutcomeUnknownError: it may have been sent, by a process that was killed, and nothing came of it.
+            TrooperError: it ended as the same call of the client would have: `WaitTimeoutError`, `ServerLockedError`, …
+        """
+        return self._read(await outcome(self.id))
+
+
+@contextmanager
+def database_errors(subject: str) -> Iterator[None]:
+    """Around what uses the database: what goes wrong with it is a `DatabaseError`."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        text = f"the database can't be used: {getattr(error, 'orig', None) or error}"
+        raise DatabaseError(text, operation="durable", subject=subject) from None
+
+
 async def outcome(workflow_id: str) -> str:
-    """Wait until a workflow, and the wait that it has begun, have ended; the report of it.
+    """Wait until a workflow, and the wait that it has begun, have ended; what is stored as its end.
 
     Raises:
         UndecidedPurchaseError: it is a purchase that waits for a decision.
-        DatabaseError: it stands still, since the database can't be written.
+        DatabaseError: it stands still, or can't be asked for.
         TrooperError: it ended so.
     """
-    sent = await _ended(workflow_id)
-    return sent if sent is not None else await _ended(f"{workflow_id}{WAIT}") or ""
+    with database_errors(workflow_id):
+        sent = await _ended(workflow_id)
+        return sent if sent is not None else await _ended(f"{workflow_id}{WAIT}") or ""
 
 
 async def asked(workflow_id: str, account: str | None) -> UndecidedPurchaseError | None:
     """The question that a purchase waits to be answered, if it does; its candidates as of now."""
-    event: tuple[Request, Intent, str] | None = await DBOS.get_event_async(workflow_id, UNKNOWN, 0)
-    if event is None or account is None:
+    event: tuple[Request, Intent, str] | None = await DBOS.get_event_async(workflow_id, QUESTION, 0)
+    if event is None or account is None or await DBOS.get_event_async(workflow_id, DECISION, 0) is not None:
         return None
     request, intent, doubt = event
     found: tuple[Order, ...] = ()
@@ -68,6 +136,22 @@ async def asked(workflow_id: str, account: str | None) -> UndecidedPurchaseError
         operation=f"durable.{request['action']}",
         subject=f"blib {request['blib_id']}",
     )
+
+
+async def answer(workflow_id: str, order_id: int | None) -> None:
+    """Decide what became of a purchase that asks; once its workflow has taken a decision, hear whether it was this.
+
+    Raises:
+        AlreadyResolvedError: it was another.
+        ConfigurationError: it does not ask.
+    """
+    with database_errors(f"purchase {workflow_id}"):
+        if await DBOS.get_event_async(workflow_id, QUESTION, 0) is None:
+            raise ConfigurationError(f"no purchase of workflow {workflow_id} waits for a decision")
+        await DBOS.send_async(workflow_id, (order_id, time.time()), ANSWER)
+        decided, _ = await DBOS.get_event_async(workflow_id, DECISION, FOREVER)
+    if decided != order_id:
+        raise AlreadyResolvedError(workflow_id, decided)
 
 
 async def derived_id(prefix: str) -> str:

@@ -24,8 +24,10 @@ from trooper_async.durable._locks import LOG, NameLock, lock_file
 Accounts = Callable[[str], TrooperClient | Awaitable[TrooperClient]]
 
 _QUEUE_POLL = 0.25
-_LOOK_AGAIN = 5.0
-"""Seconds between two looks for work that stands still."""
+_LOOK = 2.0
+"""Seconds between two looks for work that stands still, here or with a worker that has died."""
+_LOCK_AGAIN = 0.5
+"""Seconds until a worker that has lost its name looks whether it is locked again."""
 _LAST_REQUESTS = 240.0
 """Seconds that closing waits for what is on the wire; the client's own limit for what is sent once is 180."""
 _NAME = re.compile(r"[a-z0-9_-]{3,}")
@@ -77,10 +79,7 @@ class Process:
             stack.callback(_forget)
             stack.push_async_callback(self._close_clients)
             await self._open(stack)
-            stack.push_async_callback(_end, asyncio.create_task(self._resume(), name="trooper resume"))
-            if self._name_lock is not None:
-                taking_over = self._name_lock.take_over(self._name)
-                stack.push_async_callback(_end, asyncio.create_task(taking_over, name="trooper take-over"))
+            stack.push_async_callback(_end, asyncio.create_task(self._take_up(), name="trooper take-up"))
             stack.push_async_callback(self._rest)
             self._stack = stack.pop_all()
 
@@ -157,6 +156,18 @@ class Process:
         finally:
             self._resting.discard(task)
 
+    async def is_mine(self, workflow_id: str) -> bool:
+        """Whether no other worker has taken a workflow over: to be asked right before what may be sent only once.
+
+        Where this worker's name was lost with its connection, that can't be known until it is locked again.
+        """
+        if self._name_lock is None:
+            return True
+        while not await self._name_lock.is_held():  # noqa: ASYNC110 - the database tells nobody
+            await asyncio.sleep(_LOCK_AGAIN)
+        status = await DBOS.get_workflow_status_async(workflow_id)
+        return status is not None and (status.status, status.executor_id) == ("PENDING", self._name_lock.worker)
+
     @property
     def _address(self) -> str:
         return self._url.render_as_string(hide_password=False)
@@ -194,16 +205,42 @@ class Process:
         await DBOS.register_queue_async(self.purchases, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
         await DBOS.register_queue_async(self.waits, polling_interval_sec=_QUEUE_POLL)
 
-    async def _resume(self) -> None:
-        """Take up again, for ever, what stands still: from its last step that could be stored."""
+    async def _take_up(self) -> None:
+        """Go on, for ever, with what stands still here, and with what dead workers had begun."""
         while True:
-            await asyncio.sleep(_LOOK_AGAIN)
-            for workflow_id in list(self.stalled):
-                with suppress(SQLAlchemyError):
-                    status = await DBOS.get_workflow_status_async(workflow_id)
-                    if status is not None:
-                        await DBOS.resume_workflow_async(workflow_id, queue_name=status.queue_name)
-                    del self.stalled[workflow_id]
+            await asyncio.sleep(_LOOK)
+            try:
+                await self._go_on_here()
+                if self._name_lock is not None:
+                    await self._name_lock.take_over(self._name, self._go_on)
+            except (dbos_errors.DBOSException, SQLAlchemyError, psycopg.Error) as error:
+                LOG.warning("the database can't be used, and everything waits for it: %s", type(error).__name__)
+                if self._name_lock is not None:
+                    await self._name_lock.release()
+                    with suppress(psycopg.Error):
+                        await self._name_lock.acquire()
+
+    async def _go_on_here(self) -> None:
+        stalled, self.stalled = self.stalled, {}  # before: they may stand still again at once
+        try:
+            if stalled:
+                await self._go_on(DBOS.executor_id, list(stalled))
+        except BaseException:
+            self.stalled = stalled | self.stalled
+            raise
+
+    async def _go_on(self, worker: str, workflow_ids: list[str] | None = None) -> None:
+        """Give a worker's workflows back to their queues: each goes on from its last step that is stored."""
+        for queue in (self.requests, self.purchases, self.waits):
+            rows = await DBOS.list_workflows_async(
+                workflow_ids=workflow_ids,
+                executor_id=worker,
+                queue_name=queue,
+                status="PENDING",
+                load_input=False,
+                load_output=False,
+            )
+            await DBOS.resume_workflows_async([row.workflow_id for row in rows], queue_name=queue)
 
     async def _rest(self) -> None:
         self._closing = True

@@ -17,16 +17,26 @@ from trooper_async import (
     Transition,
     __version__,
 )
+from trooper_async._arguments import check_seconds
 
 FORMAT = 1
 """Of what is stored; it rises when a workflow's steps change, and those of formats not known are refused."""
 WAIT = "/wait"
 """What the id of a wait has besides that of the workflow that sent."""
-UNKNOWN, RESOLVE = "unknown", "resolve"
-"""The event that asks for a decision about a purchase, and the topic of the message with it."""
+QUESTION, ANSWER, DECISION = "question", "answer", "decision"
+"""Of a purchase that may have been made: the event that asks, the messages that answer, and the event that the first of
+them has been taken."""
+FOREVER = 10 * 365 * 86400.0
 
 Status = Literal["running", "stopped", "frozen"]
 Switch = Literal["start", "stop", "freeze", "restart"]
+Action = Switch | Literal["install", "create", "migrate", "converge"]
+
+
+class NotBoughtError(PurchaseUnknownError):
+    """A purchase that may have been made, of which somebody has decided that it was not."""
+
+    hint = "Another workflow_id buys anew"
 
 
 class Terms(TypedDict):
@@ -44,10 +54,11 @@ class Request(TypedDict):
 
     format: int
     release: str
-    action: Switch | Literal["create", "migrate", "converge"]
+    action: Action
     timeout: float | None
     order_id: int
     migration_allowed: bool
+    template_id: int
     blib_id: int
     max_price: Decimal
     """EUR: an hour's for an order, what is due now for a migration."""
@@ -62,29 +73,29 @@ class Intent(TypedDict):
     life: str
     at: float
     transition: str | None
-    """Of a restart: with what the history held before."""
+    """What a switch will be, should its answer be lost; of a restart with what the history held before."""
     blib_name: str | None
     price: Decimal | None
-    present: list[int]
-    """The orders that are there before a purchase."""
+    known: list[int]
+    """What is there before: the orders, of a purchase; the server's installs, of a template."""
 
 
 class Sent(TypedDict):
     """What came of sending it."""
 
     transition: str | None
-    """None for a purchase that may have been made."""
+    """None for a purchase that may have been made, and for a template."""
+    install_id: int | None
+    """Of a template; None where it may have been sent."""
     at: float
     deadline: float | None
     doubt: str | None
     """Why it is not certain that it was done."""
 
 
-def new_request(action: Switch | Literal["create", "migrate", "converge"], timeout: float | None) -> Request:
+def new_request(action: Action, timeout: float | None) -> Request:
     """One of this release."""
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)  # a Decimal can't be added to a time
-    if timeout is not None and not (is_number and timeout > 0):
-        raise ConfigurationError("a timeout is seconds above 0, or None: nothing was begun")
+    check_seconds(timeout)
     return Request(
         format=FORMAT,
         release=__version__,
@@ -92,6 +103,7 @@ def new_request(action: Switch | Literal["create", "migrate", "converge"], timeo
         timeout=timeout,
         order_id=0,
         migration_allowed=False,
+        template_id=0,
         blib_id=0,
         max_price=Decimal(0),
         terms=None,
@@ -130,23 +142,17 @@ def is_setting(request: Request) -> bool:
     )
 
 
-def accepted(request: Request, transition: Transition, at: float, doubt: str | None) -> Sent:
-    """It was sent at that time, from which its deadline counts."""
+def accepted(request: Request, what: Transition | int | None, at: float, doubt: str | None = None) -> Sent:
+    """It was sent at that time, from which its deadline counts. A number is a template's install."""
     deadline = None if request["timeout"] is None else at + request["timeout"]
-    return Sent(transition=transition.to_json(), at=at, deadline=deadline, doubt=doubt)
+    transition, install_id = (what.to_json(), None) if isinstance(what, Transition) else (None, what)
+    return Sent(transition=transition, install_id=install_id, at=at, deadline=deadline, doubt=doubt)
 
 
 def doubtful(request: Request, intent: Intent, doubt: str) -> Sent:
     """It may have been sent. Its time counts from the intent, which is all that is known."""
-    if buys(request):
-        return Sent(transition=None, at=intent["at"], deadline=None, doubt=doubt)
-    if intent["transition"] is not None:
-        return accepted(request, Transition.from_json(intent["transition"]), intent["at"], doubt)
-    action = request["action"]
-    assert action in ("start", "stop", "freeze")  # noqa: S101 - the others were above
-    target = {"start": OrderStatus.running, "stop": OrderStatus.stopped, "freeze": OrderStatus.frozen}[action]
-    transition = Transition(request["order_id"], action, target, None, request["migration_allowed"])
-    return accepted(request, transition, intent["at"], doubt)
+    stored = intent["transition"]
+    return accepted(request, None if stored is None else Transition.from_json(stored), intent["at"], doubt)
 
 
 def purchase_of(
@@ -174,17 +180,17 @@ def decided(workflow_id: str, request: Request, intent: Intent, order_id: int | 
     """What somebody has said about a purchase that may have been made.
 
     Raises:
-        PurchaseUnknownError: it was not made. This workflow buys nothing any more.
+        NotBoughtError: it was not made. This workflow buys nothing any more.
     """
+    purchase = purchase_of(workflow_id, request, intent, "resolved", order_id)
     if order_id is None:
-        raise PurchaseUnknownError(
-            "it was resolved as not made, and is not made any more: another workflow id buys anew",
-            purchase=purchase_of(workflow_id, request, intent, "resolved"),
+        raise NotBoughtError(
+            "it was resolved as not made, and is not made any more",
+            purchase=purchase,
             operation=f"durable.{request['action']}",
             subject=f"blib {request['blib_id']}",
         )
-    kind: Literal["create", "migrate"] = "create" if request["action"] == "create" else "migrate"
-    return accepted(request, Transition(order_id, kind, OrderStatus.running), at, None)
+    return accepted(request, Transition(order_id, purchase.kind, OrderStatus.running), at)
 
 
 def candidates(orders: list[Order], intent: Intent) -> tuple[Order, ...]:
@@ -193,7 +199,7 @@ def candidates(orders: list[Order], intent: Intent) -> tuple[Order, ...]:
     def likeness(order: Order) -> int:
         return 2 * (order.blib_name == intent["blib_name"]) + (order.price_h == intent["price"])
 
-    new = [order for order in orders if order.order_id not in intent["present"]]
+    new = [order for order in orders if order.order_id not in intent["known"]]
     return tuple(sorted(map(without_settings, new), key=likeness, reverse=True))
 
 

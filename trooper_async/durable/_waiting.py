@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+
+from attrs import asdict, evolve
 
 from trooper_async import (
     ConfigurationError,
@@ -11,6 +14,8 @@ from trooper_async import (
     FleetReport,
     OutcomeUnknownError,
     PurchaseNotReadyError,
+    TemplateFailedError,
+    TemplateInstall,
     Transition,
     TrooperClient,
     TrooperError,
@@ -36,12 +41,11 @@ async def wait(sender: str, account: str, request: Request, sent: Sent, intent: 
         TrooperError: as `client.orders.wait`; a `WaitTimeoutError` also where `accounts` gave no client in time.
     """
     transition = Transition.from_json(sent["transition"] or "")
-    deadline = sent["deadline"]
+    action, subject = f"orders.{transition.action}", f"order {transition.order_id}"
     try:
         with current().resting():
-            client = await _client(account, transition, deadline)
-            left = None if deadline is None else max(_A_LOOK, deadline - time.time())
-            order = await client.orders.wait(transition, timeout=left)
+            client = await _client(account, sent, action, subject, transition.target, transition)
+            order = await client.orders.wait(transition, timeout=_left(sent))
     except Exception as error:
         waited = error if isinstance(error, WaitError) else None
         failure = error if isinstance(error, TrooperError) else None
@@ -49,10 +53,10 @@ async def wait(sender: str, account: str, request: Request, sent: Sent, intent: 
             waited.order = waited.order and without_settings(waited.order)
         if buys(request):
             raise PurchaseNotReadyError(
-                f"bought as order {transition.order_id}, but not running yet: {error}",
+                f"bought as {subject}, but not running yet: {error}",
                 purchase=purchase_of(sender, request, intent, "bought", transition.order_id),
                 operation=f"durable.{request['action']}",
-                subject=f"order {transition.order_id}",
+                subject=subject,
                 seconds=failure.seconds if failure else 0.0,
                 order=waited.order if waited else None,
                 target=transition.target,
@@ -74,24 +78,64 @@ async def wait(sender: str, account: str, request: Request, sent: Sent, intent: 
     return FleetReport((outcome,), seconds).to_json()
 
 
-async def _client(account: str, transition: Transition, deadline: float | None) -> TrooperClient:
+async def wait_for_install(account: str, request: Request, sent: Sent, intent: Intent) -> str:
+    """Wait until a template is installed; the install. Which one it is, where it may have been sent, the server says.
+
+    Raises:
+        OutcomeUnknownError: it may have been sent, and not exactly one install of that template is new.
+        TrooperError: as `client.templates.wait`; a `WaitTimeoutError` also where `accounts` gave no client in time.
+    """
+    order_id, install_id = request["order_id"], sent["install_id"]
+    where = f"template {request['template_id']} on order {order_id}"
+    with current().resting():
+        client = await _client(account, sent, "templates.install", where, "installed")
+        if install_id is None:
+            new = [
+                install.install_id
+                for install in await client.templates.installs(order_id)
+                if install.template_id == request["template_id"] and install.install_id not in intent["known"]
+            ]
+            if len(new) != 1:
+                found = ", ".join(map(str, new)) or "none, which proves nothing"
+                text = f"{sent['doubt']}; new installs of it: {found}"
+                raise OutcomeUnknownError(text, operation="durable.install", subject=where)
+            (install_id,) = new
+        try:
+            install = await client.templates.wait(order_id, install_id, timeout=_left(sent))
+        except TemplateFailedError as error:
+            error.install = evolve(error.install, config=None)
+            raise
+    return json.dumps(asdict(evolve(install, config=None)))  # its settings may hold a password
+
+
+def installed(text: str) -> TemplateInstall:
+    """What `wait_for_install` has stored."""
+    return TemplateInstall(**json.loads(text))
+
+
+def _left(sent: Sent) -> float | None:
+    return None if sent["deadline"] is None else max(_A_LOOK, sent["deadline"] - time.time())
+
+
+async def _client(
+    account: str, sent: Sent, operation: str, subject: str, target: str, transition: Transition | None = None
+) -> TrooperClient:
     """The client of an account. Where `accounts` can't give it (a vault that is away) it is asked again, in time."""
-    began = time.time()
-    end = None if deadline is None else max(deadline, began + _A_LOOK)
+    began, left = time.monotonic(), _left(sent)
     while True:
         try:
             return await current().client(account)
         except ConfigurationError as error:
-            now = time.time()
-            if end is not None and now >= end:
+            waited = time.monotonic() - began
+            if left is not None and waited >= left:
                 raise WaitTimeoutError(
                     f"it was sent, and could not be waited for: {error.message}",
-                    operation=f"orders.{transition.action}",
-                    subject=f"order {transition.order_id}",
-                    seconds=now - began,
-                    target=transition.target,
+                    operation=operation,
+                    subject=subject,
+                    seconds=waited,
+                    target=target,
                     last_error=error,
                     transition=transition,
                 ) from None
-            LOG.error("order %s can't be waited for, and is tried again: %s", transition.order_id, error.message)
-            await asyncio.sleep(_ASK_AGAIN if end is None else min(_ASK_AGAIN, end - now))
+            LOG.error("%s can't be waited for, and is tried again: %s", subject, error.message)
+            await asyncio.sleep(_ASK_AGAIN if left is None else min(_ASK_AGAIN, left - waited))

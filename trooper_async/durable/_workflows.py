@@ -28,7 +28,6 @@ from trooper_async import (
     OrderStatus,
     OutcomeUnknownError,
     PriceError,
-    PurchaseUnknownError,
     Transition,
     TrooperClient,
     TrooperError,
@@ -38,8 +37,10 @@ from trooper_async.durable._locks import LOG
 from trooper_async.durable._outcomes import DatabaseError, outcome
 from trooper_async.durable._process import current
 from trooper_async.durable._records import (
-    RESOLVE,
-    UNKNOWN,
+    ANSWER,
+    DECISION,
+    FOREVER,
+    QUESTION,
     WAIT,
     Intent,
     Request,
@@ -57,11 +58,16 @@ from trooper_async.durable._records import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_FOREVER = 10 * 365 * 86400.0
 _ASK_AGAIN = 5.0
 """Seconds until an order is asked for again whose workflow stands still."""
 
 _ACTIONS: dict[Status, Switch] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
+_TARGETS = {
+    "start": OrderStatus.running,
+    "stop": OrderStatus.stopped,
+    "freeze": OrderStatus.frozen,
+    "restart": OrderStatus.running,
+}
 
 
 class _MisrecordedError(Exception):
@@ -79,12 +85,12 @@ async def send(account: str, request: Request) -> None:
             sent = await _step(_send_once, account, request, intent, life)
         except _MisrecordedError:
             sent = doubtful(request, intent, "it was sent, and what came of it could not be stored")
-        if sent["transition"] is None:
+        if buys(request) and sent["transition"] is None:
             LOG.error("purchase %s of %s: whether it was made is unknown: %s", workflow_id, account, sent["doubt"])
-            await DBOS.set_event_async(UNKNOWN, (request, intent, sent["doubt"]))
+            await DBOS.set_event_async(QUESTION, (request, intent, sent["doubt"]))
             with process.resting():
-                decision: tuple[int | None, float] = await DBOS.recv_async(RESOLVE, _FOREVER)
-            await DBOS.set_event_async(UNKNOWN, None)
+                decision: tuple[int | None, float] = await DBOS.recv_async(ANSWER, FOREVER)
+            await DBOS.set_event_async(DECISION, decision)
             sent = decided(workflow_id, request, intent, *decision)
         with SetWorkflowID(f"{workflow_id}{WAIT}"):
             await DBOS.enqueue_workflow_async(process.waits, wait, account, request, sent, intent)
@@ -92,9 +98,11 @@ async def send(account: str, request: Request) -> None:
 
 @DBOS.workflow(name="trooper_async.wait", max_recovery_attempts=None)
 async def wait(account: str, request: Request, sent: Sent, intent: Intent) -> str:
-    """Wait until what was sent has taken effect; a report of one order."""
+    """Wait until what was sent has taken effect; a report of one order, or an install."""
     with current().running(_id()):
         check_format(request)
+        if request["action"] == "install":
+            return await _repeat(_waiting.wait_for_install, account, request, sent, intent)
         return await _repeat(_waiting.wait, _id().removesuffix(WAIT), account, request, sent, intent)
 
 
@@ -119,7 +127,7 @@ async def converge(account: str, request: Request) -> str:
 async def _note(account: str, request: Request, life: str) -> Intent:
     """Look, and decide. Nothing is sent."""
     client = await current().client(account)
-    intent = Intent(life=life, at=time.time(), transition=None, blib_name=None, price=None, present=[])
+    intent = Intent(life=life, at=time.time(), transition=None, blib_name=None, price=None, known=[])
     match request["action"]:
         case "create":
             blib = await _offer(client, request["blib_id"])
@@ -128,34 +136,41 @@ async def _note(account: str, request: Request, life: str) -> Intent:
         case "migrate":
             quote = await client.migrations.quote(request["order_id"], request["blib_id"])
             _check_price(quote.total_due, request["max_price"], f"order {quote.order_id}", "EUR that would be due now")
-        case "restart":
-            before = None
-            with suppress(TrooperError):  # then a departure proves it
-                before = tuple(await client.orders.history(request["order_id"]))
-            intent["transition"] = Transition(request["order_id"], "restart", OrderStatus.running, before).to_json()
+        case "start" | "stop" | "freeze" | "restart" as action:
+            before, migration_allowed = None, request["migration_allowed"]
+            if action == "restart":
+                with suppress(TrooperError):  # then a departure proves it
+                    before = tuple(await client.orders.history(request["order_id"]))
+            switch = Transition(request["order_id"], action, _TARGETS[action], before, migration_allowed)
+            intent["transition"] = switch.to_json()
+        case "install":
+            intent["known"] = [install.install_id for install in await client.templates.installs(request["order_id"])]
     if buys(request):
-        intent["present"] = [order.order_id for order in await client.orders.find()]
+        intent["known"] = [order.order_id for order in await client.orders.find()]
     return intent
 
 
 async def _send_once(account: str, request: Request, intent: Intent, life: str) -> Sent:
     if intent["life"] != life and not is_setting(request):
         return doubtful(request, intent, "the process ended while it was sent, or before that was stored")
-    client, doubt = await current().client(account), None
+    client = await current().client(account)
     try:
-        transition = await _act(client, request, intent)
-    except PurchaseUnknownError:
+        what = await _act(client, request, intent)
+    except OutcomeUnknownError:
         return doubtful(request, intent, "it was sent, and the answer was lost")
-    except OutcomeUnknownError as error:
-        if error.transition is None:
-            raise
-        transition, doubt = error.transition, error.message
-    if buys(request):  # for whoever reads the log, should its record fail: another worker may have taken it over
-        LOG.warning("purchase %s of %s was accepted: order %s", _id(), account, transition.order_id)
-    return accepted(request, transition, time.time(), doubt)
+    if buys(request) and isinstance(what, Transition):  # should its record fail: another worker may have taken it over
+        LOG.warning("purchase %s of %s was accepted: order %s", _id(), account, what.order_id)
+    return accepted(request, what, time.time())
 
 
-async def _act(client: TrooperClient, request: Request, intent: Intent) -> Transition:
+async def _act(client: TrooperClient, request: Request, intent: Intent) -> Transition | int:
+    quote = None
+    if request["action"] == "migrate":
+        quote = await client.migrations.quote(request["order_id"], request["blib_id"])
+    if not is_setting(request):
+        with current().resting():
+            if not await current().is_mine(_id()):
+                raise asyncio.CancelledError  # it is another worker's now, which finds that this one may have sent it
     match request["action"]:
         case "start":
             return await client.orders.start(request["order_id"], migration_allowed=request["migration_allowed"])
@@ -165,13 +180,15 @@ async def _act(client: TrooperClient, request: Request, intent: Intent) -> Trans
             return await client.orders.freeze(request["order_id"])
         case "restart":
             return await client.orders.restart(request["order_id"])
+        case "install":
+            return await client.templates.install(request["order_id"], request["template_id"])
         case "create":
             # its price is checked by the API; read no offers here, where being killed would leave a doubt
             blib = Blib(id=request["blib_id"], name=intent["blib_name"], price_h=intent["price"])
             assert request["terms"] is not None  # noqa: S101 - of an order
             return await client.orders.create(blib, reference=_id(), **request["terms"])
         case "migrate":
-            quote = await client.migrations.quote(request["order_id"], request["blib_id"])
+            assert quote is not None  # noqa: S101 - read above
             keep_data, limit = request["keep_data"], request["max_price"]
             return await client.migrations.buy(quote, keep_data=keep_data, max_total_due=limit, reference=_id())
         case "converge":

@@ -89,28 +89,24 @@ class Templates:
         order_id = arguments.order_id(order)
         installing = self.install(order, template, config)
         del config  # as in `install`
-        install_id = await installing
+        return await self._ended(order_id, await installing, "templates.install_and_wait", timeout)
 
-        async def ended() -> TemplateInstall | None:
-            installs = await self._installs(order_id, ONE_ATTEMPT)
-            install = next((one for one in installs if one.install_id == install_id), None)
-            return install if install is not None and (install.status == 1 or _failed(install)) else None
+    async def wait(
+        self, order: Order | int, install: TemplateInstall | int, *, timeout: float | None = 3600.0
+    ) -> TemplateInstall:
+        """Wait until an installation that was begun before, by any process, is there.
 
-        began = asyncio.get_running_loop().time()
-        subject = f"install {install_id} on order {order_id}"
-        install = await self._waiters.unlisted(
-            ended, operation="templates.install_and_wait", subject=subject, target="installed", timeout=timeout
-        )
-        if _failed(install):
-            raise TemplateFailedError(
-                f"the installation of {install.template_name or 'the template'} failed ({install.status_readable})",
-                install=install,
-                operation="templates.install_and_wait",
-                subject=subject,
-                target="installed",
-                seconds=asyncio.get_running_loop().time() - began,
-            )
-        return install
+        Args:
+            order: the server's order, or its id.
+            install: the install, or its id, as `install` returned it.
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            TemplateFailedError, WaitTimeoutError: as for `install_and_wait`.
+        """
+        arguments.check_seconds(timeout)
+        order_id, install_id = arguments.order_id(order), arguments.install_id(install)
+        return await self._ended(order_id, install_id, "templates.wait", timeout)
 
     async def remove(self, install: TemplateInstall | int) -> None:
         """Remove an installed template (POST /api/template-install-delete).
@@ -139,6 +135,28 @@ class Templates:
     async def _installs(self, order_id: int, retry: RetryPolicy | None) -> builtins.list[TemplateInstall]:
         installs = call(TEMPLATE_CONFIG, "templates.installs", f"order {order_id}", {"order_id": order_id})
         return await self._transport.request(installs, retry=retry)
+
+    async def _ended(self, order_id: int, install_id: int, operation: str, timeout: float | None) -> TemplateInstall:
+        async def ended() -> TemplateInstall | None:
+            installs = await self._installs(order_id, ONE_ATTEMPT)
+            install = next((one for one in installs if one.install_id == install_id), None)
+            return install if install is not None and (install.status == 1 or _failed(install)) else None
+
+        began = asyncio.get_running_loop().time()
+        subject = f"install {install_id} on order {order_id}"
+        install = await self._waiters.unlisted(
+            ended, operation=operation, subject=subject, target="installed", timeout=timeout
+        )
+        if _failed(install):
+            raise TemplateFailedError(
+                f"the installation of {install.template_name or 'the template'} failed ({install.status_readable})",
+                install=install,
+                operation=operation,
+                subject=subject,
+                target="installed",
+                seconds=asyncio.get_running_loop().time() - began,
+            )
+        return install
 
 
 def _failed(install: TemplateInstall) -> bool:
