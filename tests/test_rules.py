@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import traceback
 import warnings
 from collections.abc import Coroutine
 from typing import Any
@@ -23,6 +24,7 @@ from trooper_async import (
     OrderVanishedError,
     OutcomeUnknownError,
     PollSchedule,
+    ResponseFormatError,
     StatusChange,
     SupersededError,
     Transition,
@@ -838,6 +840,86 @@ def test_rule_08_an_unreadable_row_is_logged_by_the_poll_though_a_look_has_met_i
 
     run(main())
     assert len([record for record in caplog.records if "order 2 can't be read" in record.getMessage()]) == 1
+
+
+def test_rule_13_the_etag_stays_from_wait_to_wait() -> None:
+    """What ended on a 304 is begun with its ETag again, where no list was read meanwhile."""
+
+    async def main() -> list[str | None]:
+        tags: list[str | None] = []
+        script = Script(lambda t: [])
+
+        async def fetch(call: Call[Any], **more: Any) -> Reply | Fault:
+            tags.append(more["headers"].get("If-None-Match"))
+            answer = Reply(304, {}, b"") if tags[-1] else reply([row(1, "running")], ETag='"a"')
+            script.orders = lambda t: answer
+            return await Script.fetch(script, call, **more)
+
+        async with script.client() as client:
+            client._transport.fetch = fetch  # to see the headers
+            for _ in range(3):
+                with pytest.raises(WaitTimeoutError):
+                    await client.orders.wait_until(1, "stopped", timeout=5)
+        return tags
+
+    tags = run(main())
+    assert tags[0] is None
+    assert set(tags[1:]) == {'"a"'}
+
+
+def test_what_is_handed_out_is_the_callers_own() -> None:
+    """Who changes an install's settings in what a read has given changes neither the next read nor a wait."""
+
+    def settings(order: Order) -> dict[str, Any]:
+        assert order.template_installs
+        config = order.template_installs[0].config
+        assert config is not None
+        return config
+
+    async def main() -> None:
+        script = Script(lambda t: [row(1, "running", template_installs=[{"id": 1, "config": {"a": [1]}}])])
+        async with script.client() as client:
+            for _ in range(2):
+                listed, found = (await client.orders.list())[0], (await client.orders.find())[0]
+                watch = client.orders.watch()
+                watched = (await anext(watch)).order
+                await watch.aclose()
+                waited = await client.orders.wait_until(1, lambda order: settings(order) == {"a": [1]}, timeout=5)
+                for order in (listed, found, await client.orders.get(1), waited, watched):
+                    assert settings(order) == {"a": [1]}
+                    settings(order)["a"].append(2)
+
+    run(main())
+
+
+def test_an_unreadable_order_is_a_new_error_at_each_get() -> None:
+    """One error raised again would gather the frames of all who have met it."""
+
+    async def main() -> list[ResponseFormatError]:
+        errors = []
+        async with Script(lambda t: [{"order_id": 2, "status": 7}]).client() as client:
+            for _ in range(3):
+                with pytest.raises(ResponseFormatError) as caught:
+                    await client.orders.get(2)
+                errors.append(caught.value)
+        return errors
+
+    errors = run(main())
+    assert len({id(error) for error in errors}) == 3
+    assert len({len(traceback.extract_tb(error.__traceback__)) for error in errors}) == 1
+    assert {(error.operation, error.subject) for error in errors} == {("orders.get", "order 2")}
+
+
+def test_reads_that_queue_decode_what_the_one_before_has_left() -> None:
+    """What a list is held against is the last one when its answer is there, not when it was called."""
+
+    async def main() -> None:
+        async with Script(lambda t: [row(n, "running") for n in range(1, 51)]).client(max_concurrency=1) as client:
+            await asyncio.gather(*(client.orders.get(number) for number in range(1, 21)))
+
+    with mock.patch.object(_snapshot, "structure", wraps=structure) as decoded:
+        run(main())
+    assert decoded.call_count == 50
 
 
 def test_the_first_poll_after_a_look_decodes_only_what_changed() -> None:

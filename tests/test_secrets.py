@@ -155,7 +155,12 @@ async def test_objects_tell_no_secret(scan: Scan) -> None:
         transition = await client.orders.stop(order)
         groups = dict(vars(client))
         assert len(groups) > 4
-        for name, thing in {**groups, "client": client, "transport": client._transport}.items():
+        for name, thing in {
+            **groups,
+            "client": client,
+            "transport": client._transport,
+            "wire": client._transport._wire,
+        }.items():
             scan.thing(name, thing, copied=False)
             scan.walk(name, thing)
         for name, thing in {"order": order, "credentials": credentials, "transition": transition, "blib": blib}.items():
@@ -198,6 +203,7 @@ async def test_the_proxys_password_is_in_no_error(scan: Scan, answer: str, kind:
                 await client.ping()
             scan.error(kind, caught.value)
             scan.text("vars", repr(vars(client._transport)))
+            scan.text("vars", repr(vars(client._transport._wire)))
             scan.text("vars", repr(vars(client)))
     assert all(KEY not in request.head for request in wire.requests)
     assert bool(wire.requests) == (kind == "answers")

@@ -54,6 +54,7 @@ from trooper_async import (
     WaitTimeoutError,
     __version__,
     _gate,
+    _sessions,
 )
 from trooper_async import _wire as wire_module
 from trooper_async._protocol import ORDER, Call, Reply, call
@@ -370,6 +371,27 @@ async def test_a_cut_on_a_kept_connection_costs_no_budget() -> None:
             await client.ping()
 
     assert len(wire.requests) == 4 + 1, "one more for the kept connection, and no token left"
+
+
+@pytest.mark.parametrize("why", ["Connection: close", "idle for too long", "yours"])
+async def test_a_cut_on_a_fresh_connection_after_an_answer_costs_budget(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer whose connection is not there for the next request makes no cut after it a free one."""
+    if why == "idle for too long":
+        monkeypatch.setattr(_sessions, "_IDLE", 0.0)
+    answer = http(TEXT, "Connection: close") if why == "Connection: close" else http()
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
+        Wire(answer, CUT) as wire,
+        wire.client(retry=RetryPolicy(budget=1, max_delay=0.0), session=session if why == "yours" else None) as client,
+    ):
+        await client.ping()
+        with pytest.raises(APIConnectionError):
+            await client.ping()
+
+    assert wire.connections == len(wire.requests)
+    assert len(wire.requests) == 1 + 2, "one token, spent"
 
 
 async def test_cookies_are_not_kept() -> None:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from trooper_async._convergence import Steady
 from trooper_async._poller import Ticket
-from trooper_async._snapshot import Snapshot
+from trooper_async._snapshot import Snapshot, own
 from trooper_async.models import Order, OrderChange
 
 
@@ -56,6 +56,6 @@ class Feed:
                     del self._yielded[order_id]
                     return OrderChange(previous, previous, order_id, "vanished")
             elif order is not None and order != previous:
-                self._yielded[order_id] = order
+                self._yielded[order_id] = order = own(order)
                 return OrderChange(order, previous, order_id, "changed" if previous else "appeared")
         return None

@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextvars import copy_context
 from copy import copy
 
@@ -124,9 +124,11 @@ class Poller:
         self._fresh = 0
         self.last_error: TrooperError | None = None
         """Of the last poll, if it failed."""
-        self.latest = Snapshot()
-        """The last list that this client has read, here or elsewhere."""
-        self._logged = self.latest
+        self.latest = self._snapshot
+        """The last list that was read, here or by `orders` and `fleet`."""
+        self._unreadable: Set[int] = frozenset()  # of the last poll, to be logged once
+        self._complete = True
+        self._orders = orders_after(lambda: self._snapshot)
 
     def join(self, ticket: Ticket) -> None:
         """Take part in the poll, until `leave`."""
@@ -143,8 +145,7 @@ class Poller:
         self._wake.set()
         if self._task is None or self._task.done():
             self.last_error = None  # that of earlier waits says nothing of this one
-            if self._snapshot is not self.latest:
-                self._snapshot, self._etag = self.latest, None
+            self._begin_with_latest()
             self._task = loop.create_task(self._run(self._ending), name="trooper poll", context=self._context)
 
     async def leave(self, ticket: Ticket) -> None:
@@ -170,6 +171,16 @@ class Poller:
                 await asyncio.sleep(0)
         finally:
             at_once(failing)  # if this was cancelled: nobody hangs
+
+    def read_elsewhere(self, snapshot: Snapshot) -> None:
+        """Take in a list that was not polled: the next poll has to decode only what has changed since."""
+        self.latest = snapshot
+        if not self._tickets:  # nobody has to be told of a change: two lists are one too many
+            self._begin_with_latest()
+
+    def _begin_with_latest(self) -> None:
+        if self._snapshot is not self.latest:
+            self._snapshot, self._etag = self.latest, None
 
     def polls(self, ticket: Ticket) -> int:
         """How many fresh polls there have been since the ticket joined."""
@@ -253,11 +264,10 @@ class Poller:
         age = reply.headers.get("Age", "0").strip()
         if age != "0" and reply.status in (200, 304):
             return Fault(Happened.UNREADABLE, ResponseFormatError("Age", "0: answers out of a cache prove nothing"))
-        before = self._snapshot
         if reply.status == 304 and self._etag is not None:
-            self._snapshot = before.unchanged()
+            self._snapshot = self.latest = self._snapshot.unchanged()
             return None
-        outcome = await self._transport.interpret(call(orders_after(before), _POLL.operation), reply)
+        outcome = await self._transport.interpret(call(self._orders, _POLL.operation), reply)
         if isinstance(outcome, Fault):
             return outcome
         self._snapshot = self.latest = outcome
@@ -266,14 +276,15 @@ class Poller:
         return None
 
     def _log_unreadable(self) -> None:
-        before, self._logged = self._logged, self._snapshot
-        new = [item for item in self._snapshot.unreadable.items() if item[0] not in before.unreadable]
+        now = self._snapshot
+        new = [item for item in now.unreadable.items() if item[0] not in self._unreadable]
         for order_id, error in new[:_LOGGED]:
             LOG.warning("order %d can't be read, and its waits are undecided: %s", order_id, error.message)
         if len(new) > _LOGGED:
             LOG.warning("%d more orders can't be read", len(new) - _LOGGED)
-        if before.complete and not self._snapshot.complete:
+        if self._complete and not now.complete:
             LOG.warning("a row of the orders has no readable order_id: until it has, no order counts as absent")
+        self._unreadable, self._complete = frozenset(now.unreadable), now.complete
 
     def _deliver(self, youngest: int) -> Steps[None]:
         self._fresh += 1

@@ -93,7 +93,7 @@ class Fault:
     error: TrooperError
     retry_after: float | None = None
     kept_connection: bool = False
-    """Whether it went out on a connection that had been used before: then a cut says little about the API."""
+    """Whether it went out on a connection that had been used before (of ours): then a cut says little about the API."""
 
 
 def call(
@@ -200,22 +200,29 @@ def _no_list(data: JSON, sent: Sent) -> Never:
     raise ResponseFormatError("$", "a list")
 
 
-def orders_after(snapshot: Snapshot) -> Endpoint[Snapshot]:
-    """The list of orders, read as what has changed since: a row that can't be read costs only itself."""
-    return Endpoint("GET", "/api/orders", Kind.READ, _no_list, read_rows=snapshot.next)
+def orders_after(last: Callable[[], Snapshot]) -> Endpoint[Snapshot]:
+    """The list of orders, read as what has changed since the last: a row that can't be read costs only itself.
+
+    `last` is asked when the answer is there: a call, and an error that holds it, holds no list.
+    """
+    return _orders(lambda rows: last().next(rows))
 
 
-def all_orders_after(snapshot: Snapshot) -> Endpoint[tuple[list[Order], Snapshot]]:
+def all_orders_after(last: Callable[[], Snapshot]) -> Endpoint[tuple[list[Order], Snapshot]]:
     """The same, and each row's order; a row that can't be read is an error."""
 
     def read(rows: Rows) -> Steps[tuple[list[Order], Snapshot]]:
         start = rows.at
-        after = yield from snapshot.next(rows)
+        after = yield from last().next(rows)
         orders = after.listed()
         if orders is None:
             orders = yield from _list_of(Order)(Rows(rows.body, start))
         return orders, after
 
+    return _orders(read)
+
+
+def _orders(read: Callable[[Rows], Steps[T]]) -> Endpoint[T]:
     return Endpoint("GET", "/api/orders", Kind.READ, _no_list, read_rows=read)
 
 
@@ -256,8 +263,8 @@ TEST = Endpoint("GET", "/api/test", Kind.READ, _field("test", str), public=True)
 BLIBS = Endpoint("GET", "/api/blibs", Kind.READ, _no_list, public=True, read_rows=_list_of(Blib))
 BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Kind.READ, _no_list, read_rows=_list_of(Blib))
 ORDER = Endpoint("POST", "/api/order", Kind.PURCHASE, _field("orderId", int))
-ORDERS = Endpoint("GET", "/api/orders", Kind.READ, _no_list, read_rows=_list_of(Order))
-ORDERS_TOLERANT = orders_after(Snapshot())
+ORDERS = _orders(_list_of(Order))
+ORDERS_TOLERANT = orders_after(Snapshot)
 # a restart, and a start that may migrate, are Kind.ONCE: orders says so when it calls
 ORDER_STATUS = Endpoint("POST", "/api/order-status", Kind.SETTING, _accepted)
 ORDER_TITLE = Endpoint("POST", "/api/order-title", Kind.SETTING, _accepted)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -36,6 +38,7 @@ class Sessions:
         self._yours = yours
         self._ours: dict[bool, aiohttp.ClientSession] = {}
         self._warned = False
+        self._left: deque[float] = deque()  # when connections were left open, and not taken since
 
     @property
     def yours_is_closed(self) -> bool:
@@ -72,6 +75,18 @@ class Sessions:
                 trace_configs=[_trace_config()] if once else None,
             )
         return self._ours[once]
+
+    def take_kept(self) -> bool:
+        """Whether what is sent next, not once only, goes out on a kept connection, as far as can be told."""
+        while self._left:
+            if self._left.popleft() > time.monotonic() - _IDLE:
+                return True
+        return False
+
+    def leave_kept(self, headers: Mapping[str, str]) -> None:
+        """A whole answer has come on a connection that is left for the next."""
+        if self._yours is None and headers.get(hdrs.CONNECTION, "").lower() != "close":
+            self._left.append(time.monotonic())
 
     async def close(self) -> None:
         """Close what is ours."""

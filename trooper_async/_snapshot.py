@@ -7,6 +7,7 @@ decoded again: a JSON object ends where it ends, so bytes that were a whole row 
 from __future__ import annotations
 
 from bisect import bisect_left
+from copy import deepcopy
 from itertools import accumulate
 from typing import TypeVar
 
@@ -77,18 +78,23 @@ class Snapshot:
         """What this snapshot shows of an order."""
         order = self.orders.get(order_id)
         if order is not None:
-            return order
+            return own(order)
         return Blank.ABSENT if self.complete and order_id not in self.unreadable else Blank.UNREADABLE
 
     def unchanged(self) -> Snapshot:
         """The snapshot of an answer that says nothing has changed (304)."""
         return evolve(self, changed=frozenset(), gone=frozenset()) if self.changed or self.gone else self
 
+    def found(self) -> list[Order]:
+        """The orders that can be read, in the answer's order."""
+        ids = dict.fromkeys(self.layout.ids)
+        return [own(self.orders[order_id]) for order_id in ids if order_id in self.orders]
+
     def listed(self) -> list[Order] | None:
         """The order of each row; None where one of them can't be read."""
         if self.unreadable or not self.complete:
             return None
-        return [self.orders[order_id] for order_id in self.layout.ids if order_id is not None]
+        return [own(self.orders[order_id]) for order_id in self.layout.ids if order_id is not None]
 
 
 @define
@@ -188,7 +194,6 @@ class _Reading:
             order, server_id, fault = None, None, ResponseFormatError(f"$[{index}].order_id", "there once")
         before = self.last.orders.get(order_id)
         if order == before and (order is not None or order_id in self.last.unreadable):
-            order = before
             self.changed.discard(order_id)
         else:
             self.changed.add(order_id)
@@ -239,6 +244,13 @@ class _Reading:
             frozenset(self.gone),
             layout,
         )
+
+
+def own(order: Order) -> Order:
+    """An order for somebody to keep: what can be changed in it, an install's settings, is a copy."""
+    if not any(install.config for install in order.template_installs or ()):
+        return order
+    return evolve(order, template_installs=deepcopy(order.template_installs))
 
 
 def _set(by_order: dict[int, T], order_id: int, value: T | None) -> None:

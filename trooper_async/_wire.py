@@ -58,7 +58,6 @@ class Wire:
             hdrs.ACCEPT: "application/json",
             hdrs.CACHE_CONTROL: "no-cache",
         }
-        self._idle = 0  # connections that were left for others, and not taken yet
 
     async def fetch(
         self, call: Call[T], *, left: float = math.inf, headers: Mapping[str, str] | None = None
@@ -67,8 +66,7 @@ class Wire:
         once = call.kind in (Kind.ONCE, Kind.PURCHASE)
         connect = min(_CONNECT, self._timeout)
         limit = connect + (max(_ONCE_ANSWER, self._timeout) if once else min(self._timeout, max(left, 0.0)))
-        kept = self._idle > 0 and not once
-        self._idle -= kept
+        kept = not once and self.sessions.take_kept()
         started = time.perf_counter()
         cancelled: asyncio.CancelledError | None = None
         outcome: Reply | Fault | None = None
@@ -120,7 +118,8 @@ class Wire:
             trace_request_ctx=call.sending,
         ) as response:
             reply = Reply(response.status, response.headers, await self._body(response))
-            self._idle += reply.body is not None and not once
+            if reply.body is not None and not once:
+                self.sessions.leave_kept(reply.headers)
             return reply
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:

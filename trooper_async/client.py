@@ -117,7 +117,7 @@ class TrooperClient:
         self.blibs = Blibs(self._transport, waiters)
         lookup = Lookup(self._transport, self._poller)
         switches = Switches(self._transport, lookup, waiters)
-        self.orders = Orders(self._transport, self._poller, lookup, switches, waiters, self._purchases, poll.cap)
+        self.orders = Orders(self._transport, lookup, switches, waiters, self._purchases, poll.cap)
         self.fleet = Fleet(lookup, switches)
         self.migrations = Migrations(self._transport, waiters, self._purchases)
         self.templates = Templates(self._transport, waiters)

@@ -238,7 +238,7 @@ def _converging(order: Order | int, action: Action, listed: Snapshot | TrooperEr
     failure: TrooperError
     if isinstance(listed, TrooperError):
         failure = copy(listed)
-    elif (seen := listed.orders.get(order_id)) is not None:
+    elif isinstance(seen := listed.sighting(order_id), Order):
         if _is_there(seen, target):
             return Job(seen, ended=seen)
         return Job(seen, transition=Transition(order_id, action, target) if _is_on_its_way(seen, target) else None)

@@ -213,13 +213,15 @@ def test_what_a_run_has_left_is_not_written_over(trooper: Trooper, fake: FakeTro
     assert "1 server left" in ran.error
     assert file.read_text() == left
     file.write_text("my notes")
-    assert trooper("stop", "124", "--report", str(file)).status == 2
+    ran = trooper("stop", "124", "--report", str(file))
+    assert (ran.status, "report.json is another file" in ran.error) == (2, True)
     assert file.read_text() == "my notes"
     assert sent(fake, "/api/order-status") == []
 
-    file.write_text(FleetReport((FleetOutcome(124, "stop", sent=True),)).to_json())
-    assert trooper("stop", "123", "--report", str(file)).status == 0
-    assert len(FleetReport.from_json(file.read_text()).succeeded) == 1
+    for free in (FleetReport((FleetOutcome(124, "stop", sent=True),)).to_json(), ""):
+        file.write_text(free)
+        assert trooper("stop", "123", "--report", str(file)).status == 0
+        assert len(FleetReport.from_json(file.read_text()).succeeded) == 1
 
 
 def test_a_report_that_cannot_be_written_sends_nothing(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from trooper_async.cli._cli import Cli
 from trooper_async.cli._errors import partly, reason
 from trooper_async.cli._tables import table
 from trooper_async.cli._text import NOTHING, cell, count, span, status
+from trooper_async.errors import ConfigurationError
 from trooper_async.fleet_report import FleetProgress, FleetReport
 
 _WRITTEN_EVERY = 1.0
@@ -80,16 +81,22 @@ def read_report(file: Path) -> FleetReport:
 
 
 def check_free(file: Path | None) -> None:
-    """Refuse to write over what an interrupted run has left: which of its servers were sent would be forgotten."""
-    if file is None or not file.exists():
+    """Refuse to write over what is no report, or one with servers of which it is not known whether they were sent.
+
+    Raises:
+        click.UsageError: it is in the way.
+    """
+    if file is None or not file.exists() or not file.stat().st_size:
         return
-    left = [outcome for outcome in read_report(file).pending if outcome.sent is not True]
-    if left:
-        raise click.UsageError(
-            f"{file} is the report of a run that did not come to its end, with {count(len(left), 'server')} left: "
-            f"`trooper resume {file}` goes on with it; or name another file",
-            click.get_current_context(),
-        )
+    try:
+        left = [outcome for outcome in read_report(file).pending if outcome.sent is not True]
+    except ConfigurationError:
+        problem = f"{file} is another file than one of --report"
+    else:
+        if not left:
+            return
+        problem = f"{file} is of a run that was cut, with {count(len(left), 'server')} left: `trooper resume {file}`"
+    raise click.UsageError(f"{problem}; or name another file", click.get_current_context())
 
 
 def show_report(cli: Cli, report: FleetReport) -> None:

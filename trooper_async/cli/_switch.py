@@ -29,7 +29,8 @@ _concurrency = click.option(
 _report = click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep what becomes of each in this file, also when interrupted: `trooper resume FILE` goes on.",
+    help="Keep what becomes of each in this file, also when interrupted: `trooper resume FILE` goes on. "
+    "No other file is written over, nor the report of a run that has servers left to send.",
 )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from copy import copy
 
 from trooper_async import _arguments as arguments
 from trooper_async._poller import Poller
-from trooper_async._protocol import STATUS_HISTORY, call, orders_after
+from trooper_async._protocol import STATUS_HISTORY, all_orders_after, call, orders_after
 from trooper_async._retry import RetryPolicy
 from trooper_async._snapshot import Snapshot
 from trooper_async._transport import Transport
-from trooper_async.errors import OrderNotFoundError, ResponseFormatError, TrooperError
+from trooper_async.errors import OrderNotFoundError, TrooperError
 from trooper_async.models import Order, StatusChange
 
 
@@ -26,7 +26,8 @@ class Lookup:
         self._reads = 0  # look-ups begun; the last one that has ended, and how if it failed
         self._read = 0
         self._failure: TrooperError | None = None
-        self._hidden: Mapping[int, ResponseFormatError] = {}
+        self._orders = orders_after(lambda: poller.latest)
+        self._all_orders = all_orders_after(lambda: poller.latest)
 
     async def history(
         self, order_id: int, *, retry: RetryPolicy | None = None, pace: float | None = None
@@ -37,9 +38,15 @@ class Lookup:
 
     async def snapshot(self, operation: str, subject: str) -> Snapshot:
         """All orders as far as they can be read, asked for now."""
-        endpoint = orders_after(self._poller.latest)
-        self._poller.latest = await self._transport.request(call(endpoint, operation, subject))
-        return self._poller.latest
+        snapshot = await self._transport.request(call(self._orders, operation, subject))
+        self._poller.read_elsewhere(snapshot)
+        return snapshot
+
+    async def all_orders(self, operation: str) -> list[Order]:
+        """The order of each row, asked for now; a row that can't be read is an error."""
+        orders, snapshot = await self._transport.request(call(self._all_orders, operation))
+        self._poller.read_elsewhere(snapshot)
+        return orders
 
     async def server_id(self, order: Order | int, operation: str) -> int:
         """What status, title, lock and credentials want; of an id from the last list, else by one shared read."""
@@ -72,8 +79,7 @@ class Lookup:
         self._reads += 1
         self._failure = None
         try:
-            snapshot = await self.snapshot(operation, subject)
-            self._hidden = snapshot.unreadable
+            await self.snapshot(operation, subject)
         except TrooperError as error:
             self._failure = copy(error)  # of all who wait for this read
         self._read = self._reads
@@ -82,7 +88,8 @@ class Lookup:
         server_id = self._poller.latest.server_ids.get(order_id)
         if server_id is not None:
             return server_id
-        known = self._failure or self._hidden.get(order_id)  # it is there, and no server's id is guessed
+        # where its row can't be read: it is there, and no server's id is guessed
+        known = self._failure or self._poller.latest.unreadable.get(order_id)
         if known is None:
             raise not_found(order_id, operation)
         failure = copy(known)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import builtins
 import fnmatch
 import re
+from copy import copy
 
 from trooper_async import _arguments as arguments
-from trooper_async._poller import Poller
-from trooper_async._protocol import CREDENTIALS, all_orders_after, call
+from trooper_async._convergence import Blank
+from trooper_async._protocol import CREDENTIALS, call
 from trooper_async._purchases import Purchases
 from trooper_async._transport import Transport
 from trooper_async.errors import ResponseFormatError
@@ -24,7 +25,6 @@ class OrderReads:
     def __init__(
         self,
         transport: Transport,
-        poller: Poller,
         lookup: Lookup,
         switches: Switches,
         waiters: Waiters,
@@ -32,7 +32,6 @@ class OrderReads:
         cap: float,
     ) -> None:
         self._transport = transport
-        self._poller = poller
         self._lookup = lookup
         self._switches = switches
         self._waiters = waiters
@@ -47,9 +46,7 @@ class OrderReads:
             ResponseFormatError: a row is not as documented.
             APIConnectionError, APIStatusError: as every read does.
         """
-        endpoint = all_orders_after(self._poller.latest)
-        orders, self._poller.latest = await self._transport.request(call(endpoint, "orders.list"))
-        return orders
+        return await self._lookup.all_orders("orders.list")
 
     async def get(self, order: Order | int) -> Order:
         """One order as it is now, from the list (GET /api/orders).
@@ -60,15 +57,17 @@ class OrderReads:
             APIConnectionError, APIStatusError: as every read does.
         """
         order_id = arguments.order_id(order)
-        snapshot = await self._lookup.snapshot("orders.get", f"order {order_id}")
-        if order_id in snapshot.unreadable:
-            raise snapshot.unreadable[order_id]
-        if order_id not in snapshot.orders:
-            if not snapshot.complete:  # one of the rows may be it
-                subject = f"order {order_id}"
-                raise ResponseFormatError("$[*].order_id", "readable", operation="orders.get", subject=subject)
+        subject = f"order {order_id}"
+        snapshot = await self._lookup.snapshot("orders.get", subject)
+        sighting = snapshot.sighting(order_id)
+        if isinstance(sighting, Order):
+            return sighting
+        if sighting is Blank.ABSENT:
             raise not_found(order_id, "orders.get")
-        return snapshot.orders[order_id]
+        known = snapshot.unreadable.get(order_id)
+        error = ResponseFormatError("$[*].order_id", "readable") if known is None else copy(known)  # a row may be it
+        error.operation, error.subject = "orders.get", subject
+        raise error
 
     async def find(self, *, title: str | None = None) -> builtins.list[Order]:
         """The orders with that title (GET /api/orders); rows that can't be read are left out.
@@ -79,7 +78,7 @@ class OrderReads:
         Raises:
             APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
         """
-        found = (await self._lookup.snapshot("orders.find", "")).orders.values()
+        found = (await self._lookup.snapshot("orders.find", "")).found()
         matches = re.compile(fnmatch.translate("*" if title is None else title)).match
         return [order for order in found if matches(order.title or "")]
 
