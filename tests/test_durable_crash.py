@@ -75,6 +75,7 @@ async def test_one_of_two_workers_is_killed_at_random_moments_on_postgres(server
     seed = random.randrange(10**9)
     verdicts = await many(3, 2, seed, 2, server.url)
     assert [fault for verdict in verdicts for fault in verdict.faults] == [], f"seed {seed}"
+    assert sum(verdict.kills for verdict in verdicts) > 0
 
 
 async def test_a_database_that_goes_away_is_waited_for(
@@ -99,12 +100,18 @@ async def test_a_database_that_goes_away_is_waited_for(
     assert posts(fake_trooper) == 3
 
 
-@pytest.mark.parametrize("taken_over", [False, True])
+@pytest.mark.parametrize("taken_over", ["no", "by another", "and is back"])
 async def test_a_worker_that_is_taken_for_dead_begins_no_purchase(
-    taken_over: bool, server: Postgres, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+    taken_over: str, server: Postgres, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its name is lost right before it buys: it waits for it, and buys only what no other worker has taken over."""
-    noted, note, job = asyncio.Event(), _workflows._note, f"job-{taken_over}"
+    """Its name is lost right before it buys: it waits for it, and buys only what no later life has gone on with."""
+    noted, note, is_held, job = asyncio.Event(), _workflows._note, _locks.NameLock.is_held, f"job-{taken_over}"
+    looked = asyncio.Event()
+
+    async def looked_for(self: _locks.NameLock) -> bool:
+        held = await is_held(self)
+        looked.set()
+        return held
 
     @functools.wraps(note)
     async def noted_and_cut(*args: Any) -> Any:
@@ -125,6 +132,7 @@ async def test_a_worker_that_is_taken_for_dead_begins_no_purchase(
         await another.execute(status, [version, job])
 
     monkeypatch.setattr(_workflows, "_note", noted_and_cut)
+    monkeypatch.setattr(_locks.NameLock, "is_held", looked_for)
     async with (
         Durable(lambda account: fake_trooper.client(), database_url=server.url) as work,
         await psycopg.AsyncConnection.connect(server.url, autocommit=True) as another,
@@ -132,20 +140,23 @@ async def test_a_worker_that_is_taken_for_dead_begins_no_purchase(
         handle = await work.order(
             "one", 1, workflow_id=job, contract_interval="HOUR", terms_accepted=True, max_price_h=1
         )
-        await until(lambda: noted.is_set() and work._process._resting)
+        await looked.wait()
         assert posts(fake_trooper) == 0
-        if taken_over:
+        if taken_over == "by another":
             await queue("of the other worker")
+        elif taken_over == "and is back":
+            await queue("trooper on trooper_async")
+            await until(lambda: len(work._process._running) == 2 == len(work._process._resting))
         await another.execute("SELECT pg_advisory_unlock_all()")
-        if not taken_over:
+        if taken_over == "no":
             assert (await handle.result()).current_status == "running"
         else:
-            await until(lambda: not work._process._running)
+            await until(lambda: len(work._process._running) == (taken_over == "and is back"))
             await queue("trooper on trooper_async")
             with pytest.raises(UndecidedPurchaseError, match="none found"):
                 await handle.result()
             await work.resolve(job, None)
-    assert posts(fake_trooper) == (not taken_over)
+    assert posts(fake_trooper) == (taken_over == "no")
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

@@ -62,8 +62,8 @@ class Durable:
             asks it once per account, and closes what it gave. Keys are nowhere else: not in the database, nor its logs.
         database_url: `postgresql://user@host/database`, for any number of workers; else a SQLite file called after
             `name` in the working folder, for one. Whoever can write to it can run code here (it holds pickles).
-        name: of the application: what shares a database shares its work only with its own name. It is of `a-z`, `0-9`,
-            `_` and `-`, and of 3 characters or more.
+        name: of the application: its workers share its work, and another one in the same database has its own, under
+            other ids. It is of `a-z`, `0-9`, `_` and `-`, and of 3 characters or more.
         requests_at_once: switches and installs of one account that are sent at the same time, over all workers.
         requests_per_second: switches and installs of one account that are begun in a second, over all workers.
 
@@ -114,7 +114,7 @@ class Durable:
             migration_allowed: as for `client.orders.start`.
             timeout: seconds from the accepted request, whatever restarts in between; None waits for ever.
             workflow_id: your name for it. Without one, it is the same work as long as the same action on that order
-                has not ended, and new work afterwards.
+                has not ended, and new work afterwards; with other arguments it is refused meanwhile.
         """
         order_id = arguments.order_id(order)
         if action not in ("start", "stop", "freeze", "restart"):
@@ -264,8 +264,8 @@ class Durable:
 
         Raises:
             AlreadyResolvedError: somebody was first, with another decision.
-            ConfigurationError: no such purchase waits for a decision.
-            DatabaseError: it can't be stored; nothing was decided.
+            ConfigurationError: no such purchase waits for a decision; no `Durable` is open, or it was closed meanwhile.
+            DatabaseError: the database can't be used: say it again later.
         """
         workflow_id = what if isinstance(what, str) else what.purchase.id
         order_id = None if order is None else arguments.order_id(order)
@@ -276,16 +276,18 @@ class Durable:
     ) -> Handle[T]:
         if not isinstance(account, str) or not account:
             raise ConfigurationError("an account is a text that is not empty: nothing was sent")
-        if chosen is not None and (not isinstance(chosen, str) or not chosen.strip() or "/" in chosen):
+        given = chosen is not None or not derived  # a purchase has none that is derived: it would be another each time
+        if given and (not isinstance(chosen, str) or not chosen.strip() or "/" in chosen):
             raise ConfigurationError("a workflow_id is a text that is not empty, without a slash: nothing was sent")
         fleet = request["action"] == "converge"
         with database_errors(chosen or derived):
-            workflow_id = chosen or await derived_id(f"{quote(account, safe='')}/{derived}/")
+            workflow_id = chosen or await derived_id(f"{self._process.name}/{quote(account, safe='')}/{derived}/")
             partition = SetEnqueueOptions(queue_partition_key=None if fleet else account)
             with SetWorkflowID(workflow_id), partition, suppress(dbos_errors.DBOSConflictingWorkflowError):
                 await DBOS.enqueue_workflow_async(queue, converge if fleet else send, account, request)
             known = await DBOS.get_workflow_status_async(workflow_id)
-        if known is None or known.input is None or not is_same(known.input["args"], account, request):
+        ours = known is not None and known.application_name == self._process.name and known.input
+        if not ours or not is_same(ours["args"], account, request):
             raise ConfigurationError(f"the workflow_id {workflow_id!r} is that of other work: nothing was sent")
         return Handle(workflow_id, read)
 

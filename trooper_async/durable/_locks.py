@@ -66,7 +66,7 @@ class NameLock:
         A worker that loses its lock with its connection may be taken for dead while it works. What may be sent once
         only it does not begin to send then (`Process.is_mine`). What it has on the wire at that moment the other one
         does not send again; of a purchase, one of the two records what came of it: it may be asked about (`undecided`)
-        though it was accepted, and the log of the one that sent it names the order.
+        though it was accepted, and the log (INFO) of the one that sent it names the order.
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - acquired before

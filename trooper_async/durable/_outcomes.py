@@ -8,15 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from dbos import DBOS, WorkflowHandleAsync
+from dbos import DBOS, WorkflowHandleAsync, WorkflowStatus
+from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
 
-from trooper_async import ConfigurationError, Order, PollSchedule, PurchaseUnknownError, TrooperError
-from trooper_async.durable._process import current
+from trooper_async import (
+    ConfigurationError,
+    Order,
+    OutcomeUnknownError,
+    PollSchedule,
+    PurchaseUnknownError,
+    TrooperError,
+)
+from trooper_async.durable._process import current, opened
 from trooper_async.durable._records import (
     ANSWER,
     DECISION,
-    FOREVER,
     QUESTION,
     WAIT,
     Intent,
@@ -87,6 +94,7 @@ class Handle(Generic[T]):
             PurchaseNotReadyError: it is bought, and the wait for it ended otherwise, however it did.
             DatabaseError: its database can't be used, or it stands still until that can be written.
             OutcomeUnknownError: it may have been sent, by a process that was killed, and nothing came of it.
+            ConfigurationError: no `Durable` is open, or it was closed meanwhile.
             TrooperError: it ended as the same call of the client would have: `WaitTimeoutError`, `ServerLockedError`, …
         """
         return self._read(await outcome(self.id))
@@ -94,12 +102,26 @@ class Handle(Generic[T]):
 
 @contextmanager
 def database_errors(subject: str) -> Iterator[None]:
-    """Around what uses the database: what goes wrong with it is a `DatabaseError`."""
+    """Around a call that uses the database: what goes wrong with it is a `DatabaseError`.
+
+    Raises:
+        ConfigurationError: no `Durable` is open, or it was closed meanwhile.
+    """
+    process = opened()
     try:
         yield
-    except SQLAlchemyError as error:
+    except (dbos_errors.DBOSException, SQLAlchemyError, RuntimeError, asyncio.CancelledError) as error:
+        if process.closing and not _is_cancelled():  # with the engine, its threads are gone
+            opened()
+        if not isinstance(error, dbos_errors.DBOSException | SQLAlchemyError):
+            raise
         text = f"the database can't be used: {getattr(error, 'orig', None) or error}"
         raise DatabaseError(text, operation="durable", subject=subject) from None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def outcome(workflow_id: str) -> str:
@@ -145,13 +167,21 @@ async def answer(workflow_id: str, order_id: int | None) -> None:
         AlreadyResolvedError: it was another.
         ConfigurationError: it does not ask.
     """
+    began, is_sent = time.monotonic(), False
     with database_errors(f"purchase {workflow_id}"):
-        if await DBOS.get_event_async(workflow_id, QUESTION, 0) is None:
-            raise ConfigurationError(f"no purchase of workflow {workflow_id} waits for a decision")
-        await DBOS.send_async(workflow_id, (order_id, time.time()), ANSWER)
-        decided, _ = await DBOS.get_event_async(workflow_id, DECISION, FOREVER)
-    if decided != order_id:
-        raise AlreadyResolvedError(workflow_id, decided)
+        while True:
+            status = await _status(workflow_id)  # before the decision, which comes first
+            decision: tuple[int | None, float] | None = await DBOS.get_event_async(workflow_id, DECISION, 0)
+            if decision is not None:
+                break
+            if status.status not in ACTIVE or await DBOS.get_event_async(workflow_id, QUESTION, 0) is None:
+                raise ConfigurationError(f"no purchase of workflow {workflow_id} waits for a decision")
+            if not is_sent:
+                await DBOS.send_async(workflow_id, (order_id, time.time()), ANSWER)
+                is_sent = True
+            await asyncio.sleep(_ASK.interval(time.monotonic() - began))
+    if decision[0] != order_id:
+        raise AlreadyResolvedError(workflow_id, decision[0])
 
 
 async def derived_id(prefix: str) -> str:
@@ -162,18 +192,24 @@ async def derived_id(prefix: str) -> str:
     return f"{prefix}{max(active) if active else 1 + max((number for number, _ in numbers), default=0)}"
 
 
+async def _status(workflow_id: str) -> WorkflowStatus:
+    application = opened().name
+    status = await DBOS.get_workflow_status_async(workflow_id)
+    if status is None or status.application_name != application:
+        raise ConfigurationError(f"this application has no workflow {workflow_id}")
+    return status
+
+
 async def _ended(workflow_id: str) -> str | None:
     began = time.monotonic()
-    while True:
-        status = await DBOS.get_workflow_status_async(workflow_id)
-        if status is None:
-            raise ConfigurationError(f"there is no workflow {workflow_id}")
-        if status.status not in ACTIVE:
-            break
+    while (status := await _status(workflow_id)).status in ACTIVE:
         if (said := current().stalled.get(workflow_id)) is not None:
             raise DatabaseError(f"the database can't be written: {said}", operation="durable", subject=workflow_id)
         if status.queue_name == current().purchases and (error := await asked(workflow_id, status.queue_partition_key)):
             raise error
         await asyncio.sleep(_ASK.interval(time.monotonic() - began))
+    if status.status not in ("SUCCESS", "ERROR"):  # with the engine's own tools: it may have been sent
+        text = f"the workflow was ended from outside: {status.status}"
+        raise OutcomeUnknownError(text, operation="durable", subject=workflow_id)
     handle: WorkflowHandleAsync[str | None] = await DBOS.retrieve_workflow_async(workflow_id)
     return await handle.get_result()

@@ -7,6 +7,7 @@ import inspect
 import logging
 import re
 import sqlite3
+import weakref
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,11 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 import psycopg
 from dbos import DBOS
 from dbos import error as dbos_errors
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import ConfigurationError, TrooperClient, TrooperError
 from trooper_async.durable._locks import LOG, NameLock, lock_file
+from trooper_async.durable._url import checked, refusal
 
 Accounts = Callable[[str], TrooperClient | Awaitable[TrooperClient]]
 
@@ -35,9 +36,15 @@ _current: Process | None = None
 
 
 def current() -> Process:
-    """The one that is open: DBOS allows one in a process."""
-    if _current is None:
-        raise ConfigurationError("no Durable is open in this process")
+    """The one that workflows run in: DBOS allows one in a process."""
+    assert _current is not None  # noqa: S101 - forgotten after the engine has ended
+    return _current
+
+
+def opened() -> Process:
+    """The same for its callers, whom closing ends; a ConfigurationError where none is open."""
+    if _current is None or _current.closing:
+        raise ConfigurationError("no Durable is open in this process, or it is being closed")
     return _current
 
 
@@ -48,9 +55,9 @@ class Process:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigurationError("a name is of a-z, 0-9, _ and -, and of 3 characters or more")
         self._accounts = accounts
-        self._name = name
+        self.name = name
         self._at_once, self._per_second = at_once, per_second
-        self._url = _checked(database_url or f"sqlite:///{name}.sqlite")
+        self._url = checked(database_url or f"sqlite:///{name}.sqlite")
         self._name_lock = None if self._url.get_backend_name() == "sqlite" else NameLock(self._url)
         # The queues; the first two are partitioned by account. Each application has its own.
         self.requests, self.purchases, self.waits = f"{name}-requests", f"{name}-purchases", f"{name}-waits"
@@ -58,7 +65,9 @@ class Process:
         self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._running: set[asyncio.Task[object]] = set()
         self._resting: set[asyncio.Task[object]] = set()
-        self._closing = False
+        self._newest = weakref.WeakValueDictionary[str, asyncio.Task[object]]()
+        """The newest life of each workflow here: one that was handed over may come back while the older still runs."""
+        self.closing = False
         self._stack = AsyncExitStack()
         self.stalled: dict[str, str] = {}
         """Workflows of this process that stand still, by id, and what the database said when it was to be written."""
@@ -70,7 +79,7 @@ class Process:
             ConfigurationError: the database can't be used, this process has an engine already, or it was closed.
         """
         global _current
-        if self._closing:
+        if self.closing:
             raise ConfigurationError("a Durable is used once: make a new one")
         if _current is not None:
             raise ConfigurationError("another Durable is open in this process: one at a time")
@@ -94,10 +103,8 @@ class Process:
             await self._launch(stack)
             return
         except (dbos_errors.DBOSException, SQLAlchemyError, psycopg.Error, sqlite3.Error, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        # outside: as its cause or context it would come along, with the address, and so the password
-        reason = reason.replace(self._url.password or "\0", "[blanked]")
-        raise ConfigurationError(f"the database {self._url.render_as_string()} can't be used: {reason}")
+            refused = refusal(self._url, error)
+        raise refused  # outside: as its cause or context the error would come along, with the address
 
     async def stop(self) -> None:
         """End at once what only waits, let what is being sent get to its end, and close. Nothing is lost by it."""
@@ -124,9 +131,10 @@ class Process:
     def running(self, workflow_id: str) -> Iterator[None]:
         """Around a workflow: closing lets it come to a rest."""
         task = _this_task()
-        if self._closing:
+        if self.closing:
             raise asyncio.CancelledError
         self._running.add(task)
+        self._newest[workflow_id] = task
         task.add_done_callback(lambda task: self._ended(task, workflow_id))
         try:
             yield
@@ -148,7 +156,7 @@ class Process:
     def resting(self) -> Iterator[None]:
         """Around what may be cut at any moment, and is taken up again by a later life of the workflow."""
         task = _this_task()
-        if self._closing:
+        if self.closing:
             raise asyncio.CancelledError
         self._resting.add(task)
         try:
@@ -157,16 +165,18 @@ class Process:
             self._resting.discard(task)
 
     async def is_mine(self, workflow_id: str) -> bool:
-        """Whether no other worker has taken a workflow over: to be asked right before what may be sent only once.
+        """Whether no later life of a workflow has begun, here or elsewhere: asked right before what is sent only once.
 
         Where this worker's name was lost with its connection, that can't be known until it is locked again.
         """
         if self._name_lock is None:
             return True
-        while not await self._name_lock.is_held():  # noqa: ASYNC110 - the database tells nobody
-            await asyncio.sleep(_LOCK_AGAIN)
+        while not await self._name_lock.is_held():
+            with self.resting():
+                await asyncio.sleep(_LOCK_AGAIN)
         status = await DBOS.get_workflow_status_async(workflow_id)
-        return status is not None and (status.status, status.executor_id) == ("PENDING", self._name_lock.worker)
+        known = status and (status.status, status.executor_id)
+        return known == ("PENDING", self._name_lock.worker) and self._newest.get(workflow_id) is _this_task()
 
     @property
     def _address(self) -> str:
@@ -180,11 +190,11 @@ class Process:
         worker = "embedded" if self._name_lock is None else self._name_lock.worker
         DBOS(
             config={
-                "name": self._name,
+                "name": self.name,
                 "system_database_url": self._address,
                 "executor_id": worker,
                 # One for all releases: what an older one has begun is finished, or refused by its format number.
-                "application_version": f"{self._name} on trooper_async",
+                "application_version": f"{self.name} on trooper_async",
                 "log_level": "WARNING",
                 "notification_listener_polling_interval_sec": _QUEUE_POLL,
                 "enable_otlp": False,
@@ -212,7 +222,7 @@ class Process:
             try:
                 await self._go_on_here()
                 if self._name_lock is not None:
-                    await self._name_lock.take_over(self._name, self._go_on)
+                    await self._name_lock.take_over(self.name, self._go_on)
             except (dbos_errors.DBOSException, SQLAlchemyError, psycopg.Error) as error:
                 LOG.warning("the database can't be used, and everything waits for it: %s", type(error).__name__)
                 if self._name_lock is not None:
@@ -243,7 +253,7 @@ class Process:
             await DBOS.resume_workflows_async([row.workflow_id for row in rows], queue_name=queue)
 
     async def _rest(self) -> None:
-        self._closing = True
+        self.closing = True
         for task in self._resting:
             task.cancel()
         if self._running:
@@ -283,13 +293,3 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Not what the caller is told anyway: the errors that workflows end with, and that closing ends their waits."""
     ours = record.exc_info is not None and isinstance(record.exc_info[1], TrooperError)
     return not ours and not record.getMessage().startswith("Asyncio task cancelled")
-
-
-def _checked(database_url: str) -> URL:
-    try:
-        url = make_url(database_url)
-        if url.get_backend_name() in ("sqlite", "postgresql") and url.database and url.database != ":memory:":
-            return url
-    except (ArgumentError, ValueError):
-        pass
-    raise ConfigurationError("database_url must be postgresql://user@host/database or sqlite:///file")

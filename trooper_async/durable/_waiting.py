@@ -25,6 +25,7 @@ from trooper_async import (
 from trooper_async.durable._locks import LOG
 from trooper_async.durable._process import current
 from trooper_async.durable._records import Intent, Request, Sent, buys, purchase_of, without_settings
+from trooper_async.resources.templates import Templates
 
 _A_LOOK = 10.0
 """Seconds that a wait always has, also where its deadline passed while no worker was there."""
@@ -37,15 +38,13 @@ async def wait(sender: str, account: str, request: Request, sent: Sent, intent: 
 
     Raises:
         PurchaseNotReadyError: a purchase's wait ended otherwise, however it did: it is bought all the same.
-        OutcomeUnknownError: it is not certain that it was sent, and its deadline passed.
+        OutcomeUnknownError: it is not certain that it was sent, and the wait ended otherwise, however it did.
         TrooperError: as `client.orders.wait`; a `WaitTimeoutError` also where `accounts` gave no client in time.
     """
     transition = Transition.from_json(sent["transition"] or "")
     action, subject = f"orders.{transition.action}", f"order {transition.order_id}"
     try:
-        with current().resting():
-            client = await _client(account, sent, action, subject, transition.target, transition)
-            order = await client.orders.wait(transition, timeout=_left(sent))
+        order = await (await client(account, sent, subject)).orders.wait(transition, timeout=_left(sent))
     except Exception as error:
         waited = error if isinstance(error, WaitError) else None
         failure = error if isinstance(error, TrooperError) else None
@@ -64,14 +63,10 @@ async def wait(sender: str, account: str, request: Request, sent: Sent, intent: 
                 last_error=waited.last_error if waited else failure,
                 transition=transition,
             ) from error
-        if sent["doubt"] is not None and isinstance(error, WaitTimeoutError):
-            raise OutcomeUnknownError(
-                f"{sent['doubt']}; and {error.message}",
-                transition=transition,
-                operation=error.operation,
-                subject=error.subject,
-                seconds=error.seconds,
-            ) from None
+        if sent["doubt"] is not None and failure is not None:
+            raise _unknown(sent, failure, action, subject, transition) from error
+        if waited is not None and waited.transition is None:
+            waited.transition = transition
         raise
     seconds = time.time() - sent["at"]
     outcome = FleetOutcome(order.order_id, transition.action, order, None, seconds, transition, sent=True)
@@ -82,29 +77,24 @@ async def wait_for_install(account: str, request: Request, sent: Sent, intent: I
     """Wait until a template is installed; the install. Which one it is, where it may have been sent, the server says.
 
     Raises:
-        OutcomeUnknownError: it may have been sent, and not exactly one install of that template is new.
+        OutcomeUnknownError: it may have been sent, and several installs of that template are new, or none until the
+            deadline, or that could not be read.
         TrooperError: as `client.templates.wait`; a `WaitTimeoutError` also where `accounts` gave no client in time.
     """
     order_id, install_id = request["order_id"], sent["install_id"]
     where = f"template {request['template_id']} on order {order_id}"
-    with current().resting():
-        client = await _client(account, sent, "templates.install", where, "installed")
+    try:
+        templates = (await client(account, sent, where)).templates
         if install_id is None:
-            new = [
-                install.install_id
-                for install in await client.templates.installs(order_id)
-                if install.template_id == request["template_id"] and install.install_id not in intent["known"]
-            ]
-            if len(new) != 1:
-                found = ", ".join(map(str, new)) or "none, which proves nothing"
-                text = f"{sent['doubt']}; new installs of it: {found}"
-                raise OutcomeUnknownError(text, operation="durable.install", subject=where)
-            (install_id,) = new
-        try:
-            install = await client.templates.wait(order_id, install_id, timeout=_left(sent))
-        except TemplateFailedError as error:
-            error.install = evolve(error.install, config=None)
-            raise
+            install_id = await _find(templates, request, sent, intent, where)
+        install = await templates.wait(order_id, install_id, timeout=_left(sent))
+    except TemplateFailedError as error:
+        error.install = evolve(error.install, config=None)
+        raise
+    except TrooperError as error:
+        if install_id is None:
+            raise _unknown(sent, error, "templates.install", where) from error
+        raise
     return json.dumps(asdict(evolve(install, config=None)))  # its settings may hold a password
 
 
@@ -117,10 +107,12 @@ def _left(sent: Sent) -> float | None:
     return None if sent["deadline"] is None else max(_A_LOOK, sent["deadline"] - time.time())
 
 
-async def _client(
-    account: str, sent: Sent, operation: str, subject: str, target: str, transition: Transition | None = None
-) -> TrooperClient:
-    """The client of an account. Where `accounts` can't give it (a vault that is away) it is asked again, in time."""
+async def client(account: str, sent: Sent, subject: str) -> TrooperClient:
+    """The client of an account. Where `accounts` can't give it (a vault that is away) it is asked again, in time.
+
+    Raises:
+        WaitTimeoutError: it could not give it until the deadline.
+    """
     began, left = time.monotonic(), _left(sent)
     while True:
         try:
@@ -128,14 +120,41 @@ async def _client(
         except ConfigurationError as error:
             waited = time.monotonic() - began
             if left is not None and waited >= left:
+                text = f"there was no client for {subject} in time: {error.message}"
                 raise WaitTimeoutError(
-                    f"it was sent, and could not be waited for: {error.message}",
-                    operation=operation,
-                    subject=subject,
-                    seconds=waited,
-                    target=target,
-                    last_error=error,
-                    transition=transition,
+                    text, operation="durable", subject=subject, seconds=waited, last_error=error
                 ) from None
-            LOG.error("%s can't be waited for, and is tried again: %s", subject, error.message)
+            LOG.error("%s needs a client, and is tried again: %s", subject, error.message)
             await asyncio.sleep(_ASK_AGAIN if left is None else min(_ASK_AGAIN, left - waited))
+
+
+async def _find(templates: Templates, request: Request, sent: Sent, intent: Intent, where: str) -> int:
+    """The install that is new; what a killed process has sent may still be on its way."""
+
+    async def new() -> int | None:
+        found = [
+            install.install_id
+            for install in await templates.installs(request["order_id"])
+            if install.template_id == request["template_id"] and install.install_id not in intent["known"]
+        ]
+        if len(found) > 1:
+            text = f"which one it is nobody can know; new installs of it: {', '.join(map(str, found))}"
+            raise OutcomeUnknownError(text, operation="templates.install", subject=where)
+        return found[0] if found else None
+
+    # the client's own wait for what is in no list: private, since nobody else needs it
+    return await templates._waiters.unlisted(
+        new, operation="templates.install", subject=where, target="a new install of it", timeout=_left(sent)
+    )
+
+
+def _unknown(
+    sent: Sent, error: TrooperError, operation: str, subject: str, transition: Transition | None = None
+) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"{sent['doubt']}; and {error.message}",
+        transition=transition,
+        operation=operation,
+        subject=subject,
+        seconds=error.seconds,
+    )

@@ -9,6 +9,7 @@ attempts would not do: it begins anew when somebody resumes a workflow by hand.)
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -24,6 +25,7 @@ from trooper_async import (
     ConfigurationError,
     FleetOutcome,
     FleetReport,
+    MigrationQuote,
     Order,
     OrderStatus,
     OutcomeUnknownError,
@@ -125,7 +127,7 @@ async def converge(account: str, request: Request) -> str:
 
 
 async def _note(account: str, request: Request, life: str) -> Intent:
-    """Look, and decide. Nothing is sent."""
+    """Look, and decide. Nothing is sent; once this is stored, closing lets it get to its end."""
     client = await current().client(account)
     intent = Intent(life=life, at=time.time(), transition=None, blib_name=None, price=None, known=[])
     match request["action"]:
@@ -151,26 +153,30 @@ async def _note(account: str, request: Request, life: str) -> Intent:
 
 
 async def _send_once(account: str, request: Request, intent: Intent, life: str) -> Sent:
-    if intent["life"] != life and not is_setting(request):
-        return doubtful(request, intent, "the process ended while it was sent, or before that was stored")
-    client = await current().client(account)
+    process, again, doubt = current(), intent["life"] != life, "it was sent, and the answer was lost"
+    if again:
+        doubt = "the process ended while it was sent, or before that was stored"
+        if not is_setting(request):
+            return doubtful(request, intent, doubt)
+    elif not is_setting(request) and not await process.is_mine(_id()):
+        raise asyncio.CancelledError  # it is a later life's now, which finds that this one may have sent it
     try:
-        what = await _act(client, request, intent)
-    except OutcomeUnknownError:
-        return doubtful(request, intent, "it was sent, and the answer was lost")
+        if again:
+            with process.resting():
+                await _waiting.client(account, doubtful(request, intent, doubt), f"order {request['order_id']}")
+        what = await _act(await process.client(account), request, intent)
+    except TrooperError as error:
+        if again:  # whatever is said now, the first time it may have gone through
+            return doubtful(request, intent, f"{doubt}; tried again, it failed: {error.message}")
+        if not isinstance(error, OutcomeUnknownError):
+            raise
+        return doubtful(request, intent, doubt)
     if buys(request) and isinstance(what, Transition):  # should its record fail: another worker may have taken it over
-        LOG.warning("purchase %s of %s was accepted: order %s", _id(), account, what.order_id)
+        LOG.info("purchase %s of %s was accepted: order %s", _id(), account, what.order_id)
     return accepted(request, what, time.time())
 
 
 async def _act(client: TrooperClient, request: Request, intent: Intent) -> Transition | int:
-    quote = None
-    if request["action"] == "migrate":
-        quote = await client.migrations.quote(request["order_id"], request["blib_id"])
-    if not is_setting(request):
-        with current().resting():
-            if not await current().is_mine(_id()):
-                raise asyncio.CancelledError  # it is another worker's now, which finds that this one may have sent it
     match request["action"]:
         case "start":
             return await client.orders.start(request["order_id"], migration_allowed=request["migration_allowed"])
@@ -188,9 +194,9 @@ async def _act(client: TrooperClient, request: Request, intent: Intent) -> Trans
             assert request["terms"] is not None  # noqa: S101 - of an order
             return await client.orders.create(blib, reference=_id(), **request["terms"])
         case "migrate":
-            assert quote is not None  # noqa: S101 - read above
-            keep_data, limit = request["keep_data"], request["max_price"]
-            return await client.migrations.buy(quote, keep_data=keep_data, max_total_due=limit, reference=_id())
+            # `buy` asks for the price itself, and pays no more than this
+            quote = MigrationQuote(request["order_id"], request["blib_id"], request["max_price"])
+            return await client.migrations.buy(quote, keep_data=request["keep_data"], reference=_id())
         case "converge":
             raise ConfigurationError("a fleet is not sent, its orders are")
 
@@ -213,8 +219,7 @@ async def _collect(workflow_id: str, actions: dict[int, Switch], at: float, ther
         if order_id in outcomes:
             continue
         try:
-            with current().resting():
-                (outcomes[order_id],) = FleetReport.from_json(await _ended(f"{workflow_id}/{order_id}")).outcomes
+            (outcomes[order_id],) = FleetReport.from_json(await _ended(f"{workflow_id}/{order_id}")).outcomes
         except TrooperError as error:
             transition = getattr(error, "transition", None)
             waited = await DBOS.get_workflow_status_async(f"{workflow_id}/{order_id}{WAIT}")  # only for what was sent
@@ -257,10 +262,16 @@ async def _step(step: Callable[P, Coroutine[object, object, T]], *args: P.args, 
 
 
 async def _repeat(step: Callable[P, Coroutine[object, object, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A step that may run any number of times."""
+    """A step that may run any number of times: closing cuts it, though not the storing of what it gave."""
+
+    @functools.wraps(step)
+    async def resting(*args: P.args, **kwargs: P.kwargs) -> T:
+        with current().resting():
+            return await step(*args, **kwargs)
+
     while True:
         with suppress(_MisrecordedError):
-            return await _step(step, *args, **kwargs)
+            return await _step(resting, *args, **kwargs)
 
 
 async def _offer(client: TrooperClient, blib_id: int) -> Blib:
