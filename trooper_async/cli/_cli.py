@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -116,8 +118,12 @@ class Cli:
     def ask(self, question: str) -> bool:
         """Ask on stderr; an end of input is a no. Ctrl-C works, although the event loop has taken its signal over."""
         try:
-            with _ctrl_c():
-                answer = self.console.input(Text(f"{question} [y/N] "))
+            with _ctrl_c() as pressed:
+                self.console.print(Text(f"{question} [y/N] "), end="")
+                if pressed is not None and sys.stdin.isatty() and os.name != "nt":
+                    # a signal right before `input` begins to read would be noticed at the next key only
+                    select.select([sys.stdin, pressed], [], [])
+                answer = input()
         except EOFError:
             answer = ""
         except KeyboardInterrupt:
@@ -142,16 +148,21 @@ class Cli:
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # it gets no signals
-        yield
+def _ctrl_c() -> Iterator[socket.socket | None]:
+    """Ctrl-C and SIGTERM are a KeyboardInterrupt meanwhile, and make this socket readable (None: they never come)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield None
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    loops = signal.set_wakeup_fd(-1)
+    pressed, written = socket.socketpair()
+    written.setblocking(False)
+    loops = signal.set_wakeup_fd(written.fileno())
     try:
-        yield
+        yield pressed
     finally:
         signal.set_wakeup_fd(loops)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+        pressed.close()
+        written.close()
