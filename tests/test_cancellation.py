@@ -18,7 +18,7 @@ from tests.simulator.api import Api
 from tests.simulator.clock import VirtualLoop, run
 from tests.simulator.world import Settings, World
 from trooper_async import Blib, MigrationQuote, PollSchedule, Transition, TrooperClient, WaitTimeoutError
-from trooper_async._poller import Ticket
+from trooper_async._ticket import Ticket
 from trooper_async.testing import FakeTrooper
 
 BLIB = Blib(id=1, name="one", price_h=Decimal("0.85"))

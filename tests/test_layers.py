@@ -18,7 +18,7 @@ LEVELS = [
     ["_converter", "_retry", "_convergence", "_schedule"],
     ["fleet_report", "_rows", "_status_error", "_arguments", "_gate", "_sessions", "_ssh", "_ledger"],
     ["_snapshot", "_journal"],
-    ["_protocol"],
+    ["_protocol", "_ticket"],
     ["_wire"],
     ["_transport"],
     ["_poller", "_purchases"],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from trooper_async._convergence import Steady
-from trooper_async._poller import Ticket
 from trooper_async._snapshot import Snapshot, own
+from trooper_async._ticket import Ticket
 from trooper_async.models import Order, OrderChange
 
 

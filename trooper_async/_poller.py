@@ -12,15 +12,16 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Callable, Set
+from collections.abc import Set
 from contextvars import copy_context
 from copy import copy
 
-from trooper_async._protocol import ORDERS, Fault, Reply, call, orders_after
+from trooper_async._protocol import Fault, Reply, call, orders_after
 from trooper_async._retry import Happened, RetryPolicy
 from trooper_async._schedule import PollSchedule
 from trooper_async._slices import Steps, at_once
 from trooper_async._snapshot import Snapshot
+from trooper_async._ticket import Ticket
 from trooper_async._transport import Transport
 from trooper_async.errors import (
     AuthenticationError,
@@ -32,68 +33,13 @@ from trooper_async.errors import (
 
 LOG = logging.getLogger("trooper_async.waiters")
 
-_POLL = call(ORDERS, "the poll of the orders")
+_OPERATION = "the poll of the orders"
 _TOLD_AT_ONCE = 64
 """Waiters after which the event loop has its turn: those that are done run before the next are told."""
 _LOGGED = 100
 """Unreadable orders that are named in the log, of one poll."""
 _LONGEST_PAUSE = 3600.0
 """Seconds; a Retry-After beyond it is not believed."""
-
-
-class Ticket:
-    """One waiter's share in the poll. It believes only polls that began after it joined.
-
-    Args:
-        observe: called with a fresh snapshot and the times at which its poll began and was answered; returns whether
-            it wants the next one even if its order is the same in it. What it raises is raised by `told`.
-        order_id: the order whose changes it is told of; None: every fresh snapshot.
-        deadline: when the wait will end, by the loop's clock: a last poll is made in time for it.
-        every: seconds between its polls; by the age of the wait where None.
-    """
-
-    __slots__ = ("_error", "_told", "_waiting", "deadline", "every", "fresh", "joined", "number", "observe", "order_id")
-
-    def __init__(
-        self,
-        observe: Callable[[Snapshot, float, float], bool],
-        order_id: int | None,
-        *,
-        deadline: float = math.inf,
-        every: float | None = None,
-    ) -> None:
-        self.observe = observe
-        self.order_id = order_id
-        self.deadline = deadline
-        self.every = every
-        self.number = 0
-        self.joined = 0.0
-        self.fresh = 0
-        self._told = False
-        self._error: BaseException | None = None
-        self._waiting: asyncio.Future[None] | None = None
-
-    async def told(self) -> None:
-        """Wait until `tell` was called (at once if it was since the last time), or raise what the wait failed with."""
-        if not self._told and self._error is None:
-            self._waiting = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiting
-            finally:
-                self._waiting = None
-        self._told = False
-        if self._error is not None:
-            raise self._error
-
-    def tell(self) -> None:
-        self._told = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        if self._error is None:
-            self._error = error
-        self.tell()
 
 
 class Poller:
@@ -128,11 +74,11 @@ class Poller:
         """The last list that was read, here or by `orders` and `fleet`."""
         self._unreadable: Set[int] = frozenset()  # of the last poll, to be logged once
         self._complete = True
-        self._orders = orders_after(lambda: self._snapshot)
+        self._list = call(orders_after(lambda: self._snapshot), _OPERATION)
 
     def join(self, ticket: Ticket) -> None:
         """Take part in the poll, until `leave`."""
-        self._transport.check(_POLL)
+        self._transport.check(self._list)
         loop = asyncio.get_running_loop()
         ticket.number = next(self._numbers)
         ticket.joined = loop.time()
@@ -245,7 +191,7 @@ class Poller:
         self._began = loop.time()
         self._jitter = random.random()  # noqa: S311 - no secret
         headers = {} if self._etag is None else {"If-None-Match": self._etag}
-        reply = await self._transport.fetch(_POLL, headers=headers)
+        reply = await self._transport.fetch(self._list, headers=headers)
         fault = await self._take(reply)
         self._took = loop.time() - self._began
         if fault is None:
@@ -267,7 +213,7 @@ class Poller:
         if reply.status == 304 and self._etag is not None:
             self._snapshot = self.latest = self._snapshot.unchanged()
             return None
-        outcome = await self._transport.interpret(call(self._orders, _POLL.operation), reply)
+        outcome = await self._transport.interpret(self._list, reply)
         if isinstance(outcome, Fault):
             return outcome
         self._snapshot = self.latest = outcome
@@ -307,7 +253,7 @@ class Poller:
 
     def _failed(self, fault: Fault, youngest: int) -> Steps[None]:
         error = fault.error
-        error.operation, error.attempts, error.seconds = _POLL.operation, 1, self._took
+        error.operation, error.attempts, error.seconds = _OPERATION, 1, self._took
         self.last_error = error
         self._failures += 1
         pause = RetryPolicy(max_delay=self._schedule.cap).backoff(self._failures)

@@ -8,8 +8,8 @@ from contextvars import copy_context
 from typing import Unpack
 
 from trooper_async._convergence import Judge, PredicateJudge, RestartJudge, Verdict
-from trooper_async._poller import Ticket
 from trooper_async._snapshot import Snapshot
+from trooper_async._ticket import Ticket
 from trooper_async.errors import (
     OrderNotFoundError,
     OrderVanishedError,
