@@ -96,21 +96,21 @@ def build(session: nox.Session) -> None:
 def simulate(session: nox.Session) -> None:
     """The real client through 100,000 simulated waits (`-- --waits N --seed S`); prints the table of their ends."""
     session.install("-e", ".")
-    session.run("python", "-m", "tests.simulator", *session.posargs)
+    session.run("python", "-m", "tests.tools.simulator", *session.posargs)
 
 
 @nox.session
 def purchases(session: nox.Session) -> None:
     """100,000 purchases whose answer is lost, against other strategies; 200 real processes killed in mid-purchase."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "tests.simulator.purchases", *session.posargs)
+    session.run("python", "-m", "tests.tools.simulator.purchases", *session.posargs)
 
 
 @nox.session
 def hostile(session: nox.Session) -> None:
     """Every hostile answer against a client in its own process; `-- --timings` judges the stalls too."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "tests.hostile", *session.posargs)
+    session.run("python", "-m", "tests.tools.hostile", *session.posargs)
 
 
 @nox.session
@@ -118,32 +118,32 @@ def fuzz(session: nox.Session) -> None:
     """Any answer is data or an error of ours (`-- --seconds N --seed S`); guided by atheris where it installs."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", "atheris", success_codes=[0, 1])
-    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["--seconds", "300"]))
+    session.run("python", "-m", "tests.tools.fuzz", *(session.posargs or ["--seconds", "300"]))
 
 
 @nox.session
 def screens(session: nox.Session) -> None:
     """The command's picture in the README, made again from a real run on the fake."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "tests.screens")
+    session.run("python", "-m", "tests.tools.screens")
 
 
 @nox.session
 def crash(session: nox.Session) -> None:
     """Durable workflows whose processes are killed: 200 runs on SQLite, 50 on Postgres; `-- --scale 1000` measures."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "tests.crash", *session.posargs)
+    session.run("python", "-m", "tests.tools.crash", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """The table of costs beside the peers' and the goals, and its plots (`-- --quick`, `-- --only poll`)."""
     session.install("-e", ".[testing,bench]")
-    session.run("python", "-m", "tests.benchmarks", *session.posargs)
+    session.run("python", "-m", "tests.tools.benchmarks", *session.posargs)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Every endpoint under every fault, with your session and ours: requests, errors, seconds, records."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "tests.faults", *session.posargs)
+    session.run("python", "-m", "tests.tools.faults", *session.posargs)

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from attrs import define, field
 
 from trooper_async import Order, TrooperClient, TrooperError
-from trooper_async.selection import select
+from trooper_async._groups.selection import select
 
 
 @define

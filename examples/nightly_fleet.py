@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from trooper_async import FleetProgress, FleetReport, TrooperClient, TrooperError
-from trooper_async.selection import select
+from trooper_async._groups.selection import select
 
 
 class Due(NamedTuple):

@@ -14,6 +14,7 @@ import pytest
 
 import trooper_async
 from trooper_async import errors
+from trooper_async._base.errors import Context
 from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -22,7 +23,6 @@ from trooper_async.errors import (
     BadRequestError,
     ClientClosedError,
     ConfigurationError,
-    Context,
     NotFoundError,
     OrderNotFoundError,
     OrderVanishedError,
@@ -44,8 +44,7 @@ from trooper_async.errors import (
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async.models import Order, OrderStatus, Purchase, StatusChange, TemplateInstall
-from trooper_async.transition import Transition
+from trooper_async.models import Order, OrderStatus, Purchase, StatusChange, TemplateInstall, Transition
 
 # The tree of DESIGN.md: every class and the classes right above it.
 TREE: dict[type[TrooperError], tuple[type[BaseException], ...]] = {
@@ -159,7 +158,7 @@ def test_the_tree_is_complete() -> None:
     defined = {
         value
         for value in vars(errors).values()
-        if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == errors.__name__
+        if inspect.isclass(value) and issubclass(value, BaseException) and issubclass(value, errors.TrooperError)
     }
     assert defined == set(TREE) == set(BUILDERS)
 

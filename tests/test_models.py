@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 import trooper_async
 from trooper_async import models
-from trooper_async._retry import RetryPolicy
-from trooper_async._schedule import PollSchedule
+from trooper_async._http.retry import RetryPolicy
+from trooper_async._waiting.schedule import PollSchedule
 from trooper_async.errors import ConfigurationError
 from trooper_async.models import (
     Action,
@@ -30,10 +30,10 @@ from trooper_async.models import (
     OrderStatus,
     StatusChange,
     TemplateInstall,
+    Transition,
     same_word,
     status_word,
 )
-from trooper_async.transition import Transition
 
 # What this release writes; it has to be readable for ever.
 STORED = {

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import trooper_async
-from tests.apidoc import SAMPLES
+from tests.tools.api_document import SAMPLES
 from trooper_async import TrooperClient
-from trooper_async.resources.blibs import Blibs
-from trooper_async.resources.migrations import Migrations
-from trooper_async.resources.orders import Orders
-from trooper_async.resources.templates import Templates
+from trooper_async._groups.blibs import Blibs
+from trooper_async._groups.migrations import Migrations
+from trooper_async._groups.orders import Orders
+from trooper_async._groups.templates import Templates
 from trooper_async.testing import FakeTrooper
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.provoke import MORE, QUICK
-from tests.hostile.scan import CREDENTIALS, PASSWORD, PROXY_PASSWORD, Lines, Scan
-from tests.test_transport import CUT, FAILURES, FAST, KEY, Answer, Wire, _echoing, chain, free_port, http, until
+from tests.http.test_transport import CUT, FAILURES, FAST, KEY, Answer, Wire, _echoing, chain, free_port, http, until
+from tests.tools.hostile.provoke import MORE, QUICK
+from tests.tools.hostile.scan import CREDENTIALS, PASSWORD, PROXY_PASSWORD, Lines, Scan
 from trooper_async import (
     APIConnectionError,
     APIStatusError,

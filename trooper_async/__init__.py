@@ -1,8 +1,10 @@
 """trooper_async: the asyncio client of the Trooper.AI GPU-server API."""
 
-from trooper_async._retry import RetryPolicy
-from trooper_async._schedule import PollSchedule
-from trooper_async._version import __version__
+from trooper_async._base.version import __version__
+from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
+from trooper_async._groups.selection import select
+from trooper_async._http.retry import RetryPolicy
+from trooper_async._waiting.schedule import PollSchedule
 from trooper_async.client import TrooperClient
 from trooper_async.errors import (
     APIConnectionError,
@@ -32,7 +34,6 @@ from trooper_async.errors import (
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async.fleet_report import FleetOutcome, FleetProgress, FleetReport
 from trooper_async.models import (
     Action,
     Blib,
@@ -49,9 +50,8 @@ from trooper_async.models import (
     Template,
     TemplateInstall,
     TemplateOption,
+    Transition,
 )
-from trooper_async.selection import select
-from trooper_async.transition import Transition
 
 __all__ = [
     "APIConnectionError",

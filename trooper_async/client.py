@@ -11,26 +11,26 @@ from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
-from trooper_async import _arguments as arguments
-from trooper_async._journal import Journal
-from trooper_async._poller import Poller
-from trooper_async._protocol import TEST, call
-from trooper_async._purchases import Purchases
-from trooper_async._retry import RetryPolicy
-from trooper_async._schedule import PollSchedule
-from trooper_async._sessions import key_users
-from trooper_async._transport import Transport
-from trooper_async._version import __version__
-from trooper_async._wire import Wire
+from trooper_async._api import arguments
+from trooper_async._api.endpoints import TEST, call
+from trooper_async._base.version import __version__
+from trooper_async._buying.journal import Journal
+from trooper_async._buying.purchases import Purchases
+from trooper_async._fleet.fleet import Fleet
+from trooper_async._groups.blibs import Blibs
+from trooper_async._groups.lookup import Lookup
+from trooper_async._groups.migrations import Migrations
+from trooper_async._groups.orders import Orders
+from trooper_async._groups.switching import Switches
+from trooper_async._groups.templates import Templates
+from trooper_async._http.retry import RetryPolicy
+from trooper_async._http.sessions import key_users
+from trooper_async._http.transport import Transport
+from trooper_async._http.wire import Wire
+from trooper_async._waiting.poller import Poller
+from trooper_async._waiting.schedule import PollSchedule
+from trooper_async._waiting.waits import Waiters
 from trooper_async.errors import ConfigurationError
-from trooper_async.fleet import Fleet
-from trooper_async.resources._lookup import Lookup
-from trooper_async.resources._switches import Switches
-from trooper_async.resources.blibs import Blibs
-from trooper_async.resources.migrations import Migrations
-from trooper_async.resources.orders import Orders
-from trooper_async.resources.templates import Templates
-from trooper_async.waiters import Waiters
 
 _BASE_URL = "https://james.trooper.ai"
 
@@ -112,14 +112,14 @@ class TrooperClient:
         )
         self._transport = Transport(wire, retry=retry, max_concurrency=max_concurrency)
         self._poller = Poller(self._transport, poll)
-        self._purchases = Purchases(self._transport, Journal(ledger), cap=poll.cap)
         waiters = Waiters(self._poller, self._transport, poll)
+        self._purchases = Purchases(self._transport, Journal(ledger), waiters, cap=poll.cap)
         self.blibs = Blibs(self._transport, waiters)
         lookup = Lookup(self._transport, self._poller)
         switches = Switches(self._transport, lookup, waiters)
         self.orders = Orders(self._transport, lookup, switches, waiters, self._purchases, poll.cap)
         self.fleet = Fleet(lookup, switches)
-        self.migrations = Migrations(self._transport, waiters, self._purchases)
+        self.migrations = Migrations(self._transport, self._purchases)
         self.templates = Templates(self._transport, waiters)
 
     async def ping(self) -> str:

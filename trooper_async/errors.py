@@ -1,4 +1,4 @@
-"""Every exception of trooper_async. At run time this module imports nothing of the package.
+"""Every exception of trooper_async.
 
 TrooperError
 ├── ConfigurationError (also ValueError)      a bad key, URL or argument: nothing was sent
@@ -26,70 +26,39 @@ Nothing that is raised once a purchase may have been sent is a connection error 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack
+from typing import Unpack
 
-if TYPE_CHECKING:  # types only: a Transition refuses with a ConfigurationError, so it imports this module
-    from trooper_async.models import Order, Purchase, TemplateInstall
-    from trooper_async.transition import Transition
+from trooper_async._base.errors import ConfigurationError, Context, ResponseFormatError, TrooperError, count
+from trooper_async.models import Order, Purchase, TemplateInstall, Transition
 
-
-class Context(TypedDict, total=False):
-    """What every error can say besides its message."""
-
-    operation: str
-    subject: str
-    attempts: int
-    seconds: float
-
-
-class TrooperError(Exception):
-    """The base of everything that this package raises.
-
-    `message` says what happened; `operation` what was attempted (`orders.stop`), `subject` on what (`order 123`),
-    `attempts` how many requests went out for it, `seconds` how long it took; `hint` is what to do next.
-    """
-
-    hint: ClassVar[str] = ""
-
-    def __init__(self, message: str, **context: Unpack[Context]) -> None:
-        super().__init__(message)
-        self.message = message
-        self.operation = context.get("operation", "")
-        self.subject = context.get("subject", "")
-        self.attempts = context.get("attempts", 0)
-        self.seconds = context.get("seconds", 0.0)
-
-    def _happened(self) -> str:
-        return self.message
-
-    def _effort(self) -> str:
-        return f"{_count(self.attempts, 'attempt')}, {self.seconds:.1f} s" if self.attempts else ""
-
-    def __str__(self) -> str:
-        where = " of ".join(part for part in (self.operation, self.subject) if part)
-        text = f"{where}: {self._happened()}" if where else self._happened()
-        text += f" ({effort})" if (effort := self._effort()) else ""
-        return f"{text}. {self.hint}" if self.hint else text
-
-    def __reduce__(self) -> tuple[Callable[..., TrooperError], tuple[object, ...], dict[str, object]]:
-        # Every subclass takes other arguments, and OSError (under TimeoutError) rebuilds from its own: so rebuild
-        # without calling any __init__, from the message and the attributes.
-        return _revive, (type(self), self.args), self.__dict__
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _revive(cls: type[TrooperError], args: tuple[object, ...]) -> TrooperError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    return error
-
-
-class ConfigurationError(TrooperError, ValueError):
-    """A key, URL or argument that can't be right. Nothing was sent."""
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "NotFoundError",
+    "OrderNotFoundError",
+    "OrderVanishedError",
+    "OutcomeUnknownError",
+    "PermissionDeniedError",
+    "PriceError",
+    "PurchaseNotReadyError",
+    "PurchaseUnknownError",
+    "RateLimitError",
+    "RefusedError",
+    "ResponseFormatError",
+    "ServerError",
+    "ServerLockedError",
+    "SupersededError",
+    "TemplateFailedError",
+    "TrooperError",
+    "UnresolvedPurchaseError",
+    "WaitError",
+    "WaitTimeoutError",
+]
 
 
 class ClientClosedError(TrooperError):
@@ -189,20 +158,6 @@ class OrderNotFoundError(TrooperError):
     hint = "orders.list() shows the orders of this API key"
 
 
-class ResponseFormatError(TrooperError):
-    """An answer that is not what the API document says.
-
-    `path` is where (`$[3].order_id`) and `expected` what should be there. The value itself is not kept.
-    """
-
-    hint = "The API may have changed: look for a newer release of trooper-async"
-
-    def __init__(self, path: str, expected: str, **context: Unpack[Context]) -> None:
-        super().__init__(f"the answer is not as documented: {path} should be {expected}", **context)
-        self.path = path
-        self.expected = expected
-
-
 class PriceError(TrooperError):
     """Dearer than the caller's limit, or no longer the price in hand. Nothing was sent."""
 
@@ -292,7 +247,7 @@ class WaitError(TrooperError):
         self.transition = context.get("transition")
 
     def _effort(self) -> str:
-        return f"{_count(self.polls, 'poll')}, {self.seconds:.1f} s" if self.seconds else ""
+        return f"{count(self.polls, 'poll')}, {self.seconds:.1f} s" if self.seconds else ""
 
 
 class WaitTimeoutError(WaitError, TimeoutError):

@@ -1,6 +1,6 @@
 """Plain data: frozen attrs classes and enums of what the API gives and what the client hands out.
 
-No I/O, no client inside, nothing of the package imported. Money is `Decimal`, times are aware `datetime`s. Only ids and
+No I/O and no client inside. Money is `Decimal`, times are aware `datetime`s. Only ids and
 what the waiters judge by are required; everything else may be missing or null in an answer, and is then None.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from attrs import Factory, field, frozen
 
-JSON: TypeAlias = "bool | int | float | Decimal | str | list[JSON] | dict[str, JSON] | None"
+from trooper_async._base import stored
+from trooper_async._base.converter import api_names
+from trooper_async._base.values import JSON as JSON
 
 Action = Literal["start", "stop", "freeze", "restart", "create", "migrate"]
 
@@ -53,9 +55,9 @@ class Blib:
     country_code: str | None = None
     is_available: bool | None = None
     available_hosts: tuple[str, ...] | None = None
-    fit_count: int | None = None
-    max_possible_instances: int | None = None
-    additional_cost_per_cycle: Decimal | None = None
+    fit_count: int | None = field(default=None, metadata=api_names("fitCount"))
+    max_possible_instances: int | None = field(default=None, metadata=api_names("maxPossibleInstances"))
+    additional_cost_per_cycle: Decimal | None = field(default=None, metadata=api_names("additionalCostPerCycle"))
     """EUR per interval over the present one; only in migration options."""
 
 
@@ -63,7 +65,7 @@ class Blib:
 class TemplateInstall:
     """A template as it is installed (or being installed) on a server."""
 
-    install_id: int
+    install_id: int = field(metadata=api_names("install_id", "id"))
     template_id: int | None = None
     template_name: str | None = None
     status: int | None = None
@@ -79,9 +81,11 @@ class Order:
     """
 
     order_id: int
-    current_status: OrderStatus | str
-    desired_status: OrderStatus | str | None = None
-    server_id: int = field(default=Factory(lambda order: order.order_id, takes_self=True))
+    current_status: OrderStatus | str = field(metadata=api_names("current_status", "status"))
+    desired_status: OrderStatus | str | None = field(default=None, metadata=api_names("desired_status", "status_user"))
+    server_id: int = field(
+        default=Factory(lambda order: order.order_id, takes_self=True), metadata=api_names("serverId", "order_id")
+    )
     """Equal to the order's id in every sample of the API document."""
     title: str | None = None
     server_name: str | None = None
@@ -117,6 +121,35 @@ class StatusChange:
 
 
 @frozen
+class Transition:
+    """An action that the API has accepted, as plain data without secrets: store it, and wait for it later.
+
+    `history_before` is what the history held before a restart was sent (None where it could not be read): a restart
+    starts and ends at `running`, so what it is proven by has to be new.
+    """
+
+    order_id: int
+    action: Action
+    target: OrderStatus | str
+    history_before: tuple[StatusChange, ...] | None = None
+    migration_allowed: bool = False
+    """Whether a start may move the server to other hardware, which takes 10 to 90 minutes."""
+
+    def to_json(self) -> str:
+        """This transition as JSON text for `from_json`, in another process or a later release too."""
+        return stored.write(self, "trooper_transition")
+
+    @classmethod
+    def from_json(cls, text: str) -> Transition:
+        """The transition that `to_json` wrote.
+
+        Raises:
+            ConfigurationError: the text is not a stored transition, or one of a later release.
+        """
+        return stored.read(text, "trooper_transition", cls)
+
+
+@frozen
 class Credentials:
     """How to log in to a server. The password is in no repr, and credentials can't be pickled."""
 
@@ -148,9 +181,9 @@ class CurrentOrder:
 class MigrationOptions:
     """What an order can be migrated to."""
 
-    available_blibs: tuple[Blib, ...]
-    current_order: CurrentOrder | None = None
-    current_blib: Blib | None = None
+    available_blibs: tuple[Blib, ...] = field(metadata=api_names("availableBlibs"))
+    current_order: CurrentOrder | None = field(default=None, metadata=api_names("currentOrder"))
+    current_blib: Blib | None = field(default=None, metadata=api_names("currentBlib"))
 
 
 @frozen
@@ -167,13 +200,13 @@ class MigrationQuote:
 
     order_id: int
     target_blib_id: int
-    total_due: Decimal
-    upgrade_cost: Decimal | None = None
-    remaining_value: Decimal | None = None
-    additional_cost_per_cycle: Decimal | None = None
-    next_billing_date: datetime | None = None
-    current_rate: Rate | None = None
-    new_rate: Rate | None = None
+    total_due: Decimal = field(metadata=api_names("totalDue"))
+    upgrade_cost: Decimal | None = field(default=None, metadata=api_names("upgradeCost"))
+    remaining_value: Decimal | None = field(default=None, metadata=api_names("remainingValue"))
+    additional_cost_per_cycle: Decimal | None = field(default=None, metadata=api_names("additionalCostPerCycle"))
+    next_billing_date: datetime | None = field(default=None, metadata=api_names("nextBillingDate"))
+    current_rate: Rate | None = field(default=None, metadata=api_names("currentRate"))
+    new_rate: Rate | None = field(default=None, metadata=api_names("newRate"))
 
 
 @frozen

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Trooper, interrupted, sent
+from trooper_async._fleet.report import FleetReport
 from trooper_async.cli._settings import Settings
-from trooper_async.fleet_report import FleetReport
 from trooper_async.testing import FakeTrooper
 
 ORDER = ("order", "3", "--yes", "--max-price-h", "0.20", "--accept-terms")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import Trooper
 from trooper_async import Order, TrooperClient
-from trooper_async._protocol import ORDERS
+from trooper_async._api.endpoints import ORDERS
 from trooper_async.cli import _doctor
 from trooper_async.cli import _findings as findings
 from trooper_async.testing import FakeTrooper

@@ -99,7 +99,7 @@ ID = click.IntRange(min=1)
 
 
 class Filters(TypedDict):
-    """The arguments of `trooper_async.selection.select`."""
+    """The arguments of `trooper_async._groups.selection.select`."""
 
     title: str | None
     gpu_type: str | None

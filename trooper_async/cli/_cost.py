@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from trooper_async._groups.selection import select
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._command import Filters, command, filter_options
 from trooper_async.cli._costs import HOURS_A_DAY, HOURS_A_MONTH, STOPPED_SHARE, FleetCost, fleet_cost, share
 from trooper_async.cli._tables import table
 from trooper_async.cli._text import NOTHING, cell, count, euros, moment, rounded, status_style, until
-from trooper_async.selection import select
 
 
 @command()

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from rich.text import Text
 
 from trooper_async import Blib, Order, StatusChange, Template, TemplateInstall, TrooperClient, __version__
-from trooper_async._protocol import (
+from trooper_async._api.endpoints import (
     BLIBS,
     BLIBS_PRIVATE,
     ORDERS,
@@ -24,9 +24,9 @@ from trooper_async._protocol import (
     TEMPLATES,
     TEST,
     Endpoint,
-    Reply,
     call,
 )
+from trooper_async._api.responses import Response
 from trooper_async.cli import _findings as findings
 from trooper_async.cli._cli import Cli, FailedError
 from trooper_async.cli._command import command
@@ -69,7 +69,7 @@ class _Reader:
         began = time.perf_counter()
         reply = await self._transport.fetch(reading, headers=headers)
         seconds = time.perf_counter() - began
-        if not isinstance(reply, Reply):
+        if not isinstance(reply, Response):
             return _Raw(0, seconds=seconds)
         try:
             data = json.loads(reply.body or b"null")

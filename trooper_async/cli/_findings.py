@@ -16,7 +16,7 @@ from typing import Literal, Union, get_args, get_origin
 
 from attrs import fields, frozen, has, resolve_types
 
-from trooper_async import _converter
+from trooper_async._base.converter import names_in_api
 from trooper_async.models import JSON, OrderStatus
 
 Row = Mapping[str, JSON]
@@ -117,11 +117,11 @@ def unknown_fields(model: type, rows: Iterable[Row], where: str, also: Iterable[
 def loose_kinds(model: type, rows: Iterable[Row], where: str) -> Finding:
     """Values of another kind than the document's: numbers as text, booleans as numbers, nulls."""
     seen: Counter[str] = Counter()
-    aliases = _converter._API_NAMES.get(model, {})
     resolve_types(model)
+    names = names_in_api(model)
     for field in fields(model):
         expected = _kinds(field.type)
-        for name in aliases.get(field.name, (field.name,)):
+        for name in names[field.name]:
             for row in rows:
                 if name in row and (kind := _kind(row[name])) not in expected:
                     seen[f"{name}: {kind}"] += 1
@@ -138,8 +138,7 @@ def rows_of(data: JSON, inside: str | None = None) -> list[Row]:
 
 
 def _api_names(model: type) -> set[str]:
-    aliases = _converter._API_NAMES.get(model, {})
-    return {name for field in fields(model) for name in aliases.get(field.name, (field.name,))}
+    return {name for names in names_in_api(model).values() for name in names}
 
 
 def _kinds(annotation: object) -> set[str]:

@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from trooper_async import Blib, Template, TrooperClient
+from trooper_async._groups.selection import alike
 from trooper_async.cli._buying import buyer
 from trooper_async.cli._cli import Cli, FailedError
 from trooper_async.cli._command import EUROS, ID, command, no_wait_option, reference_option, timeout_option, yes_option
@@ -16,7 +17,6 @@ from trooper_async.cli._errors import FAILED
 from trooper_async.cli._tables import blibs_table, orders_table
 from trooper_async.cli._templates import named
 from trooper_async.cli._text import cell, euros, printable
-from trooper_async.selection import alike
 
 
 @command()

@@ -15,12 +15,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trooper_async._fleet.report import FleetProgress, FleetReport
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._errors import partly, reason
 from trooper_async.cli._tables import table
 from trooper_async.cli._text import NOTHING, cell, count, span, status
 from trooper_async.errors import ConfigurationError
-from trooper_async.fleet_report import FleetProgress, FleetReport
 
 _WRITTEN_EVERY = 1.0
 

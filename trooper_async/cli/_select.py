@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import click
 
 from trooper_async import Order, TrooperClient
+from trooper_async._groups.selection import select
 from trooper_async.cli._cli import Cli, FailedError
 from trooper_async.cli._command import Filters
 from trooper_async.cli._errors import FAILED
 from trooper_async.cli._tables import orders_table, totals
 from trooper_async.cli._text import count
-from trooper_async.selection import select
 
 
 def check(ids: Sequence[int], every: bool, filters: Filters) -> None:

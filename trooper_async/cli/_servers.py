@@ -7,11 +7,11 @@ from typing import Unpack
 
 import click
 
+from trooper_async._groups.selection import select
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._command import Filters, command, filter_options, order_id
 from trooper_async.cli._tables import orders_table, totals
 from trooper_async.cli._text import printable
-from trooper_async.selection import select
 
 
 @command()

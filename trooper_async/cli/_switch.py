@@ -10,14 +10,14 @@ from typing import TypeVar, Unpack
 import click
 
 from trooper_async import Action, Order, TrooperClient
-from trooper_async._arguments import Timeout
+from trooper_async._api.arguments import Timeout
+from trooper_async._fleet.report import FleetProgress, FleetReport
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._command import Filters, command, no_wait_option, selection_options, timeout_option, yes_option
 from trooper_async.cli._progress import progress
 from trooper_async.cli._report import Keeper, check_free, read_report, show_report
 from trooper_async.cli._select import check, chosen
 from trooper_async.cli._text import count
-from trooper_async.fleet_report import FleetProgress, FleetReport
 
 F = TypeVar("F", bound="Callable[..., object]")
 Run = Callable[..., Awaitable[FleetReport]]
@@ -95,7 +95,7 @@ async def resume(cli: Cli, file: Path, concurrency: int, timeout: float | None) 
     report = read_report(file)
     order_ids = [outcome.order_id for outcome in report.outcomes if outcome.resumable]
     async with cli.client() as client:
-        run = partial(client.fleet.resume, report, concurrency=concurrency, timeout=timeout or "usual")
+        run = partial(client.fleet.resume, report, concurrency=concurrency, timeout=timeout or "default")
         await _carry_out(cli, client, run, "going on with", order_ids, (), file, report)
 
 
@@ -120,7 +120,7 @@ async def _switch(
         orders = await chosen(cli, client, ids, every, filters, None if yes else f"{action.capitalize()} {{}}?")
         order_ids = [order.order_id if isinstance(order, Order) else order for order in orders]
         fleet = client.fleet
-        usual: Timeout = timeout or "usual"
+        usual: Timeout = timeout or "default"
         if action == "start":
             run: Run = partial(fleet.start, orders, migration_allowed=migration_allowed)
         else:

@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.text import Text
 
 from trooper_async import Order, OrderChange
+from trooper_async._groups.selection import select
 from trooper_async.cli._cli import Cli
 from trooper_async.cli._command import SECONDS, Filters, command, filter_options
 from trooper_async.cli._json import to_json
 from trooper_async.cli._tables import orders_table, totals
 from trooper_async.cli._text import cell, span, status
-from trooper_async.selection import select
 
 
 class _Board:

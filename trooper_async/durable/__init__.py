@@ -21,7 +21,7 @@ except ImportError:
     raise ImportError("trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'") from None
 
 from trooper_async import Blib, ConfigurationError, FleetReport, Order, Template, TemplateInstall
-from trooper_async import _arguments as arguments
+from trooper_async._api import arguments
 from trooper_async.durable._outcomes import (
     ACTIVE,
     AlreadyResolvedError,

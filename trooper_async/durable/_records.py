@@ -17,7 +17,7 @@ from trooper_async import (
     Transition,
     __version__,
 )
-from trooper_async._arguments import check_seconds
+from trooper_async._api.arguments import check_seconds
 
 FORMAT = 1
 """Of what is stored; it rises when a workflow's steps change, and those of formats not known are refused."""

@@ -22,10 +22,10 @@ from trooper_async import (
     WaitError,
     WaitTimeoutError,
 )
+from trooper_async._groups.templates import Templates
 from trooper_async.durable._locks import LOG
 from trooper_async.durable._process import current
 from trooper_async.durable._records import Intent, Request, Sent, buys, purchase_of, without_settings
-from trooper_async.resources.templates import Templates
 
 _A_LOOK = 10.0
 """Seconds that a wait always has, also where its deadline passed while no worker was there."""

@@ -1,0 +1,227 @@
+"""Long work leaves the event loop its turns: decoding a list, and telling many waiters of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.http.test_transport import until
+from tests.waiting.test_store import body_of, first_of, numbered, opened, row_of
+from trooper_async import ClientClosedError, PollSchedule, TrooperClient, WaitTimeoutError
+from trooper_async._api.endpoints import ORDERS, call
+from trooper_async._api.responses import Response, interpret
+from trooper_async._base import slices
+from trooper_async._base.slices import SlicedWork, in_slices
+from trooper_async._waiting.store import Snapshot
+from trooper_async.models import Order
+
+# In slices ----------------------------------------------------------------------------------------------------------
+
+
+def _pauses(steps: SlicedWork[Any]) -> int:
+    return sum(1 for _ in steps)
+
+
+def test_every_row_is_a_step() -> None:
+    """A decode may pause after each row that it decodes and each run that it takes, in a plain list too."""
+    body = body_of(*numbered(50))
+    assert _pauses(Snapshot().next(opened(body))) == 50
+    assert _pauses(interpret(call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)) == 50
+    assert _pauses(first_of(*numbered(50)).next(opened(body_of(*numbered(49), row_of(51))))) == 2
+
+
+async def test_the_loop_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a slice is over, the loop has a turn; as long as it is not, there is none."""
+    clock = itertools.count()
+    monkeypatch.setattr("trooper_async._base.slices.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr(slices, "_SLICE", 4)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def steps() -> SlicedWork[None]:
+        yield from [None] * 40
+
+    task = asyncio.create_task(other())
+    await in_slices(steps())
+    task.cancel()
+    assert turns == 10
+
+
+async def test_a_cancelled_decode_ends() -> None:
+    """Cancelling who decodes ends the decode where it is, and nothing of it is held."""
+    ended = False
+
+    def endless() -> SlicedWork[None]:
+        nonlocal ended
+        try:
+            while True:
+                yield
+        finally:
+            ended = True
+
+    task = asyncio.create_task(in_slices(endless()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended
+
+
+# While others wait --------------------------------------------------------------------------------------------------
+
+
+class Api:
+    """Answers polls from a list of orders; `during` is called in the turns in which the answer is decoded."""
+
+    def __init__(self, client: TrooperClient, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows = rows
+        self.polls = 0
+        self.during: Callable[[], object] | None = None
+        monkeypatch.setattr(client._transport, "fetch", self.fetch)
+        monkeypatch.setattr(slices, "_SLICE", 0.0)  # a turn after each row
+
+    def has_answered(self, polls: int) -> bool:
+        return self.polls >= polls
+
+    async def fetch(self, call: object, **options: object) -> Response:
+        await asyncio.sleep(0)
+        self.polls += 1
+        if self.during is not None:
+            asyncio.get_running_loop().call_soon(self.during)
+            self.during = None
+        return Response(200, {}, body_of(*self.rows))
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[TrooperClient]:
+    async with TrooperClient("tk-0123456789", poll=PollSchedule(floor=0.01, cap=0.02)) as client:
+        yield client
+
+
+async def test_who_joins_during_a_decode_does_not_believe_it(
+    client: TrooperClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is being decoded was asked for before the wait began: it proves nothing to it."""
+    api = Api(client, numbered(20), monkeypatch)
+    late: list[tuple[int, asyncio.Task[tuple[Order, int]]]] = []
+
+    async def wait() -> tuple[Order, int]:
+        return await client.orders.wait_until(5, "running", timeout=5), api.polls
+
+    api.during = lambda: late.append((api.polls, asyncio.create_task(wait())))
+    await client.orders.wait_until(7, "running", timeout=5)
+    (began, task), (_, ended) = late[0], await late[0][1]
+    assert began == 1
+    assert ended >= 2
+    assert task.done()
+
+
+async def test_closing_during_a_decode(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is closed while an answer is decoded ends its waits, and half an answer is never believed."""
+    api = Api(client, numbered(200), monkeypatch)
+    closing: list[asyncio.Task[None]] = []
+    api.during = lambda: closing.append(asyncio.create_task(client.close()))
+    with pytest.raises(ClientClosedError):
+        await client.orders.wait_until(7, "running", timeout=5)
+    await closing[0]
+    assert client._poller._snapshot.orders == {}
+    assert client._poller.latest.server_ids == {}
+
+
+async def test_who_is_told_has_its_turn_before_the_next(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many waiters that end at once do so a few in each turn of the loop, and so when the client is closed."""
+    api = Api(client, numbered(1), monkeypatch)
+    turn = 0
+
+    async def turning() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def wait() -> int:
+        with suppress(ClientClosedError):
+            await client.orders.wait_until(1, "stopped", timeout=20)
+        return turn
+
+    async with asyncio.TaskGroup() as group:
+        turner = group.create_task(turning())
+        for end in (lambda: api.rows.__setitem__(0, row_of(1, "stopped")), client.close):
+            api.rows[:] = numbered(1)
+            waits = [asyncio.create_task(wait()) for _ in range(640)]
+            await until(partial(api.has_answered, api.polls + 2))
+            if (ending := end()) is not None:
+                await ending
+            ends = Counter(await asyncio.gather(*waits))
+            assert len(ends) >= 10
+            assert max(ends.values()) <= 64
+        turner.cancel()
+
+
+async def test_who_has_left_is_told_nothing(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that is cancelled while others are told is not asked any more, and nothing of it stays."""
+    Api(client, numbered(1), monkeypatch)
+    asked: list[int] = []
+
+    def predicate(number: int, order: Order) -> bool:
+        asked.append(number)
+        return number == 0
+
+    async def first() -> None:
+        await client.orders.wait_until(1, partial(predicate, 0), timeout=20)
+        for task in others[150:]:
+            task.cancel()
+
+    ending = asyncio.create_task(first())
+    others = [
+        asyncio.create_task(client.orders.wait_until(1, partial(predicate, number), timeout=20))
+        for number in range(1, 300)
+    ]
+    await ending
+    await asyncio.wait(others[150:])
+    assert set(asked) <= set(range(151))
+    for task in others:
+        task.cancel()
+    await asyncio.wait(others)
+    assert not client._poller._restless
+
+
+async def test_a_close_that_is_cancelled_leaves_no_wait_hanging(
+    client: TrooperClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gives up closing has ended all waits all the same."""
+    api = Api(client, numbered(1), monkeypatch)
+    waits = [asyncio.create_task(client.orders.wait_until(1, "stopped", timeout=20)) for _ in range(640)]
+    await until(partial(api.has_answered, 1))
+    closing = asyncio.create_task(client.close())
+    await until(lambda: any(wait.done() for wait in waits))
+    closing.cancel()
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    assert {type(result) for result in results} == {ClientClosedError}
+    with suppress(asyncio.CancelledError):
+        await closing
+
+
+async def test_many_unreadable_rows_are_not_all_logged(
+    client: TrooperClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An API that has changed makes each row unreadable: the first hundred are named, the others counted, once."""
+    api = Api(client, [*numbered(150, ssh_port="x"), row_of(151)], monkeypatch)
+    with suppress(WaitTimeoutError):
+        await client.orders.wait_until(151, "stopped", timeout=0.2)
+    assert api.polls > 1
+    lines = [record.getMessage() for record in caplog.records if "can't be read" in record.getMessage()]
+    assert len(lines) == 101
+    assert lines[-1] == "50 more orders can't be read"

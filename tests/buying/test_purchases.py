@@ -1,0 +1,909 @@
+"""Purchases: sent once, followed to their end, and never forgotten. What is bought costs money from then on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from trooper_async import (
+    APIConnectionError,
+    AuthenticationError,
+    BadRequestError,
+    Blib,
+    ClientClosedError,
+    ConfigurationError,
+    Order,
+    OutcomeUnknownError,
+    PollSchedule,
+    PriceError,
+    Purchase,
+    PurchaseNotReadyError,
+    PurchaseUnknownError,
+    RefusedError,
+    RetryPolicy,
+    Transition,
+    TrooperClient,
+    TrooperError,
+    UnresolvedPurchaseError,
+    WaitTimeoutError,
+)
+from trooper_async._api.endpoints import Call
+from trooper_async._api.endpoints import call as call_of
+from trooper_async._buying.journal import Journal
+from trooper_async._buying.purchases import Purchases
+from trooper_async._http import wire as wire_module
+from trooper_async._waiting.store import Snapshot
+from trooper_async.testing import FakeTrooper
+
+BLIB = Blib(1, "RTX 4090 Single", "RTX 4090", 1, price_h=Decimal("0.85"))
+POST = "/api/order"
+
+
+async def buy(trooper: TrooperClient, **arguments: Any) -> Transition:
+    return await trooper.orders.create(BLIB, contract_interval="HOUR", terms_accepted=True, **arguments)
+
+
+async def buy_and_wait(trooper: TrooperClient, **arguments: Any) -> Order:
+    return await trooper.orders.create_and_wait(BLIB, contract_interval="HOUR", terms_accepted=True, **arguments)
+
+
+def posts(fake: FakeTrooper, path: str = POST) -> int:
+    """How many purchases were on the wire."""
+    return [request.path for request in fake.requests].count(path)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something has happened."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - conditions of all kinds
+            await asyncio.sleep(0.001)
+
+
+def the_purchase(trooper: TrooperClient) -> Purchase:
+    """The only purchase of a client."""
+    (purchase,) = trooper.orders.purchases
+    return purchase
+
+
+async def lose(fake: FakeTrooper, trooper: TrooperClient, **arguments: Any) -> PurchaseUnknownError:
+    """Buy, and lose the answer after the work was done."""
+    fake.drop_next(POST, when="after")
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buy(trooper, **arguments)
+    return caught.value
+
+
+# --- sent once ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_purchase_is_sent_once_after_the_present_orders_were_noted(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """One list read, one POST; the purchase is recorded as bought, and the next one is free."""
+    first, second = await buy(trooper), await buy(trooper)
+
+    assert [request.path for request in fake_trooper.requests] == ["/api/orders", POST] * 2
+    assert fake_trooper.requests[1].json == {
+        "blib_id": 1,
+        "price_h": 0.85,
+        "total_price": 0.85,
+        "terms_accepted": True,
+        "contract_interval": "HOUR",
+        "templates": [],
+    }
+    assert [transition.order_id for transition in (first, second)] == [123, 124]
+    purchases = trooper.orders.purchases
+    assert [(one.kind, one.state, one.order_id, one.blib_id, one.price_h, one.reference) for one in purchases] == [
+        ("create", "bought", 123, 1, Decimal("0.85"), None),
+        ("create", "bought", 124, 1, Decimal("0.85"), None),
+    ]
+    assert purchases[0].at.tzinfo is not None
+    assert purchases[0].id != purchases[1].id
+
+
+async def test_purchases_at_once_go_one_at_a_time(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Each notes the present orders after the one before it is known, and all are bought."""
+    transitions = await asyncio.gather(*(buy(trooper) for _ in range(5)))
+
+    assert sorted(transition.order_id for transition in transitions) == [123, 124, 125, 126, 127]
+    assert [request.path for request in fake_trooper.requests] == ["/api/orders", POST] * 5
+
+
+async def test_where_the_present_orders_cannot_be_noted_nothing_is_bought(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """A list that can't be read ends the purchase before it is sent; it is not recorded, and blocks nothing."""
+    fake_trooper.fail_next("/api/orders", status=401)
+
+    with pytest.raises(AuthenticationError):
+        await buy(trooper)
+
+    assert posts(fake_trooper) == 0
+    assert trooper.orders.purchases == ()
+    assert (await buy(trooper)).order_id == 123
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, {"error": "Insufficient budget"}, BadRequestError),
+        (401, {"error": "no"}, AuthenticationError),
+        (200, {"success": False, "error": "no"}, RefusedError),
+    ],
+)
+async def test_a_refused_purchase_was_not_made(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, status: int, body: object, kind: type[TrooperError]
+) -> None:
+    """A refusal is certain: the state is `refused`, and the next purchase is free."""
+    fake_trooper.fail_next(POST, status=status, body=body)
+
+    with pytest.raises(kind) as caught:
+        await buy(trooper)
+
+    assert (caught.value.operation, caught.value.subject, caught.value.attempts) == ("orders.create", "blib 1", 1)
+    assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("refused", None)
+    assert (await buy(trooper)).order_id == 123
+
+
+async def test_a_rate_limited_purchase_is_sent_again(fake_trooper: FakeTrooper) -> None:
+    """A 429 bought nothing, for certain: after its pause the purchase is made."""
+    fake_trooper.fail_next(POST, status=429, retry_after=0, times=2)
+
+    async with fake_trooper.client(retry=RetryPolicy(max_delay=0.0)) as trooper:
+        assert (await buy(trooper)).order_id == 123
+        assert the_purchase(trooper).state == "bought"
+
+    assert [request.status for request in fake_trooper.requests if request.path == POST] == [429, 429, 200]
+
+
+async def test_a_purchase_that_could_not_be_sent_was_not_made(fake_trooper: FakeTrooper) -> None:
+    """A connection that is refused is tried again; once the attempts are used up it is refused for certain."""
+    fake_trooper.delay_next("/api/orders", 0.1)
+    async with fake_trooper.client(retry=RetryPolicy(attempts=3, max_delay=0.0)) as trooper:
+        buying = asyncio.create_task(buy(trooper))
+        await until(lambda: fake_trooper.requests)
+        trooper._transport._wire._proxy = lambda: "http://127.0.0.1:1"  # nobody listens there
+        with pytest.raises(APIConnectionError) as caught:
+            await buying
+        assert caught.value.attempts == 3
+        assert the_purchase(trooper).state == "refused"
+
+        trooper._transport._wire._proxy = lambda: None
+        assert (await buy(trooper)).order_id == 123
+
+    assert posts(fake_trooper) == 1
+
+
+# --- lost answers -------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_answer_is_an_unknown_purchase_with_its_candidate(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """The order that has appeared since is the candidate; it is no TimeoutError, and nothing is sent again."""
+    fake_trooper.add_order(order_id=100)
+
+    error = await lose(fake_trooper, trooper)
+
+    assert posts(fake_trooper) == 1
+    assert [order.order_id for order in error.candidates] == [123]
+    assert "order 123" in str(error)
+    assert (error.purchase.state, error.purchase.order_id, error.attempts) == ("unknown", None, 1)
+    assert isinstance(error, OutcomeUnknownError)
+    assert not isinstance(error, TimeoutError | APIConnectionError)
+    assert the_purchase(trooper) == error.purchase
+
+
+async def test_after_a_lost_answer_the_next_purchase_is_refused_until_it_is_resolved(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Nothing is sent while a purchase is unknown; once its caller has said what became of it, the next goes on."""
+    error = await lose(fake_trooper, trooper)
+    fake_trooper.requests.clear()
+
+    with pytest.raises(UnresolvedPurchaseError) as caught:
+        await buy(trooper)
+    assert fake_trooper.requests == []
+    assert caught.value.purchase == error.purchase
+    assert caught.value.operation == "orders.create"
+
+    await trooper.orders.resolve(error, error.candidates[0])
+
+    assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("resolved", 123)
+    assert (await buy(trooper)).order_id == 124
+
+
+async def test_a_purchase_is_resolved_by_any_error_that_names_it(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """The refusal of the next purchase, or the purchase itself, resolves it too; None says that it was not made."""
+    await lose(fake_trooper, trooper)
+    with pytest.raises(UnresolvedPurchaseError) as caught:
+        await buy(trooper)
+    await trooper.orders.resolve(caught.value, None)
+    assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("resolved", None)
+
+    await lose(fake_trooper, trooper)
+    await trooper.orders.resolve(trooper.orders.purchases[1], 124)
+    assert (trooper.orders.purchases[1].state, trooper.orders.purchases[1].order_id) == ("resolved", 124)
+
+    assert (await buy(trooper)).order_id == 125
+
+
+async def test_resolve_wants_a_purchase_of_this_client(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Another client's purchase, an error without one, or a bad id: a ConfigurationError."""
+    error = await lose(fake_trooper, trooper)
+    others: list[Any] = [ClientClosedError("x"), None]
+    async with fake_trooper.client() as stranger:
+        with pytest.raises(ConfigurationError, match="no purchase of this client"):
+            await stranger.orders.resolve(error, None)
+    for other in others:
+        with pytest.raises(ConfigurationError, match="no purchase of this client"):
+            await trooper.orders.resolve(other, None)
+    with pytest.raises(ConfigurationError, match="id of an order"):
+        await trooper.orders.resolve(error, -1)
+
+    assert the_purchase(trooper).state == "unknown"
+
+
+async def test_an_answer_lost_before_the_work_leaves_no_candidate(fake_trooper: FakeTrooper) -> None:
+    """The list is read three times over the schedule's cap; nothing found proves nothing, so it stays unknown."""
+    fake_trooper.add_order(order_id=100)
+    fake_trooper.drop_next(POST, when="before")
+
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.02)) as trooper:
+        with pytest.raises(PurchaseUnknownError, match="none found, which proves nothing") as caught:
+            await buy(trooper)
+        with pytest.raises(UnresolvedPurchaseError):
+            await buy(trooper)
+
+    assert caught.value.candidates == ()
+    assert [request.path for request in fake_trooper.requests] == ["/api/orders", POST] + ["/api/orders"] * 3
+
+
+async def test_a_candidate_that_shows_late_is_found() -> None:
+    """A list that lags is read again until the new order is in it."""
+    async with (
+        FakeTrooper(read_lag=0.15) as fake,
+        fake.client(poll=PollSchedule(floor=0.02, cap=0.6)) as trooper,
+    ):
+        error = await lose(fake, trooper)
+
+        assert [order.order_id for order in error.candidates] == [123]
+        assert fake.requests[-2].path == "/api/orders", "the first look was in vain"
+
+
+async def test_candidates_are_looked_for_although_the_list_fails(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """A list that can't be read is read again."""
+    fake_trooper.drop_next(POST, when="after")
+    buying = asyncio.create_task(buy(trooper))
+    await until(lambda: fake_trooper.requests)
+    fake_trooper.fail_next("/api/orders", status=401)  # the look, not the note of what was present
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buying
+
+    assert [order.order_id for order in caught.value.candidates] == [123]
+
+
+async def test_the_candidate_that_looks_most_like_it_comes_first(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Another buyer may share the account: all that appeared since are candidates, the best match first."""
+    fake_trooper.delay_next("/api/orders", 0.05)
+    fake_trooper.drop_next(POST, when="after")
+    buying = asyncio.create_task(buy(trooper))
+    await until(lambda: fake_trooper.requests)  # what is present is noted; its answer is on its way
+    fake_trooper.add_order(order_id=50, blib_id=3)
+    fake_trooper.add_order(order_id=60, blib_id=2, blib_gpu_num=1)
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buying
+
+    assert [order.order_id for order in caught.value.candidates] == [123, 60, 50]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, None),
+        (503, {"success": False, "error": "not done, so it says"}),
+        (408, None),
+        (307, None),
+        (200, "<html>"),
+        (200, {"success": True}),
+        (200, {"success": True, "orderId": "many"}),
+        (200, []),
+        (200, {"error": "but no success: false"}),
+    ],
+)
+async def test_an_answer_that_proves_nothing_is_an_unknown_purchase(
+    fake_trooper: FakeTrooper, status: int, body: object
+) -> None:
+    """5xx and 408 whatever they say, a redirect, a 2xx that can't be read: sent once, and unknown."""
+    fake_trooper.fail_next(POST, status=status, body=body)
+
+    async with fake_trooper.client(poll=PollSchedule(floor=0.001, cap=0.002)) as trooper:
+        with pytest.raises(PurchaseUnknownError):
+            await buy(trooper)
+        assert the_purchase(trooper).state == "unknown"
+
+    assert posts(fake_trooper) == 1
+
+
+async def test_a_purchase_that_is_not_answered_in_time_is_no_timeout_error(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody's retry on a timeout buys twice."""
+    monkeypatch.setattr(wire_module, "_ONCE_ANSWER", 0.2)
+    fake_trooper.delay_next(POST, 30)
+
+    async with fake_trooper.client(timeout=0.2) as trooper:
+        with pytest.raises(PurchaseUnknownError) as caught:
+            await buy(trooper)
+
+    assert not isinstance(caught.value, TimeoutError)
+    assert [order.order_id for order in caught.value.candidates] == [123]
+    assert posts(fake_trooper) == 1
+
+
+# --- references ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_repeat_under_the_same_reference_buys_nothing(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """It gives the same transition, and asks the API nothing."""
+    transition = await buy(trooper, reference="job-1")
+    fake_trooper.requests.clear()
+
+    assert await buy(trooper, reference="job-1") == transition
+    assert fake_trooper.requests == []
+    assert the_purchase(trooper).reference == "job-1"
+
+
+async def test_a_repeat_of_the_twin_waits_for_the_order_that_is_there(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """`create_and_wait` under a known reference goes on waiting for what it bought."""
+    transition = await buy(trooper, reference="job-1")
+
+    order = await buy_and_wait(trooper, reference="job-1")
+
+    assert (order.order_id, order.current_status) == (transition.order_id, "running")
+    assert posts(fake_trooper) == 1
+
+
+async def test_two_at_once_under_one_reference_buy_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """The second awaits the first, before it was sent and while it is on the wire."""
+    fake_trooper.delay_next(POST, 0.1)
+    first = asyncio.create_task(buy(trooper, reference="job-1"))
+    second = asyncio.create_task(buy(trooper, reference="job-1"))
+    await until(lambda: posts(fake_trooper))
+    third = asyncio.create_task(buy(trooper, reference="job-1"))
+
+    assert [await one for one in (first, second, third)] == [Transition(123, "create", "running")] * 3
+    assert posts(fake_trooper) == 1
+
+
+async def test_of_two_at_once_one_may_give_up(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """The caller that stays gets the purchase, which has then reached one."""
+    fake_trooper.delay_next(POST, 0.1)
+    first = asyncio.create_task(buy(trooper, reference="job-1"))
+    await until(lambda: posts(fake_trooper))
+    second = asyncio.create_task(buy(trooper, reference="job-1"))
+    await asyncio.sleep(0)
+
+    first.cancel()
+
+    assert (await second).order_id == 123
+    assert (await buy(trooper)).order_id == 124
+
+
+async def test_a_repeat_of_an_unknown_one_is_unknown_still(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Under the reference of an unknown purchase nothing is sent; its candidates are told again."""
+    await lose(fake_trooper, trooper, reference="job-1")
+    fake_trooper.requests.clear()
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buy(trooper, reference="job-1")
+
+    assert [order.order_id for order in caught.value.candidates] == [123]
+    assert [request.path for request in fake_trooper.requests] == ["/api/orders"], "they are looked for anew"
+
+
+async def test_a_repeat_of_a_refused_one_is_sent(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """What was certainly not made may be sent again, and then counts."""
+    fake_trooper.fail_next(POST, status=400)
+    with pytest.raises(BadRequestError):
+        await buy(trooper, reference="job-1")
+
+    assert (await buy(trooper, reference="job-1")).order_id == 123
+    assert (await buy(trooper, reference="job-1")).order_id == 123
+
+    assert posts(fake_trooper) == 2
+    assert [purchase.state for purchase in trooper.orders.purchases] == ["refused", "bought"]
+
+
+async def test_a_repeat_of_a_resolved_one_does_what_was_said(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Resolved as an order it is that order; resolved as not made it is sent again."""
+    error = await lose(fake_trooper, trooper, reference="made")
+    await trooper.orders.resolve(error, 123)
+    fake_trooper.requests.clear()
+    assert await buy(trooper, reference="made") == Transition(123, "create", "running")
+    assert fake_trooper.requests == []
+
+    error = await lose(fake_trooper, trooper, reference="not made")
+    await trooper.orders.resolve(error, None)
+    assert (await buy(trooper, reference="not made")).order_id == 125
+
+
+async def test_two_with_references_of_their_own_do_not_block_each_other(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """One that is unknown stops those without a reference, not those with another one."""
+    await lose(fake_trooper, trooper, reference="job-1")
+
+    assert (await buy(trooper, reference="job-2")).order_id == 124
+    with pytest.raises(UnresolvedPurchaseError):
+        await buy(trooper)
+    assert posts(fake_trooper) == 2
+
+
+async def test_an_unknown_one_without_a_reference_blocks_all(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Nobody can tell which of the later ones would be a repeat of it."""
+    await lose(fake_trooper, trooper)
+
+    with pytest.raises(UnresolvedPurchaseError):
+        await buy(trooper, reference="job-2")
+    assert posts(fake_trooper) == 1
+
+
+# --- callers that go away -----------------------------------------------------------------------------------------
+
+
+async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """It is followed to its end; the next purchase says that there is a server whose buyer never heard of it."""
+
+    async def buy_and_time_out_once_it_is_sent() -> None:
+        async with asyncio.timeout(None) as limit:
+
+            async def time_out() -> None:
+                await until(lambda: posts(fake_trooper))
+                limit.reschedule(0.0)
+
+            ending = asyncio.create_task(time_out())
+            await buy(trooper)
+            await ending
+
+    fake_trooper.delay_next(POST, 0.2)
+    with pytest.raises(TimeoutError):
+        await buy_and_time_out_once_it_is_sent()
+    assert the_purchase(trooper).state == "open"
+
+    with pytest.raises(UnresolvedPurchaseError, match="order 123 was bought, but its caller never got it") as caught:
+        await buy(trooper)
+
+    assert caught.value.purchase.order_id == 123
+    assert the_purchase(trooper) == caught.value.purchase
+    assert the_purchase(trooper).state == "bought"
+    assert posts(fake_trooper) == 1
+    await trooper.orders.resolve(caught.value, 123)
+    assert (await buy(trooper)).order_id == 124
+
+
+async def test_a_purchase_on_the_wire_cannot_be_resolved_yet(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """What is not over has not become anything."""
+    fake_trooper.delay_next(POST, 0.1)
+    buying = asyncio.create_task(buy(trooper))
+    await until(lambda: posts(fake_trooper))
+
+    with pytest.raises(ConfigurationError, match="on the wire still"):
+        await trooper.orders.resolve(the_purchase(trooper), None)
+
+    assert (await buying).order_id == 123
+
+
+async def test_a_repeat_under_its_reference_delivers_what_never_reached_its_caller(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """With a reference the caller that gave up finds its purchase by asking again."""
+    fake_trooper.delay_next(POST, 0.1)
+    buying = asyncio.create_task(buy(trooper, reference="job-1"))
+    await until(lambda: posts(fake_trooper))
+    buying.cancel()
+
+    assert (await buy(trooper, reference="job-1")).order_id == 123
+    assert posts(fake_trooper) == 1
+    assert (await buy(trooper)).order_id == 124, "it is delivered"
+
+
+async def test_a_caller_that_is_cancelled_before_it_is_sent_buys_nothing(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """While the present orders are being noted nothing has been sent, and then nothing is."""
+    fake_trooper.delay_next("/api/orders", 30)
+    buying = asyncio.create_task(buy(trooper))
+    await until(lambda: fake_trooper.requests)
+
+    buying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await buying
+
+    assert trooper.orders.purchases == ()
+    assert (await buy(trooper)).order_id == 123
+    assert posts(fake_trooper) == 1
+
+
+async def test_a_caller_that_is_cancelled_while_it_waits_for_its_turn_buys_nothing(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Behind another purchase nothing has been sent either."""
+    fake_trooper.delay_next(POST, 0.1)
+    first = asyncio.create_task(buy(trooper))
+    second = asyncio.create_task(buy(trooper))
+    await until(lambda: posts(fake_trooper))
+
+    second.cancel()
+
+    assert (await first).order_id == 123
+    assert the_purchase(trooper).order_id == 123
+    assert posts(fake_trooper) == 1
+
+
+async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
+    """A 429 bought nothing, for certain: who gives up before it is sent again has bought nothing at all."""
+    fake_trooper.fail_next(POST, status=429, retry_after=0.2)
+    async with fake_trooper.client() as trooper:
+        buying = asyncio.create_task(buy(trooper))
+        await until(lambda: posts(fake_trooper) and trooper._transport._gate.paced)
+
+        buying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await buying
+        assert (await buy(trooper)).order_id == 123
+
+        assert [purchase.state for purchase in trooper.orders.purchases] == ["refused", "bought"]
+    assert [request.status for request in fake_trooper.requests if request.path == POST] == [429, 200]
+
+
+async def test_a_naive_retry_on_timeouts_buys_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Tries around a purchase whose answer is slow send it once, and end with an error that says what there is."""
+    fake_trooper.delay_next(POST, 0.4)
+
+    async def naive() -> Order | None:
+        for _ in range(10):
+            try:
+                async with asyncio.timeout(0.15):
+                    return await buy_and_wait(trooper)
+            except (TimeoutError, APIConnectionError):
+                continue
+        return None
+
+    with pytest.raises(UnresolvedPurchaseError) as caught:
+        await naive()
+
+    assert posts(fake_trooper) == 1
+    assert caught.value.purchase.order_id == 123
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_naive_retry_on_connection_errors_buys_once(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, when: Any
+) -> None:
+    """A lost answer is no connection error, and no timeout."""
+    fake_trooper.drop_next(POST, when=when)
+
+    async def naive() -> Order | None:
+        for _ in range(3):
+            try:
+                return await buy_and_wait(trooper)
+            except (TimeoutError, OSError, APIConnectionError):
+                continue
+        return None
+
+    with pytest.raises(PurchaseUnknownError):
+        await naive()
+
+    assert posts(fake_trooper) == 1
+
+
+# --- the client's end ---------------------------------------------------------------------------------------------
+
+
+async def test_close_waits_for_a_purchase_on_the_wire(fake_trooper: FakeTrooper) -> None:
+    """The client ends once the purchase's outcome is known, and its caller gets it."""
+    fake_trooper.delay_next(POST, 0.2)
+    trooper = fake_trooper.client()
+    buying = asyncio.create_task(buy(trooper))
+    await until(lambda: posts(fake_trooper))
+
+    await trooper.close()
+
+    assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("bought", 123)
+    assert await buying == Transition(123, "create", "running")
+
+
+async def test_close_waits_for_a_purchase_whose_caller_has_gone(fake_trooper: FakeTrooper) -> None:
+    """Its outcome is kept, although nobody waits for it any more."""
+    fake_trooper.delay_next(POST, 0.2)
+    async with fake_trooper.client() as trooper:
+        buying = asyncio.create_task(buy(trooper))
+        await until(lambda: posts(fake_trooper))
+        buying.cancel()
+
+    assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("bought", 123)
+
+
+async def test_close_sends_nothing_that_is_not_sent_yet(fake_trooper: FakeTrooper) -> None:
+    """A purchase that is still noting what is present ends with ClientClosedError, and is not made."""
+    fake_trooper.delay_next("/api/orders", 30)
+    trooper = fake_trooper.client()
+    buying = asyncio.create_task(buy(trooper))
+    waiting = asyncio.create_task(buy(trooper))
+    await until(lambda: fake_trooper.requests)
+
+    await trooper.close()
+
+    outcomes = await asyncio.gather(buying, waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ClientClosedError, ClientClosedError]
+    assert posts(fake_trooper) == 0
+
+
+async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
+    """A purchase that waits out a rate limit is not on the wire: it ends, and is refused for certain."""
+    fake_trooper.fail_next(POST, status=429, retry_after=30)
+    trooper = fake_trooper.client()
+    buying = asyncio.create_task(buy(trooper))
+    await until(lambda: posts(fake_trooper) and trooper._transport._gate.paced)
+
+    async with asyncio.timeout(10):
+        await trooper.close()
+        with pytest.raises(ClientClosedError):
+            await buying
+
+    assert the_purchase(trooper).state == "refused"
+    assert posts(fake_trooper) == 1
+
+
+async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open() -> None:
+    """A purchase that is ended before its task has begun was not made, and does not look as if it were on the wire."""
+
+    class Stub:
+        async def request(self, call: Call[Any], **options: Any) -> Any:
+            if call.endpoint.path == POST:
+                raise AssertionError("it was sent")
+            self.closing = asyncio.create_task(purchases.close())  # its turn comes before the purchase's task
+            return Snapshot()
+
+    async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
+        from trooper_async._api.endpoints import ORDER
+
+        return call_of(ORDER, "orders.create"), Blib(id=1)
+
+    stub: Any = Stub()
+    purchases = Purchases(stub, Journal(None), stub, cap=0.1)
+
+    with pytest.raises(ClientClosedError):
+        await purchases.buy("orders.create", "create", 1, prepare, price_h=None, reference=None)
+    await stub.closing
+
+    assert [purchase.state for purchase in purchases.journal.all] == ["refused"]
+
+
+# --- the twin -----------------------------------------------------------------------------------------------------
+
+
+async def test_create_and_wait_gives_the_running_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """The twin buys, waits, calls `on_change` on the way, and gives the order as it is then."""
+    seen: list[str] = []
+
+    order = await buy_and_wait(trooper, on_change=lambda order: seen.append(order.current_status))
+
+    assert (order.order_id, order.current_status, order.is_converged) == (123, "running", True)
+    assert seen[-1] == "running"
+    assert posts(fake_trooper) == 1
+    assert (await buy(trooper)).order_id == 124, "it is delivered"
+
+
+async def test_a_wait_that_times_out_is_a_purchase_that_is_not_ready(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """It is bought, so it is no TimeoutError; its cause is, and its transition can be waited for."""
+    fake_trooper.durations["create"] = 0.5
+
+    with pytest.raises(PurchaseNotReadyError) as caught:
+        await buy_and_wait(trooper, timeout=0.1)
+
+    error = caught.value
+    assert isinstance(error.__cause__, WaitTimeoutError)
+    assert not isinstance(error, TimeoutError)
+    assert (error.purchase.state, error.purchase.order_id) == ("bought", 123)
+    assert (error.operation, error.target) == ("orders.create_and_wait", "running")
+    assert error.transition is not None
+    assert (await trooper.orders.wait(error.transition)).order_id == 123
+    assert (await buy(trooper)).order_id == 124, "it is delivered"
+
+
+async def test_any_other_end_of_the_wait_is_a_purchase_that_is_not_ready(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """A key that is refused meanwhile, or a function of the caller's that fails: bought all the same."""
+
+    def fails(order: Order) -> None:
+        raise KeyError(order.order_id)
+
+    fake_trooper.durations["create"] = 30.0
+    with pytest.raises(PurchaseNotReadyError) as caught:
+        await buy_and_wait(trooper, on_change=fails)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+    buying = asyncio.create_task(buy_and_wait(trooper))
+    await until(lambda: posts(fake_trooper) == 2)
+    fake_trooper.fail_next("/api/orders", status=401, times=2)
+    with pytest.raises(PurchaseNotReadyError) as caught:
+        await buying
+    assert isinstance(caught.value.__cause__, AuthenticationError)
+
+    assert [purchase.order_id for purchase in trooper.orders.purchases] == [123, 124]
+
+
+async def test_a_twin_cancelled_in_its_wait_has_not_delivered(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Its caller never heard which order it is: the next purchase says so."""
+    fake_trooper.durations["create"] = 30.0
+    buying = asyncio.create_task(buy_and_wait(trooper))
+    await until(lambda: [one.state for one in trooper.orders.purchases] == ["bought"])
+    buying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await buying
+
+    with pytest.raises(UnresolvedPurchaseError) as caught:
+        await buy(trooper)
+
+    assert caught.value.purchase.order_id == 123
+    assert posts(fake_trooper) == 1
+
+
+async def test_a_twin_whose_answer_is_lost_does_not_wait(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """There is nothing certain to wait for: PurchaseUnknownError, with the candidates."""
+    fake_trooper.drop_next(POST, when="after")
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buy_and_wait(trooper)
+
+    assert [order.order_id for order in caught.value.candidates] == [123]
+    assert caught.value.operation == "orders.create_and_wait"
+
+
+# --- migrations ---------------------------------------------------------------------------------------------------
+
+MIGRATE = "/api/buy-migration"
+
+
+async def test_a_migration_is_bought_after_a_new_look_at_its_price(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """The options, a new quote and the present orders are read right before it is sent, once."""
+    order = fake_trooper.add_order(order_id=123)
+    quote = await trooper.migrations.quote(order, 2)
+    fake_trooper.requests.clear()
+
+    transition = await trooper.migrations.buy(quote, keep_data=False, max_total_due=Decimal("0.80"))
+
+    assert [request.path for request in fake_trooper.requests] == [
+        "/api/migration-options",
+        "/api/migration-cost",
+        "/api/orders",
+        MIGRATE,
+    ]
+    assert fake_trooper.requests[-1].json == {"order_id": 123, "target_blib_id": 2, "keep_data": False}
+    assert transition == Transition(124, "migrate", "running")
+    purchase = the_purchase(trooper)
+    assert (purchase.kind, purchase.state, purchase.order_id, purchase.migrated_order_id, purchase.blib_id) == (
+        "migrate",
+        "bought",
+        124,
+        123,
+        2,
+    )
+
+
+def dearer(fake: FakeTrooper) -> None:
+    fake.blibs[2].price_h = Decimal("1.66")
+
+
+def sold_out(fake: FakeTrooper) -> None:
+    fake.blibs[2].is_available = False
+
+
+def withdrawn(fake: FakeTrooper) -> None:
+    del fake.blibs[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "limit", "text"),
+    [
+        (dearer, None, "0.81 EUR would be due now, and at most 0.8 EUR are allowed"),
+        (dearer, 5, "0.81 EUR would be due now, and at most 0.8 EUR are allowed"),
+        (sold_out, None, "not offered for this migration any more"),
+        (withdrawn, None, "not offered for this migration any more"),
+        (lambda fake: None, Decimal("0.79"), "0.8 EUR would be due now, and at most 0.79 EUR are allowed"),
+        (lambda fake: None, 0, "at most 0 EUR are allowed"),
+    ],
+)
+async def test_a_migration_that_is_dearer_or_gone_is_not_bought(
+    fake_trooper: FakeTrooper,
+    trooper: TrooperClient,
+    change: Callable[[FakeTrooper], None],
+    limit: Decimal | int | None,
+    text: str,
+) -> None:
+    """Dearer than the quote or the limit, or no longer offered: a PriceError, and nothing is sent or recorded."""
+    quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
+    change(fake_trooper)
+
+    with pytest.raises(PriceError, match=text) as caught:
+        await trooper.migrations.buy(quote, keep_data=True, max_total_due=limit)
+
+    assert (caught.value.operation, caught.value.subject) == ("migrations.buy", "order 123")
+    assert posts(fake_trooper, MIGRATE) == 0
+    assert trooper.orders.purchases == ()
+
+
+async def test_a_migration_that_has_become_cheaper_is_bought(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A quote is the most that it may cost, not the price."""
+    quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
+    fake_trooper.blibs[2].price_h = Decimal("1.5")
+
+    assert (await trooper.migrations.buy(quote, keep_data=True)).order_id == 124
+
+
+async def test_a_migration_whose_answer_is_lost_is_unknown(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """One request on the wire, the new order as candidate, and no other purchase until it is resolved."""
+    quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
+    fake_trooper.drop_next(MIGRATE, when="after")
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await trooper.migrations.buy(quote, keep_data=True)
+    assert [order.order_id for order in caught.value.candidates] == [124]
+    with pytest.raises(UnresolvedPurchaseError, match=r"migrations\.buy"):
+        await buy(trooper)
+
+    await trooper.orders.resolve(caught.value, 124)
+    assert (await buy(trooper)).order_id == 125
+    assert posts(fake_trooper, MIGRATE) == 1
+
+
+async def test_buy_and_wait_gives_the_new_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """The twin waits for the order that takes the old one's place."""
+    quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
+
+    order = await trooper.migrations.buy_and_wait(quote, keep_data=True)
+
+    assert (order.order_id, order.current_status, order.blib_name) == (124, "running", "RTX 4090 Dual")
+    assert (await buy(trooper)).order_id == 125, "it is delivered"
+
+
+async def test_a_migration_that_is_not_ready_in_time_is_bought(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """As with a new order: PurchaseNotReadyError with the cause, under its reference nothing is bought again."""
+    fake_trooper.durations["migrate"] = 0.4
+    quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
+
+    with pytest.raises(PurchaseNotReadyError) as caught:
+        await trooper.migrations.buy_and_wait(quote, keep_data=True, reference="up", timeout=0.1)
+    assert isinstance(caught.value.__cause__, WaitTimeoutError)
+
+    assert (await trooper.migrations.buy_and_wait(quote, keep_data=True, reference="up")).order_id == 124
+    assert posts(fake_trooper, MIGRATE) == 1

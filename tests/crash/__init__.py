@@ -1,1 +1,0 @@
-"""Durable workflows whose processes are killed: see `python -m tests.crash --help`."""

@@ -1,0 +1,299 @@
+"""examples/telegram_bot.py against a local stand-in of Telegram's Bot API, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from examples.telegram_bot import main, serve
+from trooper_async import TrooperClient
+from trooper_async.testing import FakeTrooper
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "telegram_bot.py"
+TOKEN = "123456:a-token-for-tests-only"
+CHAT, STRANGER = 77, 78
+
+
+class FakeTelegram:
+    """What the bot needs of https://core.telegram.org/bots/api: getMe, getUpdates as a long poll, sendMessage."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.said: list[tuple[int, str]] = []
+        self.lose = 0
+        self.polled = asyncio.Event()
+        self._updates: list[dict[str, Any]] = []
+        self._last = 0
+        self._news = asyncio.Condition()
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        token, _, method = request.path.removeprefix("/bot").rpartition("/")
+        sent = {name: str(value) for name, value in (await request.post()).items()}
+        if token != TOKEN:
+            return web.json_response({"ok": False, "error_code": 401, "description": "Unauthorized"}, status=401)
+        result: object = True
+        if method == "getMe":
+            result = {"id": 123456, "is_bot": True, "first_name": "Trooper", "username": "trooper_bot"}
+        elif method == "getUpdates":
+            self.polled.set()
+            result = await self.updates(int(sent.get("offset", 0)), float(sent.get("timeout", 0)))
+        elif method == "deleteWebhook" and sent.get("drop_pending_updates") == "true":
+            self._updates.clear()
+        elif method == "sendMessage":
+            if self.lose:
+                self.lose -= 1
+                return web.json_response({"ok": False, "error_code": 500, "description": "lost"}, status=500)
+            assert sent["parse_mode"] == "HTML"
+            async with self._news:
+                self.said.append((int(sent["chat_id"]), sent["text"]))
+                self._news.notify_all()
+            chat = {"id": int(sent["chat_id"]), "type": "private"}
+            result = {"message_id": len(self.said), "date": 0, "chat": chat, "text": sent["text"]}
+        return web.json_response({"ok": True, "result": result})
+
+    async def updates(self, offset: int, timeout: float) -> list[dict[str, Any]]:
+        async with self._news:
+            self._updates = [update for update in self._updates if update["update_id"] >= offset]
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._news.wait_for(lambda: self._updates)
+            except TimeoutError:
+                return []
+            return self._updates
+
+    async def send(self, text: str, *, chat: int = CHAT, kind: str = "message") -> None:
+        """Somebody writes to the bot."""
+        command = {"type": "bot_command", "offset": 0, "length": len(text.split()[0])}
+        sender = {"id": chat, "is_bot": False, "first_name": "Someone"}
+        where = {"id": chat, "type": "private"}
+        async with self._news:
+            self._last += 1
+            message = {"message_id": self._last, "date": 0, "chat": where, "from": sender, "text": text}
+            self._updates.append({"update_id": self._last, kind: {**message, "entities": [command]}})
+            self._news.notify_all()
+
+    async def hears(self, *parts: str) -> str:
+        """Wait for an answer that has all of these parts."""
+        found: list[str] = []
+
+        def has_come() -> bool:
+            found[:] = [text for _, text in self.said if all(part in text for part in parts)]
+            return bool(found)
+
+        async with asyncio.timeout(30), self._news:
+            await self._news.wait_for(has_come)
+        return found[0]
+
+
+@pytest_asyncio.fixture
+async def telegram() -> AsyncIterator[FakeTelegram]:
+    fake = FakeTelegram()
+    runner = web.ServerRunner(web.Server(fake.answer, handler_cancellation=True, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}/bot"
+    yield fake
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def bot(telegram: FakeTelegram, trooper: TrooperClient) -> AsyncIterator[None]:
+    """The bot at work; at the end it is stopped, and nothing that it began is left."""
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(serve(TOKEN, [CHAT], trooper, telegram.url))
+    try:
+        async with asyncio.timeout(30):
+            await telegram.polled.wait()
+        yield
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not {left for left in asyncio.all_tasks() - before if "aiohttp" not in repr(left)}
+
+
+def switches(fake: FakeTrooper) -> list[dict[str, Any]]:
+    return [request.json for request in fake.requests if request.path == "/api/order-status"]
+
+
+async def test_each_verb_is_answered_when_accepted_and_when_done(
+    telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Two answers each, and the second one says what is so then."""
+    order = fake_trooper.add_order(title="job 1")
+    async with bot(telegram, trooper):
+        for verb, end in (("stop", "stopped"), ("freeze", "frozen"), ("start", "running"), ("restart", "running")):
+            telegram.said.clear()
+            await telegram.send(f"/{verb} {order.order_id}")
+            await telegram.hears(f"order {order.order_id} <b>job 1</b> is {end}")
+            assert [chat for chat, _ in telegram.said] == [CHAT, CHAT]
+            assert telegram.said[0][1] == f"order {order.order_id}: {verb} is accepted"
+    assert [body["action"] for body in switches(fake_trooper)] == ["stopped", "frozen", "running", "restarted"]
+
+
+async def test_servers_are_listed_and_their_titles_escaped(
+    telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """A title is text, whatever it looks like; a long list comes in several messages."""
+    async with bot(telegram, trooper):
+        await telegram.send("/servers")
+        await telegram.hears("no servers")
+        orders = [fake_trooper.add_order(title="<i>x</i> & y", status="stopped") for _ in range(41)]
+        fake_trooper.set_status(orders[0], "<starting>", "running")
+        await telegram.send("/servers")
+        await telegram.hears(f"order {orders[40].order_id} ")
+    texts = [text for _, text in telegram.said[1:]]
+    assert [len(text.splitlines()) for text in texts] == [40, 1]
+    lines = texts[0].splitlines()
+    title = "<b>&lt;i&gt;x&lt;/i&gt; &amp; y</b>"
+    assert lines[0] == f"order {orders[0].order_id} {title} is &lt;starting&gt;, to be running"
+    assert lines[1] == f"order {orders[1].order_id} {title} is stopped"
+
+
+async def test_a_wait_holds_up_no_other_command(
+    telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """While one server takes its time, others are switched, and waited for."""
+    fake_trooper.durations["freeze"] = 600
+    slow, quick = fake_trooper.add_order(), fake_trooper.add_order()
+    async with bot(telegram, trooper):
+        await telegram.send(f"/freeze {slow.order_id}")
+        await telegram.hears("freeze is accepted")
+        await telegram.send(f"/stop {quick.order_id}")
+        await telegram.hears(f"order {quick.order_id} ", "is stopped")
+
+
+async def test_stopping_the_bot_ends_its_waits_and_tells_their_chats(
+    telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Nothing is left behind, and no command is heard again by the next run."""
+    fake_trooper.durations["freeze"] = 600
+    order = fake_trooper.add_order()
+    async with bot(telegram, trooper):
+        await telegram.send(f"/freeze {order.order_id}")
+        await telegram.hears("accepted")
+    assert "closed" in telegram.said[-1][1]
+    assert await telegram.updates(0, 0) == []
+
+
+async def test_only_the_allowed_chats_are_heard_and_only_new_messages(
+    telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """A stranger gets no answer; an edited message is no second command; what was sent before the start is dropped."""
+    order = fake_trooper.add_order()
+    await telegram.send(f"/stop {order.order_id}")
+    async with bot(telegram, trooper):
+        await telegram.send(f"/stop {order.order_id}", chat=STRANGER)
+        await telegram.send(f"/stop {order.order_id}", kind="edited_message")
+        await telegram.send("/stop last")
+        await telegram.hears("/stop needs the number")
+    assert {chat for chat, _ in telegram.said} == {CHAT}
+    assert switches(fake_trooper) == []
+
+
+@pytest.mark.parametrize("text", ["/start", "/start@trooper_bot", "/stop x", "/stop -1", "/freeze 1 2", "/RESTART ²"])
+async def test_a_command_that_names_no_server_is_explained(
+    text: str, telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Also the /start that Telegram sends when a chat is opened."""
+    async with bot(telegram, trooper):
+        await telegram.send(text)
+        await telegram.hears("needs the number of one server; /servers lists them")
+    assert fake_trooper.requests == []
+
+
+async def test_errors_are_answers(telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """What the client raises is what the chat reads, escaped."""
+    locked = fake_trooper.add_order(is_locked=True)
+    async with bot(telegram, trooper):
+        await telegram.send("/stop 999")
+        await telegram.hears("order 999", "not in the list of orders")
+        await telegram.send(f"/stop {locked.order_id}")
+        await telegram.hears("locked", "Unlock it first")
+        fake_trooper.fail_next("/api/orders", status=400, body={"error": "<b>no"})
+        await telegram.send("/servers")
+        await telegram.hears("&lt;b&gt;no")
+
+
+async def test_a_lost_answer_does_not_end_the_wait(
+    telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Telegram fails once: the next answer comes all the same."""
+    order = fake_trooper.add_order()
+    telegram.lose = 1
+    async with bot(telegram, trooper):
+        await telegram.send(f"/stop {order.order_id}")
+        await telegram.hears("is stopped")
+    assert len(telegram.said) == 1
+
+
+async def run(telegram: FakeTelegram, **environment: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", str(SCRIPT)),
+        env={**os.environ, "TELEGRAM_BASE_URL": telegram.url, "TELEGRAM_CHATS": f"{CHAT},-5", **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+async def test_run_as_a_user_runs_it(end: signal.Signals, telegram: FakeTelegram, fake_trooper: FakeTrooper) -> None:
+    """It ends with 0 on a signal in mid-wait; neither token nor key are in what it logs, an outage included."""
+    fake_trooper.durations["freeze"] = 600
+    order = fake_trooper.add_order()
+    key = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
+    process = await run(telegram, TELEGRAM_TOKEN=TOKEN, **key)
+    async with asyncio.timeout(60):
+        await telegram.polled.wait()
+        telegram.lose = 1
+        await telegram.send(f"/freeze {order.order_id}")
+        while telegram.lose:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.05)
+        process.send_signal(end)
+        out, err = await process.communicate()
+    assert process.returncode == 0
+    assert b"a reply was lost" in err
+    assert "closed" in telegram.said[-1][1]
+    for secret in (TOKEN, fake_trooper.api_key):
+        assert secret not in (out + err).decode() + json.dumps(telegram.said)
+
+
+@pytest.mark.parametrize("environment", [{}, {"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_CHATS": ""}])
+async def test_without_chats_it_listens_to_nobody(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chats means nobody, not everybody: it does not start, and says what is missing."""
+    for name in ("TELEGRAM_TOKEN", "TELEGRAM_CHATS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=r"^TELEGRAM_TOKEN and TELEGRAM_CHATS must be set$"):
+        await main()
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"TELEGRAM_TOKEN": "1:wrong"}, "Telegram does not accept TELEGRAM_TOKEN"),
+        ({"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_BASE_URL": "http://127.0.0.1:1/bot"}, "All connection attempts failed"),
+    ],
+)
+async def test_what_keeps_it_from_starting_is_said_without_the_token(
+    environment: dict[str, str], problem: str, telegram: FakeTelegram
+) -> None:
+    """A token that is refused is not shown either."""
+    process = await run(telegram, TROOPER_API_KEY="never-used", **environment)
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode == 1
+    assert problem in err.decode()
+    assert not any(secret in (out + err).decode() for secret in (TOKEN, "1:wrong"))

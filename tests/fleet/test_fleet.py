@@ -1,0 +1,674 @@
+"""Fleets: one action for many orders, each with its own outcome, and nothing sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from trooper_async import (
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    FleetOutcome,
+    FleetProgress,
+    FleetReport,
+    Order,
+    OrderNotFoundError,
+    OrderStatus,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    PollSchedule,
+    ResponseFormatError,
+    RetryPolicy,
+    ServerLockedError,
+    SupersededError,
+    Transition,
+    TrooperClient,
+    WaitTimeoutError,
+)
+from trooper_async.testing import FakeTrooper
+
+ACTIONS = {"start": "running", "stop": "stopped", "restart": "restarted", "freeze": "frozen"}
+
+
+def sent(fake: FakeTrooper) -> Counter[int]:
+    """How often each server's action came in."""
+    return Counter(request.json["serverId"] for request in fake.requests if request.path == "/api/order-status")
+
+
+def lists(fake: FakeTrooper) -> int:
+    return sum(request.path == "/api/orders" for request in fake.requests)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - of the fake, which tells nobody
+        await asyncio.sleep(0.005)
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+async def test_500_servers_stop_with_eight_requests_at_once(fake_trooper: FakeTrooper) -> None:
+    """The waits are not bounded, the requests are; two locked, one stuck and one missing are outcomes of their own."""
+    fake_trooper.durations["stop"] = 0.3
+    orders = [fake_trooper.add_order() for _ in range(500)]
+    locked, stuck, missing = {orders[7], orders[400]}, orders[100], orders[499]
+    at_once = most = 0
+
+    async def begun(*_: object) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+
+    async def over(*_: object) -> None:
+        nonlocal at_once
+        at_once -= 1
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(begun)
+    trace.on_request_end.append(over)
+
+    async def stick() -> None:
+        await until(lambda: sent(fake_trooper)[stuck.server_id])
+        fake_trooper.set_status(stuck, "stopping", "stopped")
+
+    async with aiohttp.ClientSession(trace_configs=[trace]) as session, fake_trooper.client(session=session) as client:
+        for order in locked:
+            await client.orders.lock(order)
+        fake_trooper.remove_order(missing)
+        before, most = len(fake_trooper.requests), 0
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stick())
+            report = await client.fleet.stop([o.order_id for o in orders], concurrency=8, timeout=2)
+    polls = sum(request.path == "/api/orders" for request in fake_trooper.requests[before:])
+    assert most <= 8 + 1  # and the poll
+    assert polls <= 110  # not one per server: 2 s at the floor of 0.02 s, less as the waits grow older
+    assert len(report.outcomes) == 500
+    assert [outcome.order_id for outcome in report.outcomes] == [order.order_id for order in orders]
+    failed = {outcome.order_id: type(outcome.error) for outcome in report.failed}
+    assert failed == {
+        **{order.order_id: ServerLockedError for order in locked},
+        stuck.order_id: WaitTimeoutError,
+        missing.order_id: OrderNotFoundError,
+    }
+    assert len(report.succeeded) == 496
+    assert all(o.order is not None and o.order.current_status == "stopped" for o in report.succeeded)
+    assert all(outcome.sent and outcome.transition for outcome in report.succeeded)
+    assert max(sent(fake_trooper).values()) == 1
+    assert report.elapsed > 0
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_each_action(trooper: TrooperClient, fake_trooper: FakeTrooper, action: str) -> None:
+    """Start, stop, restart and freeze send their word of the API, and wait for the status it leads to."""
+    begins = "stopped" if action == "start" else "running"
+    orders = [fake_trooper.add_order(status=begins) for _ in range(3)]
+    report = await getattr(trooper.fleet, action)(orders)
+    report.raise_for_failures()
+    assert {order.current_status for order in await trooper.orders.list()} == {
+        "running" if action == "restart" else ACTIONS[action]
+    }
+    bodies = [request.json for request in fake_trooper.requests if request.path == "/api/order-status"]
+    assert [body["action"] for body in bodies] == [ACTIONS[action]] * 3
+
+
+async def test_start_with_migration(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """`migration_allowed` reaches the API for every order, and is remembered by the report."""
+    orders = [fake_trooper.add_order(status="frozen") for _ in range(2)]
+    report = await trooper.fleet.start(orders, migration_allowed=True)
+    bodies = [request.json for request in fake_trooper.requests if request.path == "/api/order-status"]
+    assert [body["migration_allowed"] for body in bodies] == [True, True]
+    assert report.migration_allowed
+    assert len(report.succeeded) == 2
+
+
+async def test_an_order_named_twice_is_done_once(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """An order and its id are the same order; any iterable will do, and none of orders is no error."""
+    order = fake_trooper.add_order()
+    other = fake_trooper.add_order()
+
+    def named() -> Iterator[Order | int]:
+        yield from (order.order_id, order, other, other)
+
+    report = await trooper.fleet.stop(named())
+    assert [outcome.order_id for outcome in report.outcomes] == [order.order_id, other.order_id]
+    assert sent(fake_trooper) == {order.server_id: 1, other.server_id: 1}
+    assert (await trooper.fleet.stop([])).outcomes == ()
+
+
+async def test_missing_ids_cost_one_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Ids are looked up by one read for all, and those that are not there send nothing and ask nothing more."""
+    report = await trooper.fleet.freeze(range(90_000, 90_050))
+    assert {type(outcome.error) for outcome in report.failed} == {OrderNotFoundError}
+    assert lists(fake_trooper) == len(fake_trooper.requests) == 1
+    assert "order 90003" in str(report.failed[3].error)
+
+
+async def test_a_row_that_cannot_be_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """An id whose row is odd has that as its outcome, and the others go on."""
+    odd, plain = fake_trooper.add_order(), fake_trooper.add_order()
+    fake_trooper.fail_next("/api/orders", status=200, body=[{"order_id": odd.order_id, "serverId": "x"}, row(plain)])
+    report = await trooper.fleet.stop([odd.order_id, plain.order_id])
+    assert [type(outcome.error) for outcome in report.outcomes] == [ResponseFormatError, type(None)]
+
+
+def row(order: Order) -> dict[str, object]:
+    return {"order_id": order.order_id, "serverId": order.server_id, "status": str(order.current_status)}
+
+
+async def test_a_lost_answer_is_waited_for(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A restart whose answer was lost is not sent again, and counts where it happened."""
+    orders = [fake_trooper.add_order() for _ in range(3)]
+    fake_trooper.drop_next("/api/order-status", when="after")
+    report = await trooper.fleet.restart(orders)
+    assert len(report.succeeded) == 3
+    assert sorted(str(outcome.sent) for outcome in report.outcomes) == ["None", "True", "True"]
+    assert max(sent(fake_trooper).values()) == 1
+
+
+async def test_a_lost_request_times_out_with_its_cause(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """What never arrived ends with its wait, and says that its outcome was unknown."""
+    order = fake_trooper.add_order()
+    fake_trooper.drop_next("/api/order-status", when="before")
+    report = await trooper.fleet.restart([order], timeout=0.5)
+    (failed,) = report.failed
+    assert isinstance(failed.error, WaitTimeoutError)
+    assert isinstance(failed.error.__cause__, OutcomeUnknownError)
+    assert failed.transition is not None
+    assert failed.sent is None
+
+
+async def test_without_waiting(fake_trooper: FakeTrooper) -> None:
+    """`wait=False` ends once all are accepted; a lost answer is told, and `resume` waits without sending again."""
+    fake_trooper.durations["restart"] = 0.3
+    orders = [fake_trooper.add_order() for _ in range(4)]
+    seen: list[FleetProgress] = []
+    async with fake_trooper.client() as client:
+        await client.orders.lock(orders[0])
+        fake_trooper.drop_next("/api/order-status", when="after")
+        report = await client.fleet.restart(orders[1:], concurrency=1, wait=False, on_progress=seen.append)
+        assert [type(outcome.error) for outcome in report.outcomes] == [OutcomeUnknownError, type(None), type(None)]
+        assert [outcome.sent for outcome in report.outcomes] == [None, True, True]
+        assert len(report.pending) == 2
+        assert [progress.done for progress in seen] == [0, 1, 1, 2, 2, 3]
+        assert lists(fake_trooper) == 0
+        resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
+        locked = await client.fleet.stop(orders[:1], wait=False)
+    assert len(resumed.succeeded) == 3
+    assert [type(outcome.error) for outcome in locked.failed] == [ServerLockedError]
+    assert all(sent(fake_trooper)[order.server_id] == 1 for order in orders)
+
+
+async def test_a_superseded_order_ends_alone(fake_trooper: FakeTrooper) -> None:
+    """Somebody else's switch ends the wait of its order, and of no other."""
+    fake_trooper.durations["stop"] = 0.4
+    orders = [fake_trooper.add_order() for _ in range(4)]
+    async with fake_trooper.client(poll=PollSchedule(floor=0.02, cap=0.1)) as client, asyncio.TaskGroup() as group:
+        run = group.create_task(client.fleet.stop(orders))
+        await until(lambda: len(sent(fake_trooper)) == 4)
+        await asyncio.sleep(0.1)
+        fake_trooper.set_status(orders[1], "running", "running")
+    report = run.result()
+    assert [type(outcome.error) for outcome in report.outcomes if outcome.error] == [SupersededError]
+    assert len(report.succeeded) == 3
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.3])
+async def test_a_rate_limit_stretches_the_run(fake_trooper: FakeTrooper, retry_after: float | None) -> None:
+    """429s fail no order, although a single call would have given up: the timeout is what counts."""
+    orders = [fake_trooper.add_order() for _ in range(20)]
+    async with fake_trooper.client(retry=RetryPolicy(deadline=0.05, max_delay=0.2)) as client:
+        fake_trooper.fail_next("/api/order-status", status=429, times=6, retry_after=retry_after)
+        report = await client.fleet.stop(orders, timeout=60)
+    assert len(report.succeeded) == 20
+
+
+async def test_no_task_before_its_turn(fake_trooper: FakeTrooper) -> None:
+    """Of many orders only as many have a task as are being sent or waited for."""
+    orders = [fake_trooper.add_order() for _ in range(300)]
+    async with fake_trooper.client() as client:
+        fake_trooper.delay_next("/api/order-status", 30, times=300)
+        before = len(asyncio.all_tasks())
+        run = asyncio.create_task(client.fleet.stop(orders, concurrency=5))
+        await until(lambda: len(sent(fake_trooper)) == 5)
+        await asyncio.sleep(0.05)
+        ours = len(asyncio.all_tasks()) - before
+        assert len(sent(fake_trooper)) == 5
+        assert ours <= 5 * 4 + 3  # ours, and those of the fake that delay their answers
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
+async def test_a_refused_key_ends_the_run_at_once(fake_trooper: FakeTrooper) -> None:
+    """A 401 is the outcome of all that was not sent; what was done is told, and the rest can be gone on with."""
+    fake_trooper.durations["stop"] = 0.2
+    orders = [fake_trooper.add_order() for _ in range(30)]
+    begun = 0
+
+    def refuse_the_eleventh(progress: FleetProgress) -> None:
+        nonlocal begun
+        begun += not progress.latest.ended
+        if begun == 11:
+            fake_trooper.fail_next("/api/order-status", status=401)
+
+    async with fake_trooper.client() as client:
+        report = await client.fleet.stop(orders, concurrency=1, on_progress=refuse_the_eleventh)
+        assert [outcome.sent for outcome in report.outcomes] == [True] * 10 + [False] * 20
+        assert {type(outcome.error) for outcome in report.outcomes[10:]} == {AuthenticationError}
+        assert all(f"order {outcome.order_id}" in str(outcome.error) for outcome in report.failed)
+        assert sum(sent(fake_trooper).values()) == 11
+        resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
+    assert len(resumed.succeeded) == 30
+    assert sum(sent(fake_trooper).values()) == 31  # that of the refused one twice
+
+
+async def test_the_polls_403_twice_is_the_keys(fake_trooper: FakeTrooper) -> None:
+    """Where the list is refused the run ends; `resume` waits for what was sent, and sends the rest."""
+    fake_trooper.durations["stop"] = 0.5
+    orders = [fake_trooper.add_order() for _ in range(6)]
+    async with fake_trooper.client() as client:
+        fake_trooper.fail_next("/api/orders", status=403, times=2)
+
+        async def slowly(progress: FleetProgress) -> None:
+            if progress.latest.order_id == orders[3].order_id:
+                await asyncio.sleep(60)
+
+        report = await client.fleet.stop(orders, concurrency=1, on_progress=slowly)
+        assert {type(outcome.error) for outcome in report.failed} == {PermissionDeniedError}
+        assert [outcome.sent for outcome in report.outcomes] == [True, True, True, None, False, False]
+        assert sum(sent(fake_trooper).values()) == 3
+        resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
+    assert len(resumed.succeeded) == 6
+    assert max(sent(fake_trooper).values()) == 1
+
+
+async def test_what_is_known_is_not_looked_up(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Orders carry their servers' ids, and a list that was read tells those of ids: the action goes out at once."""
+    known, given = fake_trooper.add_order(), fake_trooper.add_order()
+    await trooper.orders.list()
+    await trooper.fleet.stop([known.order_id])
+    assert [request.path for request in fake_trooper.requests[:2]] == ["/api/orders", "/api/order-status"]
+    async with fake_trooper.client() as client:
+        before = len(fake_trooper.requests)
+        await client.fleet.freeze([given.order_id, given])
+    assert fake_trooper.requests[before].path == "/api/order-status"
+
+
+async def test_a_rate_limit_leaves_a_restart_its_proof(fake_trooper: FakeTrooper) -> None:
+    """The history before a restart is waited for at the pace, too: without it the restart takes longer to prove."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client(retry=RetryPolicy(deadline=0.05, max_delay=0.2)) as client:
+        fake_trooper.fail_next("/api/order-status-history", status=429, times=3, retry_after=0.1)
+        report = await client.fleet.restart([order])
+    transition = report.succeeded[0].transition
+    assert transition is not None
+    assert transition.history_before
+
+
+async def test_a_403_of_one_order_is_its_own(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """`Access denied or server not found` ends no other order."""
+    orders = [fake_trooper.add_order() for _ in range(3)]
+    fake_trooper.remove_order(orders[0])
+    report = await trooper.fleet.stop(orders, concurrency=1)
+    assert [type(outcome.error) for outcome in report.outcomes] == [PermissionDeniedError, type(None), type(None)]
+    assert report.outcomes[0].sent is False
+
+
+async def test_a_closed_client_ends_every_order(fake_trooper: FakeTrooper) -> None:
+    """`close()` in mid-run leaves a report in which nothing that was sent is missing."""
+    fake_trooper.durations["stop"] = 5
+    orders = [fake_trooper.add_order() for _ in range(6)]
+    client = fake_trooper.client()
+    run = asyncio.create_task(client.fleet.stop(orders, concurrency=2))
+    await until(lambda: len(sent(fake_trooper)) == 6)
+    await client.close()
+    report = await run
+    assert {type(outcome.error) for outcome in report.failed} == {ClientClosedError}
+    async with fake_trooper.client() as again:
+        fake_trooper.durations["stop"] = 0.05
+        for order in orders:
+            fake_trooper.set_status(order, "stopped", "stopped")
+        resumed = await again.fleet.resume(report)
+    assert len(resumed.succeeded) == 6
+    assert max(sent(fake_trooper).values()) == 1
+
+
+# --- on_progress --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coroutine", [False, True])
+async def test_progress_before_and_after_each(
+    trooper: TrooperClient, fake_trooper: FakeTrooper, coroutine: bool
+) -> None:
+    """A function or a coroutine function is told right before each order is sent, and when it has ended."""
+    orders = [fake_trooper.add_order() for _ in range(5)]
+    await trooper.orders.lock(orders[2])
+    calls: list[tuple[int, int, bool]] = []
+    inside = 0
+
+    def tell(progress: FleetProgress) -> None:
+        latest = progress.latest
+        calls.append((progress.done, progress.failed, latest.ended))
+        assert progress.total == 5
+        known = {outcome.order_id: outcome for outcome in progress.report().outcomes}
+        if not latest.ended:  # it is noted, and not sent yet
+            assert sent(fake_trooper)[latest.order_id] == 0
+            assert known[latest.order_id].transition == latest.transition is not None
+
+    async def tell_slowly(progress: FleetProgress) -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1  # one call at a time
+        await asyncio.sleep(0.01)
+        tell(progress)
+        inside -= 1
+
+    await trooper.fleet.stop(orders, concurrency=3, on_progress=tell_slowly if coroutine else tell)
+    assert [done for done, _, ended in calls if ended] == [1, 2, 3, 4, 5]
+    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+    assert len(calls) == 10
+    assert calls[-1][:2] == (5, 1)
+
+
+class OfTheCaller(Exception):  # noqa: N818 - a name of the tests
+    pass
+
+
+@pytest.mark.parametrize("error", [OfTheCaller(), AuthenticationError("x", status=401), asyncio.CancelledError()])
+@pytest.mark.parametrize("coroutine", [False, True])
+async def test_what_progress_raises_comes_out(fake_trooper: FakeTrooper, error: BaseException, coroutine: bool) -> None:
+    """An exception of the caller's function cancels the run and is raised as it is; the report still knows all."""
+    fake_trooper.durations["stop"] = 0.3
+    orders = [fake_trooper.add_order() for _ in range(8)]
+    seen: list[FleetProgress] = []
+
+    def tell(progress: FleetProgress) -> None:
+        seen.append(progress)
+        if len(seen) == 5:
+            raise error
+
+    async def tell_later(progress: FleetProgress) -> None:
+        await asyncio.sleep(0)
+        tell(progress)
+
+    async with fake_trooper.client() as client:
+        with pytest.raises(type(error)) as raised:
+            await client.fleet.stop(orders, concurrency=2, on_progress=tell_later if coroutine else tell)
+        assert raised.value is error
+        report = seen[-1].report()
+        assert {o.order_id for o in report.outcomes if o.transition} >= set(sent(fake_trooper))
+        resumed = await client.fleet.resume(report)
+    assert len(resumed.succeeded) == 8
+    assert max(sent(fake_trooper).values()) == 1
+
+
+async def test_a_cancelled_run_forgets_nothing(fake_trooper: FakeTrooper) -> None:
+    """Cancelled at fifty moments, a run has all that arrived in its report, and resume sends the rest once."""
+    numbers = random.Random(5)
+    for moment in range(50):
+        fake_trooper.durations["stop"] = 0.02
+        orders = [fake_trooper.add_order() for _ in range(6)]
+        mine = {order.server_id for order in orders}
+        seen: list[FleetProgress] = []
+        async with fake_trooper.client() as client:
+            try:
+                async with asyncio.timeout(0.001 * moment * numbers.random()):
+                    await client.fleet.stop(orders, concurrency=2, on_progress=seen.append)
+            except TimeoutError:
+                pass
+            await asyncio.sleep(0.01)  # what was on its way arrives
+            if not seen:
+                assert not mine & set(sent(fake_trooper))
+                continue
+            report = seen[0].report()
+            assert {o.order_id for o in report.outcomes if o.transition} >= mine & set(sent(fake_trooper))
+            resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
+            assert len(resumed.succeeded) == 6
+    assert max(sent(fake_trooper).values()) == 1
+    assert len(asyncio.all_tasks()) < 20
+
+
+# --- converge -----------------------------------------------------------------------------------------------------
+
+
+async def test_converge_sends_only_what_is_needed(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """What is there or on its way is left alone, and the report says so."""
+    there = fake_trooper.add_order(status="stopped")
+    coming = fake_trooper.add_order()
+    fake_trooper.durations["stop"] = 0.2
+    await trooper.orders.stop(coming)
+    wrong = fake_trooper.add_order(status="running")
+    frozen = fake_trooper.add_order(status="frozen")
+    kept = fake_trooper.add_order(status="running")
+    before = sent(fake_trooper)
+    wanted: dict[int, OrderStatus] = {
+        there.order_id: OrderStatus.stopped,
+        coming.order_id: OrderStatus.stopped,
+        wrong.order_id: OrderStatus.frozen,
+        frozen.order_id: OrderStatus.running,
+        kept.order_id: OrderStatus.running,
+    }
+    report = await trooper.fleet.converge(wanted)
+    report.raise_for_failures()
+    assert {o.order_id for o in report.left_alone} == {there.order_id, coming.order_id, kept.order_id}
+    assert sent(fake_trooper) - before == {wrong.server_id: 1, frozen.server_id: 1}
+    assert {o.order_id: o.current_status for o in await trooper.orders.list()} == wanted
+
+
+async def test_only_starts_may_migrate(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """With `migration_allowed` a start is sent once only; a stop beside it is the setting that it always is."""
+    stops, starts = fake_trooper.add_order(), fake_trooper.add_order(status="frozen")
+    fake_trooper.drop_next("/api/order-status", when="before", times=2)
+    report = await trooper.fleet.converge({stops: "stopped", starts: "running"}, migration_allowed=True, timeout=0.5)
+    assert [type(outcome.error) for outcome in report.outcomes] == [type(None), WaitTimeoutError]
+    assert sent(fake_trooper) == {stops.server_id: 2, starts.server_id: 1}
+    stop = report.outcomes[0].transition
+    assert stop is not None
+    assert not stop.migration_allowed
+
+
+@pytest.mark.parametrize(
+    ("current", "desired", "target", "sends"),
+    [
+        ("running", "running", "running", False),
+        ("running", None, "running", False),
+        ("running", "stopped", "running", True),  # on its way elsewhere
+        ("running", "stopped", "stopped", False),
+        ("stopping", "stopped", "stopped", False),
+        ("Stopping", None, "stopped", False),
+        ("thinking", "stopped", "stopped", False),
+        ("thinking", None, "stopped", True),  # nobody knows where to
+        ("stopping", "running", "running", True),  # the wish, or the state it was in: not certain
+        ("stopping", "running", "stopped", True),
+        ("starting", "running", "stopped", True),
+        ("stopped", "stopped", "running", True),
+        ("stopped", None, "frozen", True),
+    ],
+)
+async def test_what_is_there_or_on_its_way(
+    fake_trooper: FakeTrooper, current: str, desired: str | None, target: str, sends: bool
+) -> None:
+    """Nothing is sent where it is certain that it is there or coming; a setting is sent where it is not certain."""
+    order = fake_trooper.add_order()
+    listed = {**row(order), "status": current, "status_user": desired}
+    fake_trooper.fail_next("/api/orders", status=200, body=[listed])
+    async with fake_trooper.client() as client:
+        fake_trooper.fail_next("/api/order-status", status=403)  # whether it is asked is what matters
+        report = await client.fleet.converge({order: target}, timeout=0.1)
+    assert (sum(sent(fake_trooper).values()) == 1) is sends
+    assert len(report.outcomes) == 1
+
+
+async def test_converge_refuses_two_wishes_for_one_order(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """An order and its id with different statuses: nobody knows which one counts."""
+    order = fake_trooper.add_order()
+    wanted: dict[Order | int, str] = {order: "stopped", order.order_id: "frozen"}
+    with pytest.raises(ConfigurationError, match="two ways"):
+        await trooper.fleet.converge(wanted)
+    assert not fake_trooper.requests
+
+
+async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """A 200 that is no JSON says nothing of a stop: its outcome keeps what may be under way."""
+    order = fake_trooper.add_order()
+    fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=9)
+    (outcome,) = (await trooper.fleet.stop([order])).failed
+    assert isinstance(outcome.error, ResponseFormatError)
+    assert (outcome.sent, outcome.transition) == (None, Transition(order.order_id, "stop", "stopped"))
+    assert outcome.resumable
+
+
+@pytest.mark.parametrize("status", ["restarted", "terminated", "", 3, None])
+async def test_converge_to_nothing_else(trooper: TrooperClient, fake_trooper: FakeTrooper, status: str) -> None:
+    """A status that no action leads to is refused before anything is sent."""
+    order = fake_trooper.add_order()
+    with pytest.raises(ConfigurationError):
+        await trooper.fleet.converge({order: status})
+    assert not fake_trooper.requests
+
+
+async def test_converge_of_what_cannot_be_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Without a list that can be read nothing is sent, and why is each order's outcome."""
+    orders = [fake_trooper.add_order() for _ in range(3)]
+    fake_trooper.fail_next("/api/orders", status=400)
+    report = await trooper.fleet.converge(dict.fromkeys(orders, "stopped"))
+    assert {type(outcome.error) for outcome in report.failed} == {BadRequestError}
+    assert not sent(fake_trooper)
+    fake_trooper.fail_next("/api/orders", status=401)
+    report = await trooper.fleet.converge(dict.fromkeys(orders, "stopped"))
+    assert {type(outcome.error) for outcome in report.failed} == {AuthenticationError}
+    assert not sent(fake_trooper)
+    report = await trooper.fleet.converge({4711: "stopped"})
+    assert [type(outcome.error) for outcome in report.failed] == [OrderNotFoundError]
+
+
+# --- resume -------------------------------------------------------------------------------------------------------
+
+
+async def test_resume_goes_on_with_what_had_not_ended(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Each kind of outcome has its way: ended for ever, waited for, sent now, or looked at first."""
+    o = [fake_trooper.add_order() for _ in range(9)]
+    stopping = [Transition(order.order_id, "stop", OrderStatus.stopped) for order in o]
+    for order in (o[2], o[3], o[4]):
+        await trooper.orders.stop(order)
+    before = sent(fake_trooper)
+    report = FleetReport(
+        (
+            FleetOutcome(o[0].order_id, "stop", order=o[0], sent=True, transition=stopping[0]),
+            FleetOutcome(o[1].order_id, "stop", error=ServerLockedError("locked", status=403, attempts=1)),
+            FleetOutcome(o[2].order_id, "stop", sent=True, transition=stopping[2]),
+            FleetOutcome(o[3].order_id, "stop", sent=True, transition=stopping[3], error=WaitTimeoutError("late")),
+            FleetOutcome(o[4].order_id, "stop", sent=None, transition=stopping[4]),
+            FleetOutcome(o[5].order_id, "stop", sent=None, transition=stopping[5]),
+            FleetOutcome(o[6].order_id, "stop"),
+            FleetOutcome(o[7].order_id, "stop", error=AuthenticationError("no", status=401, attempts=1)),
+            FleetOutcome(o[8].order_id, "stop", error=SupersededError("no"), sent=True, transition=stopping[8]),
+        ),
+        elapsed=100,
+    )
+    resumed = await trooper.fleet.resume(report)
+    assert sent(fake_trooper) - before == {o[5].server_id: 1, o[6].server_id: 1, o[7].server_id: 1}
+    assert [type(outcome.error) for outcome in resumed.outcomes] == [
+        {1: ServerLockedError, 8: SupersededError}.get(number, type(None)) for number in range(9)
+    ]
+    assert resumed.elapsed > 100
+
+
+async def test_resume_of_restarts_sends_none_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A restart that may have been sent is only waited for; one that was not is sent although its server runs."""
+    happened, unsure, unsent = [fake_trooper.add_order() for _ in range(3)]
+    transition = await trooper.orders.restart(happened)
+    maybe = Transition(unsure.order_id, "restart", "running", tuple(await trooper.orders.history(unsure)))
+    report = FleetReport(
+        (
+            FleetOutcome(happened.order_id, "restart", transition=transition, sent=None),
+            FleetOutcome(unsure.order_id, "restart", transition=maybe, sent=None),
+            FleetOutcome(unsent.order_id, "restart"),
+        )
+    )
+    resumed = await trooper.fleet.resume(report, timeout=0.7)
+    assert sent(fake_trooper) == {happened.server_id: 1, unsent.server_id: 1}
+    first, second, third = resumed.outcomes
+    assert (first.order, third.order) != (None, None)
+    assert isinstance(second.error, WaitTimeoutError)
+    assert isinstance(second.error.__cause__, OutcomeUnknownError)
+
+
+async def test_resume_remembers_the_migration(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """What was allowed to the run is allowed to what is sent by its resumption."""
+    order = fake_trooper.add_order(status="frozen")
+    report = FleetReport((FleetOutcome(order.order_id, "start"),), migration_allowed=True)
+    assert (await trooper.fleet.resume(report)).migration_allowed
+    bodies = [request.json for request in fake_trooper.requests if request.path == "/api/order-status"]
+    assert [body["migration_allowed"] for body in bodies] == [True]
+
+
+async def test_resume_takes_a_report(trooper: TrooperClient) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ConfigurationError):
+        await trooper.fleet.resume("{}")  # type: ignore[arg-type]  # what is tested
+
+
+async def run_worker(fake: FakeTrooper, file: Path, action: str, orders: list[Order]) -> asyncio.subprocess.Process:
+    ids = ",".join(str(order.order_id) for order in orders)
+    arguments = [sys.executable, "-m", "tests.fleet.fleet_worker", fake.url, str(file), action, ids]
+    return await asyncio.create_subprocess_exec(*arguments, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("action", ["stop", "restart"])
+@pytest.mark.parametrize("after", [1, 9])
+async def test_killed_and_resumed(fake_trooper: FakeTrooper, tmp_path: Path, action: str, after: int) -> None:
+    """kill -9 in mid-run, and resume from the report on disk: no action is sent twice, and all servers end right."""
+    fake_trooper.durations.update(stop=0.1, restart=0.3)
+    orders = [fake_trooper.add_order() for _ in range(14)]
+    file = tmp_path / "report.json"
+    worker = await run_worker(fake_trooper, file, action, orders)
+    await until(lambda: len(sent(fake_trooper)) >= after)
+    worker.kill()
+    await worker.wait()
+    await asyncio.sleep(0.05)  # what was on the wire arrives
+    assert len(sent(fake_trooper)) < 14
+    worker = await run_worker(fake_trooper, file, action, orders)
+    assert await worker.wait() == 0
+    assert max(sent(fake_trooper).values()) == 1
+    report = FleetReport.from_json(file.read_text())
+    never_arrived = [outcome for outcome in report.failed if outcome.sent is None and outcome.action == "restart"]
+    assert len(never_arrived) <= 4  # in the places that were taken when it was killed: unknown for ever
+    assert len(report.succeeded) + len(never_arrived) == 14
+    assert {order.order_id for order in orders} - {o.order_id for o in never_arrived} == set(sent(fake_trooper))
+
+
+# --- arguments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"concurrency": 0}, {"concurrency": 2.0}, {"concurrency": True}, {"timeout": 0}, {"timeout": float("nan")}],
+)
+async def test_odd_options_send_nothing(
+    trooper: TrooperClient, fake_trooper: FakeTrooper, options: dict[str, float]
+) -> None:
+    """Options that can't be right are refused before anything is sent."""
+    order = fake_trooper.add_order()
+    with pytest.raises(ConfigurationError):
+        await trooper.fleet.stop([order], **options)  # type: ignore[arg-type]  # what is tested
+    assert not fake_trooper.requests
+
+
+async def test_odd_orders_send_nothing(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """One thing among the orders that is none stops the run before it begins."""
+    order = fake_trooper.add_order()
+    with pytest.raises(ConfigurationError):
+        await trooper.fleet.stop([order, "124"])  # type: ignore[list-item]  # what is tested
+    assert not fake_trooper.requests

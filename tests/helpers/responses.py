@@ -1,0 +1,20 @@
+"""What a response means, in one go: `interpret` pauses, for the event loop's sake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import FailedAttempt, Response, interpret
+from trooper_async._base.slices import at_once
+
+T = TypeVar("T")
+
+
+def interpreted(
+    call: Call[T], response: Response, *, redact: Callable[[str], str] = str, now: float = 0.0
+) -> T | FailedAttempt:
+    """What the response to `call` means."""
+    work = interpret(call, response, redact=redact, now=now)
+    return at_once(work)

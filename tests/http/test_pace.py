@@ -1,0 +1,113 @@
+"""A 429 is a pace, not a failure: a thousand calls against stand-ins that allow sixty a minute, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply, row
+from trooper_async import RetryPolicy
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import FailedAttempt, Response
+
+Limiter = Callable[[float], float | None]
+"""At a time: None where the request is allowed, else the seconds until one will be."""
+
+
+def window() -> Limiter:
+    """Sixty in each minute of the clock."""
+    seen: dict[int, int] = {}
+
+    def limit(now: float) -> float | None:
+        minute = int(now // 60)
+        seen[minute] = seen.get(minute, 0) + 1
+        return None if seen[minute] <= 60 else 60 - now % 60
+
+    return limit
+
+
+def sliding() -> Limiter:
+    """Sixty in any sixty seconds."""
+    allowed: list[float] = []
+
+    def limit(now: float) -> float | None:
+        while allowed and allowed[0] <= now - 60:
+            del allowed[0]
+        if len(allowed) < 60:
+            allowed.append(now)
+            return None
+        return allowed[0] + 60 - now
+
+    return limit
+
+
+def bucket() -> Limiter:
+    """A token a second, and five in hand."""
+    tokens, at = 5.0, 1000.0
+
+    def limit(now: float) -> float | None:
+        nonlocal tokens, at
+        tokens, at = min(5.0, tokens + now - at), now
+        if tokens >= 1:
+            tokens -= 1
+            return None
+        return 1 - tokens
+
+    return limit
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["Retry-After", "no Retry-After"])
+@pytest.mark.parametrize("limiter", [window, sliding, bucket])
+def test_a_thousand_calls_at_sixty_a_minute_all_succeed(limiter: Callable[[], Limiter], told: bool) -> None:
+    """At most 1.3 requests a call, at 90 % of the allowed pace or more, and the poll goes on meanwhile."""
+
+    async def main() -> tuple[int, float, list[float]]:
+        limit, requests = limiter(), 0
+
+        async def answer(call: Call[Any]) -> Response | FailedAttempt:
+            nonlocal requests
+            requests += 1
+            await asyncio.sleep(0.05)
+            wait = limit(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.05)
+            if wait is None:
+                return reply({"test": "ok"})
+            return reply({}, 429, **({"Retry_After": str(math.ceil(wait))} if told else {}))
+
+        script = Script(lambda t: [row(1, "running")], answer)
+        async with script.client(retry=RetryPolicy(deadline=36_000)) as client:
+            began = asyncio.get_running_loop().time()
+            watching = asyncio.create_task(client.orders.wait_until(1, lambda order: False, timeout=None))
+            assert set(await asyncio.gather(*(client.ping() for _ in range(1000)))) == {"ok"}
+            watching.cancel()
+            return requests, asyncio.get_running_loop().time() - began, script.polls
+
+    requests, seconds, polls = run(main())
+    assert requests <= 1300
+    assert seconds <= 1000 / 0.9
+    assert max(later - earlier for earlier, later in itertools.pairwise(polls)) <= 31
+
+
+def test_a_failing_api_is_hit_little_more_often_than_it_is_called() -> None:
+    """The budget: a thousand calls of an API that answers 500 cost at most 1.1 requests each, and twelve."""
+
+    async def main() -> int:
+        requests = 0
+
+        async def answer(call: Call[Any]) -> Response | FailedAttempt:
+            nonlocal requests
+            requests += 1
+            await asyncio.sleep(0.05)
+            return reply({"error": "down"}, 500)
+
+        async with Script(lambda t: [], answer).client() as client:
+            await asyncio.gather(*(client.ping() for _ in range(1000)), return_exceptions=True)
+        return requests
+
+    assert run(main()) <= 1.1 * 1000 + 12

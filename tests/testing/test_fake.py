@@ -1,0 +1,936 @@
+"""The fake server, driven by a bare aiohttp session: what it proves about the client must not rest on the client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.tools.api_document import SAMPLES
+from trooper_async.testing import FakeTrooper, RecordedRequest
+from trooper_async.testing.__main__ import main
+
+LONG = 600.0  # what takes so long does not end while a test looks at it, unless the test lets the time pass
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    json: Any
+    headers: Any
+
+
+class Api:
+    """Calls the fake as the API document says."""
+
+    def __init__(self, fake: FakeTrooper, session: aiohttp.ClientSession) -> None:
+        self.fake, self.session = fake, session
+
+    async def __call__(
+        self, path: str, body: Any = None, *, query: str = "", headers: dict[str, str] | None = None
+    ) -> Reply:
+        if headers is None:
+            headers = {"Authorization": f"Bearer {self.fake.api_key}"}
+        url = f"{self.fake.url}{path}?{query}".rstrip("?")
+        method = SAMPLES[path].method if path in SAMPLES else "GET"
+        async with self.session.request(method, url, json=body, headers=headers) as response:
+            text = await response.text()
+            return Reply(response.status, json.loads(text) if text else None, response.headers)
+
+    async def row(self, order_id: int) -> Any:
+        """The row of an order in GET /api/orders, None where there is none."""
+        rows = (await self("/api/orders")).json
+        return next((row for row in rows if row["order_id"] == order_id), None)
+
+    async def history(self, order_id: int) -> Any:
+        """The rows of an order's history."""
+        return (await self("/api/order-status-history", query=f"order_id={order_id}")).json["history"]
+
+
+def let_pass(fake: FakeTrooper, seconds: float) -> None:
+    """Put the fake's clock forward: nothing sleeps, and no test is in a hurry."""
+    now = fake._now
+    fake._now = lambda: now() + seconds  # type: ignore[method-assign]
+
+
+async def arrived(fake: FakeTrooper, count: int) -> None:
+    """Wait until so many requests have come in."""
+    async with asyncio.timeout(10):
+        while True:
+            if len(fake.requests) >= count:
+                return
+            await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[tuple[FakeTrooper, Api]]:
+    async with FakeTrooper(**settings) as fake, aiohttp.ClientSession() as session:
+        yield fake, Api(fake, session)
+
+
+def kinds(value: Any) -> Any:
+    """The names and JSON kinds of an answer, without its values."""
+    match value:
+        case dict():
+            return {name: kinds(item) for name, item in value.items()}
+        case list():
+            return [kinds(item) for item in value[:1]]
+        case bool() | str() | None:
+            return type(value).__name__
+    return "number"
+
+
+# --- the endpoints ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", ["status", "current_status"])
+@pytest.mark.parametrize("path", SAMPLES)
+async def test_answers_have_the_fields_and_kinds_of_the_document(path: str, dialect: str) -> None:
+    """Every endpoint takes the document's sample request and answers with the fields and JSON kinds of its sample."""
+    async with running(dialect=dialect, durations={"install": 0.0}) as (fake, api):
+        fake.add_order(order_id=123)
+        for number in range(1, 6):  # install 5 is the one of the samples
+            if number == 5 and path == "/api/template-install-retry":
+                fake.failing_templates.add(1)
+            await api("/api/template-install-add", SAMPLES["/api/template-install-add"].request)
+        sample = SAMPLES[path]
+        expected = kinds(sample.response)
+        if path == "/api/orders" and dialect == "current_status":
+            expected[0]["current_status"] = expected[0].pop("status")
+            expected[0]["desired_status"] = expected[0].pop("status_user")
+
+        reply = await api(path, sample.request, query=sample.query)
+
+        assert (reply.status, kinds(reply.json)) == (200, expected)
+
+
+def test_the_samples_are_those_of_all_endpoints() -> None:
+    """The table of samples has all 18 endpoints, and each text of it is JSON."""
+    assert len(SAMPLES) == 18
+    for sample in SAMPLES.values():
+        assert sample.response
+        assert (sample.method == "POST") == (sample.request is not None)
+        assert all(json.loads(text)["error"] for _, text in sample.errors)
+
+
+async def test_private_offers_need_the_key() -> None:
+    """GET /api/blibs shows private offers only with the key, which it does not demand."""
+    async with running() as (fake, api):
+        without = await api("/api/blibs", headers={})
+        with_key = await api("/api/blibs")
+        private = await api("/api/blibs-private")
+
+        hidden = {blib.id for blib in fake.blibs.values() if not blib.is_public}
+        assert hidden
+        assert hidden.isdisjoint(row["id"] for row in without.json)
+        assert {row["id"] for row in with_key.json} == set(fake.blibs) == {row["id"] for row in private.json}
+        assert {row["is_public"] for row in with_key.json} == {0, 1}
+
+
+async def test_offers_can_be_changed() -> None:
+    """A test can change the price and availability of an offer, and what is sold out cannot be ordered."""
+    async with running() as (fake, api):
+        fake.blibs[1].price_h = Decimal("0.9")
+        fake.blibs[1].is_available = False
+
+        row = (await api("/api/blibs")).json[0]
+        refused = await api("/api/order", {**SAMPLES["/api/order"].request, "price_h": 0.9, "total_price": 0.9})
+
+        assert (row["price_h"], row["is_available"], row["fitCount"]) == (0.9, False, 0)
+        assert refused.status == 400
+
+
+async def test_an_order_appears_and_comes_to_run() -> None:
+    """POST /api/order makes an order that starts, then runs, and gets its templates."""
+    async with running(durations={"create": LONG}) as (fake, api):
+        order_id = (await api("/api/order", SAMPLES["/api/order"].request)).json["orderId"]
+        begun = await api.row(order_id)
+        let_pass(fake, LONG)
+        runs = await api.row(order_id)
+        let_pass(fake, LONG)
+        done = await api.row(order_id)
+
+        assert (begun["status"], begun["status_user"]) == ("starting", "running")
+        assert (runs["status"], runs["status_user"]) == ("running", "running")
+        assert [install["template_name"] for install in done["template_installs"]] == ["PyTorch Environment"]
+        assert [row["template_installs"][0]["status"] for row in (begun, done)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"terms_accepted": False}, "You must accept the terms and conditions."),
+        ({"terms_accepted": 1}, "You must accept the terms and conditions."),
+        ({"contract_interval": None}, "Invalid or missing contract interval."),
+        ({"contract_interval": "FORTNIGHT"}, "Invalid or missing contract interval."),
+        ({"price_h": 0.8500001}, "The price does not match the current price."),
+        ({"price_h": "0.85"}, "Invalid or missing price_h"),
+        ({"price_h": float("nan")}, "Invalid or missing price_h"),
+        ({"total_price": 0.84}, "The price does not match the current price."),
+        ({"contract_interval": "DAY", "total_price": 0}, "The price does not match the current price."),
+        ({"blib_id": 99}, "This server configuration is not available."),
+        ({"second_partition_percentage": "much"}, "Invalid or missing second_partition_percentage"),
+        ({"templates": [1]}, "Invalid templates"),
+        ({"templates": 1}, "Invalid templates"),
+        ({"templates": [{"id": 99}]}, "Invalid templates"),
+    ],
+)
+async def test_orders_are_refused(change: dict[str, Any], error: str) -> None:
+    """An order that is not as the API wants it is a 400, and nothing is bought."""
+    async with running() as (_, api):
+        reply = await api("/api/order", {**SAMPLES["/api/order"].request, **change})
+
+        assert (reply.status, reply.json) == (400, {"error": error})
+        assert (await api("/api/orders")).json == []
+
+
+async def test_longer_intervals_take_any_total() -> None:
+    """What an interval other than HOUR costs in total is not documented, so any total is taken."""
+    async with running() as (_, api):
+        body = {**SAMPLES["/api/order"].request, "contract_interval": "DAY", "total_price": 19.99}
+        order_id = (await api("/api/order", body)).json["orderId"]
+        assert (await api.row(order_id))["contract_interval"] == "DAY"
+
+
+# --- statuses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "action", "verb", "passing", "target"),
+    [
+        ("stopped", "running", "start", "starting", "running"),
+        ("frozen", "running", "thaw", "starting", "running"),
+        ("running", "stopped", "stop", "stopping", "stopped"),
+        ("running", "restarted", "restart", "restarting", "running"),
+        ("running", "frozen", "freeze", "freezing", "frozen"),
+    ],
+)
+async def test_a_transition_passes_through_its_own_status(
+    before: str, action: str, verb: str, passing: str, target: str
+) -> None:
+    """An action shows its status on the way, then the target, and its end is a new row of the history."""
+    async with running(durations={verb: LONG}) as (fake, api):
+        order = fake.add_order(status=before)
+        accepted = await api("/api/order-status", {"serverId": order.server_id, "action": action})
+        on_the_way, history = await api.row(order.order_id), await api.history(order.order_id)
+        let_pass(fake, LONG)
+        ended, longer_history = await api.row(order.order_id), await api.history(order.order_id)
+
+        assert (accepted.status, accepted.json["success"], accepted.json["status"]) == (200, True, passing)
+        assert (on_the_way["status"], on_the_way["status_user"]) == (passing, target)
+        assert (ended["status"], ended["status_user"]) == (target, target)
+        assert [row["status_user"] for row in longer_history] == [target, before]
+        assert longer_history[1:] == history
+
+
+async def test_a_transition_ends_by_itself() -> None:
+    """By default a transition takes a moment of real time, and nobody has to push it."""
+    async with running() as (fake, api):
+        order = fake.add_order(status="stopped")
+        reply = await api("/api/order-status", {"serverId": order.server_id, "action": "running"})
+        assert reply.json["status"] == "starting"
+        async with asyncio.timeout(10):
+            while True:
+                if (await api.row(order.order_id))["status"] == "running":
+                    return
+                await asyncio.sleep(0.01)
+
+
+async def test_what_is_on_its_way_is_not_begun_again() -> None:
+    """The same action again changes nothing while it is under way, or done."""
+    async with running(durations={"stop": LONG}) as (fake, api):
+        order = fake.add_order()
+        body = {"serverId": order.server_id, "action": "stopped"}
+        await api("/api/order-status", body)
+        let_pass(fake, LONG / 2)
+        assert (await api("/api/order-status", body)).json["status"] == "stopping"
+
+        let_pass(fake, LONG / 2)
+        assert (await api("/api/order-status", body)).json["status"] == "stopped"
+        assert len(await api.history(order.order_id)) == 2
+
+
+@pytest.mark.parametrize(
+    ("desired", "stopping", "stopped"),
+    [("wish", "stopped", "stopped"), ("reached", "running", "stopped"), ("absent", None, None)],
+)
+async def test_the_readings_of_the_desired_status(desired: str, stopping: Any, stopped: Any) -> None:
+    """The desired status is the wish, the last state that was reached, or not there at all."""
+    async with running(desired=desired, durations={"stop": LONG}) as (fake, api):
+        order = fake.add_order()
+        await api("/api/order-status", {"serverId": order.server_id, "action": "stopped"})
+        on_the_way = await api.row(order.order_id)
+        let_pass(fake, LONG)
+        ended = await api.row(order.order_id)
+
+        assert (on_the_way.get("status_user"), ended.get("status_user")) == (stopping, stopped)
+        assert ("status_user" in ended) is (desired != "absent")
+        assert (order.desired_status is None) is (desired == "absent")
+
+
+async def test_a_migration_out_of_frozen_changes_the_port() -> None:
+    """Starting a frozen server with a migration allowed moves it, and its SSH port with it; without, it stays."""
+    async with running() as (fake, api):
+        moved, stays = fake.add_order(status="frozen"), fake.add_order(status="frozen")
+        body = {"serverId": moved.server_id, "action": "running", "migration_allowed": True}
+        reply = await api("/api/order-status", body)
+        await api("/api/order-status", {**body, "serverId": stays.server_id, "migration_allowed": False})
+        let_pass(fake, 1)
+        row = await api.row(moved.order_id)
+
+        assert reply.json["status"] == "migrating"
+        assert row["status"] == "running"
+        assert row["ssh_port"] != moved.ssh_port
+        assert (await api.row(stays.order_id))["ssh_port"] == stays.ssh_port
+        assert await greeting(row["ssh_port"]) == b"SSH-2.0-FakeTrooper\r\n"
+
+
+async def greeting(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_ssh_greets() -> None:
+    """Behind an order's default address and port something greets as an SSH server does."""
+    async with running() as (fake, _):
+        order = fake.add_order()
+        assert order.ip == "127.0.0.1"
+        assert order.ssh_port is not None
+        assert await greeting(order.ssh_port) == b"SSH-2.0-FakeTrooper\r\n"
+
+
+async def test_somebody_else_switches() -> None:
+    """What a test sets shows at once, and ends what was under way."""
+    async with running(durations={"start": LONG}) as (fake, api):
+        order = fake.add_order(status="stopped")
+        await api("/api/order-status", {"serverId": order.server_id, "action": "running"})
+        fake.set_status(order, "provisioning", "running")
+        let_pass(fake, LONG)  # the start would be at its end
+        row = await api.row(order.order_id)
+        assert (row["status"], row["status_user"]) == ("provisioning", "running")
+        assert len(await api.history(order.order_id)) == 1  # on the way is no change yet
+
+        fake.set_status(order.order_id, "terminated")
+        row = await api.row(order.order_id)
+        assert (row["status"], row["status_user"]) == ("terminated", "terminated")
+
+
+async def test_an_order_can_be_removed() -> None:
+    """A removed order is not in the list any more, and the API denies it as any unknown one."""
+    async with running() as (fake, api):
+        order = fake.add_order()
+        fake.remove_order(order)
+
+        assert await api.row(order.order_id) is None
+        denied = await api("/api/order-title", {"serverId": order.server_id, "title": "x"})
+        assert denied.json == {"error": "Access denied or server not found"}
+        with pytest.raises(LookupError, match="no order 123"):
+            fake.set_status(order, "running")
+        assert fake.add_order(order_id=order.order_id).order_id == order.order_id
+
+
+async def test_the_history_is_the_last_five_newest_first() -> None:
+    """The history has five rows at most, the newest first and, as in the document's sample, with the lowest id."""
+    async with running() as (fake, api):
+        order = fake.add_order(status="stopped")
+        for word in ("running", "frozen", "running", "stopped", "running", "stopped"):
+            fake.set_status(order, word)
+        rows = await api.history(order.order_id)
+
+        assert [row["status_user"] for row in rows] == ["stopped", "running", "stopped", "running", "frozen"]
+        assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
+        times = [row["status_since"] for row in rows]
+        assert times == sorted(times, reverse=True)
+        assert all(time.endswith("Z") for time in times)
+
+
+async def test_a_server_id_may_differ_from_the_order_id() -> None:
+    """Status, title, lock and credentials go by the server id, history and the rest by the order id."""
+    async with running() as (fake, api):
+        order = fake.add_order(order_id=7, server_id=700)
+        assert (await api("/api/order-title", {"serverId": 700, "title": "renamed"})).status == 200
+        assert (await api("/api/order-title", {"serverId": 7, "title": "renamed"})).status == 403
+        assert (await api("/api/order-status-history", query="order_id=7")).status == 200
+        assert (await api("/api/order-status-history", query="order_id=700")).status == 403
+        row = await api.row(order.order_id)
+        assert (row["serverId"], row["title"]) == (700, "renamed")
+
+
+# --- locks, titles, credentials -----------------------------------------------------------------------------------
+
+
+async def test_a_lock_prevents_status_changes() -> None:
+    """A locked server is neither switched nor migrated, until it is unlocked."""
+    async with running() as (fake, api):
+        order = fake.add_order()
+        switch = {"serverId": order.server_id, "action": "stopped"}
+        await api("/api/order-lock", {"serverId": order.server_id, "is_locked": True})
+        status = await api("/api/order-status", switch)
+        migration = await api(
+            "/api/buy-migration", {"order_id": order.order_id, "target_blib_id": 2, "keep_data": True}
+        )
+        documented = (403, json.loads(SAMPLES["/api/order-status"].errors[0][1]))
+        assert (status.status, status.json) == (migration.status, migration.json) == documented
+        assert (await api.row(order.order_id))["is_locked"] is True
+
+        await api("/api/order-lock", {"serverId": order.server_id, "is_locked": False})
+        assert (await api("/api/order-status", switch)).status == 200
+
+
+async def test_credentials_are_each_orders_own() -> None:
+    """Every order has a password of its own, and keeps it."""
+    async with running() as (fake, api):
+        orders = [fake.add_order(), fake.add_order()]
+        first = [(await api("/api/credentials", {"serverId": order.server_id})).json for order in orders]
+        again = (await api("/api/credentials", {"serverId": orders[0].server_id})).json
+        assert first[0]["password"] != first[1]["password"]
+        assert first[0] == again
+        assert (again["username"], again["ssh_port"]) == ("root", orders[0].ssh_port)
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "fake-key-for-tests-only"}]
+)
+@pytest.mark.parametrize(
+    "path", [path for path in SAMPLES if path not in ("/api/test", "/api/blibs", "/api/templates")]
+)
+async def test_a_wrong_key_is_refused(path: str, headers: dict[str, str]) -> None:
+    """Without the right key an endpoint that wants one answers 401 with the document's text and does nothing."""
+    async with running() as (fake, api):
+        fake.add_order()
+        reply = await api(path, SAMPLES[path].request, query=SAMPLES[path].query, headers=headers)
+        expected = {"error": "Missing or invalid Authorization header"}
+        if path == "/api/orders":
+            expected["next"] = "login"
+        assert (reply.status, reply.json) == (401, expected)
+        assert len((await api("/api/orders")).json) == 1
+
+
+async def test_public_endpoints() -> None:
+    """What is public needs no key; a wrong one is refused where a key would make a difference."""
+    async with running() as (_, api):
+        wrong = {"Authorization": "Bearer wrong"}
+        statuses = {
+            path: ((await api(path, headers={})).status, (await api(path, headers=wrong)).status)
+            for path in ("/api/test", "/api/blibs", "/api/templates")
+        }
+        assert statuses == {"/api/test": (200, 200), "/api/blibs": (200, 401), "/api/templates": (200, 401)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/order-status", {"serverId": 99, "action": "running"}),
+        ("/api/order-title", {"serverId": 99, "title": "x"}),
+        ("/api/order-lock", {"serverId": 99, "is_locked": True}),
+        ("/api/credentials", {"serverId": 99}),
+        ("/api/migration-cost", {"order_id": 99, "target_blib_id": 2}),
+        ("/api/buy-migration", {"order_id": 99, "target_blib_id": 2, "keep_data": True}),
+        ("/api/template-install-add", {"order_id": 99, "template_id": 1}),
+        ("/api/template-install-delete", {"install_id": 99}),
+        ("/api/template-install-retry", {"install_id": 99}),
+        ("/api/order-status-history", None),
+        ("/api/migration-options", None),
+        ("/api/template-config", None),
+    ],
+)
+async def test_what_is_not_there_is_denied(path: str, body: Any) -> None:
+    """An unknown order, server or installation is a 403 with the document's text."""
+    async with running() as (_, api):
+        reply = await api(path, body, query="" if body else "order_id=99")
+        assert (reply.status, reply.json) == (403, {"error": "Access denied or server not found"})
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/order", [1]),
+        ("/api/order-status", None),
+        ("/api/order-status", {"serverId": True, "action": "running"}),
+        ("/api/order-status", {"serverId": 123, "action": "exploded"}),
+        ("/api/order-status", {"serverId": 123, "action": ["running"]}),
+        ("/api/order-status", {"serverId": 123, "action": "running", "migration_allowed": 1}),
+        ("/api/order-title", {"serverId": 123, "title": 5}),
+        ("/api/order-lock", {"serverId": 123, "is_locked": 1}),
+        ("/api/credentials", {"serverId": "123"}),
+        ("/api/migration-cost", {"order_id": 123, "target_blib_id": 99}),
+        ("/api/migration-cost", {"order_id": 123, "target_blib_id": 1}),
+        ("/api/buy-migration", {"order_id": 123, "target_blib_id": 2}),
+        ("/api/template-install-add", {"order_id": 123, "template_id": 99}),
+        ("/api/template-install-add", {"order_id": 123, "template_id": 1, "config": "x"}),
+        ("/api/order-status-history", None),
+    ],
+)
+async def test_bad_requests_are_refused(path: str, body: Any) -> None:
+    """A body or query that is not as the document says is a 400 with an error text."""
+    async with running() as (fake, api):
+        fake.add_order(order_id=123)
+        reply = await api(path, body)
+        assert reply.status == 400
+        assert reply.json["error"]
+
+
+async def test_unreadable_bodies_and_unknown_paths() -> None:
+    """What is no JSON is a 400, an unknown path 404, a wrong method 405, and all of it is recorded."""
+    async with running() as (fake, api):
+        key = {"Authorization": f"Bearer {fake.api_key}"}
+        for data in (b'{"serverId"', b"[" * 100_000, b"\xff"):
+            async with api.session.post(f"{fake.url}/api/order-title", data=data, headers=key) as response:
+                assert response.status == 400
+        assert (await api("/api/unheard-of")).status == 404
+        async with api.session.delete(f"{fake.url}/api/orders", headers=key) as response:
+            assert response.status == 405
+        assert [request.status for request in fake.requests] == [400, 400, 400, 404, 405]
+        assert fake.requests[0].json is None
+
+
+# --- migrations ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_migration_replaces_the_order() -> None:
+    """The new order comes under its own id and runs at the end, when the old one is gone."""
+    async with running(durations={"migrate": LONG}) as (fake, api):
+        old = fake.add_order(title="mine")
+        await api("/api/template-install-add", {"order_id": old.order_id, "template_id": 2})
+        body = {"order_id": old.order_id, "target_blib_id": 2, "keep_data": True}
+        new_id = (await api("/api/buy-migration", body)).json["new_order_id"]
+        on_the_way = [await api.row(old.order_id), await api.row(new_id)]
+        again = await api("/api/buy-migration", body)
+        let_pass(fake, LONG)
+        new = await api.row(new_id)
+
+        assert new_id != old.order_id
+        assert [row["status"] for row in on_the_way] == ["migrating", "migrating"]
+        assert again.status == 400
+        assert await api.row(old.order_id) is None
+        assert (new["title"], new["status"]) == ("mine", "running")
+        assert (new["blib_name"], new["price_h"]) == ("RTX 4090 Dual", 1.65)
+        assert len(new["template_installs"]) == 1
+        assert new["ssh_port"] != old.ssh_port
+
+
+async def test_a_migration_can_drop_the_data() -> None:
+    """Without `keep_data` the templates are not there any more."""
+    async with running(durations={"migrate": 0.0}) as (fake, api):
+        order = fake.add_order()
+        await api("/api/template-install-add", {"order_id": order.order_id, "template_id": 2})
+        body = {"order_id": order.order_id, "target_blib_id": 2, "keep_data": False}
+        new_id = (await api("/api/buy-migration", body)).json["new_order_id"]
+        assert (await api.row(new_id))["template_installs"] == []
+
+
+async def test_a_migration_can_be_called_off_by_the_test() -> None:
+    """Setting the status of an order that is migrating keeps it from vanishing."""
+    async with running(durations={"migrate": LONG}) as (fake, api):
+        order = fake.add_order()
+        await api("/api/buy-migration", {"order_id": order.order_id, "target_blib_id": 2, "keep_data": True})
+        fake.set_status(order, "running")
+        let_pass(fake, LONG)  # the migration would be at its end
+        assert (await api.row(order.order_id))["status"] == "running"
+
+
+async def test_quotes_add_up_and_repeat() -> None:
+    """A quote's due is its cost less what remains, exact to the cent, and the same when asked again."""
+    async with running() as (fake, api):
+        order = fake.add_order(contract_interval="DAY")
+        body = {"order_id": order.order_id, "target_blib_id": 2}
+        quote = (await api("/api/migration-cost", body)).json
+
+        assert (quote["upgradeCost"], quote["remainingValue"], quote["totalDue"]) == (39.6, 20.4, 19.2)
+        assert quote["newRate"] == {"amount": 39.6, "display": "€39.60/day"}
+        assert (await api("/api/migration-cost", body)).json == quote
+        cheaper = (await api("/api/migration-cost", {**body, "target_blib_id": 3})).json
+        assert cheaper["totalDue"] == 0  # nothing is refunded
+        options = (await api("/api/migration-options", query=f"order_id={order.order_id}")).json
+        assert options["availableBlibs"][0]["additionalCostPerCycle"] == 19.2
+        assert order.order_id == options["currentOrder"]["id"]
+
+
+async def test_the_budget_is_spent() -> None:
+    """A migration beyond the budget is refused with the document's text; one within it is taken from it."""
+    async with running() as (fake, api):
+        first, second = fake.add_order(), fake.add_order()
+        fake.budget = Decimal("1")
+        body = {"target_blib_id": 2, "keep_data": True}
+        paid = await api("/api/buy-migration", {"order_id": first.order_id, **body})
+        refused = await api("/api/buy-migration", {"order_id": second.order_id, **body})
+
+        assert paid.status == 200
+        assert fake.budget == Decimal("0.20")
+        documented = (400, json.loads(SAMPLES["/api/buy-migration"].errors[0][1]))
+        assert (refused.status, refused.json) == documented
+
+
+# --- templates ----------------------------------------------------------------------------------------------------
+
+
+async def test_templates_install_or_fail() -> None:
+    """An installation is queued, runs, and is completed; one of a failing template fails, until retried with luck."""
+    async with running(durations={"install": LONG}) as (fake, api):
+        order = fake.add_order()
+
+        async def shown() -> list[tuple[int, str]]:
+            rows = (await api("/api/template-config", query=f"order_id={order.order_id}")).json["templates"]
+            same = (await api.row(order.order_id))["template_installs"]
+            assert [row["install_id"] for row in rows] == [row["id"] for row in same]
+            return [(row["status"], row["status_readable"]) for row in rows]
+
+        fake.failing_templates.add(2)
+        for template_id in (1, 2):
+            await api("/api/template-install-add", {"order_id": order.order_id, "template_id": template_id})
+        assert await shown() == [(0, "Queued"), (0, "Queued")]
+        assert (await api("/api/template-install-retry", {"install_id": 2})).status == 400
+        let_pass(fake, LONG / 2)
+        assert await shown() == [(2, "Installing"), (2, "Installing")]
+        let_pass(fake, LONG)
+        assert await shown() == [(1, "Completed"), (3, "Failed")]
+
+        fake.failing_templates.clear()
+        assert (await api("/api/template-install-retry", {"install_id": 2})).status == 200
+        assert await shown() == [(1, "Completed"), (0, "Queued")]
+        let_pass(fake, LONG)
+        assert await shown() == [(1, "Completed"), (1, "Completed")]
+        assert (await api("/api/template-install-delete", {"install_id": 1})).status == 200
+        assert await shown() == [(1, "Completed")]
+
+
+# --- habits -------------------------------------------------------------------------------------------------------
+
+
+async def test_etags() -> None:
+    """With `etag`, an unchanged list is a 304 without a body for who names its tag, and a changed one a new 200."""
+    async with running(etag=True) as (fake, api):
+        order = fake.add_order()
+        key = {"Authorization": f"Bearer {fake.api_key}"}
+        tag = (await api("/api/orders")).headers["ETag"]
+        same = await api("/api/orders", headers={**key, "If-None-Match": tag})
+        fake.set_status(order, "stopped")
+        changed = await api("/api/orders", headers={**key, "If-None-Match": tag})
+
+        assert (same.status, same.json, same.headers["ETag"]) == (304, None, tag)
+        assert changed.status == 200
+        assert changed.headers["ETag"] != tag
+        assert "ETag" not in (await api("/api/blibs")).headers
+
+
+async def test_no_etag_by_default() -> None:
+    """Unless asked for, there is no tag: the document promises none."""
+    async with running() as (_, api):
+        assert "ETag" not in (await api("/api/orders", headers=None)).headers
+
+
+async def test_loose_types() -> None:
+    """With loose types numbers are text, booleans 0 or 1, some fields null or missing, and unknown ones there."""
+    async with running(loose_types=True) as (fake, api):
+        order = fake.add_order(is_locked=True)
+        install = {"order_id": order.order_id, "template_id": 1, "config": {"deep": 1}}
+        await api("/api/template-install-add", install)
+        row = (await api("/api/orders")).json[0]
+        config = (await api("/api/template-config", query=f"order_id={order.order_id}")).json
+
+        assert (row["order_id"], row["price_h"], row["is_locked"]) == (str(order.order_id), "0.85", 1)
+        assert row["machine_name"] is None
+        assert "country_code" not in row
+        assert "beta_field" in row
+        assert (config["success"], config["templates"][0]["config"]) == (1, {"deep": 1})
+
+
+async def test_reads_can_lag() -> None:
+    """With a lag, list and history show what was; all else shows what is."""
+    async with running(read_lag=LONG, durations={"create": 0.0}) as (fake, api):
+        order, removed = fake.add_order(), fake.add_order()
+        fake.set_status(order, "stopped")
+        fake.remove_order(removed)
+        bought = (await api("/api/order", SAMPLES["/api/order"].request)).json["orderId"]
+
+        rows = {row["order_id"]: row["status"] for row in (await api("/api/orders")).json}
+        assert rows == {order.order_id: "running", removed.order_id: "running"}
+        assert [row["status_user"] for row in await api.history(order.order_id)] == ["running"]
+        assert (await api("/api/credentials", {"serverId": order.server_id})).json["status"] == "stopped"
+        assert (await api("/api/order-title", {"serverId": bought, "title": "x"})).status == 200
+
+
+# --- faults -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_next_requests_fail() -> None:
+    """As many requests as asked for are answered with the given status and nothing is done; the next one works."""
+    async with running() as (fake, api):
+        order = fake.add_order(title="before")
+        fake.fail_next("/api/order-title", times=2)
+        body = {"serverId": order.server_id, "title": "after"}
+        statuses = [(await api("/api/order-title", body)).status for _ in range(2)]
+
+        assert statuses == [500, 500]
+        assert (await api.row(order.order_id))["title"] == "before"
+        assert (await api("/api/order-title", body)).status == 200
+
+
+async def test_failures_look_as_they_are_asked_for() -> None:
+    """Status, Retry-After, other headers and the body of a failure can be given."""
+    async with running() as (fake, api):
+        fake.fail_next("/api/orders", status=429, retry_after=3, headers={"X-Limit": "60"})
+        limited = await api("/api/orders")
+        assert (limited.status, limited.headers["Retry-After"], limited.headers["X-Limit"]) == (429, "3", "60")
+        assert limited.json["error"]
+
+        documented = SAMPLES["/api/blibs"].errors[0][1]
+        fake.fail_next("/api/blibs", body=json.loads(documented))
+        assert (await api("/api/blibs")).json == json.loads(documented)
+
+        for page in ("<html>Bad gateway</html>", b"<html>Bad gateway</html>"):
+            fake.fail_next("/api/orders", status=502, body=page)
+            async with api.session.get(f"{fake.url}/api/orders") as response:
+                assert (response.status, response.content_type) == (502, "text/html")
+                assert await response.text() == "<html>Bad gateway</html>"
+
+
+@pytest.mark.parametrize(("when", "title"), [("before", "old"), ("after", "new")])
+async def test_the_line_is_cut(when: Any, title: str) -> None:
+    """A cut line gives no answer; what was asked for is done only where it is cut afterwards."""
+    async with running() as (fake, api):
+        order = fake.add_order(title="old")
+        fake.drop_next("/api/order-title", when=when)
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await api("/api/order-title", {"serverId": order.server_id, "title": "new"})
+
+        assert (await api.row(order.order_id))["title"] == title
+        assert [request.status for request in fake.requests] == [None, 200]
+
+
+async def test_an_answer_is_held_back() -> None:
+    """A delayed answer is that of the moment of arrival, and the work was done then."""
+    async with running() as (fake, api):
+        order = fake.add_order(status="stopped")
+        fake.delay_next("/api/orders", 0.1)
+        held = asyncio.create_task(api.row(order.order_id))
+        await arrived(fake, 1)
+        fake.set_status(order, "running")
+
+        assert (await api.row(order.order_id))["status"] == "running"
+        assert (await held)["status"] == "stopped"
+        assert asyncio.get_running_loop().time() - fake.requests[0].started >= 0.1
+
+
+async def test_faults_of_one_path_come_in_order() -> None:
+    """Each request has one fault, in the order in which they were asked for; other paths have none."""
+    async with running() as (fake, api):
+        fake.fail_next("/api/orders", status=503)
+        fake.fail_next("/api/orders", status=429)
+        assert (await api("/api/blibs")).status == 200
+        assert [(await api("/api/orders")).status for _ in range(3)] == [503, 429, 200]
+
+
+def test_faults_that_could_never_happen_are_refused() -> None:
+    """A path, moment, number or status that can't be is a ValueError, not a test that proves nothing."""
+    fake = FakeTrooper()
+    with pytest.raises(ValueError, match="no endpoint '/api/order-state': there is /api/order-status,"):
+        fake.fail_next("/api/order-state")
+    with pytest.raises(ValueError, match="no endpoint 'x': there is /api/test,"):
+        fake.fail_next("x")
+    with pytest.raises(ValueError, match="`before` or `after`"):
+        fake.drop_next("/api/orders", when="never")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        fake.drop_next("/api/orders", times=0)
+    with pytest.raises(ValueError, match="200 to 599, not 5000"):
+        fake.fail_next("/api/orders", status=5000)
+    with pytest.raises(ValueError, match="at least 0 seconds, not nan"):
+        fake.delay_next("/api/orders", float("nan"))
+
+
+def test_durations_are_those_of_transitions() -> None:
+    """A number is for all transitions, a mapping for those that it names; what is none is a ValueError, later too."""
+    assert set(FakeTrooper(durations=3).durations.values()) == {3}
+    fake = FakeTrooper(durations={"stop": 60})
+    assert (fake.durations["stop"], fake.durations["start"]) == (60, 0.05)
+    with pytest.raises(ValueError, match="no transition is called 'strat': there are start, "):
+        FakeTrooper(durations={"strat": 1.0})
+    with pytest.raises(ValueError, match="at least 0 seconds, not nan"):
+        FakeTrooper(durations=float("nan"))
+    with pytest.raises(ValueError, match="no transition is called 'stopping'"):
+        fake.durations["stopping"] = 1.0
+    with pytest.raises(ValueError, match="no transition is called 'freezing'"):
+        fake.durations.update(stop=1.0, freezing=1.0)
+
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+
+async def test_requests_are_recorded_without_secrets() -> None:
+    """A record has what was asked and answered, and its repr nothing that was sent, nor does the fake's the key."""
+    async with running(api_key="s3cret-key") as (fake, api):
+        order = fake.add_order()
+        before = asyncio.get_running_loop().time()
+        body = {"order_id": order.order_id, "template_id": 1, "config": {"password": "s3cret-word"}}
+        await api("/api/template-install-add", body)
+        await api("/api/template-config", query=f"order_id={order.order_id}")
+
+        first, second = fake.requests
+        assert isinstance(first, RecordedRequest)
+        assert (first.method, first.path, first.query, first.json, first.status) == (
+            "POST", "/api/template-install-add", {}, body, 200,
+        )  # fmt: skip
+        assert (second.query, second.json) == ({"order_id": str(order.order_id)}, None)
+        assert before <= first.started <= second.started
+        assert "s3cret" not in f"{fake!r} {fake.requests!r}"
+        assert fake.url in repr(fake)
+
+
+async def test_what_was_sent_to_a_path() -> None:
+    """`sent` is the bodies of a path in order, also of what failed; for a path that is none it is a ValueError."""
+    async with running() as (fake, api):
+        assert fake.sent("/api/order-title") == []
+        fake.fail_next("/api/order-title")
+        bodies = [{"serverId": fake.add_order().server_id, "title": title} for title in ("one", "two")]
+        for body in bodies:
+            await api("/api/order-title", body)
+        await api("/api/orders")
+
+        assert fake.sent("/api/order-title") == bodies
+        assert fake.sent("/api/orders") == [None]
+        with pytest.raises(ValueError, match="no endpoint '/api/titles'"):
+            fake.sent("/api/titles")
+
+
+def test_a_fake_that_does_not_run_says_so() -> None:
+    """Before it is entered there is no URL, and no order can be added (a client of no URL would call the real API)."""
+    fake = FakeTrooper()
+    with pytest.raises(RuntimeError, match="async with"):
+        _ = fake.url
+    with pytest.raises(RuntimeError, match="async with"):
+        fake.add_order()
+
+
+async def test_orders_are_made_as_asked_for() -> None:
+    """The order that is handed out is the one in the list; an id that is taken is refused."""
+    async with running() as (fake, api):
+        order = fake.add_order(
+            status="running", desired_status="stopped", blib_id=2, title="mine", price_h=Decimal("1.5")
+        )
+        row = await api.row(order.order_id)
+
+        assert (order.current_status, order.desired_status) == (row["status"], row["status_user"])
+        assert (order.title, order.blib_gpu_num, order.price_h) == ("mine", 2, Decimal("1.5"))
+        assert (row["title"], row["blib_gpu_num"], row["price_h"]) == ("mine", 2, 1.5)
+        with pytest.raises(ValueError, match="has an order 123 already"):
+            fake.add_order(order_id=order.order_id)
+        with pytest.raises(ValueError, match="no offer 99: there are 1, 2, "):
+            fake.add_order(blib_id=99)
+        with pytest.raises(TypeError, match="price_h must be a Decimal"):
+            fake.add_order(price_h=0.5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="tittle"):
+            fake.add_order(tittle="x")  # type: ignore[call-arg]
+
+
+async def test_nothing_is_left_behind() -> None:
+    """Leaving is quick and leaves no task, also with answers held back and with clients that have hung up."""
+    tasks = asyncio.all_tasks()
+    async with aiohttp.ClientSession() as session:
+        async with FakeTrooper() as fake:
+            fake.delay_next("/api/test", LONG, times=6)
+            calls = [asyncio.create_task(session.get(f"{fake.url}/api/test")) for _ in range(6)]
+            await arrived(fake, len(calls))
+            for call in calls[:3]:
+                call.cancel()
+            left = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - left < LONG / 10
+        assert asyncio.all_tasks() <= tasks | set(calls)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, BaseException) for end in ends)
+    gc.collect()  # an unclosed socket would warn, and a warning is an error here
+
+
+async def test_a_body_that_breaks_off_is_survived() -> None:
+    """A client that hangs up within its request does no harm, and nothing of it is done."""
+    async with running() as (fake, api):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(fake.url.rpartition(":")[2]))
+        writer.write(b"POST /api/order HTTP/1.1\r\nHost: fake\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        assert (await api("/api/orders")).json == []
+        assert [request.path for request in fake.requests] == ["/api/orders"]
+
+
+async def test_a_port_that_is_taken_is_an_os_error() -> None:
+    """A second fake on the same port fails, and cleans up what it had begun."""
+    async with running() as (fake, _):
+        with pytest.raises(OSError, match="in use"):
+            async with FakeTrooper(port=int(fake.url.rpartition(":")[2])):
+                pytest.fail("two servers on one port")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+async def test_the_command_serves_until_it_is_stopped(stop: signal.Signals) -> None:
+    """`python -m trooper_async.testing` prints its URL and key, serves, and exits 0 without a traceback."""
+    command = [sys.executable, "-W", "error", "-m", "trooper_async.testing", "--port", "0", "--key", "k3y"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--orders", "4", "--seconds", "0",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(30):
+            assert process.stdout is not None
+            url, key = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+            headers = {"Authorization": f"Bearer {key}"}
+            async with aiohttp.ClientSession(url, headers=headers) as session:
+                async with session.get("/api/orders") as response:
+                    rows = await response.json()
+                process.send_signal(stop)  # with the client's connection still open
+                _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert key == "k3y"
+    assert [row["status"] for row in rows] == ["running", "stopped", "frozen", "running"]
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_the_command_says_when_the_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port in use ends the command with one line and exit code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as end:
+        main(["--port", str(taken.getsockname()[1])])
+    assert end.value.code == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# --- with the client ----------------------------------------------------------------------------------------------
+
+
+async def test_its_client_is_pointed_at_it() -> None:
+    """`fake.client()` is a client of this server with its key, and passes options on."""
+    async with FakeTrooper() as fake:
+        order = fake.add_order(status="stopped")
+        async with fake.client() as client:
+            assert await client.orders.list() == [order]
+            assert (await client.orders.start_and_wait(order)).current_status == "running"
+        async with fake.client(timeout=5.0) as client:
+            assert await client.ping() == "meinstring5"
+
+
+async def test_its_client_repeats_fast() -> None:
+    """What fails for a while is repeated by `fake.client()` without the pauses that a real API needs."""
+    async with FakeTrooper() as fake, fake.client() as client:
+        fake.fail_next("/api/test", status=503, times=3)
+        assert await client.ping() == "meinstring5"
+        assert [request.status for request in fake.requests] == [503, 503, 503, 200]
+        assert client._transport._retry.max_delay == 0.05

@@ -1,0 +1,99 @@
+"""One typed call beside the same written inline with aiohttp, and the import of the package beside aiohttp's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import aiohttp
+
+from tests.tools.benchmarks import peers
+from tests.tools.benchmarks.measure import Figure, cpu
+from tests.tools.benchmarks.server import plain
+from trooper_async import Order, TemplateInstall, TrooperClient
+
+_ORDERS = 5
+_IMPORT = "import time; began = time.process_time(); import {}; print(time.process_time() - began)"
+
+
+async def inline(session: aiohttp.ClientSession, url: str) -> list[Order]:
+    """What one would write for this one call: the same models from the same answer, made by hand."""
+    async with session.get(f"{url}/api/orders", raise_for_status=True) as response:
+        return [_order(row) for row in await response.json()]
+
+
+def _order(row: dict[str, Any]) -> Order:
+    return Order(
+        order_id=row["order_id"],
+        server_id=row["serverId"],
+        title=row["title"],
+        current_status=row["status"],
+        desired_status=row["status_user"],
+        server_name=row["server_name"],
+        machine_name=row["machine_name"],
+        ip=row["ip"],
+        ssh_port=row["ssh_port"],
+        price_h=Decimal(str(row["price_h"])),
+        paid_until=datetime.fromisoformat(row["paid_until"]),
+        contract_interval=row["contract_interval"],
+        is_locked=row["is_locked"],
+        is_low_priority=row["is_low_priority"],
+        blib_name=row["blib_name"],
+        blib_gpu_type=row["blib_gpu_type"],
+        blib_gpu_num=row["blib_gpu_num"],
+        country_code=row["country_code"],
+        template_installs=tuple(
+            TemplateInstall(
+                install_id=install["id"],
+                template_name=install["template_name"],
+                status=install["status"],
+                status_readable=install["status_readable"],
+            )
+            for install in row["template_installs"]
+        ),
+    )
+
+
+async def calls(url: str, count: int, changed: float) -> tuple[float, float]:
+    """CPU seconds of a call of ours, and of the same inline, where that share of the orders is another each time."""
+    account = url + plain(_ORDERS, changed)
+    timeout = aiohttp.ClientTimeout(total=30)
+    headers = {"Authorization": f"Bearer {peers.KEY}"}
+    async with (
+        TrooperClient(peers.KEY, base_url=account) as client,
+        aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+    ):
+        if not changed:
+            assert await client.orders.list() == await inline(session, account)
+        ours, theirs = 0.0, 0.0
+        for _ in range(10):  # in turn, so that both see the same machine
+            ours += await cpu(client.orders.list, count // 10)
+            theirs += await cpu(lambda: inline(session, account), count // 10)
+    return ours / 10, theirs / 10
+
+
+def imports(processes: int) -> tuple[float, float]:
+    """CPU seconds of importing the package and aiohttp, the sum of so many new processes each, in turn."""
+    pairs = [(_imported("trooper_async"), _imported("aiohttp")) for _ in range(processes)]
+    return sum(ours for ours, _ in pairs), sum(theirs for _, theirs in pairs)
+
+
+def _imported(module: str) -> float:
+    command = [sys.executable, "-c", _IMPORT.format(module)]
+    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+async def figures(url: str, *, count: int, processes: int, runs: int) -> list[Figure]:
+    await calls(url, 10, 0.0)  # whatever is made on first use
+    _imported("trooper_async")  # the bytecode
+    typed = [await calls(url, count, 0.0) for _ in range(runs)]
+    others = [await calls(url, count, 1.0) for _ in range(runs)]
+    imported = [imports(processes) for _ in range(runs)]
+    return [
+        Figure(f"orders.list of {_ORDERS} orders ÷ the same inline with aiohttp", [a / b for a, b in typed], 1.15),
+        Figure("the same, each order another at each call", [a / b for a, b in others]),
+        Figure("import trooper_async ÷ import aiohttp", [a / b for a, b in imported], 1.15),
+    ]

@@ -1,0 +1,224 @@
+"""One run: workers with work for two accounts, killed at a random moment; then it goes on to the end, and is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import signal
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.tools.crash import worker
+from trooper_async.testing import FakeTrooper
+
+# Workers are forked from a process that has imported what they need, and nothing else.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tests.tools.crash.worker", "pytest"])
+
+CHANGES = ("/api/order", "/api/buy-migration", "/api/order-status", "/api/template-install-add")
+TARGETS = {"stop": "stopped", "freeze": "frozen", "start": "running", "restart": "running", "install": "Completed"}
+
+
+@dataclass
+class Verdict:
+    """What a run came to; the faults are what must never be."""
+
+    kills: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    sent_again: int = 0
+    undecided: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+class Worker:
+    """A process that can be killed, and what it has told."""
+
+    def __init__(self, fakes: dict[str, FakeTrooper], database: str, jobs: list[dict[str, Any]]) -> None:
+        orders = {
+            "urls": {account: fake.url for account, fake in fakes.items()},
+            "keys": {account: fake.api_key for account, fake in fakes.items()},
+            "database": database,
+            "jobs": jobs,
+        }
+        self._connection, connection = _PROCESSES.Pipe()
+        self.process = _PROCESSES.Process(target=worker.run, args=(orders, connection), daemon=True)
+        self.told: list[dict[str, Any]] = []
+        self.ready, self.ended = asyncio.Event(), asyncio.Event()
+        self.process.start()
+        connection.close()
+        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._hear)
+
+    def go(self) -> None:
+        self._connection.send("go")
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def _hear(self) -> None:
+        try:
+            self.told.append(self._connection.recv())
+        except (EOFError, ConnectionResetError):
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            self._connection.close()
+            self.process.join()
+            self.ended.set()
+        self.ready.set()
+
+
+async def run(seed: int, database: str, *, workers: int) -> Verdict:
+    """Kill a worker, once or twice; it begins anew, or the other one goes on alone."""
+    rng = random.Random(seed)
+    durations = {
+        name: rng.uniform(0.05, 0.8)
+        for name in ("start", "stop", "freeze", "restart", "create", "migrate", "thaw", "install")
+    }
+    async with FakeTrooper(durations=durations) as one, FakeTrooper(durations=durations) as two:
+        fakes: dict[str, FakeTrooper] = {"one": one, "two": two}
+        for blib in (4, 5):
+            one.blibs[blib].is_available = two.blibs[blib].is_available = True
+        jobs = [job for account, fake in fakes.items() for job in _jobs(account, fake)]
+        rng.shuffle(jobs)
+        for fake in fakes.values():
+            for path in CHANGES:
+                fake.delay_next(path, rng.choice((0.0, 0.02, 0.2)), times=4)  # the work is done, its answer on the way
+        verdict, lives = Verdict(), list[Worker]()
+
+        async def start() -> Worker:
+            life = Worker(fakes, database, jobs)
+            lives.append(life)
+            await life.ready.wait()
+            return life
+
+        running = await asyncio.gather(*(start() for _ in range(workers)))
+        for life in running:
+            life.go()
+        for _ in range(rng.choice((1, 1, 2))):
+            number = rng.randrange(workers)
+            victim = running[number]
+            await _moment(rng, fakes, victim)
+            if not victim.ended.is_set():
+                victim.kill()
+                verdict.kills += 1
+            await victim.ended.wait()
+            if all(life.ended.is_set() for life in running) or rng.random() < 0.5:
+                running[number] = await start()
+                running[number].go()
+        for life in lives:
+            try:
+                async with asyncio.timeout(90):
+                    await life.ended.wait()
+            except TimeoutError:
+                verdict.faults.append("a worker did not end")
+                life.kill()
+                await life.ended.wait()
+            if life.process.exitcode not in (0, -signal.SIGKILL):
+                verdict.faults.append(f"a worker ended with {life.process.exitcode}")
+        await _judge(verdict, fakes, jobs, [line for life in lives for line in life.told])
+        return verdict
+
+
+def _jobs(account: str, fake: FakeTrooper) -> list[dict[str, Any]]:
+    """One of each kind. Each purchase has an offer of its own, so that its requests can be told apart."""
+    wanted = [("stop", "running"), ("freeze", "running"), ("start", "stopped"), ("restart", "running")]
+    jobs: list[dict[str, Any]] = [
+        {
+            "action": action,
+            "order": fake.add_order(status=status).order_id,
+            "account": account,
+            "id": f"{account}-{action}",
+        }
+        for action, status in wanted
+    ]
+    thaw = {"action": "start", "order": fake.add_order(status="frozen").order_id, "migration_allowed": True}
+    jobs.append({**thaw, "account": account, "id": f"{account}-thaw"})
+    install = {"action": "install", "order": fake.add_order().order_id, "template": 1}
+    jobs.append({**install, "account": account, "id": f"{account}-install"})
+    buy = {"action": "create", "account": account}
+    jobs += [{**buy, "blib": blib, "id": f"{account}-buy-{blib}"} for blib in (1, 2, 3)]
+    migrated = fake.add_order().order_id
+    jobs.append({"action": "migrate", "order": migrated, "blib": 4, "account": account, "id": f"{account}-migrate"})
+    for job in jobs:
+        job["offer"] = fake.blibs[job["blib"]].name if "blib" in job else None
+    return jobs
+
+
+async def _moment(rng: random.Random, fakes: dict[str, FakeTrooper], victim: Worker) -> None:
+    """A random time, or right at a random one of the requests that change something."""
+    if rng.random() < 0.5:
+        await asyncio.sleep(rng.uniform(0.0, 1.5))
+        return
+    after = _changes(fakes) + rng.randint(1, 8)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 2
+    while _changes(fakes) < after and loop.time() < deadline and not victim.ended.is_set():  # noqa: ASYNC110 - it happens in another process
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(rng.choice((0.0, 0.0, 0.005, 0.03)))
+
+
+def _changes(fakes: dict[str, FakeTrooper]) -> int:
+    return sum(request.path in CHANGES for fake in fakes.values() for request in fake.requests)
+
+
+async def _judge(
+    verdict: Verdict, fakes: dict[str, FakeTrooper], jobs: list[dict[str, Any]], said: list[dict[str, Any]]
+) -> None:
+    verdict.undecided = len({line["id"] for line in said if "undecided" in line})
+    results: dict[str, dict[str, Any]] = {}
+    for line in said:
+        if "order" in line or "error" in line:
+            known = results.setdefault(line["id"], line)
+            if known != line:
+                verdict.faults.append(f"two results of {line['id']}: {known} {line}")
+    bought: dict[str, dict[int, str]] = {account: {} for account in fakes}
+    for job in jobs:
+        fake, result = fakes[job["account"]], results.get(job["id"], {})
+        posts = _posts(fake, job)
+        outcome = result.get("error", "reached")
+        verdict.ended[outcome if result else "no result"] += 1
+        again = max(0, posts - 1)
+        verdict.sent_again += again
+        setting = job["action"] in ("stop", "freeze") or (job["action"] == "start" and "migration_allowed" not in job)
+        if again > (verdict.kills if setting else 0):
+            verdict.faults.append(f"{job['id']} was sent {posts} times")
+        if not result:
+            verdict.faults.append(f"{job['id']} has no result")
+        elif job["action"] in ("create", "migrate"):
+            if "order" in result:
+                bought[job["account"]][result["order"]] = job["offer"]
+                if posts != 1:
+                    verdict.faults.append(f"{job['id']} got an order, and was sent {posts} times")
+            elif outcome != "NotBoughtError" or posts:
+                verdict.faults.append(f"{job['id']}: sent {posts} times, and {result}")
+        elif outcome == "reached":
+            if result["status"] != TARGETS[job["action"]] or not posts:
+                verdict.faults.append(f"{job['id']}: sent {posts} times, and {result}")
+        elif outcome != "OutcomeUnknownError" or posts or setting:
+            verdict.faults.append(f"{job['id']}: sent {posts} times, and {result}")
+    for account, fake in fakes.items():
+        made = await _made(fake, [job for job in jobs if job["account"] == account])
+        if made != bought[account]:
+            verdict.faults.append(f"{account}: made {made}, recorded {bought[account]}")
+
+
+def _posts(fake: FakeTrooper, job: dict[str, Any]) -> int:
+    words = {"stop": "stopped", "freeze": "frozen", "start": "running", "restart": "restarted"}
+    match job["action"]:
+        case "create":
+            wanted = ("/api/order", {"blib_id": job["blib"]})
+        case "migrate":
+            wanted = ("/api/buy-migration", {"order_id": job["order"]})
+        case "install":
+            wanted = ("/api/template-install-add", {"order_id": job["order"], "template_id": job["template"]})
+        case action:
+            wanted = ("/api/order-status", {"serverId": job["order"], "action": words[action]})
+    path, body = wanted
+    return sum(request.path == path and body.items() <= (request.json or {}).items() for request in fake.requests)
+
+
+async def _made(fake: FakeTrooper, jobs: list[dict[str, Any]]) -> dict[int, str | None]:
+    """The orders that purchases have made and their offers, whether or not their answers arrived."""
+    given = {job.get("order") for job in jobs}
+    async with fake.client() as client:
+        return {order.order_id: order.blib_name for order in await client.orders.list() if order.order_id not in given}

@@ -1,0 +1,71 @@
+"""The errors that `test_transport.FAILURES` does not provoke: with it, every class."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from tests.http.test_transport import FAST, KEY, _buy, _dropping, until
+from trooper_async import ConfigurationError, PollSchedule, TrooperClient, TrooperError, errors
+from trooper_async.testing import FakeTrooper
+
+
+async def _with(fake: FakeTrooper, run: Callable[[TrooperClient], Awaitable[object]], **options: Any) -> None:
+    async with fake.client(retry=FAST, **options) as client:
+        await run(client)
+
+
+async def _unresolved(client: TrooperClient) -> None:
+    with suppress(errors.PurchaseUnknownError):
+        await _buy(client)
+    await _buy(client)
+
+
+async def _priced(client: TrooperClient) -> None:
+    blib = (await client.blibs.list())[0]
+    await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True, max_price_h=0)
+
+
+async def _not_ready(client: TrooperClient) -> None:
+    blib = (await client.blibs.list())[0]
+    await client.orders.create_and_wait(blib, contract_interval="HOUR", terms_accepted=True, timeout=0.05)
+
+
+async def _superseded(fake: FakeTrooper, client: TrooperClient) -> None:
+    waiting = asyncio.create_task(client.orders.wait_until(123, "frozen", timeout=20))
+    for current, desired in (("freezing", "frozen"), ("stopped", "stopped")):
+        fake.set_status(123, current, desired)
+        polls = len(fake.requests)
+        await until(lambda: waiting.done() or len(fake.requests) > polls + 2)  # noqa: B023 - awaited here
+    await waiting
+
+
+async def _vanished(fake: FakeTrooper, client: TrooperClient) -> None:
+    waiting = asyncio.create_task(client.orders.wait_until(123, "stopped", timeout=20))
+    await until(lambda: len(fake.requests) > 2)
+    fake.remove_order(123)
+    await waiting
+
+
+async def _failing(fake: FakeTrooper, client: TrooperClient) -> None:
+    fake.failing_templates.add(1)
+    await client.templates.install_and_wait(123, 1, timeout=20)
+
+
+async def _made(**options: Any) -> None:
+    TrooperClient(f"{KEY}\n" if not options else KEY, **options)
+
+
+QUICK = PollSchedule(floor=0.01, cap=0.02)
+MORE: dict[str, tuple[type[TrooperError], Callable[[FakeTrooper], Awaitable[None]]]] = {
+    "dear": (errors.PriceError, lambda fake: _with(fake, _priced)),
+    "unresolved": (errors.UnresolvedPurchaseError, lambda fake: _with(_dropping(fake, "/api/order"), _unresolved)),
+    "not ready": (errors.PurchaseNotReadyError, lambda fake: _with(fake, _not_ready)),
+    "superseded": (errors.SupersededError, lambda fake: _with(fake, lambda c: _superseded(fake, c), poll=QUICK)),
+    "vanished": (errors.OrderVanishedError, lambda fake: _with(fake, lambda c: _vanished(fake, c), poll=QUICK)),
+    "template": (errors.TemplateFailedError, lambda fake: _with(fake, lambda c: _failing(fake, c), poll=QUICK)),
+    "http": (ConfigurationError, lambda fake: _made(base_url="http://203.0.113.1")),
+    "bad key": (ConfigurationError, lambda fake: _made()),
+}

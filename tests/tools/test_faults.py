@@ -1,0 +1,74 @@
+"""The table of *What is sent, and what is sent again*: every call against every fault, with your session and ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tools.faults.__main__ import offsets
+from tests.tools.faults.cell import Cell, cells_of, play_all
+from tests.tools.faults.faults import FAULTS, Fault, Framing, Session, cut
+from tests.tools.faults.targets import TARGETS, Kind, Target
+from trooper_async._api import endpoints
+
+SAMPLE = 23
+"""Every so many bytes, where not every one."""
+FULLY: dict[Kind, Target] = {target.kind: target for target in reversed(TARGETS)}
+"""One of each kind."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of retries are thousands of warnings."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def wrong(cells: list[Cell]) -> str:
+    """The lines of what is not as it must be."""
+    return "\n".join(str(cell) for cell in cells if cell.problems)
+
+
+def test_every_endpoint_has_a_row() -> None:
+    """The table has all 18 endpoints of the API."""
+    table = [value for value in vars(endpoints).values() if isinstance(value, endpoints.Endpoint)]
+    assert {target.path for target in TARGETS} == {endpoint.path for endpoint in table}
+    assert len({target.path for target in TARGETS}) == 18
+
+
+def test_names_are_unique() -> None:
+    """No fault and no call hides another of the same name."""
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert len({target.name for target in TARGETS}) == len(TARGETS)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_a_fault(fault: Fault) -> None:
+    """Requests on the wire, error, attempts and record are those of the table, for every call and session."""
+    cells = await play_all(cells_of([fault]))
+    assert not wrong(cells), wrong(cells)
+    assert len(cells) == len(TARGETS) * len(fault.sessions)
+
+
+@pytest.mark.parametrize("session", ["ours", "yours"])
+@pytest.mark.parametrize("target", FULLY.values(), ids=str)
+async def test_an_answer_cut_at_each_byte(target: Target, session: Session) -> None:
+    """Wherever the answer is cut, in status line, headers or body: no whole answer."""
+    cells = await play_all((cut(target, "length", offset), target, session) for offset in offsets(target, "length"))
+    assert not wrong(cells), wrong(cells)
+    assert len(cells) > 60
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "until closed"])
+async def test_an_answer_cut_at_some_bytes(framing: Framing) -> None:
+    """A sample of bytes for all calls and the other framings; the last byte is among them."""
+    cells = await play_all(
+        (cut(target, framing, offset), target, session)
+        for number, target in enumerate(TARGETS)
+        for session in ("ours", "yours")
+        for offset in {*offsets(target, framing)[number % SAMPLE :: SAMPLE], offsets(target, framing)[-1]}
+    )
+    assert not wrong(cells), wrong(cells)

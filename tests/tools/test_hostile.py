@@ -1,0 +1,179 @@
+"""Hostile answers: each ends in its own error, and no more of it is read than allowed.
+
+What each costs in memory and time is measured by `python -m tests.tools.hostile`, in processes of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from tests.tools.hostile.__main__ import ALLOWED_MIB, slow, wrong
+from tests.tools.hostile.answers import BY_NAME, HOSTILE, LEGITIMATE, MIB, Hostile
+from tests.tools.hostile.measure import Measured
+from tests.tools.hostile.server import HostileServer
+from trooper_async import (
+    APIConnectionError,
+    APITimeoutError,
+    Order,
+    OutcomeUnknownError,
+    ResponseFormatError,
+    RetryPolicy,
+    TrooperClient,
+    TrooperError,
+)
+from trooper_async._base import slices
+from trooper_async._base.converter import loads, structure
+
+KEY = "tk-0123456789"
+IN_FLIGHT = 16 * MIB
+"""What the kernel's buffers may hold of what nobody reads."""
+
+
+def client(server: HostileServer, **options: Any) -> TrooperClient:
+    return TrooperClient(KEY, base_url=server.url, **{"retry": RetryPolicy(attempts=1), **options})
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: answer.name)
+async def test_a_hostile_answer_ends_in_its_error(answer: Hostile) -> None:
+    """The error's class is the one that is stated, and what was read is bounded where size, not time, ends it."""
+    cap = 64 * MIB if answer.error is APIConnectionError or answer.decoded else 4 * MIB
+    timeout = 0.1 if answer.needs_deadline else 30.0
+    async with (
+        asyncio.timeout(60),
+        HostileServer(answer) as server,
+        client(server, max_body_bytes=cap, timeout=timeout) as trooper,
+    ):
+        with pytest.raises(TrooperError) as caught:
+            await trooper.orders.list()
+
+    assert type(caught.value) is answer.error
+    assert caught.value.attempts == server.requests == 1
+    assert answer.needs_deadline or server.sent <= cap + IN_FLIGHT
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+async def test_a_list_of_20_000_orders_is_read() -> None:
+    """What is large and legitimate passes (about 12 MB)."""
+    async with HostileServer(LEGITIMATE) as server, client(server) as trooper:
+        orders = await trooper.orders.list()
+
+    assert len(orders) == 20_000
+    assert server.sent > 10 * MIB
+    assert orders[-1].server_id == 20_000
+
+
+@pytest.mark.parametrize("name", ["gzip bomb, 1 MB to 1 GiB", "200 KB header", "100,000 nested brackets", "NaN"])
+async def test_a_once_only_call_with_a_hostile_answer_is_unknown(name: str) -> None:
+    """It was sent, and what came back proves nothing: sent once, and its outcome is unknown."""
+    async with HostileServer(BY_NAME[name]) as server, client(server, max_body_bytes=MIB) as trooper:
+        with pytest.raises(OutcomeUnknownError):
+            await trooper.templates.retry(5)
+
+    assert server.requests == 1
+
+
+async def test_the_client_is_fit_for_use_after_a_hostile_answer() -> None:
+    """The connection of a hostile answer is not used again: what is asked next is read."""
+    for name in ("gzip bomb, 0.5 MB to 512 MiB", "endless chunked body", "content-length too small", "endless headers"):
+        async with HostileServer(BY_NAME[name]) as server, client(server, max_body_bytes=MIB) as trooper:
+            with pytest.raises(TrooperError):
+                await trooper.orders.list()
+            server.innocent = 9
+
+            assert [order.order_id for order in await trooper.orders.list()] == [1]
+
+
+async def test_attempts_do_not_add_their_bodies_up() -> None:
+    """A body that was cut is let go of at once, not when the garbage collector comes to aiohttp's exceptions."""
+    piece = b" " * 65536
+    cut = Hostile(
+        "8 MiB, then cut",
+        lambda: iter([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"10000\r\n%b\r\n" % piece] * 128]),
+        APIConnectionError,
+    )
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with (
+            HostileServer(cut) as server,
+            client(server, retry=RetryPolicy(attempts=4, max_delay=0.0)) as trooper,
+        ):
+            with pytest.raises(APIConnectionError):
+                await trooper.orders.list()
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+    assert server.requests == 4
+    assert peak > 8 * MIB, "it was read"
+    assert left < 4 * MIB
+
+
+async def test_others_have_their_turn_while_a_bomb_inflates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two pieces of a body the loop runs once a slice is over: the pieces of a bomb never come in one go."""
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with HostileServer(BY_NAME["gzip bomb, 1 MB to 1 GiB"]) as server, client(server) as trooper:
+        task = asyncio.create_task(other())
+        with pytest.raises(ResponseFormatError):
+            await trooper.orders.list()
+        task.cancel()
+
+    assert turns > 50  # for 64 MiB
+
+
+@pytest.mark.parametrize(
+    ("rows", "path"),
+    [
+        ([{}] * 300_000, "$[0].order_id"),
+        ([{"order_id": 1, "status": "x"}, *[7] * 300_000], "$[1]"),
+        ([{"order_id": 1, "status": "x", "template_installs": [{}] * 300_000}], "$[0].template_installs[0].install_id"),
+    ],
+    ids=["objects", "numbers", "an inner list"],
+)
+def test_of_many_wrong_rows_the_first_is_named(rows: list[Any], path: str) -> None:
+    """A list of nothing but wrong rows costs one error, not as many as it has rows."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ResponseFormatError) as caught:
+            structure(rows, list[Order])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert caught.value.path == path
+    assert peak < 4 * MIB
+
+
+@pytest.mark.parametrize("body", [b'"\xed\xa0\x80"', b'"\xc0\x80"', b"0." + b"1" * 4300, b"1e" + b"0" * 4300])
+def test_what_json_would_let_pass(body: bytes) -> None:
+    """Surrogates in UTF-8, and numbers of more digits than an int may have, are no JSON here."""
+    with pytest.raises(ResponseFormatError, match="should be JSON"):
+        loads(body)
+
+
+def test_the_judge_of_the_table() -> None:
+    """Another error and too much memory are wrong; a stall and a late end are told apart from them."""
+    answer = Hostile("x", lambda: iter([]), APITimeoutError)
+    fine = Measured(outcome="APITimeoutError", attempts=1, peak_mib=60.0, stall_ms=5.0, seconds=1.0)
+
+    assert (wrong(answer, fine), slow(answer, fine)) == ([], [])
+    assert wrong(answer, {**fine, "outcome": "untyped: ValueError"}) == ["not APITimeoutError"]
+    assert wrong(answer, {**fine, "outcome": "exit -9"}) == ["not APITimeoutError"]
+    assert wrong(answer, {**fine, "peak_mib": ALLOWED_MIB + 1.0}) == ["memory"]
+    assert slow(answer, {**fine, "stall_ms": 101.0, "seconds": 7.0}) == ["stalled", "late"]
+    assert wrong(LEGITIMATE, {**fine, "outcome": "20000 orders"}) == []

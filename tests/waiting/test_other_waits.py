@@ -1,0 +1,370 @@
+"""The waits for what is not a switch: new orders, templates, offers, and an SSH server that answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply, row
+from trooper_async import (
+    APIConnectionError,
+    AuthenticationError,
+    ClientClosedError,
+    Order,
+    PurchaseNotReadyError,
+    RateLimitError,
+    SupersededError,
+    TemplateFailedError,
+    TemplateInstall,
+    TrooperClient,
+    WaitTimeoutError,
+)
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import FailedAttempt, Failure, Response
+from trooper_async.testing import FakeTrooper
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def installs(*installs: dict[str, Any]) -> Response:
+    return reply({"success": True, "templates": list(installs)})
+
+
+def install_script(config: Callable[[float], Response | FailedAttempt]) -> Script:
+    """A server on which install 5 goes as `config(now)` says."""
+
+    async def answer(call: Call[Any]) -> Response | FailedAttempt:
+        if call.endpoint.path == "/api/template-install-add":
+            return reply({"success": True, "install_id": 5})
+        await asyncio.sleep(0.05)
+        return config(now())
+
+    return Script(lambda t: [row(1, "running")], answer)
+
+
+def wait_for_install(
+    config: Callable[[float], Response | FailedAttempt], **options: Any
+) -> tuple[TemplateInstall, float]:
+    async def main() -> tuple[TemplateInstall, float]:
+        async with install_script(config).client() as client:
+            return await client.templates.install_and_wait(1, 1, **options), now()
+
+    return run(main())
+
+
+def test_an_install_is_awaited_over_unknown_codes_absence_and_failures() -> None:
+    """Unknown status codes, an install that is not listed yet, 5xx and lost answers are all on the way."""
+
+    def config(t: float) -> Response | FailedAttempt:
+        if t < 1010:
+            return installs()
+        if t < 1030:
+            return installs({"install_id": 5, "status": 17, "status_readable": "Brewing"})
+        if t < 1050:
+            return reply({}, 503)
+        if t < 1070:
+            return FailedAttempt(Failure.LOST, APIConnectionError("cut"))
+        return installs({"install_id": 4, "status": 1}, {"install_id": 5, "status": 1, "status_readable": "Completed"})
+
+    install, ended = wait_for_install(config)
+    assert (install.install_id, install.status) == (5, 1)
+    assert 1070 < ended < 1105
+
+
+def test_an_install_that_another_process_began_is_awaited() -> None:
+    """`wait` sends nothing and goes by the install's id; a failure of another install is none of its own."""
+
+    def config(t: float) -> Response:
+        other = {"install_id": 4, "status": 3, "status_readable": "Failed"}
+        return installs(other, {"install_id": 5, "status": int(t > 1050)})
+
+    async def main() -> tuple[TemplateInstall, float, list[str]]:
+        script = install_script(config)
+        async with script.client() as client:
+            with pytest.raises(TemplateFailedError) as caught:
+                await client.templates.wait(1, 4)
+            assert caught.value.operation == "templates.wait"
+            return await client.templates.wait(1, 5), now(), script.sent
+
+    install, ended, sent = run(main())
+    assert (install.install_id, install.status) == (5, 1)
+    assert 1050 < ended < 1065
+    assert set(sent) == {"/api/template-config"}
+
+
+@pytest.mark.parametrize("text", ["Failed", "INSTALL ERROR", "it has failed."])
+def test_a_failed_install_is_told_with_the_install(text: str) -> None:
+    """A status text that says "fail" or "error", in any case of letters, is a TemplateFailedError with the install."""
+    with pytest.raises(TemplateFailedError, match=f"failed \\({text}") as caught:
+        wait_for_install(lambda t: installs({"install_id": 5, "status": 3, "status_readable": text}))
+    assert caught.value.install.status == 3
+
+
+def test_an_install_that_takes_too_long_times_out_with_the_last_failure() -> None:
+    """The deadline is kept, also while every look fails; the last failure is told."""
+    with pytest.raises(WaitTimeoutError) as caught:
+        wait_for_install(lambda t: reply({"error": "down"}, 500), timeout=77)
+    assert caught.value.seconds == pytest.approx(77)
+    assert "the API answered 500" in str(caught.value.last_error)
+    assert (caught.value.target, caught.value.polls) == ("installed", 0)
+
+
+def test_an_install_is_looked_at_once_more_right_before_the_deadline() -> None:
+    """What is done between the last regular look and the deadline is seen."""
+    _, ended = wait_for_install(lambda t: installs({"install_id": 5, "status": int(t > 1098)}), timeout=100)
+    assert 1098 < ended <= 1100
+
+
+def test_a_refused_key_ends_such_a_wait_when_it_is_confirmed() -> None:
+    """One 401 is ridden out, two in a row are not."""
+    once = iter([reply({"error": "no"}, 401), installs(), installs({"install_id": 5, "status": 1})])
+    assert wait_for_install(lambda t: next(once))[0].status == 1
+    with pytest.raises(AuthenticationError):
+        wait_for_install(lambda t: reply({"error": "no"}, 401))
+
+
+def test_retry_after_is_obeyed_by_such_a_wait() -> None:
+    """A 429 keeps the next look away for as long as the API asked."""
+    looks: list[float] = []
+
+    def config(t: float) -> Response:
+        looks.append(t)
+        return installs({"install_id": 5, "status": 1}) if len(looks) > 1 else reply({}, 429, Retry_After="50")
+
+    wait_for_install(config)
+    assert looks[1] - looks[0] >= 50
+
+
+@pytest.mark.parametrize("status", [200, 429])
+def test_closing_the_client_ends_such_a_wait(status: int) -> None:
+    """`close()` ends a wait for an install, whether it is between two looks or held up by a 429."""
+
+    async def main() -> None:
+        client = install_script(lambda t: installs() if status == 200 else reply({}, 429, Retry_After="60")).client()
+        task = asyncio.create_task(client.templates.install_and_wait(1, 1))
+        await asyncio.sleep(20)
+        await client.close()
+        with pytest.raises((ClientClosedError, RateLimitError)):
+            await task
+
+    run(main())
+
+
+def test_an_offer_is_awaited_until_it_can_be_ordered() -> None:
+    """An offer that is not listed, then not available, is waited for."""
+
+    async def main() -> float:
+        async def answer(call: Call[Any]) -> Response:
+            offers = [{"id": 1, "is_available": True}, {"id": 2, "is_available": now() > 1200}]
+            return reply(offers if now() > 1100 else offers[:1])
+
+        async with Script(lambda t: [], answer).client() as client:
+            blib = await client.blibs.wait_until_available(2)
+            assert blib.is_available
+            return now()
+
+    assert 1200 < run(main()) < 1225
+
+
+def purchase_script(orders: Callable[[float], list[dict[str, Any]]]) -> Script:
+    async def answer(call: Call[Any]) -> Response:
+        match call.endpoint.path:
+            case "/api/order":
+                return reply({"success": True, "orderId": 7})
+            case "/api/blibs":
+                return reply([{"id": 1, "price_h": 0.85}])
+            case "/api/migration-options":
+                return reply({"success": True, "availableBlibs": [{"id": 2}]})
+            case "/api/migration-cost":
+                return reply({"success": True, "totalDue": 3.20})
+        return reply({"success": True, "new_order_id": 7})
+
+    return Script(orders, answer)
+
+
+async def create(client: TrooperClient, **options: Any) -> Order:
+    (blib,) = await client.blibs.list()
+    return await client.orders.create_and_wait(blib, contract_interval="HOUR", terms_accepted=True, **options)
+
+
+async def migrate(client: TrooperClient, **options: Any) -> Order:
+    quote = await client.migrations.quote(1, 2)
+    return await client.migrations.buy_and_wait(quote, keep_data=True, **options)
+
+
+@pytest.mark.parametrize("buy", [create, migrate])
+def test_what_was_bought_may_appear_late(buy: Callable[..., Awaitable[Order]]) -> None:
+    """The new order is waited for under its own id, also when the list does not show it for a while."""
+
+    async def main() -> Order:
+        def orders(t: float) -> list[dict[str, Any]]:
+            late = [row(7, "starting" if t < 1150 else "running", "running")] if t > 1100 else []
+            return [row(1, "running"), *late]
+
+        async with purchase_script(orders).client() as client:
+            order = await buy(client)
+            assert now() > 1150
+            return order
+
+    assert run(main()).order_id == 7
+
+
+@pytest.mark.parametrize("buy", [create, migrate])
+def test_a_purchase_that_is_not_ready_says_that_it_is_bought(buy: Callable[..., Awaitable[Order]]) -> None:
+    """However the wait after a purchase ends, the error says that it is bought, and what to wait for."""
+
+    async def main() -> None:
+        def orders(t: float) -> list[dict[str, Any]]:
+            return [row(7, "starting", "running") if t < 1010 else row(7, "frozen")]
+
+        async with purchase_script(orders).client() as client:
+            with pytest.raises(PurchaseNotReadyError) as caught:
+                await buy(client)
+            error = caught.value
+            assert isinstance(error.__cause__, SupersededError)
+            assert not isinstance(error, TimeoutError)
+            assert (error.purchase.state, error.purchase.order_id) == ("bought", 7)
+            assert error.transition is not None
+            assert error.transition.order_id == 7
+            assert error.order is not None
+            assert error.order.current_status == "frozen"
+            with pytest.raises(PurchaseNotReadyError) as broken:
+                await buy(client, on_change=lambda order: 1 / 0)
+            assert isinstance(broken.value.__cause__, ZeroDivisionError)
+
+    run(main())
+
+
+def test_purchases_at_once_wait_side_by_side() -> None:
+    """Three twins gathered buy three servers one after the other, and wait for them together."""
+
+    async def main() -> list[int]:
+        async with FakeTrooper() as fake, fake.client() as client:
+            offers = await client.blibs.list()
+            orders = await asyncio.gather(
+                *(
+                    client.orders.create_and_wait(offers[0], contract_interval="HOUR", terms_accepted=True)
+                    for _ in range(3)
+                )
+            )
+            assert sum(request.path == "/api/order" for request in fake.requests) == 3
+            return sorted(order.order_id for order in orders)
+
+    assert asyncio.run(main()) == [123, 124, 125]
+
+
+# An SSH server that answers -------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def listening(greeting: bytes | None) -> AsyncIterator[int]:
+    """A port that greets; with None it accepts and stays silent."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        if greeting is not None:
+            writer.write(greeting)
+            await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await server.wait_closed()
+
+
+async def test_a_server_is_reachable_when_its_ssh_server_answers(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """A server that is starting is waited for, then its port has to answer `SSH-`."""
+    order = fake_trooper.add_order(status="stopped")
+    transition = await trooper.orders.start(order)
+    credentials = await trooper.orders.wait_until_reachable(transition.order_id)
+    assert credentials.username == "root"
+    assert credentials.password
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"x" * 100_000, b"\xff\xfe\r\n" * 30, b"220 mail\r\n" * 25]
+)
+async def test_what_answers_something_else_is_not_reachable(
+    greeting: bytes, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Another protocol, nothing, or a line without end is no SSH server: the wait goes on until its deadline."""
+    async with listening(greeting) as port:
+        order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
+        with pytest.raises(WaitTimeoutError, match="an answer of its SSH server was not reached"):
+            await trooper.orders.wait_until_reachable(order, timeout=0.3)
+
+
+async def test_a_banner_may_come_before_the_ssh_line(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """RFC 4253 lets a server send other lines before its version."""
+    async with listening(b"welcome\r\nto this server\r\nSSH-2.0-OpenSSH_9.6\r\n") as port:
+        order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
+        assert (await trooper.orders.wait_until_reachable(order)).ssh_port == port
+
+
+async def test_silent_and_refusing_hosts_are_tried_until_the_deadline(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """A host that accepts and says nothing holds no wait past its deadline; one that refuses is tried again."""
+    async with listening(None) as port:
+        silent = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
+        with pytest.raises(WaitTimeoutError):
+            await trooper.orders.wait_until_reachable(silent, timeout=0.3)
+    refusing = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)  # nobody listens there any more
+    with pytest.raises(WaitTimeoutError) as caught:
+        await trooper.orders.wait_until_reachable(refusing, timeout=0.3)
+    assert caught.value.polls >= 2
+
+
+async def test_address_and_port_are_read_anew(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A port that changes while it is waited for, as after a migration, is found."""
+    async with listening(b"not yet\r\n" * 25) as old:
+        order = fake_trooper.add_order(status="frozen", ip="127.0.0.1", ssh_port=old)
+        await trooper.orders.start(order, migration_allowed=True)
+        credentials = await trooper.orders.wait_until_reachable(order)
+    assert credentials.ssh_port != old
+
+
+@pytest.mark.parametrize("moment", range(0, 12, 2))
+async def test_reaching_a_server_can_be_cancelled_at_each_step(
+    moment: int, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Cancelled while it polls, asks for credentials, connects or listens: it ends, and leaves nothing."""
+    async with listening(None) as port:
+        order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
+        before = asyncio.all_tasks()
+        wait = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=None))
+        for _ in range(moment):
+            await asyncio.sleep(0.004)
+        wait.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await wait
+        assert {task for task in asyncio.all_tasks() - before if task.get_name() == "trooper poll"} == set()
+
+
+@pytest.mark.parametrize("missing", [{"ip": None}, {"ssh_port": None}])
+async def test_credentials_without_an_address_are_not_reachable(
+    missing: dict[str, None], trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """While the API gives no address or port, there is nothing to reach."""
+    order = fake_trooper.add_order()
+    for _ in range(40):
+        body = {"success": True, "ip": "127.0.0.1", "ssh_port": 22, "username": "root", "password": "x", **missing}
+        fake_trooper.fail_next("/api/credentials", status=200, body=body)
+    with pytest.raises(WaitTimeoutError):
+        await trooper.orders.wait_until_reachable(order, timeout=0.2)

@@ -1,0 +1,31 @@
+"""A thousand simulated waits; `nox -s simulate` runs a hundred thousand."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tests.tools.simulator import purchases
+from tests.tools.simulator.__main__ import FINE
+from tests.tools.simulator.scenario import simulate
+
+SEED = os.environ.get("TROOPER_SIMULATION_SEED") or str(time.time_ns())
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_no_simulated_wait_ends_wrongly(part: int) -> None:
+    """Over every unknown of the API: no false end, none missed, none too late, no wrong error."""
+    judged = [one for number in range(8) for one in simulate(f"{SEED}-{part}-{number}")]
+    wrong = [one for one in judged if one.verdict not in FINE]
+    assert not wrong, f"TROOPER_SIMULATION_SEED={SEED}: {wrong}"
+    assert len(judged) > 150
+
+
+def test_no_simulated_purchase_is_made_twice_or_forgotten() -> None:
+    """Lost answers, late arrivals and other buyers: ours buys once and remembers; a naive retry is seen to fail."""
+    mine = [purchases.simulate(("trooper_async", f"{SEED}-{number}"))[1] for number in range(150)]
+    assert all(outcome == purchases.Outcome(False, False, False) for outcome in mine), SEED
+    naive = [purchases.simulate(("naive retry", f"{SEED}-{number}"))[1] for number in range(50)]
+    assert any(outcome.double for outcome in naive)

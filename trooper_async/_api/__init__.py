@@ -1,0 +1,1 @@
+"""What the API says. Pure: no I/O and no clock."""

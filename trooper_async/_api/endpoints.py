@@ -1,0 +1,181 @@
+"""Every endpoint of the API in one table: how it is called, what calling it twice would do, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import cached_property
+from typing import Generic, Never, TypeVar
+
+from attrs import field, frozen
+
+from trooper_async._api.rows import Rows
+from trooper_async._base.converter import dumps, structure
+from trooper_async._base.slices import SlicedWork
+from trooper_async.errors import ResponseFormatError
+from trooper_async.models import (
+    JSON,
+    Blib,
+    Credentials,
+    MigrationOptions,
+    MigrationQuote,
+    Order,
+    StatusChange,
+    Template,
+    TemplateInstall,
+    Transition,
+)
+
+T = TypeVar("T")
+Sent = Mapping[str, JSON]
+
+
+class Repeatability(Enum):
+    """What sending a request twice would do."""
+
+    READ = "read"
+    """Nothing."""
+    SETTING = "setting"
+    """Nothing more: it sets a state (stop, lock, title)."""
+    ONCE = "once-only"
+    """It would do it twice (restart, template install)."""
+    PURCHASE = "purchase"
+    """It would cost twice."""
+
+
+@frozen
+class Endpoint(Generic[T]):
+    """A row of the API: how it is called, what calling it twice would do, and what it returns."""
+
+    method: str
+    path: str
+    kind: Repeatability
+    read: Callable[[JSON, Sent], T] = field(repr=False)
+    """(the answer's JSON, what was sent) → what it returns; raises ResponseFormatError."""
+    public: bool = False
+    """Whether it answers without a key too."""
+    read_rows: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
+    """The same for a list, which is read row by row."""
+
+
+@frozen
+class Call(Generic[T]):
+    """One call of an endpoint. `operation` and `subject` are for people: `orders.stop`, `order 123`."""
+
+    endpoint: Endpoint[T]
+    operation: str
+    kind: Repeatability
+    subject: str = ""
+    sent: Sent = field(factory=dict, repr=False)
+    transition: Transition | None = None
+    """What can be waited for if the answer is lost."""
+    sending: Callable[[], None] | None = None
+    """Called when it is about to leave: until then, cancelling it means that nothing was sent."""
+
+    @cached_property
+    def body(self) -> bytes | None:
+        """What a POST carries; a GET carries the same as its query."""
+        return dumps(dict(self.sent)) if self.endpoint.method == "POST" else None
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {} if self.endpoint.method == "POST" else {name: str(value) for name, value in self.sent.items()}
+
+
+def call(
+    endpoint: Endpoint[T],
+    operation: str,
+    subject: str = "",
+    sent: Sent | None = None,
+    *,
+    kind: Repeatability | None = None,
+    transition: Transition | None = None,
+    sending: Callable[[], None] | None = None,
+) -> Call[T]:
+    """A call of `endpoint`; `kind` where sending it twice does other things than its endpoint's row says."""
+    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, sending)
+
+
+# What each endpoint returns -----------------------------------------------------------------------------------------
+
+
+def list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
+    def read(rows: Rows) -> SlicedWork[list[T]]:
+        items: list[T] = []
+        while not rows.ended:
+            row = rows.read()
+            try:
+                items.append(structure(row, model))
+            except ResponseFormatError as error:
+                fault = ResponseFormatError(f"$[{len(items)}]{error.path[1:]}", error.expected)
+                break
+            yield
+        else:
+            return items
+        raise fault
+
+    return read
+
+
+def _no_list(data: JSON, sent: Sent) -> Never:
+    raise ResponseFormatError("$", "a list")
+
+
+def orders_endpoint(read: Callable[[Rows], SlicedWork[T]]) -> Endpoint[T]:
+    return Endpoint("GET", "/api/orders", Repeatability.READ, _no_list, read_rows=read)
+
+
+def _field(name: str, kind: type[T]) -> Callable[[JSON, Sent], T]:
+    def read(data: JSON, sent: Sent) -> T:
+        value = _envelope(data).get(name)
+        if value is None:
+            raise ResponseFormatError(f"$.{name}", "there")
+        try:
+            return structure(value, kind)
+        except ResponseFormatError as error:
+            fault = ResponseFormatError(f"$.{name}{error.path[1:]}", error.expected)
+        raise fault
+
+    return read
+
+
+def _whole(model: type[T]) -> Callable[[JSON, Sent], T]:
+    return lambda data, sent: structure(data, model)
+
+
+def _accepted(data: JSON, sent: Sent) -> None:
+    _envelope(data)
+
+
+def _quote(data: JSON, sent: Sent) -> MigrationQuote:
+    # the answer does not say what it is the price of
+    return structure({**_envelope(data), **sent}, MigrationQuote)
+
+
+def _envelope(data: JSON) -> dict[str, JSON]:
+    if not isinstance(data, dict):
+        raise ResponseFormatError("$", "an object")
+    return data
+
+
+TEST = Endpoint("GET", "/api/test", Repeatability.READ, _field("test", str), public=True)
+BLIBS = Endpoint("GET", "/api/blibs", Repeatability.READ, _no_list, public=True, read_rows=list_of(Blib))
+BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Repeatability.READ, _no_list, read_rows=list_of(Blib))
+ORDER = Endpoint("POST", "/api/order", Repeatability.PURCHASE, _field("orderId", int))
+ORDERS = orders_endpoint(list_of(Order))
+# a restart, and a start that may migrate, are Repeatability.ONCE: orders says so when it calls
+ORDER_STATUS = Endpoint("POST", "/api/order-status", Repeatability.SETTING, _accepted)
+ORDER_TITLE = Endpoint("POST", "/api/order-title", Repeatability.SETTING, _accepted)
+ORDER_LOCK = Endpoint("POST", "/api/order-lock", Repeatability.SETTING, _accepted)
+CREDENTIALS = Endpoint("POST", "/api/credentials", Repeatability.READ, _whole(Credentials))
+STATUS_HISTORY = Endpoint("GET", "/api/order-status-history", Repeatability.READ, _field("history", list[StatusChange]))
+MIGRATION_OPTIONS = Endpoint("GET", "/api/migration-options", Repeatability.READ, _whole(MigrationOptions))
+MIGRATION_COST = Endpoint("POST", "/api/migration-cost", Repeatability.READ, _quote)
+BUY_MIGRATION = Endpoint("POST", "/api/buy-migration", Repeatability.PURCHASE, _field("new_order_id", int))
+TEMPLATES = Endpoint("GET", "/api/templates", Repeatability.READ, _no_list, public=True, read_rows=list_of(Template))
+TEMPLATE_CONFIG = Endpoint(
+    "GET", "/api/template-config", Repeatability.READ, _field("templates", list[TemplateInstall])
+)
+INSTALL_ADD = Endpoint("POST", "/api/template-install-add", Repeatability.ONCE, _field("install_id", int))
+INSTALL_DELETE = Endpoint("POST", "/api/template-install-delete", Repeatability.SETTING, _accepted)
+INSTALL_RETRY = Endpoint("POST", "/api/template-install-retry", Repeatability.ONCE, _accepted)

@@ -1,0 +1,78 @@
+"""The base of all errors, and those of data and arguments. `trooper_async.errors` has the whole tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, TypedDict, Unpack
+
+
+class Context(TypedDict, total=False):
+    """What every error can say besides its message."""
+
+    operation: str
+    subject: str
+    attempts: int
+    seconds: float
+
+
+class TrooperError(Exception):
+    """The base of everything that this package raises.
+
+    `message` says what happened; `operation` what was attempted (`orders.stop`), `subject` on what (`order 123`),
+    `attempts` how many requests went out for it, `seconds` how long it took; `hint` is what to do next.
+    """
+
+    hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, **context: Unpack[Context]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation = context.get("operation", "")
+        self.subject = context.get("subject", "")
+        self.attempts = context.get("attempts", 0)
+        self.seconds = context.get("seconds", 0.0)
+
+    def _happened(self) -> str:
+        return self.message
+
+    def _effort(self) -> str:
+        return f"{count(self.attempts, 'attempt')}, {self.seconds:.1f} s" if self.attempts else ""
+
+    def __str__(self) -> str:
+        where = " of ".join(part for part in (self.operation, self.subject) if part)
+        text = f"{where}: {self._happened()}" if where else self._happened()
+        text += f" ({effort})" if (effort := self._effort()) else ""
+        return f"{text}. {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[Callable[..., TrooperError], tuple[object, ...], dict[str, object]]:
+        # Every subclass takes other arguments, and OSError (under TimeoutError) rebuilds from its own: so rebuild
+        # without calling any __init__, from the message and the attributes.
+        return _revive, (type(self), self.args), self.__dict__
+
+
+def count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _revive(cls: type[TrooperError], args: tuple[object, ...]) -> TrooperError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error
+
+
+class ConfigurationError(TrooperError, ValueError):
+    """A key, URL or argument that can't be right. Nothing was sent."""
+
+
+class ResponseFormatError(TrooperError):
+    """An answer that is not what the API document says.
+
+    `path` is where (`$[3].order_id`) and `expected` what should be there. The value itself is not kept.
+    """
+
+    hint = "The API may have changed: look for a newer release of trooper-async"
+
+    def __init__(self, path: str, expected: str, **context: Unpack[Context]) -> None:
+        super().__init__(f"the answer is not as documented: {path} should be {expected}", **context)
+        self.path = path
+        self.expected = expected

@@ -1,0 +1,1 @@
+"""Purchases: sent once, followed to their end, recorded."""

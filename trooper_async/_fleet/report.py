@@ -1,0 +1,247 @@
+"""What became of a fleet's orders: plain data that can be stored, and gone on with by `client.fleet.resume`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
+from typing import TypeVar, get_args
+
+from attrs import evolve, field, frozen
+
+from trooper_async import errors
+from trooper_async._base.converter import loads, row_of, structure
+from trooper_async.errors import (
+    APIStatusError,
+    AuthenticationError,
+    ConfigurationError,
+    OrderNotFoundError,
+    OrderVanishedError,
+    RateLimitError,
+    ServerError,
+    SupersededError,
+    TrooperError,
+)
+from trooper_async.models import JSON, Action, Order, Transition
+
+T = TypeVar("T")
+
+
+@frozen
+class FleetOutcome:
+    """What became of one order; neither `order` nor `error`: it has not ended yet."""
+
+    order_id: int
+    action: Action
+    order: Order | None = None
+    """The order when it was where it was wanted."""
+    error: TrooperError | None = field(default=None, eq=repr)
+    """Why it is not, where the order failed."""
+    seconds: float = 0.0
+    """From its turn to its end."""
+    transition: Transition | None = None
+    """What was, or may have been, sent and is waited for."""
+    sent: bool | None = False
+    """Whether its action was sent and accepted; None: it may have been. False with an `order`: it was left alone."""
+
+    @property
+    def ended(self) -> bool:
+        return self.order is not None or self.error is not None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `fleet.resume` goes on with it: its end, if any, was none for ever, or not of this order."""
+        if self.order is not None:
+            return False
+        if isinstance(self.error, APIStatusError):
+            passing = isinstance(self.error, AuthenticationError | RateLimitError | ServerError)
+            return passing or bool(self.sent) or not self.error.attempts  # of the poll; of another order's request
+        for_ever = OrderNotFoundError | SupersededError | OrderVanishedError | ConfigurationError
+        return not isinstance(self.error, for_ever)
+
+
+@frozen
+class FleetReport:
+    """What became of each order of a run, in the order in which they were given."""
+
+    outcomes: tuple[FleetOutcome, ...]
+    elapsed: float = 0.0
+    """Seconds that the run took, those before a `resume` too."""
+    migration_allowed: bool = False
+
+    @property
+    def succeeded(self) -> tuple[FleetOutcome, ...]:
+        """Those that are where they were wanted."""
+        return tuple(outcome for outcome in self.outcomes if outcome.order is not None)
+
+    @property
+    def failed(self) -> tuple[FleetOutcome, ...]:
+        """Those that ended with an error."""
+        return tuple(outcome for outcome in self.outcomes if outcome.error is not None)
+
+    @property
+    def pending(self) -> tuple[FleetOutcome, ...]:
+        """Those that had not ended when the report was made: not sent yet, or still waited for."""
+        return tuple(outcome for outcome in self.outcomes if not outcome.ended)
+
+    @property
+    def left_alone(self) -> tuple[FleetOutcome, ...]:
+        """Those that nothing was sent for, since they were there already, or on their way."""
+        return tuple(outcome for outcome in self.succeeded if outcome.sent is False)
+
+    def raise_for_failures(self) -> None:
+        """Raise the errors of the orders that failed, where some did.
+
+        Raises:
+            ExceptionGroup: of `TrooperError`s, each of which names its order.
+        """
+        failures = [outcome.error for outcome in self.outcomes if outcome.error is not None]
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} orders failed", failures)
+
+    def to_json(self) -> str:
+        """This report as JSON text for `from_json`, in another process or a later release too."""
+        return json.dumps(
+            {
+                "trooper_fleet_report": 1,
+                "elapsed": self.elapsed,
+                "migration_allowed": self.migration_allowed,
+                "outcomes": [
+                    {
+                        "order_id": outcome.order_id,
+                        "action": outcome.action,
+                        "order": outcome.order and _order_data(outcome.order),
+                        "error": outcome.error and _error_data(outcome.error),
+                        "seconds": outcome.seconds,
+                        "transition": outcome.transition and json.loads(outcome.transition.to_json()),
+                        "sent": outcome.sent,
+                    }
+                    for outcome in self.outcomes
+                ],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> FleetReport:
+        """The report that `to_json` wrote.
+
+        Raises:
+            ConfigurationError: the text is not a stored report, or one of a later release.
+        """
+        problem = "not a stored FleetReport (FleetReport.to_json writes one)"
+        # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError, TrooperError):
+            data = loads(text.encode())
+            if not isinstance(data, dict):
+                raise TypeError
+            if data["trooper_fleet_report"] != 1:
+                problem = "this FleetReport was stored by a later release: update trooper-async"
+                raise ValueError
+            problem = "this stored FleetReport is damaged"
+            outcomes, migration_allowed = data["outcomes"], data["migration_allowed"]
+            if not isinstance(outcomes, list) or not isinstance(migration_allowed, bool):
+                raise TypeError
+            return cls(tuple(map(_outcome, outcomes)), _seconds(data["elapsed"]), migration_allowed)
+        raise ConfigurationError(problem)
+
+
+@frozen
+class FleetProgress:
+    """How far a run is."""
+
+    done: int
+    """Orders that have ended (or, where nothing is waited for, been accepted), those that failed included."""
+    failed: int
+    total: int
+    latest: FleetOutcome
+    """The order that this is about: it has ended, or (neither `order` nor `error`) is about to be sent."""
+    _report: Callable[[], FleetReport] = field(repr=False, eq=False)
+
+    def report(self) -> FleetReport:
+        """The report as it is now: nothing that was sent is missing in it, also once the run has been cancelled."""
+        return self._report()
+
+
+def _order_data(order: Order) -> dict[str, JSON]:
+    # a template's settings may hold a password
+    installs = order.template_installs and tuple(evolve(install, config=None) for install in order.template_installs)
+    return row_of(evolve(order, template_installs=installs))
+
+
+def _error_data(error: TrooperError) -> dict[str, JSON]:
+    data: dict[str, JSON] = {"type": type(error).__name__}
+    for name, value in (*vars(error).items(), ("cause", error.__cause__)):
+        if value is None or isinstance(value, str | bool | int | float):
+            data[name] = value
+        elif isinstance(value, Order):
+            data[name] = _order_data(value)
+        elif isinstance(value, TrooperError):
+            data[name] = _error_data(value)
+        elif isinstance(value, Transition):
+            data[name] = json.loads(value.to_json())
+    return data
+
+
+def _outcome(data: JSON) -> FleetOutcome:
+    if not isinstance(data, dict):
+        raise TypeError
+    order_id, sent = data["order_id"], data["sent"]
+    action: Action = data["action"]  # type: ignore[assignment]  # checked in the next line
+    if type(order_id) is not int or action not in get_args(Action) or not isinstance(sent, bool | None):
+        raise ValueError
+    return FleetOutcome(
+        order_id=order_id,
+        action=action,
+        order=_optional(data["order"], _order),
+        error=_optional(data["error"], _error),
+        seconds=_seconds(data["seconds"]),
+        transition=_optional(data["transition"], _transition),
+        sent=sent,
+    )
+
+
+def _error(data: JSON) -> TrooperError:
+    if not isinstance(data, dict) or not isinstance(data["message"], str):
+        raise TypeError
+    kind = getattr(errors, str(data["type"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, TrooperError)):
+        kind = TrooperError  # of a later release
+    error: TrooperError = kind.__new__(kind, data["message"])  # as unpickling does: each __init__ takes other arguments
+    error.args = (data["message"],)
+    objects: dict[str, Callable[[JSON], object]] = {
+        "order": _order,
+        "last_error": _error,
+        "transition": _transition,
+        "cause": _error,
+    }
+    for name, value in data.items():
+        if name == "type":
+            continue
+        setattr(error, "__cause__" if name == "cause" else name, _optional(value, objects.get(name, _scalar)))
+    str(error)  # with a value of the wrong kind it has no text, and that has to show now
+    return error
+
+
+def _optional(data: JSON, read: Callable[[JSON], T]) -> T | None:
+    return None if data is None else read(data)
+
+
+def _order(data: JSON) -> Order:
+    return structure(data, Order)
+
+
+def _transition(data: JSON) -> Transition:
+    return Transition.from_json(json.dumps(data))
+
+
+def _seconds(data: JSON) -> float:
+    if isinstance(data, bool) or not isinstance(data, int | float | Decimal):
+        raise TypeError
+    return float(data)
+
+
+def _scalar(data: JSON) -> object:
+    if isinstance(data, list | dict):
+        raise TypeError
+    return float(data) if isinstance(data, Decimal) else data

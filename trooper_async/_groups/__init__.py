@@ -1,0 +1,1 @@
+"""What `client.orders`, `client.blibs`, `client.migrations` and `client.templates` are."""

@@ -1,0 +1,548 @@
+"""Orders: the rented GPU servers."""
+
+from __future__ import annotations
+
+import builtins
+import fnmatch
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable
+from copy import copy
+from decimal import Decimal
+
+from trooper_async._api import arguments
+from trooper_async._api.endpoints import CREDENTIALS, ORDER, ORDER_LOCK, ORDER_TITLE, Call, call
+from trooper_async._buying.purchases import Purchases
+from trooper_async._groups.lookup import Lookup, not_found
+from trooper_async._groups.switching import Switches
+from trooper_async._http.transport import Transport
+from trooper_async._waiting.judges import Blank, ConvergedJudge, Judge, PredicateJudge, SwitchJudge
+from trooper_async._waiting.wait import OnChange
+from trooper_async._waiting.waits import Waiters
+from trooper_async.errors import (
+    ConfigurationError,
+    PriceError,
+    PurchaseNotReadyError,
+    PurchaseUnknownError,
+    ResponseFormatError,
+    UnresolvedPurchaseError,
+)
+from trooper_async.models import (
+    JSON,
+    Action,
+    Blib,
+    Credentials,
+    Order,
+    OrderChange,
+    OrderStatus,
+    Purchase,
+    StatusChange,
+    Template,
+    Transition,
+    status_word,
+)
+
+
+class Orders:
+    """`client.orders`. Every verb takes an `Order` or an order id."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        lookup: Lookup,
+        switches: Switches,
+        waiters: Waiters,
+        purchases: Purchases,
+        cap: float,
+    ) -> None:
+        self._transport = transport
+        self._lookup = lookup
+        self._switches = switches
+        self._waiters = waiters
+        self._purchases = purchases
+        self._cap = cap
+
+    async def list(self) -> builtins.list[Order]:
+        """All orders of the account (GET /api/orders).
+
+        Raises:
+            AuthenticationError: the key is not accepted.
+            ResponseFormatError: a row is not as documented.
+            APIConnectionError, APIStatusError: as every read does.
+        """
+        return await self._lookup.all_orders("orders.list")
+
+    async def get(self, order: Order | int) -> Order:
+        """One order as it is now, from the list (GET /api/orders).
+
+        Raises:
+            OrderNotFoundError: it is not in the list.
+            ResponseFormatError: its row is not as documented.
+            APIConnectionError, APIStatusError: as every read does.
+        """
+        order_id = arguments.order_id(order)
+        subject = f"order {order_id}"
+        snapshot = await self._lookup.snapshot("orders.get", subject)
+        sighting = snapshot.sighting(order_id)
+        if isinstance(sighting, Order):
+            return sighting
+        if sighting is Blank.ABSENT:
+            raise not_found(order_id, "orders.get")
+        known = snapshot.unreadable.get(order_id)
+        error = ResponseFormatError("$[*].order_id", "readable") if known is None else copy(known)  # a row may be it
+        error.operation, error.subject = "orders.get", subject
+        raise error
+
+    async def find(self, *, title: str | None = None) -> builtins.list[Order]:
+        """The orders with that title (GET /api/orders); rows that can't be read are left out.
+
+        Args:
+            title: the title, or a pattern with `*`, `?` and `[…]` for it; None finds all.
+
+        Raises:
+            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+        """
+        found = (await self._lookup.snapshot("orders.find", "")).found()
+        matches = re.compile(fnmatch.translate("*" if title is None else title)).match
+        return [order for order in found if matches(order.title or "")]
+
+    async def history(self, order: Order | int) -> builtins.list[StatusChange]:
+        """The last five status changes of a server (GET /api/order-status-history).
+
+        Raises:
+            PermissionDeniedError: no such order, or not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+        """
+        return await self._lookup.history(arguments.order_id(order))
+
+    async def credentials(self, order: Order | int) -> Credentials:
+        """How to log in to a server (POST /api/credentials). The password is in no repr.
+
+        Raises:
+            OrderNotFoundError: no such order in the list. Nothing was sent.
+            PermissionDeniedError: no such server, or not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+        """
+        order_id = arguments.order_id(order)
+        server_id = await self._lookup.server_id(order, "orders.credentials")
+        return await self._transport.request(
+            call(CREDENTIALS, "orders.credentials", f"order {order_id}", {"serverId": server_id})
+        )
+
+    async def start(self, order: Order | int, *, migration_allowed: bool = False) -> Transition:
+        """Start a server (POST /api/order-status, action `running`).
+
+        Args:
+            order: the order, or its id.
+            migration_allowed: whether a frozen server may move to other hardware, which takes 10 to 90 minutes and
+                changes its ports, perhaps its CPU. With it, the request is sent once only.
+
+        Returns:
+            The accepted transition, for `wait`.
+
+        Raises:
+            OrderNotFoundError: no such order in the list. Nothing was sent.
+            ServerLockedError: it is locked. Nothing was changed.
+            OutcomeUnknownError: it was sent and the answer lost; `.transition` can be waited for.
+            APIConnectionError, APIStatusError: it was not done.
+        """
+        switch, transition = await self._switches.prepare(
+            order, "start", "orders.start", migration_allowed=migration_allowed
+        )
+        await self._transport.request(switch)
+        return transition
+
+    async def stop(self, order: Order | int) -> Transition:
+        """Stop a server; it goes on costing 35 % of its price (POST /api/order-status, action `stopped`).
+
+        Returns and raises as `start` does.
+        """
+        switch, transition = await self._switches.prepare(order, "stop", "orders.stop")
+        await self._transport.request(switch)
+        return transition
+
+    async def restart(self, order: Order | int) -> Transition:
+        """Restart a server, a forced power reset (POST /api/order-status, action `restarted`). Sent once only.
+
+        Its status history is read first: a new row in it will be the proof. Returns and raises as `start` does.
+        """
+        switch, transition = await self._switches.prepare(order, "restart", "orders.restart")
+        await self._transport.request(switch)
+        return transition
+
+    async def freeze(self, order: Order | int) -> Transition:
+        """Freeze a server: it is archived, its resources are released (POST /api/order-status, action `frozen`).
+
+        Returns and raises as `start` does.
+        """
+        switch, transition = await self._switches.prepare(order, "freeze", "orders.freeze")
+        await self._transport.request(switch)
+        return transition
+
+    async def start_and_wait(
+        self,
+        order: Order | int,
+        *,
+        migration_allowed: bool = False,
+        timeout: arguments.Timeout = "default",
+        on_change: OnChange | None = None,
+    ) -> Order:
+        """Start a server, and wait until it runs.
+
+        Args:
+            order, migration_allowed: as for `start`.
+            timeout: seconds from the accepted request: 900 by default, 7200 with `migration_allowed`.
+            on_change: called with the order for each status seen on the way.
+
+        Returns:
+            The order as it is then.
+
+        Raises:
+            WaitTimeoutError, SupersededError, OrderVanishedError: as `wait` does.
+            OrderNotFoundError, ServerLockedError, APIConnectionError, APIStatusError: as `start` does. After a lost
+                answer the wait goes on all the same: if the server gets there, all is well; if not, the wait's error
+                has the OutcomeUnknownError as its cause.
+        """
+        return await self._switch_and_wait(order, "start", timeout, on_change, migration_allowed=migration_allowed)
+
+    async def stop_and_wait(
+        self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
+    ) -> Order:
+        """Stop a server, and wait until it has stopped (by default 900 s). Returns and raises as `start_and_wait`."""
+        return await self._switch_and_wait(order, "stop", timeout, on_change)
+
+    async def restart_and_wait(
+        self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
+    ) -> Order:
+        """Restart a server, and wait until it has (by default 900 s). Returns and raises as `start_and_wait`.
+
+        A restart starts and ends at `running`, so `running` alone proves nothing: see `wait`.
+        """
+        return await self._switch_and_wait(order, "restart", timeout, on_change)
+
+    async def freeze_and_wait(
+        self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
+    ) -> Order:
+        """Freeze a server, and wait until it is frozen (by default 3600 s). Returns and raises as `start_and_wait`."""
+        return await self._switch_and_wait(order, "freeze", timeout, on_change)
+
+    async def rename(self, order: Order | int, title: str) -> None:
+        """Give a server another title (POST /api/order-title).
+
+        Raises:
+            OrderNotFoundError: no such order in the list. Nothing was sent.
+            OutcomeUnknownError: it was sent and the answer lost.
+            APIConnectionError, APIStatusError: it was not done.
+        """
+        if not isinstance(title, str):
+            raise ConfigurationError("a title must be text: nothing was sent", operation="orders.rename")
+        server_id = await self._lookup.server_id(order, "orders.rename")
+        sent: dict[str, JSON] = {"serverId": server_id, "title": title}
+        await self._transport.request(call(ORDER_TITLE, "orders.rename", f"order {arguments.order_id(order)}", sent))
+
+    async def lock(self, order: Order | int) -> None:
+        """Lock a server against status changes (POST /api/order-lock). Raises as `rename` does."""
+        await self._lock(order, True, "orders.lock")
+
+    async def unlock(self, order: Order | int) -> None:
+        """Unlock a server (POST /api/order-lock). Raises as `rename` does."""
+        await self._lock(order, False, "orders.unlock")
+
+    async def _lock(self, order: Order | int, locked: bool, operation: str) -> None:
+        server_id = await self._lookup.server_id(order, operation)
+        sent: dict[str, JSON] = {"serverId": server_id, "is_locked": locked}
+        await self._transport.request(call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
+
+    async def _switch_and_wait(
+        self,
+        order: Order | int,
+        action: Action,
+        timeout: arguments.Timeout,
+        on_change: OnChange | None,
+        *,
+        migration_allowed: bool = False,
+    ) -> Order:
+        operation = f"orders.{action}_and_wait"
+        if timeout != "default":
+            arguments.check_seconds(timeout)
+        switch, transition = await self._switches.prepare(order, action, operation, migration_allowed=migration_allowed)
+        lost = await self._switches.send(switch)
+        return await self._switches.wait(transition, lost, operation=operation, timeout=timeout, on_change=on_change)
+
+    async def wait(
+        self, transition: Transition, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
+    ) -> Order:
+        """Wait until an accepted action has taken effect, on the poll that all waits of this client share.
+
+        Only polls that began after this call count. It has taken effect when the current status is the target, and the
+        desired one agrees where the API gives one. A restart needs proof: another status seen on the way, and a new row
+        in the status history; with only one of them, `running` must stay so for a while (three times the schedule's
+        `cap`).
+
+        What no client can tell: what is old in reads that lag longer than a whole transition takes; a restart over
+        between two polls that left no readable row; a row of an earlier start that comes late; and, where the API gives
+        no wish, that somebody else switched the server (that wait times out).
+
+        Args:
+            transition: what start, stop, …, create or buy returned, in this process or (`Transition.from_json`) before.
+            timeout: seconds; None waits for ever; by default what its action usually needs.
+            on_change: called with the order for each status seen on the way.
+
+        Returns:
+            The order as it is then.
+
+        Raises:
+            WaitTimeoutError: it did not get there in time. Whatever was begun goes on.
+            SupersededError: another switch took its place.
+            OrderVanishedError: it is not in the list any more, or never came.
+            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
+            ClientClosedError: the client was closed meanwhile.
+        """
+        if not isinstance(transition, Transition):
+            raise ConfigurationError("wait takes a Transition: for an order, use wait_until", operation="orders.wait")
+        seconds = arguments.seconds_of(timeout, transition)
+        return await self._waiters.transition(transition, operation="orders.wait", timeout=seconds, on_change=on_change)
+
+    async def wait_until(
+        self,
+        order: Order | int,
+        status_or_predicate: OrderStatus | str | Callable[[Order], bool],
+        *,
+        timeout: float | None = 900.0,
+    ) -> Order:
+        """Wait until an order that somebody else switches has a status, or until a function says so.
+
+        Args:
+            order: the order, or its id.
+            status_or_predicate: a status (the desired one must agree), or a function that is asked about the order as
+                first seen and then whenever it has changed. It must return a bool.
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            OrderNotFoundError: an id that is, steadily, not in the list and never was.
+            WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
+            TypeError: the function returned something else than a bool. What it raises is raised here.
+        """
+        if isinstance(status_or_predicate, str):
+            judge: Judge = SwitchJudge(status_word(status_or_predicate), self._cap)
+        elif callable(status_or_predicate):
+            judge = PredicateJudge(status_or_predicate, self._cap)
+        else:
+            raise ConfigurationError("wait_until needs a status or a function", operation="orders.wait_until")
+        return await self._wait_for(order, judge, "orders.wait_until", timeout)
+
+    async def wait_until_converged(self, order: Order | int, *, timeout: float | None = 900.0) -> Order:
+        """Wait until an order's current status is its desired one, whatever that is.
+
+        Raises:
+            WaitError: the API gives no desired status for it.
+            OrderNotFoundError: an id that is, steadily, not in the list and never was.
+            WaitTimeoutError, OrderVanishedError, …: as `wait` does.
+        """
+        return await self._wait_for(order, ConvergedJudge(self._cap), "orders.wait_until_converged", timeout)
+
+    async def wait_until_reachable(self, order: Order | int, *, timeout: float | None = 900.0) -> Credentials:
+        """Wait until a server runs and an SSH server answers at its port; how to log in to it.
+
+        Address and port are read anew for each try: they may change after a freeze or a migration.
+
+        Raises:
+            OrderNotFoundError: an id that is, steadily, not in the list and never was.
+            WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
+        """
+        return await self._waiters.reachable(
+            arguments.order_id(order), operation="orders.wait_until_reachable", timeout=timeout
+        )
+
+    async def watch(self, *, interval: float = 5.0) -> AsyncGenerator[OrderChange, None]:
+        """Every order as `appeared`, then each change of any of them, until the loop over it ends.
+
+        It shares the poll with all waits. A slow reader gets each order's latest state. `vanished` comes once the order
+        is missing steadily (three polls that span the schedule's `cap`). Failed polls are ridden out.
+
+        Args:
+            interval: seconds between polls, never below the schedule's floor.
+
+        Raises:
+            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
+            ClientClosedError: the client was closed meanwhile.
+        """
+        changes = self._waiters.watch(interval=interval)
+        try:
+            async for change in changes:
+                yield change
+        finally:
+            await changes.aclose()
+
+    async def _wait_for(self, order: Order | int, judge: Judge, operation: str, timeout: float | None) -> Order:
+        return await self._waiters.order(arguments.order_id(order), judge, operation=operation, timeout=timeout)
+
+    async def create(
+        self,
+        blib: Blib,
+        *,
+        contract_interval: str,
+        terms_accepted: bool,
+        price_h: Decimal | float | None = None,
+        total_price: Decimal | float | None = None,
+        second_partition_percentage: int | None = None,
+        templates: Iterable[Template | int] = (),
+        max_price_h: Decimal | float | None = None,
+        reference: str | None = None,
+    ) -> Transition:
+        """Order a GPU server (POST /api/order). Sent once, never again by itself.
+
+        Args:
+            blib: the offer, as `blibs.list()` gave it.
+            contract_interval: `HOUR` (the others are not spelled in the API document: `DAY`, `WEEK`, … by analogy).
+            terms_accepted: whether you accept the vendor's terms; without, the API refuses.
+            price_h: EUR per hour; the offer's by default. The API refuses what is not its current price.
+            total_price: EUR for the whole interval; for `HOUR` it is `price_h`, for others it must be given.
+            second_partition_percentage: share of the disk for a second partition.
+            templates: what to install on it.
+            max_price_h: the most that it may cost, in EUR per hour.
+            reference: your own name for this purchase; a repeat under the same name buys nothing more.
+
+        Returns:
+            The transition of the new order.
+
+        Raises:
+            ConfigurationError: no price, or one that can't be sent. Nothing was sent.
+            PriceError: dearer than `max_price_h`, or another price than the offer's. Nothing was sent.
+            UnresolvedPurchaseError: an earlier purchase is unresolved. Nothing was sent.
+            PurchaseUnknownError: it was sent and the answer lost: it may be bought. See `resolve`.
+            BadRequestError: the API refuses it, also for a price that is no longer the current one.
+        """
+        purchase, transition = await self._buy(
+            "orders.create",
+            blib,
+            reference,
+            max_price_h,
+            contract_interval=contract_interval,
+            terms_accepted=terms_accepted,
+            price_h=price_h,
+            total_price=total_price,
+            second_partition_percentage=second_partition_percentage,
+            templates=templates,
+        )
+        self._purchases.journal.deliver(purchase)
+        return transition
+
+    async def create_and_wait(
+        self,
+        blib: Blib,
+        *,
+        contract_interval: str,
+        terms_accepted: bool,
+        price_h: Decimal | float | None = None,
+        total_price: Decimal | float | None = None,
+        second_partition_percentage: int | None = None,
+        templates: Iterable[Template | int] = (),
+        max_price_h: Decimal | float | None = None,
+        reference: str | None = None,
+        timeout: float | None = 1800.0,
+        on_change: OnChange | None = None,
+    ) -> Order:
+        """Order a GPU server, and wait until it runs.
+
+        Args:
+            blib … reference: as for `create`.
+            timeout: seconds from the accepted order; None waits for ever.
+            on_change: called with the new order for each status seen on the way.
+
+        Raises:
+            PurchaseNotReadyError: it is bought, but the wait after it ended otherwise; its cause says how.
+            ConfigurationError, PriceError, UnresolvedPurchaseError, PurchaseUnknownError, …: as for `create`.
+        """
+        arguments.check_seconds(timeout)
+        operation = "orders.create_and_wait"
+        bought = await self._buy(
+            operation,
+            blib,
+            reference,
+            max_price_h,
+            contract_interval=contract_interval,
+            terms_accepted=terms_accepted,
+            price_h=price_h,
+            total_price=total_price,
+            second_partition_percentage=second_partition_percentage,
+            templates=templates,
+        )
+        return await self._purchases.wait(*bought, operation=operation, timeout=timeout, on_change=on_change)
+
+    @property
+    def purchases(self) -> tuple[Purchase, ...]:
+        """What this client bought, tried to buy, or does not know whether it bought, the oldest first."""
+        return self._purchases.journal.all
+
+    async def resolve(
+        self,
+        purchase_or_error: Purchase | PurchaseUnknownError | UnresolvedPurchaseError | PurchaseNotReadyError,
+        order: Order | int | None,
+    ) -> None:
+        """Say what became of a purchase that is unresolved, so that others can be made.
+
+        Args:
+            purchase_or_error: the purchase, or the error that names it.
+            order: the order that it is; None if it was not made.
+
+        Raises:
+            ConfigurationError: no purchase of this client, or one that is on the wire still.
+        """
+        await self._purchases.journal.resolve(purchase_or_error, None if order is None else arguments.order_id(order))
+
+    async def _buy(
+        self,
+        operation: str,
+        blib: Blib,
+        reference: str | None,
+        max_price_h: Decimal | float | None,
+        *,
+        contract_interval: str,
+        terms_accepted: bool,
+        price_h: Decimal | float | None,
+        total_price: Decimal | float | None,
+        second_partition_percentage: int | None,
+        templates: Iterable[Template | int],
+    ) -> tuple[Purchase, Transition]:
+        if not isinstance(blib, Blib):
+            raise ConfigurationError(
+                "an offer is needed, as blibs.list() gives it: nothing was sent", operation=operation
+            )
+        subject = f"blib {blib.id}"
+        asked = blib.price_h if price_h is None else price_h
+        if asked is None:
+            raise ConfigurationError("the offer has no price: pass price_h; nothing was sent", operation=operation)
+        price = arguments.money(asked, "price_h")
+        if total_price is None and contract_interval != "HOUR":
+            text = f"total_price must be given for {contract_interval}: how the API reckons it is not documented"
+            raise ConfigurationError(f"{text}; nothing was sent", operation=operation, subject=subject)
+        total = price if total_price is None else arguments.money(total_price, "total_price")
+        limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", sent=False)
+        if type(terms_accepted) is not bool:
+            raise ConfigurationError("terms_accepted must be True or False: nothing was sent", operation=operation)
+        wanted: list[JSON] = [
+            {"id": one.id, "name": one.name} if isinstance(one, Template) else {"id": arguments.template_id(one)}
+            for one in templates
+        ]
+        sent: dict[str, JSON] = {
+            "blib_id": blib.id,
+            "price_h": price,
+            "total_price": total,
+            "terms_accepted": terms_accepted,
+            "contract_interval": contract_interval,
+            "templates": wanted,
+        }
+        if second_partition_percentage is not None:
+            sent["second_partition_percentage"] = second_partition_percentage
+
+        async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
+            # here, since what its reference says is bought already is not bought again, whatever it would cost now
+            if blib.price_h is not None and price != blib.price_h:
+                text = f"the offer costs {blib.price_h} EUR per hour, not {price}"
+                raise PriceError(text, operation=operation, subject=subject)
+            if limit is not None and price > limit:
+                text = f"it costs {price} EUR per hour, and at most {limit} are allowed"
+                raise PriceError(text, operation=operation, subject=subject)
+            return call(ORDER, operation, subject, sent, sending=sending), blib
+
+        return await self._purchases.buy(operation, "create", blib.id, prepare, price_h=price, reference=reference)

@@ -1,0 +1,164 @@
+"""Software templates, and their installation on servers."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Mapping
+
+from trooper_async._api import arguments
+from trooper_async._api.endpoints import INSTALL_ADD, INSTALL_DELETE, INSTALL_RETRY, TEMPLATE_CONFIG, TEMPLATES, call
+from trooper_async._http.retry import ONE_ATTEMPT, RetryPolicy
+from trooper_async._http.transport import Transport
+from trooper_async._waiting.waits import Waiters
+from trooper_async.errors import TemplateFailedError
+from trooper_async.models import JSON, Order, Template, TemplateInstall
+
+
+class Templates:
+    """`client.templates`."""
+
+    def __init__(self, transport: Transport, waiters: Waiters) -> None:
+        self._transport = transport
+        self._waiters = waiters
+
+    async def list(self) -> builtins.list[Template]:
+        """The templates that there are (GET /api/templates).
+
+        Raises:
+            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+        """
+        return await self._transport.request(call(TEMPLATES, "templates.list"))
+
+    async def installs(self, order: Order | int) -> builtins.list[TemplateInstall]:
+        """What is installed, or being installed, on a server (GET /api/template-config).
+
+        Raises:
+            PermissionDeniedError: no such order, or not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+        """
+        return await self._installs(arguments.order_id(order), None)
+
+    async def install(
+        self, order: Order | int, template: Template | int, config: Mapping[str, JSON] | None = None
+    ) -> int:
+        """Begin to install a template on a server (POST /api/template-install-add). Sent once only.
+
+        Args:
+            order: the server's order, or its id.
+            template: the template, or its id.
+            config: the template's options by name.
+
+        Returns:
+            The id of the install.
+
+        Raises:
+            OutcomeUnknownError: it was sent and the answer lost: look at `installs(order)` before you send it again.
+            APIConnectionError, APIStatusError: it was not installed.
+        """
+        order_id, template_id = arguments.order_id(order), arguments.template_id(template)
+        sent: dict[str, JSON] = {"order_id": order_id, "template_id": template_id, "config": dict(config or {})}
+        subject = f"template {template_id} on order {order_id}"
+        install = call(INSTALL_ADD, "templates.install", subject, sent)
+        del config, sent  # a password of the application may be in it, and locals may be printed with a traceback
+        return await self._transport.request(install)
+
+    async def install_and_wait(
+        self,
+        order: Order | int,
+        template: Template | int,
+        config: Mapping[str, JSON] | None = None,
+        *,
+        timeout: float | None = 3600.0,
+    ) -> TemplateInstall:
+        """Install a template on a server, and wait until it is there.
+
+        A status code that is not known counts as on the way; one whose `status_readable` says "fail" or "error" has
+        failed.
+
+        Args:
+            order, template, config: as for `install`.
+            timeout: seconds from the accepted request; None waits for ever.
+
+        Raises:
+            TemplateFailedError: the installation failed; `.install` is how it stands.
+            WaitTimeoutError: it was not done in time; it goes on at the API.
+            OutcomeUnknownError, APIConnectionError, APIStatusError: as for `install`.
+        """
+        arguments.check_seconds(timeout)
+        order_id = arguments.order_id(order)
+        installing = self.install(order, template, config)
+        del config  # as in `install`
+        return await self._ended(order_id, await installing, "templates.install_and_wait", timeout)
+
+    async def wait(
+        self, order: Order | int, install: TemplateInstall | int, *, timeout: float | None = 3600.0
+    ) -> TemplateInstall:
+        """Wait until an installation that was begun before, by any process, is there.
+
+        Args:
+            order: the server's order, or its id.
+            install: the install, or its id, as `install` returned it.
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            TemplateFailedError, WaitTimeoutError: as for `install_and_wait`.
+        """
+        arguments.check_seconds(timeout)
+        order_id, install_id = arguments.order_id(order), arguments.install_id(install)
+        return await self._ended(order_id, install_id, "templates.wait", timeout)
+
+    async def remove(self, install: TemplateInstall | int) -> None:
+        """Remove an installed template (POST /api/template-install-delete).
+
+        Raises:
+            OutcomeUnknownError: it was sent and the answer lost.
+            APIConnectionError, APIStatusError: it was not removed.
+        """
+        install_id = arguments.install_id(install)
+        await self._transport.request(
+            call(INSTALL_DELETE, "templates.remove", f"install {install_id}", {"install_id": install_id})
+        )
+
+    async def retry(self, install: TemplateInstall | int) -> None:
+        """Try a failed installation again (POST /api/template-install-retry). Sent once only.
+
+        Raises:
+            OutcomeUnknownError: it was sent and the answer lost.
+            APIConnectionError, APIStatusError: it was not tried again.
+        """
+        install_id = arguments.install_id(install)
+        await self._transport.request(
+            call(INSTALL_RETRY, "templates.retry", f"install {install_id}", {"install_id": install_id})
+        )
+
+    async def _installs(self, order_id: int, retry: RetryPolicy | None) -> builtins.list[TemplateInstall]:
+        installs = call(TEMPLATE_CONFIG, "templates.installs", f"order {order_id}", {"order_id": order_id})
+        return await self._transport.request(installs, retry=retry)
+
+    async def _ended(self, order_id: int, install_id: int, operation: str, timeout: float | None) -> TemplateInstall:
+        async def ended() -> TemplateInstall | None:
+            installs = await self._installs(order_id, ONE_ATTEMPT)
+            install = next((one for one in installs if one.install_id == install_id), None)
+            return install if install is not None and (install.status == 1 or _failed(install)) else None
+
+        began = asyncio.get_running_loop().time()
+        subject = f"install {install_id} on order {order_id}"
+        install = await self._waiters.unlisted(
+            ended, operation=operation, subject=subject, target="installed", timeout=timeout
+        )
+        if _failed(install):
+            raise TemplateFailedError(
+                f"the installation of {install.template_name or 'the template'} failed ({install.status_readable})",
+                install=install,
+                operation=operation,
+                subject=subject,
+                target="installed",
+                seconds=asyncio.get_running_loop().time() - began,
+            )
+        return install
+
+
+def _failed(install: TemplateInstall) -> bool:
+    text = (install.status_readable or "").casefold()
+    return "fail" in text or "error" in text

@@ -1,0 +1,1 @@
+"""One call: its attempts, their pace, and the connection. aiohttp lives here."""

@@ -1,0 +1,1 @@
+"""The shared polls, and who waits on them."""

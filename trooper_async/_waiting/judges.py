@@ -1,0 +1,293 @@
+"""What it means to have converged: pure judgement over successive sightings of one order.
+
+No I/O and no clock: whoever polls passes each sighting with the time at which its poll began. Only polls that began
+after the wait did are passed (an older answer may show what was before), and between two sightings nothing changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TypeAlias
+
+from trooper_async.models import Order, OrderStatus, StatusChange, Transition, same_word
+
+_STEADY_POLLS = 3
+_LAG_SHARE = 1 / 3
+"""Of the schedule's cap: how long a read may lag, so that an old `running` is not taken for the end of a restart."""
+_LATE_CAPS = 3
+"""Times the schedule's cap: how long after one proof alone a restart may still be about to take effect."""
+_APPEAR_CAPS = 4
+"""An order that was just bought may be missing from the list for this many times the schedule's cap."""
+
+# "running" until it begins, and one of these as the wish, in whichever word the API has for it
+_RESTART_WORDS = (OrderStatus.running, OrderStatus.restarted, OrderStatus.restarting)
+
+
+class Blank(Enum):
+    """A sighting that shows no order."""
+
+    ABSENT = "absent"
+    """The list was read whole, and it is not in it."""
+    UNREADABLE = "unreadable"
+    """Its row, or whether there is one, can't be told. It proves nothing."""
+
+
+Sighting: TypeAlias = Order | Blank
+
+
+class Verdict(Enum):
+    WAIT = "wait"
+    DONE = "done"
+    SUPERSEDED = "superseded"
+    VANISHED = "vanished"
+    UNJUDGEABLE = "the API does not say what is wanted"
+    ASK_HISTORY = "wait, and read the status history"
+
+
+class Steady:
+    """Whether something was so on three sightings in a row that span at least `span` seconds.
+
+    One contradicting poll proves nothing, nor do two: reads may come from replicas that lag behind.
+    """
+
+    __slots__ = ("_count", "_first", "span")
+
+    def __init__(self, span: float) -> None:
+        self.span = span
+        self._count = 0
+        self._first = 0.0
+
+    def reset(self) -> None:
+        self._count = 0
+
+    def seen(self, at: float) -> bool:
+        """It is so at the time `at`; whether it is steady now."""
+        if self._count == 0:
+            self._first = at
+        self._count += 1
+        return self._count >= _STEADY_POLLS and at - self._first >= self.span
+
+
+class Judge:
+    """The rules that every wait for an order shares; `_judge` is what it waits for."""
+
+    __slots__ = ("_absent", "_answered", "_cap", "_may_be_absent", "restless", "target")
+
+    def __init__(self, cap: float, *, appearing: bool = False) -> None:
+        self.target: str | None = None
+        self.restless = False
+        """Whether the next sighting counts even if it is the same as the last one."""
+        self._cap = cap
+        self._may_be_absent = _APPEAR_CAPS * cap if appearing else cap
+        self._absent: Steady | None = None
+        self._answered = 0.0
+
+    def observe(self, sighting: Sighting, at: float, answered: float | None = None) -> Verdict:
+        """What a fresh poll showed that was begun at `at` and answered at `answered`, in seconds."""
+        self._answered = at if answered is None else answered
+        if isinstance(sighting, Order):
+            self._may_be_absent, self._absent = self._cap, None  # it has appeared
+            verdict = self._judge(sighting, at)
+            self.restless = self._is_restless()
+            return verdict
+        self._unseen()
+        if sighting is Blank.UNREADABLE:
+            self._absent = None
+            self.restless = True
+            return Verdict.WAIT
+        self.restless = True
+        self._absent = self._absent or Steady(self._may_be_absent)
+        return Verdict.VANISHED if self._absent.seen(at) else Verdict.WAIT
+
+    def _judge(self, order: Order, at: float) -> Verdict:
+        raise NotImplementedError
+
+    def _unseen(self) -> None:
+        """The order was not seen: what has to be seen in a row begins anew."""
+
+    def _is_restless(self) -> bool:
+        return False
+
+
+class SwitchJudge(Judge):
+    """Waits for `target`: current is it, and desired agrees where the API gives one.
+
+    This holds whether the API's second word is the wish or the last state reached. Superseded: desired agreed once,
+    and now both words are, steadily, another one.
+    """
+
+    __slots__ = ("_agreed", "_elsewhere", "_wishes")
+
+    def __init__(self, target: OrderStatus | str, cap: float, *, appearing: bool = False) -> None:
+        super().__init__(cap, appearing=appearing)
+        self.target = target
+        self._wishes: Sequence[str] = (target,)
+        self._agreed = False
+        self._elsewhere: Steady | None = None
+
+    def _judge(self, order: Order, at: float) -> Verdict:
+        wish = order.desired_status
+        agrees = wish is None or any(same_word(wish, word) for word in self._wishes)
+        if wish is not None and agrees:
+            self._agreed = True
+        if self._agreed and not agrees and order.is_converged:
+            self._away(order)
+            self._elsewhere = self._elsewhere or Steady(self._cap)
+            return Verdict.SUPERSEDED if self._elsewhere.seen(at) else Verdict.WAIT
+        self._elsewhere = None
+        if agrees and same_word(order.current_status, str(self.target)):
+            return self._arrived(at)
+        self._away(order)
+        return Verdict.WAIT
+
+    def _arrived(self, at: float) -> Verdict:
+        return Verdict.DONE
+
+    def _away(self, order: Order) -> None:
+        """It is not, or not for certain, where it should be."""
+
+    def _unseen(self) -> None:
+        self._elsewhere = None
+
+    def _is_restless(self) -> bool:
+        return self._elsewhere is not None
+
+
+class RestartJudge(SwitchJudge):
+    """A restart starts and ends at `running`, so `running` alone says nothing.
+
+    Two proofs: a departure (another word was seen), and a row of the history that was not there before the restart was
+    sent. Both, the new row saying `running`: done at the first `running` that can't be from before the departure.
+    Either alone can be something else (a read that lags shows an earlier start; a row may be written on acceptance
+    with the wish in it, long before the restart takes effect): done once `running` is steady from then on.
+    """
+
+    __slots__ = (
+        "_ask_at",
+        "_asked",
+        "_before",
+        "_floor",
+        "_recorded_running",
+        "_running",
+        "_running_at",
+        "_running_polls",
+        "departed_at",
+        "recorded",
+    )
+
+    def __init__(self, before: Sequence[StatusChange] | None, cap: float, floor: float) -> None:
+        super().__init__(OrderStatus.running, cap)
+        self._wishes = _RESTART_WORDS
+        self._before = before
+        self._floor = floor
+        self.departed_at: float | None = None
+        self.recorded = False
+        self._recorded_running = False
+        self._running = Steady(_LATE_CAPS * cap)
+        self._running_polls = 0
+        self._running_at = 0.0
+        self._asked = 0
+        self._ask_at = 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether anything was seen that only a restart (or something like one) leaves."""
+        return self.departed_at is not None or self.recorded
+
+    def _judge(self, order: Order, at: float) -> Verdict:
+        if self.departed_at is None and not same_word(order.current_status, OrderStatus.running):
+            self.departed_at = self._answered
+        return super()._judge(order, at)
+
+    def _arrived(self, at: float) -> Verdict:
+        self._running_polls += 1
+        self._running_at = at
+        if self._is_over():
+            return Verdict.DONE
+        if self.proven and self._running.seen(at):
+            return Verdict.DONE
+        if self._before is None or self._recorded_running or at < self._ask_at:
+            return Verdict.WAIT  # nothing to compare with, nothing more to learn, or not yet
+        ask = self.departed_at is not None or self._running_polls >= 2
+        return Verdict.ASK_HISTORY if ask else Verdict.WAIT
+
+    def _is_over(self) -> bool:
+        """Both proofs are there, and the last `running` was read later than any read from before the departure lags."""
+        if self.departed_at is None or not self._recorded_running or self._running_polls == 0:
+            return False
+        return self._running_at - self.departed_at >= _LAG_SHARE * self._cap
+
+    def _away(self, order: Order) -> None:
+        self._running.reset()
+        self._running_polls = 0
+
+    def _unseen(self) -> None:
+        super()._unseen()
+        self._running.reset()
+        self._running_polls = 0
+
+    def _is_restless(self) -> bool:
+        return super()._is_restless() or self._running_polls > 0
+
+    def read_history(self, rows: Sequence[StatusChange] | None, at: float) -> Verdict:
+        """The history as read at `at` (None: it could not be read). It is wanted again after floor, 2·floor, … cap."""
+        self._ask_at = at + min(self._cap, self._floor * 2 ** min(self._asked, 32))
+        self._asked += 1
+        new = new_rows(rows or (), self._before or ())
+        self.recorded = self.recorded or bool(new)
+        self._recorded_running = any(same_word(row.status_user, OrderStatus.running) for row in new)
+        return Verdict.DONE if self._is_over() else Verdict.WAIT
+
+
+class ConvergedJudge(Judge):
+    """Waits until current is desired, whatever that is."""
+
+    __slots__ = ()
+
+    def _judge(self, order: Order, at: float) -> Verdict:
+        if order.desired_status is None:
+            return Verdict.UNJUDGEABLE
+        return Verdict.DONE if order.is_converged else Verdict.WAIT
+
+
+class PredicateJudge(Judge):
+    """Waits until the caller's function says so. It is asked about the first sighting, and then about changed ones."""
+
+    __slots__ = ("_last", "_predicate")
+
+    def __init__(self, predicate: Callable[[Order], bool], cap: float) -> None:
+        super().__init__(cap)
+        self._predicate = predicate
+        self._last: Order | None = None
+
+    def _judge(self, order: Order, at: float) -> Verdict:
+        if order == self._last:
+            return Verdict.WAIT
+        self._last = order
+        answer: object = self._predicate(order)
+        if answer is True:
+            return Verdict.DONE
+        if answer is False:
+            return Verdict.WAIT
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError(f"the predicate must return a bool, not {type(answer).__name__} (an async one can't be used)")
+
+
+def judge_of(transition: Transition, *, cap: float, floor: float) -> Judge:
+    """The judge of an accepted action. `cap` and `floor` are the poll schedule's, in seconds."""
+    if transition.action == "restart":
+        return RestartJudge(transition.history_before, cap, floor)
+    return SwitchJudge(transition.target, cap, appearing=transition.action in ("create", "migrate"))
+
+
+def new_rows(rows: Sequence[StatusChange], before: Sequence[StatusChange]) -> list[StatusChange]:
+    """The rows that were not there before. Ids may fall with time or be ranks, so they count only without a time."""
+    known = {_identity(row) for row in before}
+    return [row for row in rows if _identity(row) not in known]
+
+
+def _identity(row: StatusChange) -> tuple[str, object]:
+    return row.status_user.casefold(), row.id if row.status_since is None else row.status_since

@@ -1,1 +1,0 @@
-"""The resource groups of the client: a coroutine for each endpoint, and its `…_and_wait` twin."""
