@@ -249,7 +249,9 @@ def test_a_list_of_orders_is_as_good_as_the_plain_way(body: bytes, window: int) 
 @pytest.mark.parametrize("before", [Snapshot(), first_of(), first_of(row_of())], ids=str)
 def test_what_is_no_list_of_orders(before: Snapshot, body: bytes) -> None:
     """An answer that is no list, an empty one too, is refused: it must not pass for "no orders"."""
-    fault = interpreted(call(orders_after(lambda: before), "x"), Response(200, {}, body), redact=str, now=0.0)
+    fault = interpreted(
+        call(ORDERS, "x", decode=orders_after(lambda: before)), Response(200, {}, body), redact=str, now=0.0
+    )
     assert isinstance(fault, FailedAttempt)
     assert isinstance(fault.error, ResponseFormatError)
     assert fault.error.path in ("$", "$.success")
@@ -410,7 +412,7 @@ def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -
     for body in bodies:
         reply = Response(200, {}, body)
         plain = interpreted(call(ORDERS, "x"), reply, redact=str, now=0.0)
-        after = interpreted(call(listing, "x"), reply, redact=str, now=0.0)
+        after = interpreted(call(ORDERS, "x", decode=listing), reply, redact=str, now=0.0)
         if isinstance(plain, FailedAttempt):
             assert isinstance(after, FailedAttempt)
             assert str(after.error) == str(plain.error)

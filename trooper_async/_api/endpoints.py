@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cached_property
-from typing import Generic, Never, TypeVar
+from typing import Any, Generic, Never, TypeVar, overload
 
 from attrs import field, frozen
 
@@ -71,6 +71,8 @@ class Call(Generic[T]):
     """What can be waited for if the answer is lost."""
     sending: Callable[[], None] | None = None
     """Called when it is about to leave: until then, cancelling it means that nothing was sent."""
+    decode: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
+    """What the rows of a list become, where that is something else than the endpoint's row says."""
 
     @cached_property
     def body(self) -> bytes | None:
@@ -82,6 +84,7 @@ class Call(Generic[T]):
         return {} if self.endpoint.method == "POST" else {name: str(value) for name, value in self.sent.items()}
 
 
+@overload
 def call(
     endpoint: Endpoint[T],
     operation: str,
@@ -91,15 +94,44 @@ def call(
     kind: Repeatability | None = None,
     transition: Transition | None = None,
     sending: Callable[[], None] | None = None,
-) -> Call[T]:
-    """A call of `endpoint`; `kind` where sending it twice does other things than its endpoint's row says."""
-    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, sending)
+) -> Call[T]: ...
+
+
+@overload
+def call(
+    endpoint: Endpoint[Any], operation: str, subject: str = "", *, decode: Callable[[Rows], SlicedWork[T]]
+) -> Call[T]: ...
+
+
+def call(
+    endpoint: Endpoint[Any],
+    operation: str,
+    subject: str = "",
+    sent: Sent | None = None,
+    *,
+    kind: Repeatability | None = None,
+    transition: Transition | None = None,
+    sending: Callable[[], None] | None = None,
+    decode: Callable[[Rows], SlicedWork[Any]] | None = None,
+) -> Call[Any]:
+    """A call of `endpoint`.
+
+    Args:
+        endpoint: its row of the table.
+        operation, subject: what is attempted, and on what, for people: `orders.stop`, `order 123`.
+        sent: the fields of the request.
+        kind: where sending it twice does other things than the endpoint's row says.
+        transition: what can be waited for if the response is lost.
+        sending: called when it is about to leave.
+        decode: what the rows of a list become, where that is something else than the endpoint's row says.
+    """
+    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, sending, decode)
 
 
 # What each endpoint returns -----------------------------------------------------------------------------------------
 
 
-def list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
+def _list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
     def read(rows: Rows) -> SlicedWork[list[T]]:
         items: list[T] = []
         while not rows.ended:
@@ -119,10 +151,6 @@ def list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
 
 def _no_list(data: JSON, sent: Sent) -> Never:
     raise ResponseFormatError("$", "a list")
-
-
-def orders_endpoint(read: Callable[[Rows], SlicedWork[T]]) -> Endpoint[T]:
-    return Endpoint("GET", "/api/orders", Repeatability.READ, _no_list, read_rows=read)
 
 
 def _field(name: str, kind: type[T]) -> Callable[[JSON, Sent], T]:
@@ -159,10 +187,10 @@ def _envelope(data: JSON) -> dict[str, JSON]:
 
 
 TEST = Endpoint("GET", "/api/test", Repeatability.READ, _field("test", str), public=True)
-BLIBS = Endpoint("GET", "/api/blibs", Repeatability.READ, _no_list, public=True, read_rows=list_of(Blib))
-BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Repeatability.READ, _no_list, read_rows=list_of(Blib))
+BLIBS = Endpoint("GET", "/api/blibs", Repeatability.READ, _no_list, public=True, read_rows=_list_of(Blib))
+BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Repeatability.READ, _no_list, read_rows=_list_of(Blib))
 ORDER = Endpoint("POST", "/api/order", Repeatability.PURCHASE, _field("orderId", int))
-ORDERS = orders_endpoint(list_of(Order))
+ORDERS = Endpoint("GET", "/api/orders", Repeatability.READ, _no_list, read_rows=_list_of(Order))
 # a restart, and a start that may migrate, are Repeatability.ONCE: orders says so when it calls
 ORDER_STATUS = Endpoint("POST", "/api/order-status", Repeatability.SETTING, _accepted)
 ORDER_TITLE = Endpoint("POST", "/api/order-title", Repeatability.SETTING, _accepted)
@@ -172,7 +200,7 @@ STATUS_HISTORY = Endpoint("GET", "/api/order-status-history", Repeatability.READ
 MIGRATION_OPTIONS = Endpoint("GET", "/api/migration-options", Repeatability.READ, _whole(MigrationOptions))
 MIGRATION_COST = Endpoint("POST", "/api/migration-cost", Repeatability.READ, _quote)
 BUY_MIGRATION = Endpoint("POST", "/api/buy-migration", Repeatability.PURCHASE, _field("new_order_id", int))
-TEMPLATES = Endpoint("GET", "/api/templates", Repeatability.READ, _no_list, public=True, read_rows=list_of(Template))
+TEMPLATES = Endpoint("GET", "/api/templates", Repeatability.READ, _no_list, public=True, read_rows=_list_of(Template))
 TEMPLATE_CONFIG = Endpoint(
     "GET", "/api/template-config", Repeatability.READ, _field("templates", list[TemplateInstall])
 )

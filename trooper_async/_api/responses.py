@@ -93,8 +93,9 @@ def interpret(
 def _read(call: Call[T], reply: Response, redact: Callable[[str], str]) -> SlicedWork[T | FailedAttempt]:
     if reply.body is None:
         raise ResponseFormatError("$", "smaller than max_body_bytes")
-    if call.endpoint.read_rows is not None and (rows := rows_of(reply.body)) is not None:
-        return (yield from call.endpoint.read_rows(rows))
+    decode = call.decode or call.endpoint.read_rows
+    if decode is not None and (rows := rows_of(reply.body)) is not None:
+        return (yield from decode(rows))
     if len(reply.body) > LARGEST:
         raise ResponseFormatError("$", "at most 256 KiB")
     data = loads(reply.body)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, TypedDict, Unpack
+from copy import copy
+from typing import ClassVar, Self, TypedDict, Unpack
 
 
 class Context(TypedDict, total=False):
@@ -31,6 +32,12 @@ class TrooperError(Exception):
         self.subject = context.get("subject", "")
         self.attempts = context.get("attempts", 0)
         self.seconds = context.get("seconds", 0.0)
+
+    def about(self, operation: str, subject: str = "") -> Self:
+        """A copy of this error that names another operation, and what it was attempted on."""
+        error = copy(self)
+        error.operation, error.subject = operation, subject
+        return error
 
     def _happened(self) -> str:
         return self.message

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from trooper_async._api.endpoints import Call, call
+from trooper_async._api.endpoints import ORDERS, Call, call
 from trooper_async._buying.journal import Journal, Record
 from trooper_async._buying.ledger import Entry
 from trooper_async._http.transport import Transport
@@ -32,7 +32,7 @@ LOG = logging.getLogger("trooper_async.purchases")
 
 _RE_READS = 3
 
-ORDERS_TOLERANT = orders_after(Snapshot)
+_TOLERANT = orders_after(Snapshot)
 Prepare = Callable[[Callable[[], None]], Awaitable[tuple[Call[int], Blib]]]
 """Checks the price right before a purchase; the call to send, which calls the argument as it leaves, and the offer."""
 
@@ -129,7 +129,7 @@ class Purchases:
             record.sent = True
 
         order, blib = await prepare(sending)
-        snapshot = await self._transport.request(call(ORDERS_TOLERANT, operation, "the orders present before"))
+        snapshot = await self._transport.request(call(ORDERS, operation, "the orders present before", decode=_TOLERANT))
         before = frozenset(snapshot.orders) | frozenset(snapshot.unreadable)
         record = Record(Entry(purchase, operation, blib, before))
         self.journal.add(record)
@@ -198,7 +198,7 @@ class Purchases:
 
     async def _look_for_candidates(self, record: Record, reads: int) -> tuple[Order, ...]:
         """The orders that were not there before, once there are any; the list is read a few times over the cap."""
-        look = call(ORDERS_TOLERANT, record.entry.operation, "candidates")
+        look = call(ORDERS, record.entry.operation, "candidates", decode=_TOLERANT)
         for read in range(reads):
             if read:
                 await self._transport.pause(self._cap / (reads - 1))

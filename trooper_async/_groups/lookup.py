@@ -7,7 +7,7 @@ from collections.abc import Collection
 from copy import copy
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import STATUS_HISTORY, call
+from trooper_async._api.endpoints import ORDERS, STATUS_HISTORY, call
 from trooper_async._http.retry import RetryPolicy
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.poller import Poller
@@ -38,13 +38,13 @@ class Lookup:
 
     async def snapshot(self, operation: str, subject: str) -> Snapshot:
         """All orders as far as they can be read, asked for now."""
-        snapshot = await self._transport.request(call(self._orders, operation, subject))
+        snapshot = await self._transport.request(call(ORDERS, operation, subject, decode=self._orders))
         self._poller.read_elsewhere(snapshot)
         return snapshot
 
     async def all_orders(self, operation: str) -> list[Order]:
         """The order of each row, asked for now; a row that can't be read is an error."""
-        orders, snapshot = await self._transport.request(call(self._all_orders, operation))
+        orders, snapshot = await self._transport.request(call(ORDERS, operation, decode=self._all_orders))
         self._poller.read_elsewhere(snapshot)
         return orders
 

@@ -16,7 +16,7 @@ from collections.abc import Set
 from contextvars import copy_context
 from copy import copy
 
-from trooper_async._api.endpoints import call
+from trooper_async._api.endpoints import ORDERS, call
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._base.slices import SlicedWork, at_once
 from trooper_async._http.retry import RetryPolicy
@@ -75,7 +75,7 @@ class Poller:
         """The last list that was read, here or by `orders` and `fleet`."""
         self._unreadable: Set[int] = frozenset()  # of the last poll, to be logged once
         self._complete = True
-        self._list = call(orders_after(lambda: self._snapshot), _OPERATION)
+        self._list = call(ORDERS, _OPERATION, decode=orders_after(lambda: self._snapshot))
 
     def join(self, ticket: Subscription) -> None:
         """Take part in the poll, until `leave`."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from attrs import Factory, define, evolve, field, frozen
 
-from trooper_async._api.endpoints import Endpoint, list_of, orders_endpoint
+from trooper_async._api.endpoints import ORDERS
 from trooper_async._api.rows import Rows
 from trooper_async._base.converter import ids_of, structure
 from trooper_async._base.slices import SlicedWork
@@ -248,15 +248,15 @@ class _Reading:
         )
 
 
-def orders_after(last: Callable[[], Snapshot]) -> Endpoint[Snapshot]:
-    """The list of orders, read as what has changed since the last: a row that can't be read costs only itself.
+def orders_after(last: Callable[[], Snapshot]) -> Callable[[Rows], SlicedWork[Snapshot]]:
+    """Reads the list of orders as what has changed since the last: a row that can't be read costs only itself.
 
-    `last` is asked when the answer is there: a call, and an error that holds it, holds no list.
+    `last` is asked when the response is there: a call, and an error that holds it, holds no list.
     """
-    return orders_endpoint(lambda rows: last().next(rows))
+    return lambda rows: last().next(rows)
 
 
-def all_orders_after(last: Callable[[], Snapshot]) -> Endpoint[tuple[list[Order], Snapshot]]:
+def all_orders_after(last: Callable[[], Snapshot]) -> Callable[[Rows], SlicedWork[tuple[list[Order], Snapshot]]]:
     """The same, and each row's order; a row that can't be read is an error."""
 
     def read(rows: Rows) -> SlicedWork[tuple[list[Order], Snapshot]]:
@@ -264,10 +264,11 @@ def all_orders_after(last: Callable[[], Snapshot]) -> Endpoint[tuple[list[Order]
         after = yield from last().next(rows)
         orders = after.listed()
         if orders is None:
-            orders = yield from list_of(Order)(Rows(rows.body, start))
+            assert ORDERS.read_rows is not None  # noqa: S101 - of a list
+            orders = yield from ORDERS.read_rows(Rows(rows.body, start))
         return orders, after
 
-    return orders_endpoint(read)
+    return read
 
 
 def detached(order: Order) -> Order:
