@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 import aiohttp
 from aiohttp import hdrs
+
+from trooper_async._base import timeouts
 
 LOG = logging.getLogger("trooper_async.transport")
 
@@ -122,8 +125,14 @@ def key_users(api_key: str | None) -> KeyUsers:
         # Runs once for each attempt on the wire, those that aiohttp makes on its own too.
         if api_key is not None:
             request.headers[hdrs.AUTHORIZATION] = f"Bearer {api_key}"
+        cancellations_before = timeouts.cancellations()
         try:
             return await handler(request)
+        except asyncio.CancelledError as error:
+            # nobody cancelled it: it is aiohttp's own limit for connecting
+            if timeouts.BROKEN and timeouts.cancellations() <= cancellations_before:
+                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
+            raise
         except NEVER_SENT:
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:

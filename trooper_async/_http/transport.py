@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 from trooper_async._api.endpoints import Call, Repeatability
 from trooper_async._api.responses import FailedAttempt, Failure, Response, interpret
 from trooper_async._base.slices import in_slices
+from trooper_async._base.timeouts import timeout
 from trooper_async._http.gate import Gate
 from trooper_async._http.retry import MAX_RETRY_AFTER, RetryPolicy, outcome_unknown
 from trooper_async._http.wire import Wire
@@ -157,7 +158,7 @@ class Transport:
     async def pause(self, seconds: float) -> None:
         """Sleep, but not past `stop`."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with timeout(seconds):
                 await self._stopped.wait()
 
     def _turned_away(self) -> TrooperError:

@@ -20,6 +20,7 @@ from aiohttp import hdrs
 from trooper_async._api.endpoints import Call, Repeatability
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._base.slices import TimeSlice
+from trooper_async._base.timeouts import timeout
 from trooper_async._http.sessions import NEVER_SENT, CutError, KeyUsers, Sessions
 from trooper_async.errors import APIConnectionError, APITimeoutError
 
@@ -71,7 +72,7 @@ class Wire:
         cancelled: asyncio.CancelledError | None = None
         outcome: Response | FailedAttempt | None = None
         try:
-            async with asyncio.timeout(limit):
+            async with timeout(limit):
                 outcome = await self._exchange(call, once=once, connect=connect, headers=headers)
         except asyncio.CancelledError as error:
             # the frames that it came through hold the headers, and whoever catches this may print them

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from trooper_async._base.timeouts import timeout
+
 _PATIENCE = 10.0
 """Seconds for the connection and the first line together."""
 
@@ -12,7 +14,7 @@ async def answers_ssh(host: str, port: int) -> bool:
     """Whether what listens there begins with `SSH-` (RFC 4253 4.2: other lines may come before it)."""
     writer: asyncio.StreamWriter | None = None
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with timeout(_PATIENCE):
             reader, writer = await asyncio.open_connection(host, port, limit=4096)
             for _ in range(20):
                 line = await reader.readline()
