@@ -8,15 +8,20 @@ from typing import TypeVar
 
 from attrs import AttrsInstance
 
-from trooper_async._base.converter import loads, row_of, structure
+from trooper_async._base.converter import loads, names_in_api, row_of, structure
 from trooper_async._base.errors import ConfigurationError, ResponseFormatError
+from trooper_async._base.values import JSON
 
-T = TypeVar("T")
+T = TypeVar("T", bound=AttrsInstance)
 _FORMAT = 1
 
 
 def write(model: AttrsInstance, mark: str) -> str:
-    return json.dumps({mark: _FORMAT, **row_of(model)})
+    return json.dumps(_record(model, mark))
+
+
+def _record(model: AttrsInstance, mark: str) -> dict[str, JSON]:
+    return {mark: _FORMAT, **dict.fromkeys(names_in_api(type(model))), **row_of(model)}
 
 
 def read(text: str, mark: str, kind: type[T]) -> T:
@@ -34,5 +39,8 @@ def read(text: str, mark: str, kind: type[T]) -> T:
                 problem = f"this {kind.__name__} was stored by a later release: update trooper-async"
             else:
                 problem = f"this stored {kind.__name__} is damaged"
-                return structure(data, kind)
+                model = structure(data, kind)
+                # a text of our own holds just what we would write; as text, 1 is not 1.0 or True
+                if json.dumps(data, default=repr, sort_keys=True) == json.dumps(_record(model, mark), sort_keys=True):
+                    return model
     raise ConfigurationError(problem)
