@@ -20,7 +20,10 @@ from typing import Any
 
 import pytest
 
-from tests.http.test_transport import CUT, FAILURES, FAST, KEY, Answer, Wire, _echoing, chain, free_port, http, until
+from tests.helpers.conditions import free_port, until
+from tests.helpers.failures import FAILURES, echoing
+from tests.helpers.raw_server import CUT, FAST, KEY, Answer, RawServer, http
+from tests.helpers.secrets import chain
 from tests.tools.hostile.provoke import MORE, QUICK
 from tests.tools.hostile.scan import CREDENTIALS, PASSWORD, PROXY_PASSWORD, Lines, Scan
 from trooper_async import (
@@ -93,7 +96,7 @@ def test_logs_debug_output_and_stacks_tell_no_secret(scan: Scan, tmp_path: Path)
             fake.drop_next("/api/orders")
             await client.orders.list()
             with suppress(TrooperError):
-                await client.templates.install(_echoing(fake, 500).add_order(), 999)
+                await client.templates.install(echoing(fake, 500).add_order(), 999)
             with suppress(TrooperError):
                 await client.orders.list()
             fake._coming.clear()
@@ -190,7 +193,7 @@ ANSWERS: dict[str, bytes | Answer] = {
 @pytest.mark.parametrize("kind", ["answers", "has no name", "nobody is there"])
 async def test_the_proxys_password_is_in_no_error(scan: Scan, answer: str, kind: str) -> None:
     """Whether the proxy refuses, hangs up, is not there or has no name: its URL is not told, and it gets no key."""
-    async with Wire(ANSWERS[answer]) as wire:
+    async with RawServer(ANSWERS[answer]) as wire:
         where = {
             "answers": f"127.0.0.1:{wire.port}",
             "has no name": "proxy.invalid:3128",
@@ -213,13 +216,13 @@ async def test_the_proxys_password_is_in_no_error(scan: Scan, answer: str, kind:
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 401, 407, 421])
 async def test_no_other_host_sees_the_key(status: int) -> None:
     """A redirect, a challenge or a Refresh to another host is not followed: it is asked nothing at all."""
-    async with Wire() as elsewhere:
+    async with RawServer() as elsewhere:
         there = f"{elsewhere.url}/api/test"
         named = [f"{name}: {there}" for name in ("Location", "Content-Location", "Alt-Svc", "Link")]
         moved = http(
             b"", *named, f"Refresh: 0; url={there}", 'WWW-Authenticate: Basic realm="x"', status=f"{status} Go"
         )
-        async with Wire(moved) as wire, wire.client() as client:
+        async with RawServer(moved) as wire, wire.client() as client:
             with pytest.raises(APIStatusError):
                 await client.ping()
     assert (len(wire.requests), elsewhere.requests) == (1, [])
@@ -227,7 +230,7 @@ async def test_no_other_host_sees_the_key(status: int) -> None:
 
 async def test_the_wire_has_the_key_in_one_header_and_no_other() -> None:
     """Neither the User-Agent nor the path, the query or another header has it, with an application's name too."""
-    async with Wire(http(b'{"success": true, "test": "x"}')) as wire, wire.client(app="bot/1.0") as client:
+    async with RawServer(http(b'{"success": true, "test": "x"}')) as wire, wire.client(app="bot/1.0") as client:
         await client.ping()
         await client.templates.retry(5)
     for request in wire.requests:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.test_transport import until
+from tests.helpers.conditions import until
 from tests.waiting.test_store import body_of, first_of, numbered, opened, row_of
 from trooper_async import ClientClosedError, PollSchedule, TrooperClient, WaitTimeoutError
 from trooper_async._api.endpoints import ORDERS, call

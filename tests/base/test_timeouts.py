@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from tests.http.test_transport import SILENCE, Wire
+from tests.helpers.raw_server import SILENCE, RawServer
 from trooper_async import APIConnectionError, APITimeoutError, RetryPolicy
 from trooper_async._base import timeouts
 from trooper_async._base.timeouts import timeout, timeout_at
@@ -142,7 +142,7 @@ async def test_a_request_times_out_in_a_task_that_was_cancelled_before() -> None
     """A response that does not come in time is an APITimeoutError, and retried, also in clean-up after Ctrl-C."""
 
     async def work() -> None:
-        async with Wire(SILENCE) as wire:
+        async with RawServer(SILENCE) as wire:
             retry = RetryPolicy(attempts=2, max_delay=0.0)
             async with wire.client(timeout=0.05, retry=retry) as client:
                 with pytest.raises(APITimeoutError) as caught:
@@ -156,7 +156,7 @@ async def test_a_connection_times_out_in_a_task_that_was_cancelled_before() -> N
     """A connection that is not made in time was never sent on: what must not be sent twice is tried again."""
 
     async def work() -> None:
-        async with Wire(SILENCE) as wire:
+        async with RawServer(SILENCE) as wire:
             retry = RetryPolicy(attempts=2, max_delay=0.0)
             url = wire.url.replace("http:", "https:")  # the handshake is never answered
             async with wire.client(base_url=url, timeout=0.05, retry=retry) as client:

@@ -1,4 +1,4 @@
-"""The errors that `test_transport.FAILURES` does not provoke: with it, every class."""
+"""The errors that `FAILURES` does not provoke: with it, every class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from tests.http.test_transport import FAST, KEY, _buy, _dropping, until
+from tests.helpers.conditions import until
+from tests.helpers.failures import buy, dropping
+from tests.helpers.raw_server import FAST, KEY
 from trooper_async import ConfigurationError, PollSchedule, TrooperClient, TrooperError, errors
 from trooper_async.testing import FakeTrooper
 
@@ -19,8 +21,8 @@ async def _with(fake: FakeTrooper, run: Callable[[TrooperClient], Awaitable[obje
 
 async def _unresolved(client: TrooperClient) -> None:
     with suppress(errors.PurchaseUnknownError):
-        await _buy(client)
-    await _buy(client)
+        await buy(client)
+    await buy(client)
 
 
 async def _priced(client: TrooperClient) -> None:
@@ -61,7 +63,7 @@ async def _made(**options: Any) -> None:
 QUICK = PollSchedule(floor=0.01, cap=0.02)
 MORE: dict[str, tuple[type[TrooperError], Callable[[FakeTrooper], Awaitable[None]]]] = {
     "dear": (errors.PriceError, lambda fake: _with(fake, _priced)),
-    "unresolved": (errors.UnresolvedPurchaseError, lambda fake: _with(_dropping(fake, "/api/order"), _unresolved)),
+    "unresolved": (errors.UnresolvedPurchaseError, lambda fake: _with(dropping(fake, "/api/order"), _unresolved)),
     "not ready": (errors.PurchaseNotReadyError, lambda fake: _with(fake, _not_ready)),
     "superseded": (errors.SupersededError, lambda fake: _with(fake, lambda c: _superseded(fake, c), poll=QUICK)),
     "vanished": (errors.OrderVanishedError, lambda fake: _with(fake, lambda c: _vanished(fake, c), poll=QUICK)),

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from tests.http.test_transport import KEY, chain, texts
+from tests.helpers.raw_server import KEY
+from tests.helpers.secrets import chain, texts
 from trooper_async import TrooperError
 
 PASSWORD = "pw-of-the-server-42"
