@@ -51,6 +51,7 @@ STORED = {
         {"status_user": "Rebooting"},
     ],
     "migration_allowed": False,
+    "departed": False,
 }
 
 words = st.sampled_from(OrderStatus) | st.text(max_size=20).map(status_word)
@@ -70,6 +71,7 @@ transitions = st.builds(
     target=words,
     history_before=st.none() | st.lists(rows, max_size=5).map(tuple),
     migration_allowed=st.booleans(),
+    departed=st.booleans(),
 )
 
 

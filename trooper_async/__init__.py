@@ -3,6 +3,7 @@
 from trooper_async._base.version import __version__
 from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
 from trooper_async._groups.selection import select
+from trooper_async._http.once import check_before_sending
 from trooper_async._http.retry import RetryPolicy
 from trooper_async._waiting.schedule import PollSchedule
 from trooper_async.client import TrooperClient
@@ -103,5 +104,6 @@ __all__ = [
     "WaitError",
     "WaitTimeoutError",
     "__version__",
+    "check_before_sending",
     "select",
 ]

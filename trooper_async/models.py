@@ -134,6 +134,9 @@ class Transition:
     history_before: tuple[StatusChange, ...] | None = None
     migration_allowed: bool = False
     """Whether a start may move the server to other hardware, which takes 10 to 90 minutes."""
+    departed: bool = False
+    """Whether a status other than `running` was seen since a restart was sent: set it on what you store, so that a wait
+    after a crash knows of it."""
 
     def to_json(self) -> str:
         """This transition as JSON text for `from_json`, in another process or a later release too."""

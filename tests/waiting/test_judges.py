@@ -443,6 +443,18 @@ def test_without_a_departure_the_history_is_first_asked_at_the_second_running() 
     assert play(restart(), "running/stopped@0 running/stopped@1 running/stopped@2") == [WAIT, WAIT, WAIT]
 
 
+def test_a_departure_that_was_stored_is_a_proof_after_a_crash() -> None:
+    """A transition stored with `departed` needs only the new row; without a readable history, a steady `running`."""
+    stored = Transition(123, "restart", "running", BEFORE, departed=True)
+    judge = judge_of(stored, cap=CAP, floor=FLOOR)
+    assert isinstance(judge, RestartJudge)
+    assert judge.observe(*see("running/running@0")) is ASK
+    assert judge.read_history(RESTARTED, 0.1) is DONE
+    judge = judge_of(stored, cap=CAP, floor=FLOOR)
+    assert waits(judge, steadily(0, LATE - 1))
+    assert play(judge, f"running/running@{LATE}") == [DONE]
+
+
 @pytest.mark.parametrize("rows", [BEFORE, None, ACCEPTED], ids=["nothing new", "unreadable", "another word"])
 @pytest.mark.parametrize("departed", [False, True])
 def test_when_the_history_is_asked_again(rows: tuple[StatusChange, ...] | None, departed: bool) -> None:

@@ -16,6 +16,7 @@ from trooper_async._api.responses import FailedAttempt, Failure, Response, inter
 from trooper_async._base.slices import in_slices
 from trooper_async._base.timeouts import timeout
 from trooper_async._http.gate import Gate
+from trooper_async._http.once import make_check
 from trooper_async._http.retry import MAX_RETRY_AFTER, RetryPolicy, outcome_unknown
 from trooper_async._http.wire import Wire
 from trooper_async.errors import (
@@ -90,6 +91,8 @@ class Transport:
                 if deadline is None:
                     deadline = loop.time() + retry.deadline
                     pace_ends = min(pace_ends, loop.time() + pace)
+                if call.kind in (Repeatability.ONCE, Repeatability.PURCHASE):
+                    await make_check()
                 outcome = await self.interpret(call, await self.fetch(call, left=deadline - loop.time()))
                 if not isinstance(outcome, FailedAttempt):
                     self._gate.succeeded()

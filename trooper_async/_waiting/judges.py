@@ -7,6 +7,7 @@ after the wait did are passed (an older answer may show what was before), and be
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TypeAlias
@@ -177,12 +178,14 @@ class RestartJudge(SwitchJudge):
         "recorded",
     )
 
-    def __init__(self, before: Sequence[StatusChange] | None, cap: float, floor: float) -> None:
+    def __init__(
+        self, before: Sequence[StatusChange] | None, cap: float, floor: float, *, departed: bool = False
+    ) -> None:
         super().__init__(OrderStatus.running, cap)
         self._wishes = _RESTART_WORDS
         self._before = before
         self._floor = floor
-        self.departed_at: float | None = None
+        self.departed_at: float | None = -math.inf if departed else None
         self.recorded = False
         self._recorded_running = False
         self._running = Steady(_LATE_CAPS * cap)
@@ -279,7 +282,7 @@ class PredicateJudge(Judge):
 def judge_of(transition: Transition, *, cap: float, floor: float) -> Judge:
     """The judge of an accepted action. `cap` and `floor` are the poll schedule's, in seconds."""
     if transition.action == "restart":
-        return RestartJudge(transition.history_before, cap, floor)
+        return RestartJudge(transition.history_before, cap, floor, departed=transition.departed)
     return SwitchJudge(transition.target, cap, appearing=transition.action in ("create", "migrate"))
 
 
