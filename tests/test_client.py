@@ -420,8 +420,8 @@ async def test_a_title_must_be_text(fake_trooper: FakeTrooper, trooper: TrooperC
 
 
 async def test_an_argument_that_is_no_json_sends_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A config with NaN, or with an object that JSON has not, is a ConfigurationError."""
-    bad: list[Any] = [{"a": math.nan}, {"a": object()}, {"a": {1, 2}}, {"a": Decimal("1e400")}]
+    """A config with NaN or an object that JSON does not have, or that is no mapping, is a ConfigurationError."""
+    bad: list[Any] = [{"a": math.nan}, {"a": object()}, {"a": {1, 2}}, {"a": Decimal("1e400")}, {1: 2}, "{}", [], 5]
     for config in bad:
         with pytest.raises(ConfigurationError) as caught:
             await trooper.templates.install(ORDER, 1, config)

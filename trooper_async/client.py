@@ -114,13 +114,38 @@ class TrooperClient:
         self._poller = Poller(self._transport, poll)
         waiters = Waiters(self._poller, self._transport, poll)
         self._purchases = Purchases(self._transport, Journal(ledger), waiters, cap=poll.cap)
-        self.blibs = Blibs(self._transport, waiters)
+        self._blibs = Blibs(self._transport, waiters)
         lookup = Lookup(self._transport, self._poller)
         switches = Switches(self._transport, lookup, waiters)
-        self.orders = Orders(self._transport, lookup, switches, waiters, self._purchases, poll.cap)
-        self.fleet = Fleet(lookup, switches)
-        self.migrations = Migrations(self._transport, self._purchases)
-        self.templates = Templates(self._transport, waiters)
+        self._orders = Orders(self._transport, lookup, switches, waiters, self._purchases, poll.cap)
+        self._fleet = Fleet(lookup, switches)
+        self._migrations = Migrations(self._transport, self._purchases)
+        self._templates = Templates(self._transport, waiters)
+
+    @property
+    def blibs(self) -> Blibs:
+        """Offers: the GPU server configurations that can be ordered (the API calls them blibs)."""
+        return self._blibs
+
+    @property
+    def orders(self) -> Orders:
+        """Orders, which are your rented servers: list, create, start, stop, restart, freeze and wait for them."""
+        return self._orders
+
+    @property
+    def fleet(self) -> Fleet:
+        """Start, stop, restart or freeze many servers at once; each call returns a report of every order."""
+        return self._fleet
+
+    @property
+    def migrations(self) -> Migrations:
+        """Migrations of an order to another server configuration: options, quotes, purchases."""
+        return self._migrations
+
+    @property
+    def templates(self) -> Templates:
+        """Software templates, and their installation on servers."""
+        return self._templates
 
     async def ping(self) -> str:
         """The text of the API's test endpoint (GET /api/test).

@@ -139,6 +139,8 @@ async def templates(client: TrooperClient, order: Order) -> None:
     assert_type(await client.templates.list(), list[Template])
     assert_type(await client.templates.installs(order), list[TemplateInstall])
     assert_type(await client.templates.install(order, 1, {"python_version": "3.12"}), int)
+    packages: dict[str, list[str]] = {"packages": ["vim"]}
+    assert_type(await client.templates.install(order, 1, packages), int)
     assert_type(await client.templates.install_and_wait(1, 1, timeout=None), TemplateInstall)
     await client.templates.remove(5)
     await client.templates.retry(5)

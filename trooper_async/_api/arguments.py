@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, cast
 
 from trooper_async._base.converter import json_number
 from trooper_async.errors import ConfigurationError
-from trooper_async.models import Action, Blib, Order, Template, TemplateInstall, Transition
+from trooper_async.models import JSON, Action, Blib, Order, Template, TemplateInstall, Transition
 
 Timeout = float | None | Literal["default"]
 """Seconds; None waits for ever; "default" is what the action usually needs, generously."""
@@ -43,6 +44,16 @@ def _id(value: object, whose: str) -> int:
     if type(value) is int and value > 0:
         return value
     raise ConfigurationError(f"the id of {whose} must be a whole number above 0, not {value!r:.40}: nothing was sent")
+
+
+def template_config(config: object, operation: str) -> dict[str, JSON]:
+    """A template's options by name. An error tells no value, since it may be a password."""
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
+        text = "config must be a mapping of the template's option names to values, such as {'python_version': '3.12'}"
+        raise ConfigurationError(f"{text}: nothing was sent", operation=operation)
+    return cast("dict[str, JSON]", dict(config))  # a value that is no JSON is refused when the request is encoded
 
 
 def money(value: Decimal | float | str, name: str, *, sent: bool = True) -> Decimal:

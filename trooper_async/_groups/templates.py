@@ -40,7 +40,7 @@ class Templates:
         return await self._installs(arguments.order_id(order), None)
 
     async def install(
-        self, order: Order | int, template: Template | int, config: Mapping[str, JSON] | None = None
+        self, order: Order | int, template: Template | int, config: Mapping[str, object] | None = None
     ) -> int:
         """Begin to install a template on a server (POST /api/template-install-add). Sent once only.
 
@@ -57,7 +57,11 @@ class Templates:
             APIConnectionError, APIStatusError: it was not installed.
         """
         order_id, template_id = arguments.order_id(order), arguments.template_id(template)
-        sent: dict[str, JSON] = {"order_id": order_id, "template_id": template_id, "config": dict(config or {})}
+        sent: dict[str, JSON] = {
+            "order_id": order_id,
+            "template_id": template_id,
+            "config": arguments.template_config(config, "templates.install"),
+        }
         subject = f"template {template_id} on order {order_id}"
         install = call(INSTALL_ADD, "templates.install", subject, sent)
         del config, sent  # a password of the application may be in it, and locals may be printed with a traceback
@@ -67,7 +71,7 @@ class Templates:
         self,
         order: Order | int,
         template: Template | int,
-        config: Mapping[str, JSON] | None = None,
+        config: Mapping[str, object] | None = None,
         *,
         timeout: float | None = 3600.0,
     ) -> TemplateInstall:

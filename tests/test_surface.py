@@ -1,0 +1,107 @@
+"""The public surface as tools see it: importers, `help()`, hovers, mocks, type checkers."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pydoc
+import subprocess
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import AsyncMock, create_autospec
+
+import pytest
+
+import trooper_async
+from trooper_async import Blibs, Fleet, Migrations, Orders, Templates, TrooperClient
+
+SOURCE = Path(trooper_async.__file__)
+GROUPS = {"blibs": Blibs, "orders": Orders, "fleet": Fleet, "migrations": Migrations, "templates": Templates}
+
+
+def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Each function and method that users can call, by its dotted name; properties by their getters."""
+    for name in trooper_async.__all__:
+        value = getattr(trooper_async, name)
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value):
+            for member, defined in vars(value).items():
+                function = defined.fget if isinstance(defined, property) else getattr(defined, "__func__", defined)
+                if inspect.isfunction(function) and not member.startswith("_"):
+                    yield f"{name}.{member}", function
+
+
+CALLABLES = dict(public_callables())
+
+
+def test_each_name_is_where_type_checkers_and_run_time_look_for_it() -> None:
+    """What is imported for type checkers, what `__all__` lists and what can be imported are the same names."""
+    checked = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse(SOURCE.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("trooper_async")
+        for alias in node.names
+    }
+    assert sorted(checked) == sorted(trooper_async.__all__)
+    for name, module in checked.items():
+        assert getattr(trooper_async, name) is getattr(importlib.import_module(module), name)
+    assert set(trooper_async.__all__) <= set(dir(trooper_async))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """A name that does not exist is told as of any module, and `hasattr` says no."""
+    assert not hasattr(trooper_async, "Unknown")
+    with pytest.raises(ImportError, match="cannot import name 'Unknown' from 'trooper_async'"):
+        exec("from trooper_async import Unknown")
+
+
+def in_new_python(code: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+
+
+def test_importing_the_package_loads_none_of_its_libraries() -> None:
+    """`import trooper_async`, and its pytest plugin, load nothing of it and no aiohttp."""
+    code = "import sys, {}; print(*(m for m in sys.modules if m.split('.')[0] in ('trooper_async', 'aiohttp', 'attr')))"
+    assert in_new_python(code.format("trooper_async")) == "trooper_async"
+    plugin = "trooper_async.testing.plugin"
+    assert set(in_new_python(code.format(plugin)).split()) - {"attr"} == {
+        "trooper_async",
+        "trooper_async.testing",
+        plugin,
+    }
+
+
+def test_star_import_and_public_modules() -> None:
+    """`from trooper_async import *` gives every public name; `errors`, `models` and `client` are attributes."""
+    code = "import trooper_async as t; t.errors, t.models, t.client; from trooper_async import *; print(TrooperClient)"
+    assert in_new_python(code) == "<class 'trooper_async.client.TrooperClient'>"
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_is_a_documented_member_of_the_client(name: str) -> None:
+    """Each group is typed and documented on the class: `help()`, hovers and mocks made from the class show it."""
+    member = inspect.getattr_static(TrooperClient, name)
+    assert typing.get_type_hints(member.fget)["return"] is GROUPS[name]
+    assert member.__doc__
+    assert " ".join(member.__doc__.split()) in " ".join(pydoc.plain(pydoc.render_doc(TrooperClient)).split())
+    assert getattr(AsyncMock(spec=TrooperClient), name)
+    assert getattr(create_autospec(TrooperClient), name)
+
+
+async def test_a_group_can_be_mocked_from_its_class() -> None:
+    """`AsyncMock(spec=Orders)` has the methods of `client.orders`, and refuses those that there are not."""
+    orders = AsyncMock(spec=Orders)
+    assert await orders.list() is orders.list.return_value
+    with pytest.raises(AttributeError):
+        orders.delete  # noqa: B018 - the access is what fails
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_type_hints_resolve(name: str) -> None:
+    """`typing.get_type_hints` works on every public function and method: FastAPI, pydantic and others call it."""
+    assert "return" in typing.get_type_hints(CALLABLES[name])
