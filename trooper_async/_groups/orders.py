@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import fnmatch
-import re
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from copy import copy
 from decimal import Decimal
@@ -13,6 +12,7 @@ from trooper_async._api import arguments
 from trooper_async._api.endpoints import CREDENTIALS, ORDER, ORDER_LOCK, ORDER_TITLE, Call, call
 from trooper_async._buying.purchases import Purchases
 from trooper_async._groups.lookup import Lookup, not_found
+from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._groups.switching import Switches
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.judges import Blank, ConvergedJudge, Judge, PredicateJudge, SwitchJudge
@@ -40,6 +40,8 @@ from trooper_async.models import (
     Transition,
     status_word,
 )
+
+LOG = logging.getLogger("trooper_async.orders")
 
 
 class Orders:
@@ -101,9 +103,11 @@ class Orders:
         Raises:
             APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
         """
-        found = (await self._lookup.snapshot("orders.find", "")).found()
-        matches = re.compile(fnmatch.translate("*" if title is None else title)).match
-        return [order for order in found if matches(order.title or "")]
+        snapshot = await self._lookup.snapshot("orders.find", "")
+        if snapshot.unreadable or not snapshot.complete:
+            which = ", ".join(map(str, sorted(snapshot.unreadable))) or "their ids cannot be read either"
+            LOG.warning("orders.find: some orders cannot be read and are left out (%s)", which)
+        return select(snapshot.found(), title=title)
 
     async def history(self, order: Order | int) -> builtins.list[StatusChange]:
         """The last five status changes of a server (GET /api/order-status-history).
@@ -323,6 +327,7 @@ class Orders:
             TypeError: the function returned something else than a bool. What it raises is raised here.
         """
         if isinstance(status_or_predicate, str):
+            warn_if_unknown(status_or_predicate, "orders.wait_until")
             judge: Judge = SwitchJudge(status_word(status_or_predicate), self._cap)
         elif callable(status_or_predicate):
             judge = PredicateJudge(status_or_predicate, self._cap)

@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from trooper_async import Blib, Template, TrooperClient
-from trooper_async._groups.selection import alike
+from trooper_async._groups.selection import matcher
 from trooper_async.cli._buying import buyer
 from trooper_async.cli._cli import Cli, FailedError
 from trooper_async.cli._command import EUROS, ID, command, no_wait_option, reference_option, timeout_option, yes_option
@@ -38,12 +38,14 @@ async def gpus(
     """What can be rented now, the cheapest first. With a key your private offers are among it."""
     async with cli.client(needs_key=False) as client:
         blibs = await client.blibs.list()
+    has_gpu = matcher("gpu_type", gpu_type, [blib.gpu_type for blib in blibs])
+    is_there = matcher("country_code", country_code, [blib.country_code for blib in blibs])
 
     def fits(blib: Blib) -> bool:
         return (
             (every or blib.is_available is not False)
-            and (gpu_type is None or alike(gpu_type, blib.gpu_type))
-            and (country_code is None or alike(country_code, blib.country_code))
+            and has_gpu(blib.gpu_type)
+            and is_there(blib.country_code)
             and (max_price_h is None or (blib.price_h is not None and blib.price_h <= max_price_h))
             and (min_gpus == 1 or (blib.gpu_num or 0) >= min_gpus)
             and (min_gpu_ram == 1 or (blib.gpu_ram or 0) >= min_gpu_ram)

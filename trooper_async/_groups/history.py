@@ -1,0 +1,27 @@
+"""What an order's status history tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from trooper_async.models import StatusChange
+
+# Words of a server that runs. A restart does not end it: some servers keep `restarted` as their last word.
+_RUNNING = ("running", "restarting", "restarted")
+
+
+def running_since(history: Iterable[StatusChange]) -> datetime | None:
+    """When the server with this history began to run; None if it does not run, or if that cannot be told."""
+    rows: list[tuple[datetime, bool]] = []
+    for row in history:
+        if row.status_since is None:
+            return None  # it may be the newest: neither the rows' order nor their ids say
+        rows.append((row.status_since, row.status_user.casefold() in _RUNNING))
+    since: datetime | None = None
+    # of rows of the same time, the one that does not run counts as the newer: never longer than it really ran
+    for time, runs in sorted(rows, key=lambda row: (row[0], not row[1]), reverse=True):
+        if not runs:
+            break
+        since = time
+    return since
