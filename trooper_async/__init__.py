@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
     from trooper_async._fleet.run import OnProgress
     from trooper_async._groups.blibs import Blibs
+    from trooper_async._groups.costs import cost_h, prepaid
     from trooper_async._groups.migrations import Migrations
     from trooper_async._groups.orders import Orders
     from trooper_async._groups.selection import select
@@ -136,6 +137,8 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "check_before_sending",
+    "cost_h",
+    "prepaid",
     "select",
 ]
 
@@ -158,6 +161,8 @@ _MODULES = {
     "TrooperClient": "client",
     "__version__": "_base.version",
     "check_before_sending": "_http.once",
+    "cost_h": "_groups.costs",
+    "prepaid": "_groups.costs",
     "select": "_groups.selection",
 }
 

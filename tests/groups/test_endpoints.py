@@ -247,7 +247,7 @@ async def test_orders_get(scene: Scene) -> None:
 
 async def test_orders_find(scene: Scene) -> None:
     """`orders.find` gives the orders of a title or a pattern, and all without one."""
-    for order_id, title in ((200, "train-1"), (201, "train-2"), (202, "Train-3")):
+    for order_id, title in ((200, "train-1"), (201, "train-2"), (202, "web")):
         scene.fake.add_order(order_id=order_id, title=title)
     find = scene.trooper.orders.find
 

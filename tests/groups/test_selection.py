@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from decimal import Decimal
 
 import pytest
 
-from trooper_async import Order, select
+from trooper_async import ConfigurationError, Order, select
+from trooper_async.testing import FakeTrooper
 
 ORDERS = [
     Order(1, "running", title="job-1", blib_gpu_type="RTX 4090", country_code="DE", price_h=Decimal("0.85")),
@@ -35,3 +37,94 @@ ORDERS = [
 def test_select(wanted: dict[str, str], ids: list[int]) -> None:
     """An order has to fit everything that is given; what it does not have fits nothing."""
     assert [order.order_id for order in select(iter(ORDERS), **wanted)] == ids  # type: ignore[arg-type]  # a table of them
+
+
+TITLES = ["[prod] trainer", "p trainer", "what?", "whats", "Job-1", "job-1", "job-12"]
+
+
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        ("[prod] trainer", ["[prod] trainer"]),
+        ("[PROD] trainer", ["[prod] trainer"]),
+        ("[dev] trainer", []),
+        ("what?", ["what?"]),
+        ("what*", ["what?", "whats"]),
+        ("whats", ["whats"]),
+        ("job-1", ["Job-1", "job-1"]),
+        ("JOB-*", ["Job-1", "job-1", "job-12"]),
+        ("job-1?", ["job-12"]),
+        ("", []),
+        (None, TITLES),
+    ],
+)
+async def test_find_and_select_match_alike(title: str | None, found: list[str]) -> None:
+    """`orders.find` and `select` heed no case, and a title that is equal wins over the pattern, alone."""
+    async with FakeTrooper() as fake, fake.client() as trooper:
+        for name in TITLES:
+            fake.add_order(title=name)
+        orders = await trooper.orders.list()
+        assert [order.title for order in select(orders, title=title)] == found
+        assert [order.title for order in await trooper.orders.find(title=title)] == found
+
+
+def test_an_equal_title_wins_over_the_pattern_whatever_else_is_asked() -> None:
+    """The order with exactly that title does not match otherwise: no other is picked in its place."""
+    orders = [Order(1, "stopped", title="[prod] trainer"), Order(2, "running", title="p trainer")]
+    assert select(orders, title="[prod] trainer", status="running") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "logged"),
+    [("runing", True), ("runn?", True), ("frozen", False), ("*ing", False), ("Running", False), ("odd", False)],
+)
+def test_a_status_that_no_server_has_is_logged(status: str, logged: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A word that is no known status, and that no order has, is logged at WARNING, and picks nothing."""
+    found = select(ORDERS, status=status)
+    assert bool(caplog.records) is logged
+    if logged:
+        assert found == []
+        assert caplog.records[0].levelno == logging.WARNING
+        assert f"select: '{status}' is not a known status" in caplog.text
+
+
+async def test_waiting_for_a_word_that_no_server_has_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """`wait_until(order, "runing")` waits, since the API may have that word, and logs that it is not known."""
+    async with FakeTrooper() as fake, fake.client() as trooper:
+        order = fake.add_order(status="runing")
+        await trooper.orders.wait_until(order, "runing", timeout=60)
+        await trooper.orders.wait_until(fake.add_order(status="stopped"), "Stopped", timeout=60)
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "orders.wait_until: 'runing' is not a known status" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("orders", "wanted"),
+    [
+        ([1], {}),
+        (["order"], {}),
+        (ORDERS, {"title": 5}),
+        (ORDERS, {"status": 5}),
+        (ORDERS, {"gpu_type": b"RTX"}),
+        (ORDERS, {"country_code": ["DE"]}),
+        (ORDERS, {"max_price_h": "cheap"}),
+        (ORDERS, {"max_price_h": -1}),
+    ],
+)
+def test_select_refuses_what_it_cannot_compare(orders: list[Order], wanted: dict[str, object]) -> None:
+    """What is no order, no text or no price is a ConfigurationError that names the argument."""
+    with pytest.raises(ConfigurationError, match=next(iter(wanted), "orders")) as caught:
+        select(orders, **wanted)  # type: ignore[arg-type]  # what is not typed can pass it
+    assert caught.value.operation == "select"
+
+
+async def test_find_tells_of_orders_that_it_cannot_read(
+    fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Orders that cannot be read are left out of `find`, and a WARNING says how many and which."""
+    rows = '[{"order_id": 1, "status": "running", "title": "a"}, {"order_id": 2, "title": "a"}, {"status": "running"}]'
+    fake_trooper.fail_next("/api/orders", status=200, body=rows)
+    async with fake_trooper.client() as trooper:
+        assert [order.order_id for order in await trooper.orders.find(title="a")] == [1]
+    assert "orders.find: 1 cannot be read and are left out: order 2" in caplog.text
+    assert "orders.find: orders whose id cannot be read are left out" in caplog.text

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
+from operator import index
 from typing import Literal, cast
 
 from trooper_async._base.converter import json_number
@@ -24,26 +26,36 @@ DEFAULT_TIMEOUTS: dict[Action, float] = {
 }
 
 
-def order_id(order: Order | int) -> int:
-    return order.order_id if isinstance(order, Order) else _id(order, "an order")
+def order_id(order: Order | int, operation: str = "") -> int:
+    return order.order_id if isinstance(order, Order) else _id(order, "an order", operation)
 
 
-def blib_id(blib: Blib | int) -> int:
-    return blib.id if isinstance(blib, Blib) else _id(blib, "a blib")
+def blib_id(blib: Blib | int, operation: str = "") -> int:
+    return blib.id if isinstance(blib, Blib) else _id(blib, "an offer", operation)
 
 
-def template_id(template: Template | int) -> int:
-    return template.id if isinstance(template, Template) else _id(template, "a template")
+def template_id(template: Template | int, operation: str = "") -> int:
+    return template.id if isinstance(template, Template) else _id(template, "a template", operation)
 
 
-def install_id(install: TemplateInstall | int) -> int:
-    return install.install_id if isinstance(install, TemplateInstall) else _id(install, "a template install")
+def install_id(install: TemplateInstall | int, operation: str = "") -> int:
+    if isinstance(install, TemplateInstall):
+        return install.install_id
+    return _id(install, "a template install", operation)
 
 
-def _id(value: object, whose: str) -> int:
-    if type(value) is int and value > 0:
-        return value
-    raise ConfigurationError(f"the id of {whose} must be a whole number above 0, not {value!r:.40}: nothing was sent")
+def _id(value: object, what: str, operation: str) -> int:
+    with suppress(TypeError):  # what is no whole number; numpy's are
+        number = 0 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]  # it raises that TypeError
+        if number > 0:
+            return number
+    raise wrong(f"{what}, or its id (a whole number above 0), is needed", value, operation)
+
+
+def wrong(needed: str, value: object, operation: str) -> ConfigurationError:
+    """The error of a wrong argument: what is needed, and what was given (by its type, where that is long)."""
+    given = f"{value!r:.40}" if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
+    return ConfigurationError(f"{needed}, not {given}: nothing was sent", operation=operation)
 
 
 def template_config(config: object, operation: str) -> dict[str, JSON]:
@@ -56,27 +68,31 @@ def template_config(config: object, operation: str) -> dict[str, JSON]:
     return cast("dict[str, JSON]", dict(config))  # a value that is no JSON is refused when the request is encoded
 
 
-def money(value: Decimal | float | str, name: str, *, sent: bool = True) -> Decimal:
+def money(value: Decimal | float | str, name: str, operation: str = "", *, sent: bool = True) -> Decimal:
     """An amount in EUR that can be compared and sent (`sent`: one that no JSON number holds is refused too)."""
     try:
         amount = Decimal(str(value))
     except ArithmeticError:
         amount = Decimal("NaN")
     if isinstance(value, bool) or not amount.is_finite() or amount < 0:
-        raise ConfigurationError(f"{name} must be an amount of EUR of at least 0, not {value!s:.40}: nothing was sent")
+        raise wrong(f"{name} must be an amount of EUR of at least 0", value, operation)
     if sent:
         json_number(amount)
     return amount
 
 
-def check_seconds(seconds: float | None, name: str = "timeout") -> None:
+def check_seconds(seconds: float | None, name: str = "timeout", operation: str = "") -> None:
     """Refuse what is no number of seconds above 0; None is no limit."""
     if seconds is None:
         return
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds) or seconds <= 0:
-        raise ConfigurationError(
-            f"{name} must be a number of seconds above 0, or None for no limit, not {seconds!r:.40}"
-        )
+        raise wrong(f"{name} must be a number of seconds above 0, or None for no limit", seconds, operation)
+
+
+def check_bool(value: bool, name: str, operation: str) -> None:
+    """Refuse what is neither True nor False: a text like "no" would count as true."""
+    if type(value) is not bool:
+        raise wrong(f"{name} must be True or False", value, operation)
 
 
 def seconds_of(timeout: Timeout, transition: Transition) -> float | None:

@@ -1,1 +1,1 @@
-"""What `client.orders`, `client.blibs`, `client.migrations` and `client.templates` are."""
+"""`client.orders`, `client.blibs`, `client.migrations` and `client.templates`: the endpoints, and waits."""

@@ -6,11 +6,13 @@ import builtins
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from copy import copy
+from datetime import datetime
 from decimal import Decimal
 
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import CREDENTIALS, ORDER, ORDER_LOCK, ORDER_TITLE, Call, call
 from trooper_async._buying.purchases import Purchases
+from trooper_async._groups.history import running_since
 from trooper_async._groups.lookup import Lookup, not_found
 from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._groups.switching import Switches
@@ -95,18 +97,30 @@ class Orders:
         raise error
 
     async def find(self, *, title: str | None = None) -> builtins.list[Order]:
-        """The orders with that title (GET /api/orders); rows that can't be read are left out.
+        """The orders with a title (GET /api/orders).
+
+        It matches as `select` does: if some orders have exactly this title, only they match; otherwise `*`, `?` and
+        `[…]` mean what they mean in file names. Upper and lower case are the same. Orders that cannot be read are left
+        out, and logged at WARNING, so that one of them does not keep you from stopping the others; use `list()` and
+        `select` if they must be an error.
 
         Args:
-            title: the title, or a pattern with `*`, `?` and `[…]` for it; None finds all.
+            title: the title, or a pattern; None finds all.
+
+        Returns:
+            The orders, in the order of the list.
 
         Raises:
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            ConfigurationError: the title is not text. Nothing was sent.
+            APIConnectionError, APIStatusError, ResponseFormatError: the list could not be read.
         """
+        if title is not None and not isinstance(title, str):
+            raise ConfigurationError("title must be text or a pattern: nothing was sent", operation="orders.find")
         snapshot = await self._lookup.snapshot("orders.find", "")
-        if snapshot.unreadable or not snapshot.complete:
-            which = ", ".join(map(str, sorted(snapshot.unreadable))) or "their ids cannot be read either"
-            LOG.warning("orders.find: some orders cannot be read and are left out (%s)", which)
+        if left_out := [f"order {order_id}" for order_id in snapshot.unreadable]:
+            LOG.warning("orders.find: %d cannot be read and are left out: %s", len(left_out), ", ".join(left_out))
+        if not snapshot.complete:
+            LOG.warning("orders.find: orders whose id cannot be read are left out")
         return select(snapshot.found(), title=title)
 
     async def history(self, order: Order | int) -> builtins.list[StatusChange]:
@@ -117,6 +131,25 @@ class Orders:
             APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
         """
         return await self._lookup.history(arguments.order_id(order))
+
+    async def running_since(self, order: Order | int) -> datetime | None:
+        """When a server began to run, from its status history (GET /api/order-status-history).
+
+        A restart does not count as an interruption. The API keeps the last five changes: if all of them are restarts of
+        a running server, this is the time of the oldest, and the server has run for longer.
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The time, with its time zone. None if the last change was not to a running server, or if that cannot be
+            told: the history is empty, or a change has no time.
+
+        Raises:
+            PermissionDeniedError: the order does not exist or is not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: the history could not be read.
+        """
+        return running_since(await self.history(order))
 
     async def credentials(self, order: Order | int) -> Credentials:
         """How to log in to a server (POST /api/credentials). The password is in no repr.

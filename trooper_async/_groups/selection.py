@@ -8,7 +8,6 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 
 from trooper_async._api import arguments
-from trooper_async.errors import ConfigurationError
 from trooper_async.models import Order, OrderStatus
 
 LOG = logging.getLogger("trooper_async.orders")
@@ -47,16 +46,14 @@ def select(
     orders = list(orders)
     for order in orders:
         if not isinstance(order, Order):
-            raise ConfigurationError(
-                f"orders, such as orders.list() returns, are needed, not {order!r:.40}", operation="select"
-            )
+            raise arguments.wrong("orders, such as orders.list() returns, are needed", order, "select")
     tests = [
         matcher("title", title, [order.title for order in orders]),
         matcher("gpu_type", gpu_type, [order.blib_gpu_type for order in orders]),
         matcher("country_code", country_code, [order.country_code for order in orders]),
         matcher("status", status, [order.current_status for order in orders]),
     ]
-    limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", sent=False)
+    limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", "select", sent=False)
 
     def fits(order: Order) -> bool:
         texts = (order.title, order.blib_gpu_type, order.country_code, order.current_status)
@@ -75,7 +72,7 @@ def matcher(name: str, wanted: str | None, texts: Iterable[str | None]) -> Calla
     if wanted is None:
         return lambda text: True
     if not isinstance(wanted, str):
-        raise ConfigurationError(f"{name} must be text or a pattern, not {type(wanted).__name__}")
+        raise arguments.wrong(f"{name} must be text or a pattern", wanted, "select")
     folded = wanted.casefold()
     if any(text is not None and text.casefold() == folded for text in texts):
         return lambda text: text is not None and text.casefold() == folded

@@ -1,0 +1,59 @@
+"""Since when a server runs, as its status history tells."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from trooper_async import StatusChange
+from trooper_async._groups.history import running_since
+from trooper_async.testing import FakeTrooper
+
+
+def at(hour: int) -> datetime:
+    return datetime(2026, 3, 1, hour, tzinfo=UTC)
+
+
+def row(word: str, hour: int | None, row_id: int = 0) -> StatusChange:
+    return StatusChange(word, None if hour is None else at(hour), id=row_id)
+
+
+@pytest.mark.parametrize(
+    ("history", "since"),
+    [
+        ([], None),
+        ([row("running", 5)], 5),
+        ([row("stopped", 5)], None),
+        ([row("running", 5), row("stopped", 3), row("running", 1)], 5),
+        ([row("stopped", 3), row("running", 5), row("running", 1)], 5),  # in any order
+        ([row("running", 5, 1), row("stopped", 3, 2)], 5),  # whatever the ids say
+        ([row("stopped", 5), row("running", 3)], None),
+        ([row("RUNNING", 5), row("starting", 4), row("stopped", 3)], 5),
+        ([row("running", 8), row("restarted", 7), row("running", 5), row("frozen", 2)], 5),
+        ([row("restarted", 7), row("running", 5), row("stopped", 2)], 5),
+        ([row("restarted", hour) for hour in range(5)], 0),
+        ([row("running", 5), row("stopped", None)], None),
+        ([row("running", None)], None),
+        ([row("running", 5), row("stopped", 5)], None),
+        ([row("running", 6), row("running", 5), row("stopped", 5)], 6),
+        ([row("odd word", 6), row("running", 5)], None),
+    ],
+)
+def test_running_since(history: list[StatusChange], since: int | None) -> None:
+    """The oldest of the newest unbroken rows of a running server; None where rows do not say, never too early."""
+    assert running_since(history) == (None if since is None else at(since))
+
+
+async def test_running_since_of_an_order() -> None:
+    """`orders.running_since` reads the history now: it does not go by what was last seen of the order."""
+    async with FakeTrooper() as fake, fake.client() as trooper:
+        order = fake.add_order(status="stopped")
+        assert await trooper.orders.running_since(order) is None
+        began = datetime.now(UTC)
+        await trooper.orders.start_and_wait(order)
+        since = await trooper.orders.running_since(order.order_id)
+        assert since is not None
+        assert abs((since - began).total_seconds()) < 60
+        await trooper.orders.stop_and_wait(order)
+        assert await trooper.orders.running_since(order) is None
