@@ -24,6 +24,10 @@ from trooper_async import Order, TrooperClient, TrooperError
 from trooper_async._groups.selection import select
 
 
+def say_at_once(line: str) -> None:
+    print(line, flush=True)  # to a log or a pipe too
+
+
 @define
 class CostGuard:
     """`limits`: the hours that a server may be in a status. `say` could as well be a chat or a mail."""
@@ -32,7 +36,7 @@ class CostGuard:
     limits: Mapping[str, float | None]
     title: str = "*"
     act: bool = False
-    say: Callable[[str], object] = print
+    say: Callable[[str], object] = say_at_once
     _seen: dict[int, tuple[Order, datetime]] = field(factory=dict, init=False)  # and since when it has its status
     _said: dict[tuple[str, int], datetime] = field(factory=dict, init=False)  # of which time each thing was last said
 

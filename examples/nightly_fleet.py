@@ -58,7 +58,7 @@ class Nightly:
         """Look at the clock every so many seconds: one long sleep would not notice that it was set."""
         due, following = around(self.clock(), self.times, self.zone)
         done = due if load(self.path(due)) is None else None  # begun before: it is gone on with
-        print(f"next: {following.action} at {following.at.astimezone(self.zone):%Y-%m-%d %H:%M %Z}")
+        print(f"next: {following.action} at {following.at.astimezone(self.zone):%Y-%m-%d %H:%M %Z}", flush=True)
         while True:
             due, _ = around(self.clock(), self.times, self.zone)
             try:
@@ -66,7 +66,7 @@ class Nightly:
                     await self.carry_out(due)
                     done = due
             except TrooperError as error:  # those of single servers are in the report
-                print(f"{due.action}: {error}. It is tried again")
+                print(f"{due.action}: {error}. It is tried again", flush=True)
             await asyncio.sleep(every)
 
     async def carry_out(self, due: Due) -> None:
@@ -84,8 +84,8 @@ class Nightly:
             evening = load(self.path(around(due.at - timedelta.resolution, self.times, self.zone)[0]))
             ours = [outcome.order_id for outcome in evening.outcomes if outcome.sent is not False] if evening else []
             report = await fleet.start(ours, concurrency=8, on_progress=keep)
-        print(f"{due.action}: {len(report.succeeded)} of {len(report.outcomes)} in {report.elapsed:.0f} s")
-        print(*(f"failed: {outcome.error}\n" for outcome in report.failed), sep="", end="")
+        print(f"{due.action}: {len(report.succeeded)} of {len(report.outcomes)} in {report.elapsed:.0f} s", flush=True)
+        print(*(f"failed: {outcome.error}\n" for outcome in report.failed), sep="", end="", flush=True)
 
     def path(self, due: Due) -> Path:
         return self.folder / f"{due.at.astimezone(self.zone):%Y-%m-%d}-{due.action}.json"

@@ -43,13 +43,13 @@ async def order_and_connect(client: TrooperClient, name: str, template: str, max
     """
     wanted = await find_template(client, template)  # before the purchase: a slip of the pen must not cost anything
     blib = await cheapest(client)
-    print(f"the cheapest offer: {blib.name}, {blib.price_h} EUR per hour")
+    print(f"the cheapest offer: {blib.name}, {blib.price_h} EUR per hour", flush=True)
     order = await client.orders.create_and_wait(
         blib, contract_interval="HOUR", terms_accepted=True, max_price_h=max_price_h, reference=name, on_change=show
     )
     await client.orders.rename(order, name)
     if all(install.template_id != wanted.id for install in await client.templates.installs(order)):
-        print(f"installing {wanted.name}")
+        print(f"installing {wanted.name}", flush=True)
         await client.templates.install_and_wait(order, wanted)
     for install in await client.templates.installs(order):
         print(f"{install.template_name}: {install.status_readable}")
@@ -74,7 +74,7 @@ async def cheapest(client: TrooperClient) -> Blib:
 
 
 def show(order: Order) -> None:
-    print(f"order {order.order_id} is {order.current_status}")
+    print(f"order {order.order_id} is {order.current_status}", flush=True)
 
 
 async def run(options: argparse.Namespace) -> str:

@@ -26,7 +26,8 @@ def reporter(name: str, began: float) -> Callable[[Order], None]:
 
     def show(order: Order) -> None:
         wish = f" (wanted: {order.desired_status})" if not order.is_converged else ""
-        print(f"[{time.monotonic() - began:5.1f} s] {name}: order {order.order_id} is {order.current_status}{wish}")
+        line = f"{name}: order {order.order_id} is {order.current_status}{wish}"
+        print(f"[{time.monotonic() - began:5.1f} s] {line}", flush=True)
 
     return show
 

@@ -108,6 +108,10 @@ async def fake_servers() -> AsyncIterator[trooper.TrooperClient]:
         yield client
 
 
+def say_at_once(line: str) -> None:
+    print(line, flush=True)  # to a log or a pipe too
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Show and switch GPU servers over HTTP.")
     parser.add_argument("--live", action="store_true", help="use the real API and TROOPER_API_KEY: switches are real")
@@ -115,4 +119,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     app = application(trooper.TrooperClient() if given.live else fake_servers())
     # handler_cancellation: who hangs up cancels the wait, and disturbs nobody else
-    web.run_app(app, host="127.0.0.1", port=given.port, handler_cancellation=True, access_log=None)
+    web.run_app(app, host="127.0.0.1", port=given.port, handler_cancellation=True, access_log=None, print=say_at_once)

@@ -1,10 +1,12 @@
-"""What all tests share: the package's own fixtures, and aioresponses made to work with aiohttp 3.14."""
+"""What all tests share: an environment of their own, a look at what each leaves behind, the package's own fixtures."""
 
 from __future__ import annotations
 
 import functools
 import gc
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import aioresponses.core
@@ -13,6 +15,11 @@ from aiohttp import ClientResponse
 from aiohttp.abc import AbstractStreamWriter
 from aioresponses import aioresponses as mocked
 from hypothesis import settings
+
+from tests.helpers import environment, leaks
+
+environment.isolate()
+leaks.adopt_orphans()
 
 pytest_plugins = ["trooper_async.testing.plugin", "pytester"]
 
@@ -26,10 +33,31 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """However the run ends, no process of it goes on."""
+    leaks.kill_children()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_the_session_is_left() -> Iterator[None]:
+    """What the fixtures of modules and of the session leave behind fails the last test."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="tests-") as folder:
+        Path(folder).chmod(0o755)  # Postgres works in it, as another user where root runs the tests
+        patch.setenv("TMPDIR", folder)  # for children
+        patch.setattr(tempfile, "tempdir", folder)
+        before = leaks.held()
+        yield
+        assert leaks.left_since(before) == []
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TROOPER_API_KEY", raising=False)
-    monkeypatch.delenv("TROOPER_BASE_URL", raising=False)
+def _nothing_of_a_test_is_left(_nothing_of_the_session_is_left: None) -> Iterator[None]:
+    """A process, thread, socket or temporary file that outlives its test fails it; processes are killed."""
+    before = leaks.held()
+    yield
+    left = leaks.left_since(before)
+    leaks.kill_children(but=before)
+    assert left == []
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,19 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.helpers.conditions import until
+from tests.helpers.requirements import missing
 from tests.tools.crash.__main__ import many
 from tests.tools.crash.postgres import Postgres, binaries, postgres
-from tests.tools.crash.run import Worker
+from tests.tools.crash.run import Worker, forkserver
 from trooper_async.durable import Durable, UndecidedPurchaseError, _locks, _process, _workflows
 from trooper_async.testing import FakeTrooper
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forkserver() -> Iterator[None]:
+    with forkserver():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +40,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def posts(fake: FakeTrooper) -> int:
     return sum(request.method == "POST" for request in fake.requests)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - any condition
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def stopping_server() -> Iterator[Postgres]:
 
 @contextmanager
 def _server() -> Iterator[Postgres]:
-    if binaries() is None and not os.environ.get("CI"):
-        pytest.skip("Postgres is not installed here")
+    if binaries() is None:
+        missing("Postgres", "apt-get install postgresql")
     with postgres("fsync=off") as server:
         yield server
 

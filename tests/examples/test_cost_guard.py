@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from examples import cost_guard
 from examples.cost_guard import CostGuard
+from tests.helpers import processes
+from tests.helpers.conditions import LIMIT, until
 from trooper_async import TrooperClient
 from trooper_async.testing import FakeTrooper
-
-SCRIPT = Path(cost_guard.__file__)
 
 
 class Said(list[str]):
@@ -35,7 +32,7 @@ class Said(list[str]):
 
     async def until(self, text: str, *, times: int = 1) -> str:
         """Wait until so many lines with this text were said; the last of them."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT):
             while len(lines := [line for line in self if text in line]) < times:
                 self._more.clear()
                 await self._more.wait()
@@ -205,14 +202,8 @@ async def test_a_refused_key_ends_it(
 async def test_run_as_a_user_runs_it(fake_trooper: FakeTrooper) -> None:
     """It looks at the orders and their hours until Ctrl-C, which ends it with 130 and without a traceback."""
     fake_trooper.add_order(status="stopped")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", str(SCRIPT), "--stopped-hours", "0.9"),
-        env={**os.environ, "TROOPER_BASE_URL": fake_trooper.url, "TROOPER_API_KEY": fake_trooper.api_key},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        while not fake_trooper.sent("/api/order-status-history"):  # noqa: ASYNC110 - nothing tells of a request
-            await asyncio.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert (await process.communicate(), process.returncode) == ((b"", b""), 130)
+    live = {"TROOPER_BASE_URL": fake_trooper.url, "TROOPER_API_KEY": fake_trooper.api_key}
+    async with processes.python(cost_guard.__file__, "--stopped-hours", "0.9", env=live) as child:
+        await until(lambda: fake_trooper.sent("/api/order-status-history"))
+        child.send(signal.SIGINT)
+        assert (await child.ends(), child.out, child.err) == (130, "", "")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -18,10 +15,12 @@ import pytest
 from aiohttp.test_utils import unused_port
 
 from examples import dashboard
+from tests.helpers import processes
+from tests.helpers.conditions import LIMIT, until
 from trooper_async import AuthenticationError
 from trooper_async.testing import FakeTrooper
 
-SCRIPT = Path(dashboard.__file__)
+SCRIPT = dashboard.__file__
 
 
 @contextlib.asynccontextmanager
@@ -30,16 +29,21 @@ async def serving(fake: FakeTrooper) -> AsyncIterator[str]:
     port = unused_port()
     task = asyncio.create_task(dashboard.serve(fake.client(), port, interval=0.02))
     try:
-        while not task.done():
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: task.done() or answers(port))
         yield f"http://127.0.0.1:{port}"
     finally:
         task.cancel()
-        async with asyncio.timeout(10):  # an open stream would hold it up for 60 s
+        async with asyncio.timeout(LIMIT):  # an open stream would hold it up for 60 s
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -55,14 +59,6 @@ async def states(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, An
         *events, received = (received + chunk).split(b"\n\n")
         for event in events:
             yield json.loads(event.removeprefix(b"data: "))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.01)
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------------
@@ -170,29 +166,19 @@ async def test_a_slow_browser_gets_the_latest_state(url: str, fake_trooper: Fake
 # --- as a user runs it ------------------------------------------------------------------------------------------------
 
 
-async def started(*arguments: str, **environment: str) -> tuple[asyncio.subprocess.Process, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", str(SCRIPT), "--port", "0", *arguments),
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    return process, (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
-
-
 async def test_run_on_the_embedded_fake_until_ctrl_c() -> None:
     """It prints its URL, streams a lively fleet, and Ctrl-C ends it at once, with 130 and open streams cut."""
-    process, url = await started(TROOPER_API_KEY="never-used", TROOPER_BASE_URL="https://127.0.0.1:1")
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/events") as response:
-        async for state in states(response):
-            if len(state["orders"]) == 6:
-                break
-        process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 20)
-        assert (process.returncode, out, err) == (130, b"", b"")
-        with contextlib.suppress(aiohttp.ClientError):
-            await response.read()
+    not_used = {"TROOPER_API_KEY": "never-used", "TROOPER_BASE_URL": "https://127.0.0.1:1"}
+    async with aiohttp.ClientSession() as session, processes.python(SCRIPT, "--port", "0", env=not_used) as child:
+        url = (await child.says("\n")).strip()
+        async with session.get(f"{url}/events") as response:
+            async for state in states(response):
+                if len(state["orders"]) == 6:
+                    break
+            child.send(signal.SIGINT)
+            assert (await child.ends(), child.out.strip(), child.err) == (130, url, "")
+            with contextlib.suppress(aiohttp.ClientError):
+                await response.read()
 
 
 async def test_a_refused_key_ends_it(fake_trooper: FakeTrooper) -> None:
@@ -207,8 +193,7 @@ async def test_a_refused_key_ends_it(fake_trooper: FakeTrooper) -> None:
 async def test_a_port_that_is_taken_is_told() -> None:
     """One line on stderr and exit code 1, no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process, _ = await started("--port", str(taken.getsockname()[1]))
-        _, err = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == 1
-    assert err.count(b"\n") == 1
-    assert b"in use" in err
+        async with processes.python(SCRIPT, "--port", str(taken.getsockname()[1])) as child:
+            assert await child.ends() == 1
+    assert child.err.count("\n") == 1
+    assert "in use" in child.err

@@ -1,11 +1,10 @@
 """examples/dashboard.py in headless Chromium, on the fake server.
 
-Without a Chromium the tests are skipped; with TROOPER_REQUIRE_BROWSER=1 they fail.
+Without a Chromium the tests are skipped; with TROOPER_REQUIRE_ALL=1 they fail.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import AsyncIterator
 
@@ -14,7 +13,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Error, Locator, Page, async_playwright, expect
 
-from tests.examples.test_dashboard import serving, states, until
+from tests.examples.test_dashboard import serving, states
+from tests.helpers.conditions import until
+from tests.helpers.requirements import missing
 from trooper_async.testing import FakeTrooper
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # they share one browser, which lives in one loop
@@ -30,8 +31,7 @@ EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'
 async def browser() -> AsyncIterator[Browser]:
     """A headless Chromium."""
     if not FOUND:
-        assert os.environ.get("TROOPER_REQUIRE_BROWSER") != "1", "no Chromium: apt-get install chromium"
-        pytest.skip("needs a Chromium: apt-get install chromium")
+        missing("a Chromium", "apt-get install chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=FOUND[0], args=SWITCHES)
         yield browser

@@ -17,6 +17,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.types import TextContent
 
 from examples import mcp_server
+from tests.helpers.conditions import until
 from trooper_async import PollSchedule, TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -148,9 +149,7 @@ async def test_a_switch_is_watched_from_when_it_was_accepted(fake_trooper: FakeT
     fake_trooper.durations["restart"] = 0  # over between two polls
     async with assistant(fake_trooper, poll=PollSchedule()) as user:
         await user.call("restart", order_id=order)
-        async with asyncio.timeout(30):
-            while fake_trooper.requests[-1].path != "/api/orders":  # noqa: ASYNC110 - nothing tells of a request
-                await asyncio.sleep(0.01)
+        await until(lambda: fake_trooper.requests[-1].path == "/api/orders")
         paths = [request.path for request in fake_trooper.requests]
         assert "wait again" in await user.fail("wait", order_id=order, seconds=0.1)
     assert paths == ["/api/orders", "/api/order-status-history", "/api/order-status", "/api/orders"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, time, timedelta
@@ -15,6 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from examples.nightly_fleet import Due, Nightly, around
+from tests.helpers import processes
+from tests.helpers.conditions import until
 from trooper_async import FleetReport, Order, TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -84,20 +84,27 @@ def test_every_local_day_has_each_time_once(zone: str) -> None:
 
 
 class Clock:
-    """A wall clock that stands until it is set."""
+    """A wall clock that stands until it is set, and tells when it was looked at."""
 
     def __init__(self, text: str) -> None:
         self.now = berlin(text)
+        self._looks = 0
 
     def __call__(self) -> datetime:
+        self._looks += 1
         return self.now
+
+    async def is_looked_at(self) -> None:
+        """Wait until the nights have looked at this time, done what they do about it, and looked again."""
+        looks = self._looks
+        await until(lambda: self._looks >= looks + 3)
 
 
 @asynccontextmanager
 async def nights(client: TrooperClient, folder: Path, clock: Clock) -> AsyncIterator[None]:
     task = asyncio.create_task(Nightly(client, TIMES, BERLIN, "job-*", folder, clock).run(every=0.01))
     try:
-        await asyncio.sleep(0)  # it has looked at the clock
+        await clock.is_looked_at()
         yield
     finally:
         task.cancel()
@@ -107,11 +114,8 @@ async def nights(client: TrooperClient, folder: Path, clock: Clock) -> AsyncIter
 
 async def stored(path: Path, pending: int = 0) -> FleetReport:
     """The report on the disk, once so many of its orders have still to end."""
-    async with asyncio.timeout(30):
-        while True:
-            if path.exists() and len((report := FleetReport.from_json(path.read_text())).pending) == pending:
-                return report
-            await asyncio.sleep(0.01)
+    await until(lambda: path.exists() and len(FleetReport.from_json(path.read_text()).pending) == pending)
+    return FleetReport.from_json(path.read_text())
 
 
 def sent(fake: FakeTrooper) -> list[tuple[int, str]]:
@@ -129,7 +133,6 @@ async def test_what_is_frozen_in_the_evening_is_started_in_the_morning_and_nothi
     fake_trooper.add_order(title="job-4", status="frozen")
     clock = Clock("2026-11-24 18:59")
     async with nights(trooper, tmp_path / "nightly", clock):
-        await asyncio.sleep(0.1)
         assert fake_trooper.requests == []
         clock.now = berlin("2026-11-24 19:00")
         evening = await stored(tmp_path / "nightly" / "2026-11-24-freeze.json")
@@ -152,9 +155,8 @@ async def test_what_was_missed_is_not_made_up_for(
     fake_trooper.add_order(title="job-1")
     clock = Clock("2026-11-24 12:00")
     async with nights(trooper, tmp_path, clock):
-        await asyncio.sleep(0.1)
         clock.now = berlin("2026-11-24 07:00")
-        await asyncio.sleep(0.1)
+        await clock.is_looked_at()
     assert fake_trooper.requests == []
 
 
@@ -169,7 +171,7 @@ async def test_an_account_that_cannot_be_read_is_tried_again(
         fake_trooper.fail_next("/api/order-status", status=400, body={"error": "not this one"})
         clock.now = berlin("2026-11-24 19:00")
         report = await stored(tmp_path / "2026-11-24-freeze.json")
-        await asyncio.sleep(0.1)
+        await clock.is_looked_at()
     assert len(report.succeeded) == len(report.failed) == 1
     assert {outcome.order_id for outcome in report.outcomes} == {fine.order_id, locked.order_id}
     out, _ = capsys.readouterr()
@@ -199,23 +201,11 @@ asyncio.run(main(sys.argv[1:]))
 @asynccontextmanager
 async def process(fake: FakeTrooper, folder: Path, *now: str) -> AsyncIterator[None]:
     """The nights in a process of their own, by a clock that shows these times; it is killed at the end."""
-    worker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", WORKER, *now),
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent.parent), os.environ.get("PYTHONPATH", "")]),
-            "TROOPER_BASE_URL": fake.url,
-            "TROOPER_API_KEY": fake.api_key,
-        },
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
+    live = {"TROOPER_BASE_URL": fake.url, "TROOPER_API_KEY": fake.api_key}
+    importable = {"PYTHONPATH": str(SCRIPT.parent.parent)}
+    async with processes.python("-c", WORKER, *now, cwd=folder, env={**importable, **live}) as child:
         yield
-        assert worker.returncode is None
-    finally:
-        worker.kill()
-        await worker.wait()
+        assert child.running
 
 
 async def test_a_killed_run_is_gone_on_with_and_sends_nothing_again(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
@@ -224,13 +214,11 @@ async def test_a_killed_run_is_gone_on_with_and_sends_nothing_again(fake_trooper
     fake_trooper.durations["freeze"] = 600
     report = tmp_path / "nightly" / "2026-11-24-freeze.json"
     fake_trooper.delay_next("/api/order-status", 60, times=8)
-    async with process(fake_trooper, tmp_path, "2026-11-24T18:59Z", "2026-11-24T19:00Z"), asyncio.timeout(60):
-        while len(sent(fake_trooper)) < 8:  # noqa: ASYNC110 - nothing tells of a request
-            await asyncio.sleep(0.01)
+    async with process(fake_trooper, tmp_path, "2026-11-24T18:59Z", "2026-11-24T19:00Z"):
+        await until(lambda: len(sent(fake_trooper)) >= 8)
     assert len((await stored(report, pending=20)).outcomes) == 20
-    async with process(fake_trooper, tmp_path, "2026-11-24T19:10Z"), asyncio.timeout(60):
-        while len(sent(fake_trooper)) < 20:  # noqa: ASYNC110 - nothing tells of a request
-            await asyncio.sleep(0.01)
+    async with process(fake_trooper, tmp_path, "2026-11-24T19:10Z"):
+        await until(lambda: len(sent(fake_trooper)) >= 20)
         fake_trooper.set_status(orders[0], "frozen")
         await stored(report, pending=19)
     for order in orders:
@@ -256,36 +244,17 @@ async def test_a_killed_run_is_left_alone_once_the_other_time_has_come(
     for order in orders:
         fake_trooper.set_status(order, "running")
     async with nights(trooper, tmp_path, Clock("2026-11-25 10:00")):
-        await asyncio.sleep(0.1)
+        pass  # it looks at the clock, and that is all
     assert len(sent(fake_trooper)) == before
 
 
 async def test_run_as_a_user_runs_it(tmp_path: Path) -> None:
     """It says what is next, by the wall clock of the zone, and leaves quietly on Ctrl-C."""
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-W",
-            "error",
-            str(SCRIPT),
-            "--title",
-            "job-*",
-            "--timezone",
-            "Asia/Tokyo",
-            "--start",
-            "07:30",
-        ),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "TROOPER_API_KEY": "never-used"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(60):
-        line = (await process.stdout.readline()).decode()
-        process.send_signal(signal.SIGINT)
-        rest = await process.communicate()
+    options = ("--title", "job-*", "--timezone", "Asia/Tokyo", "--start", "07:30")
+    async with processes.python(SCRIPT, *options, cwd=tmp_path, env={"TROOPER_API_KEY": "never-used"}) as child:
+        line = await child.says("\n")
+        child.send(signal.SIGINT)
+        assert (await child.ends(), child.out, child.err) == (0, line, "")
     _, following = around(datetime.now(UTC), {"freeze": time(19), "start": time(7, 30)}, ZoneInfo("Asia/Tokyo"))
     assert line == f"next: {following.action} at {following.at.astimezone(ZoneInfo('Asia/Tokyo')):%Y-%m-%d %H:%M} JST\n"
-    assert (rest, process.returncode) == ((b"", b""), 0)
     assert not list(tmp_path.iterdir())

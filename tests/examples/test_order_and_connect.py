@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from examples.order_and_connect import NotOfferedError, order_and_connect
+from tests.helpers import processes
+from tests.helpers.conditions import until
 from trooper_async import PriceError, TemplateFailedError, TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -19,17 +19,10 @@ PYTORCH = "PyTorch Environment"
 SCRIPT = Path(__file__).parents[2] / "examples" / "order_and_connect.py"
 
 
-async def script(folder: Path, *arguments: str, **environment: str) -> tuple[int | None, str, str]:
+async def script(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """Exit code, output and errors of the example, run in a folder of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", str(SCRIPT), *arguments),
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode, out.decode(), err.decode()
+    async with processes.python(SCRIPT, *arguments, cwd=folder, env=environment) as child:
+        return await child.ends(), child.out, child.err
 
 
 def bought(fake: FakeTrooper) -> int:
@@ -58,8 +51,7 @@ async def test_a_repeat_under_the_same_name_buys_and_installs_nothing_more(fake_
     fake_trooper.durations["create"] = 0.5
     async with fake_trooper.client() as client:
         task = asyncio.create_task(order_and_connect(client, "mine", PYTORCH, None))
-        while not bought(fake_trooper):  # noqa: ASYNC110 - nothing tells of a request
-            await asyncio.sleep(0.01)
+        await until(lambda: bought(fake_trooper))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

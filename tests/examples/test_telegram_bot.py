@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ import pytest_asyncio
 from aiohttp import web
 
 from examples.telegram_bot import main, serve
+from tests.helpers import processes
+from tests.helpers.conditions import LIMIT, until
 from trooper_async import TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -91,7 +91,7 @@ class FakeTelegram:
             found[:] = [text for _, text in self.said if all(part in text for part in parts)]
             return bool(found)
 
-        async with asyncio.timeout(30), self._news:
+        async with asyncio.timeout(LIMIT), self._news:
             await self._news.wait_for(has_come)
         return found[0]
 
@@ -113,7 +113,7 @@ async def bot(telegram: FakeTelegram, trooper: TrooperClient) -> AsyncIterator[N
     before = asyncio.all_tasks()
     task = asyncio.create_task(serve(TOKEN, [CHAT], trooper, telegram.url))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT):
             await telegram.polled.wait()
         yield
     finally:
@@ -238,13 +238,10 @@ async def test_a_lost_answer_does_not_end_the_wait(
     assert len(telegram.said) == 1
 
 
-async def run(telegram: FakeTelegram, **environment: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", str(SCRIPT)),
-        env={**os.environ, "TELEGRAM_BASE_URL": telegram.url, "TELEGRAM_CHATS": f"{CHAT},-5", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+def run(telegram: FakeTelegram, **environment: str) -> AbstractAsyncContextManager[processes.Child]:
+    """The bot in a process of its own."""
+    defaults = {"TELEGRAM_BASE_URL": telegram.url, "TELEGRAM_CHATS": f"{CHAT},-5"}
+    return processes.python(SCRIPT, env={**defaults, **environment})
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
@@ -253,20 +250,17 @@ async def test_run_as_a_user_runs_it(end: signal.Signals, telegram: FakeTelegram
     fake_trooper.durations["freeze"] = 600
     order = fake_trooper.add_order()
     key = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
-    process = await run(telegram, TELEGRAM_TOKEN=TOKEN, **key)
-    async with asyncio.timeout(60):
-        await telegram.polled.wait()
+    async with run(telegram, TELEGRAM_TOKEN=TOKEN, **key) as child:
+        await until(telegram.polled.is_set)
         telegram.lose = 1
         await telegram.send(f"/freeze {order.order_id}")
-        while telegram.lose:  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.05)
-        process.send_signal(end)
-        out, err = await process.communicate()
-    assert process.returncode == 0
-    assert b"a reply was lost" in err
+        await until(lambda: not telegram.lose)
+        child.send(end)
+        assert await child.ends() == 0
+    assert "a reply was lost" in child.err
     assert "closed" in telegram.said[-1][1]
     for secret in (TOKEN, fake_trooper.api_key):
-        assert secret not in (out + err).decode() + json.dumps(telegram.said)
+        assert secret not in child.out + child.err + json.dumps(telegram.said)
 
 
 @pytest.mark.parametrize("environment", [{}, {"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_CHATS": ""}])
@@ -291,9 +285,7 @@ async def test_what_keeps_it_from_starting_is_said_without_the_token(
     environment: dict[str, str], problem: str, telegram: FakeTelegram
 ) -> None:
     """A token that is refused is not shown either."""
-    process = await run(telegram, TROOPER_API_KEY="never-used", **environment)
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert process.returncode == 1
-    assert problem in err.decode()
-    assert not any(secret in (out + err).decode() for secret in (TOKEN, "1:wrong"))
+    async with run(telegram, TROOPER_API_KEY="never-used", **environment) as child:
+        assert await child.ends() == 1
+    assert problem in child.err
+    assert not any(secret in child.out + child.err for secret in (TOKEN, "1:wrong"))

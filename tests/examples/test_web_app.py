@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -17,6 +14,8 @@ from aiohttp.test_utils import TestClient, TestServer, unused_port
 from aiohttp.web import Application, Request
 
 from examples import web_app
+from tests.helpers import processes
+from tests.helpers.conditions import LIMIT, until
 from trooper_async import ClientClosedError
 from trooper_async.testing import FakeTrooper
 
@@ -39,14 +38,6 @@ async def post(caller: Caller | aiohttp.ClientSession, path: str) -> tuple[int, 
 def busy() -> set[asyncio.Task[Any]]:
     """The tasks that there are, without those of servers' idle connections."""
     return {task for task in asyncio.all_tasks() if "RequestHandler.start" not in repr(task.get_coro())}
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.01)
 
 
 async def test_servers_are_shown(caller: Caller, fake_trooper: FakeTrooper) -> None:
@@ -167,7 +158,7 @@ async def test_the_shutdown_does_not_wait_for_waits(fake_trooper: FakeTrooper) -
     async with TestClient(server) as caller:
         wait = asyncio.create_task(post(caller, f"/servers/{order.order_id}/stop"))
         await until(lambda: fake_trooper.sent("/api/order-status"))
-        async with asyncio.timeout(20):  # the default would be 60 s
+        async with asyncio.timeout(LIMIT - 5):  # the default would be 60 s
             await server.close()
         assert (await wait)[0] == 503
     with pytest.raises(ClientClosedError):
@@ -183,28 +174,22 @@ async def test_browsers_are_refused(caller: Caller, fake_trooper: FakeTrooper) -
     assert fake_trooper.sent("/api/order-status") == []
 
 
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def running(*arguments: str, **environment: str) -> AsyncIterator[str]:
     """The URL of the example in a process of its own, which Ctrl-C ends."""
-    while True:
-        port = unused_port()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", str(Path(web_app.__file__)), "--port", str(port), *arguments),
-            env={**os.environ, **environment},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        if str(port) in (await asyncio.wait_for(process.stdout.readline(), 30)).decode():
-            break
-        _, err = await asyncio.wait_for(process.communicate(), 20)
-        assert b"address already in use" in err  # somebody else was given the port meanwhile
-    try:
+    async with AsyncExitStack() as stack:
+        while True:
+            port = unused_port()
+            command = (web_app.__file__, "--port", str(port), *arguments)
+            child = await stack.enter_async_context(processes.python(*command, env=environment))
+            try:
+                await child.says(f":{port}")
+                break
+            except AssertionError:
+                assert "address already in use" in child.err  # somebody else was given the port meanwhile
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(process.communicate(), 20)
-    assert (process.returncode, err) == (0, b"")
+        child.send(signal.SIGINT)
+        assert (await child.ends(), child.err) == (0, "")
 
 
 async def test_run_on_the_embedded_fake_until_ctrl_c() -> None:
@@ -236,6 +221,5 @@ async def test_run_live_it_polls_for_nobody_who_has_gone(fake_trooper: FakeTroop
         waiting = asyncio.create_task(post(session, "/servers/123/stop"))
         await until(lambda: len(fake_trooper.sent("/api/orders")) > 1)
         waiting.cancel()
-        polls = len(fake_trooper.sent("/api/orders"))
-        await asyncio.sleep(2.5)  # its poll comes every second
-        assert len(fake_trooper.sent("/api/orders")) <= polls + 1  # one may have been on its way
+        loop = asyncio.get_running_loop()
+        await until(lambda: loop.time() - fake_trooper.requests[-1].started > 2.5)  # it polled every second

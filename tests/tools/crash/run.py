@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import multiprocessing.util
 import random
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +21,19 @@ from trooper_async.testing import FakeTrooper
 # Workers are forked from a process that has imported what they need, and nothing else.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.tools.crash.worker", "pytest"])
+
+
+@contextmanager
+def forkserver() -> Iterator[None]:
+    """The processes that `multiprocessing` keeps running for the workers, which otherwise live as long as this one."""
+    multiprocessing.forkserver.ensure_running()
+    try:
+        yield
+    finally:  # what ends them is not public, nor typed
+        multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        multiprocessing.resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
+
 
 CHANGES = ("/api/order", "/api/buy-migration", "/api/order-status", "/api/template-install-add")
 TARGETS = {"stop": "stopped", "freeze": "frozen", "start": "running", "restart": "running", "install": "Completed"}
