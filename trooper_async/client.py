@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NoReturn, Self
 from urllib.parse import SplitResult, urlsplit
@@ -12,7 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 import aiohttp
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import TEST, call
+from trooper_async._api.endpoints import TEST, Endpoint, Repeatability, call
+from trooper_async._api.responses import Response
 from trooper_async._base.version import __version__
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.purchases import Purchases
@@ -30,7 +31,8 @@ from trooper_async._http.wire import Wire
 from trooper_async._waiting.poller import Poller
 from trooper_async._waiting.schedule import PollSchedule
 from trooper_async._waiting.waits import Waiters
-from trooper_async.errors import ConfigurationError
+from trooper_async.errors import ConfigurationError, TrooperError
+from trooper_async.models import JSON
 
 _BASE_URL = "https://james.trooper.ai"
 
@@ -173,6 +175,21 @@ class TrooperClient:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a TrooperClient holds an API key and can't be pickled")
+
+
+async def raw_get(
+    client: TrooperClient, path: str, query: dict[str, JSON], *, headers: Mapping[str, str] | None = None
+) -> Response | TrooperError:
+    """One GET as it comes back, whatever its status, or why nothing came back: how `trooper doctor` sees the API.
+
+    It is sent once, passes no rate limit, and is not interpreted.
+    """
+    endpoint = Endpoint("GET", path, Repeatability.READ, lambda data, sent: data, public=True)
+    reading = call(endpoint, "doctor", sent=query)
+    transport = client._transport
+    transport.check(reading)
+    reply = await transport.fetch(reading, headers=headers)
+    return reply if isinstance(reply, Response) else reply.error
 
 
 def _problem_of_key(api_key: object) -> str | None:

@@ -15,8 +15,8 @@ import pytest
 from attrs import evolve, frozen
 
 from trooper_async import PollSchedule, RetryPolicy
+from trooper_async.cli._app import run
 from trooper_async.cli._demo import fake_fleet
-from trooper_async.cli._main import run
 from trooper_async.cli._settings import Settings
 from trooper_async.testing import FakeTrooper
 
@@ -62,8 +62,7 @@ def settings(fake: FakeTrooper, tmp_path: Path) -> Settings:
         fake.api_key,
         fake.url,
         tmp_path / "state" / "purchases.jsonl",
-        poll=PollSchedule(floor=0.02, cap=0.1),
-        retry=RetryPolicy(max_delay=0.0, deadline=0.5),
+        {"poll": PollSchedule(floor=0.02, cap=0.1), "retry": RetryPolicy(max_delay=0.0, deadline=0.5)},
     )
 
 

@@ -21,9 +21,9 @@ _POLLS_FAST = """
 import sys
 from attrs import evolve
 from trooper_async import PollSchedule
-from trooper_async.cli._main import run
+from trooper_async.cli._app import run
 from trooper_async.cli._settings import load
-sys.exit(run(sys.argv[1:], evolve(load(), poll=PollSchedule(floor=0.05))))
+sys.exit(run(sys.argv[1:], evolve(load(), options={"poll": PollSchedule(floor=0.05)})))
 """
 
 

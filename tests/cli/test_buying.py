@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Trooper, interrupted, sent
-from trooper_async._fleet.report import FleetReport
+from trooper_async.cli._actions import parse_report
 from trooper_async.cli._settings import Settings
 from trooper_async.testing import FakeTrooper
 
@@ -22,7 +22,9 @@ def test_order_shows_the_price_and_asks_twice(trooper: Trooper, fake: FakeTroope
     ran = trooper("order", "3", "--json", answers="y\ny\n")
     assert ran.status == 0
     assert (ran.json["order_id"], ran.json["current_status"]) == (131, "running")
-    assert ran.err.index("0.195 EUR for each HOUR") < ran.err.index("Rent it?") < ran.err.index("terms and conditions")
+    assert (
+        ran.err.index("Rent offer 3") < ran.err.index("0.195 EUR for each HOUR") < ran.err.index("terms and conditions")
+    )
     assert "order 131: starting" in ran.err
     (body,) = sent(fake, "/api/order")
     assert body["terms_accepted"] is True
@@ -101,9 +103,9 @@ def test_a_lost_purchase_is_unknown_until_it_is_resolved(trooper: Trooper, fake:
     (purchase,) = trooper("purchases", "--json").json
     assert (purchase["state"], purchase["order_id"], purchase["price_h"]) == ("unknown", None, 0.195)
     told = trooper("purchases")
-    assert f"trooper purchases resolve {purchase['id'][:8]}" in told.err
+    assert f"trooper purchases resolve {purchase['id'][:8]}" in told.out
 
-    assert f"trooper purchases resolve {purchase['id'][:8]} --order N" in hint
+    assert f"`trooper purchases resolve {purchase['id'][:8]} --order 131`" in hint
     assert trooper("purchases", "resolve", purchase["id"][:8]).status == 2
     assert trooper("purchases", "resolve", "zz", "--not-made").error == "no purchase has an id that begins so"
     resolved = trooper("purchases", "resolve", purchase["id"][:8], "--order", "131", "--json")
@@ -114,7 +116,7 @@ def test_a_lost_purchase_is_unknown_until_it_is_resolved(trooper: Trooper, fake:
 def test_purchases_of_nobody(trooper: Trooper, settings: Settings) -> None:
     """Without a ledger there is nothing to show or resolve, and none is made; no key is needed."""
     assert trooper("purchases", "--json", api_key=None).json == []
-    assert "nothing was bought" in trooper("purchases").err
+    assert "nothing was bought" in trooper("purchases").out
     assert trooper("purchases", "resolve", "x", "--not-made").status == 1
     assert not settings.ledger.exists()
 
@@ -141,8 +143,8 @@ def test_an_interrupted_purchase_says_what_is_known(
     fake.delay_next("/api/order", 0.4)
     ran = interrupted(trooper, fake, number, "/api/order", *ORDER)
     assert ran.status == 130
-    assert "waiting for the answer to what was sent" in ran.err
-    assert "bought as order 131: it is being paid for" in ran.err
+    assert "waiting for the response to what was sent" in ran.err
+    assert "bought as order 131, which is billed" in ran.err
     assert trooper("purchases", "--json").json[0]["order_id"] == 131
 
 
@@ -151,7 +153,7 @@ def test_an_interrupted_wait_says_what_was_bought(trooper: Trooper, fake: FakeTr
     fake.durations["create"] = 30.0
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/order", *ORDER)
     assert ran.status == 130
-    assert "bought as order 131: it is being paid for" in ran.err
+    assert "bought as order 131, which is billed" in ran.err
 
 
 def test_an_interrupted_command_that_has_bought_nothing_says_so(trooper: Trooper, fake: FakeTrooper) -> None:
@@ -175,7 +177,7 @@ def test_an_interrupted_fleet_can_be_gone_on_with(trooper: Trooper, fake: FakeTr
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/order-status", *stop, when=all_sent)
     assert ran.status == 130
     assert f"trooper resume {file}" in ran.err
-    kept = FleetReport.from_json(file.read_text())
+    kept = parse_report(file.read_text())
     assert all(outcome.transition is not None for outcome in kept.outcomes)
     resumed = trooper("resume", str(file), "--json")
     assert [outcome["order"]["current_status"] for outcome in resumed.json] == ["stopped"] * 3
@@ -227,17 +229,17 @@ def test_a_migration_is_always_asked_about(trooper: Trooper, fake: FakeTrooper) 
 def test_migrate_without_waiting(trooper: Trooper) -> None:
     """--no-wait gives the transition of the new order, and `purchases` says what it replaces."""
     assert trooper(*MIGRATE, "--no-wait", "--json").json["order_id"] == 131
-    assert "order 128 → blib 1" in trooper("purchases").err
+    assert "order 128 → offer 1" in trooper("purchases").out
 
 
 def test_templates_are_installed_and_removed(trooper: Trooper, fake: FakeTrooper) -> None:
     """list, install (with options, by name), installs, retry, remove."""
     assert [one["name"] for one in trooper("templates", "list", "--json").json][1] == "ComfyUI"
-    assert "Python Version=3.9" in trooper("templates", "list").err
+    assert "Python Version=3.9" in trooper("templates", "list").out
     installed = trooper("templates", "install", "123", "pytorch environment", "--set", "python_version=3.10", "--json")
-    assert (installed.json["status_readable"], installed.json["config"]) == ("Completed", {"python_version": "3.10"})
+    assert (installed.json["status_readable"], installed.json["config_names"]) == ("Completed", ["python_version"])
     assert [one["install_id"] for one in trooper("templates", "installs", "123", "--json").json] == [1]
-    assert "python_version" in trooper("templates", "installs", "123").err
+    assert "python_version" in trooper("templates", "installs", "123").out
     fake.failing_templates.add(2)
     failed = trooper("templates", "install", "123", "2")
     assert failed.status == 1

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from trooper_async.cli import _demo
-from trooper_async.cli._cli import FailedError
-from trooper_async.cli._main import run
+from trooper_async.cli._app import run
+from trooper_async.cli._errors import FailedError
 from trooper_async.testing import FakeTrooper
 
 
@@ -51,7 +51,7 @@ def test_a_prompt_keeps_one_fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         "ps",
     )
     assert run(["demo"]) == 0
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     assert said.count("renamed") == 2
     assert "No such command 'nope'" in said
     assert "No closing quotation" in said
@@ -73,14 +73,14 @@ def test_ctrl_c_at_the_prompt_only_ends_the_line(
 
     monkeypatch.setattr(Console, "input", typed)
     assert run(["demo"]) == 0
-    assert "order 123 is called renamed" in capsys.readouterr().err
+    assert "order 123 is called renamed" in capsys.readouterr().out
 
 
 def test_the_tour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`tour` runs its commands one after the other, and every one of them works."""
     say(monkeypatch, "tour")
     assert run(["demo"]) == 0
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     for command in _demo.TOUR:
         assert f"trooper> {command}" in said
     assert "error:" not in said

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trooper_async.cli._main import run
+from trooper_async.cli._app import run
 from trooper_async.cli._settings import config_path, load
 from trooper_async.errors import ConfigurationError
 from trooper_async.testing import FakeTrooper
@@ -32,7 +32,7 @@ def test_nothing_at_all(home: Path) -> None:
     """Without environment and file there is no key, and the ledger is in the home's state folder."""
     settings = load()
     assert (settings.api_key, settings.base_url) == (None, None)
-    assert settings.ledger == home / ".local/state/trooper/purchases.jsonl"
+    assert settings.ledger == home / f".local/state/trooper/purchases-{settings.account}.jsonl"
 
 
 def test_the_environment_wins_over_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +52,9 @@ def test_xdg_folders_are_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "c"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
     assert config_path() == tmp_path / "c/trooper/config.toml"
-    assert load().ledger == tmp_path / "s/trooper/purchases.jsonl"
+    assert load().ledger.parent == tmp_path / "s/trooper"
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
-    assert load().ledger == tmp_path / ".local/state/trooper/purchases.jsonl"
+    assert load().ledger.parent == tmp_path / ".local/state/trooper"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o610, 0o620])
@@ -70,9 +70,9 @@ def test_a_file_that_others_can_open_is_refused(mode: int, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("api_key = of-the-file", "is no TOML"),
+        ("api_key = of-the-file", "is not TOML"),
         ('api_keys = "of-the-file"', "has an entry 'api_keys'"),
-        ("api_key = 1", "no text"),
+        ("api_key = 1", "not text"),
         ('"of-\\u0000" = 1', "has an entry"),
     ],
 )
@@ -96,7 +96,7 @@ def test_the_file_is_enough(fake: FakeTrooper, capsys: pytest.CaptureFixture[str
     """With a key and a base URL in the file, commands work without any environment."""
     write(f'api_key = "{fake.api_key}"\nbase_url = "{fake.url}"\n')
     assert run(["ps"]) == 0
-    assert "training llama 1" in capsys.readouterr().err
+    assert "training llama 1" in capsys.readouterr().out
 
 
 def test_help_and_demo_need_no_settings(capsys: pytest.CaptureFixture[str]) -> None:

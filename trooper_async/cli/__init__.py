@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line and leave with its exit status; 2 where the extra is not installed."""
+    _prepare_streams()
     try:
-        from trooper_async.cli._main import run
+        from trooper_async.cli._app import run
+
+        status = run(sys.argv[1:])
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in ("click", "rich"):
             raise
         sys.exit(_without_extra())
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(status)
+
+
+def _prepare_streams() -> None:
+    """A stream that was closed (`2>&-`) leads nowhere; a character that a stream's encoding lacks becomes `?`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _without_extra() -> int:

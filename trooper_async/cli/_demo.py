@@ -16,8 +16,10 @@ import click
 from rich.text import Text
 
 from trooper_async import PollSchedule
-from trooper_async.cli._cli import Cli, FailedError
-from trooper_async.cli._command import command
+from trooper_async.cli._app import run
+from trooper_async.cli._context import Cli
+from trooper_async.cli._errors import FailedError
+from trooper_async.cli._options import command
 from trooper_async.cli._settings import Settings
 from trooper_async.testing import FakeTrooper
 
@@ -52,15 +54,14 @@ def demo(cli: Cli, arguments: Sequence[str]) -> None:
     Alone, it reads commands from a prompt (or from stdin), one fleet for all of them; `tour` runs a few. With a
     command (`trooper demo -- ps`) it runs that one.
     """
-    from trooper_async.cli._main import run  # which knows this module
-
     with tempfile.TemporaryDirectory(prefix="trooper-demo-") as folder, fake_fleet(DURATIONS) as (fake, _):
         settings = Settings(
             fake.api_key,
             fake.url,
             Path(folder, "purchases.jsonl"),
-            poll=PollSchedule(floor=0.3, cap=2.0),
+            {"poll": PollSchedule(floor=0.3, cap=2.0)},
             is_demo=True,
+            key_source="the demo",
         )
         if arguments:
             if status := run(arguments, settings, as_json=cli.as_json, debug=cli.debug):
@@ -83,7 +84,7 @@ def _lines(cli: Cli) -> Iterator[Sequence[str]]:
         )
     while True:
         try:
-            line = cli.console.input(Text("trooper> ", "bold green") if is_prompted else "")
+            line = cli.err.input(Text("trooper> ", "bold green") if is_prompted else "")
             words = shlex.split(line, comments=True)
         except EOFError:
             return

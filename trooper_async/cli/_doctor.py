@@ -1,42 +1,39 @@
-"""`trooper doctor`: how the API behaves where its document leaves it open. It only reads."""
+"""`trooper doctor` and `ping`: whether the API responds, and how it behaves where its document leaves it open.
+
+They only read. Of the API's data only names of fields, kinds of values, status words and counts are told: no id, title,
+address or price.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 import statistics
 import time
-from collections.abc import Mapping
+import types
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin
 
-from attrs import field, frozen
+from attrs import field, fields, frozen, has, resolve_types
 from rich.text import Text
 
-from trooper_async import Blib, Order, StatusChange, Template, TemplateInstall, TrooperClient, __version__
-from trooper_async._api.endpoints import (
-    BLIBS,
-    BLIBS_PRIVATE,
-    ORDERS,
-    STATUS_HISTORY,
-    TEMPLATE_CONFIG,
-    TEMPLATES,
-    TEST,
-    Endpoint,
-    call,
-)
-from trooper_async._api.responses import Response
-from trooper_async.cli import _findings as findings
-from trooper_async.cli._cli import Cli, FailedError
-from trooper_async.cli._command import command
-from trooper_async.cli._errors import FAILED, REFUSED_KEY
-from trooper_async.cli._findings import Finding, rows_of
-from trooper_async.cli._tables import table
-from trooper_async.cli._text import cell
-from trooper_async.models import JSON
+from trooper_async import __version__
+from trooper_async._base.converter import names_in_api
+from trooper_async.cli._context import Cli
+from trooper_async.cli._errors import FAILED, REFUSED_KEY, FailedError, reason
+from trooper_async.cli._options import command
+from trooper_async.cli._text import printable
+from trooper_async.errors import TrooperError
+from trooper_async.models import JSON, Blib, Order, OrderStatus, StatusChange, Template, TemplateInstall
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from trooper_async import TrooperClient
 
 _ORDERS_LOOKED_AT = 5
 _PINGS = 3
@@ -44,65 +41,83 @@ _TELLING_HEADERS = ("etag", "age", "content-encoding", "cache-control", "retry-a
 _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✗", "red")}
 
 
+@command()
+async def ping(cli: Cli) -> None:
+    """Whether the API responds, and how fast. Needs no key."""
+    async with cli.client(needs_key=False) as client:
+        began = time.perf_counter()
+        text = await client.ping()
+        seconds = time.perf_counter() - began
+    cli.result({"test": text, "seconds": round(seconds, 4)}, f"{printable(text)} ({1000 * seconds:.0f} ms)")
+
+
 @frozen
-class _Raw:
-    """A raw answer; without one, `status` is 0."""
+class Raw:
+    """A raw response; where there is none, `status` is 0 and `problem` says why."""
 
     status: int
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     data: JSON = field(default=None, repr=False)
     seconds: float = 0.0
+    problem: str = ""
+
+    @property
+    def is_json(self) -> bool:
+        return not self.problem
+
+    @property
+    def what(self) -> str:
+        """The status, or why there is none."""
+        return str(self.status) if self.status else self.problem
 
 
-class _Reader:
-    """Raw reads through the client's own transport: the key stays where it is."""
+async def read(
+    client: TrooperClient, path: str, order_id: int | None = None, headers: Mapping[str, str] | None = None
+) -> Raw:
+    """One GET through the client's own transport: the key stays where it is."""
+    from trooper_async.client import raw_get
 
-    def __init__(self, client: TrooperClient) -> None:
-        self._transport = client._transport
-
-    async def get(
-        self, endpoint: Endpoint[T], order_id: int | None = None, headers: Mapping[str, str] | None = None
-    ) -> _Raw:
-        sent: dict[str, JSON] = {} if order_id is None else {"order_id": order_id}
-        reading = call(endpoint, "doctor", sent=sent)
-        self._transport.check(reading)
-        began = time.perf_counter()
-        reply = await self._transport.fetch(reading, headers=headers)
-        seconds = time.perf_counter() - began
-        if not isinstance(reply, Response):
-            return _Raw(0, seconds=seconds)
-        try:
-            data = json.loads(reply.body or b"null")
-        except (ValueError, RecursionError):
-            data = None
-        return _Raw(reply.status, reply.headers, data, seconds)
+    began = time.perf_counter()
+    response = await raw_get(client, path, {} if order_id is None else {"order_id": order_id}, headers=headers)
+    seconds = time.perf_counter() - began
+    if isinstance(response, TrooperError):
+        return Raw(0, seconds=seconds, problem=reason(response))
+    data, problem = None, ""
+    try:
+        data = json.loads(response.body or b"null")
+    except (ValueError, RecursionError):
+        problem = "it is not JSON"
+    return Raw(response.status, response.headers, data, seconds, problem)
 
 
 @command()
 async def doctor(cli: Cli) -> None:
     """Is the key good, and how does the API behave where its document leaves it open? Reads only.
 
-    Nothing secret is in what it prints (no key, id, title, address or price): paste it into a report.
+    Nothing secret is in what it prints (no key, id, title, address of a server or price): paste it into a report.
     """
+    settings = cli.settings
     async with cli.client(needs_key=False) as client:
-        reader = _Reader(client)
-        found = [_versions(), *await _connection(reader)]
+        found = [_versions(), _base_url(settings.base_url), *await _connection(client)]
         status = FAILED if found[-1].verdict == "bad" else 0
         if not status:
-            about_key, raw = await _key(reader, has_key=cli.settings.api_key is not None)
+            source = None if settings.api_key is None else settings.key_source
+            about_key, raw = await key_finding(client, source)
             found.append(about_key)
             if about_key.verdict == "bad":
                 status = REFUSED_KEY if raw.status in (401, 403) else FAILED
-            found += await _offers(reader)
+            found += await offer_findings(client)
             if about_key.verdict == "ok":
-                found += await _orders(reader, raw)
+                found += await order_findings(client, raw)
         if not status and any(one.verdict == "bad" for one in found):
             status = FAILED
-    made = table("", "question", "answer")
+    lines = []
     for one in found:
         mark, style = _MARKS[one.verdict]
-        made.add_row(Text(mark, style), one.question, cell(one.answer))
-    cli.result(found, made)
+        lines.append(
+            Text(mark, style).append(f" {one.question}: ", "bold").append(printable(one.answer), "not bold default")
+        )
+    cli.result(found, *lines)
     if status:
         bad = next(one for one in found if one.verdict == "bad")
         raise FailedError(status, f"{bad.question}: {bad.answer}")
@@ -113,91 +128,260 @@ def _versions() -> Finding:
     return Finding("versions", "ok", f"trooper-async {__version__}, {python}")
 
 
-async def _connection(reader: _Reader) -> list[Finding]:
-    first = await reader.get(TEST)
+def _base_url(base_url: str | None) -> Finding:
+    return Finding("base URL", "ok", base_url or "the default, https://james.trooper.ai")
+
+
+async def _connection(client: TrooperClient) -> list[Finding]:
+    first = await read(client, "/api/test")
     if first.status != 200:
-        answer = f"answered {first.status}" if first.status else "no answer"
-        return [Finding("the API", "bad", f"GET /api/test: {answer}")]
-    again = [await reader.get(TEST) for _ in range(_PINGS)]
+        return [Finding("the API", "bad", f"GET /api/test: {first.what}")]
+    if not first.is_json:  # whatever it is (a login page, a proxy's), it is not the API
+        return [Finding("the API", "bad", "GET /api/test: 200, but it is not JSON: something else responds there")]
+    again = [await read(client, "/api/test") for _ in range(_PINGS)]
     milliseconds = 1000 * statistics.median(raw.seconds for raw in again)
-    answer = f"first answer after {1000 * first.seconds:.0f} ms, then {milliseconds:.0f} ms (median of {_PINGS})"
-    return [Finding("latency", "ok", answer), _clock(again[-1]), Finding("the API", "ok", "answers")]
+    answer = f"first response after {1000 * first.seconds:.0f} ms, then {milliseconds:.0f} ms (median of {_PINGS})"
+    return [Finding("latency", "ok", answer), _clock(again[-1]), Finding("the API", "ok", "responds")]
 
 
-def _clock(raw: _Raw) -> Finding:
+def _clock(raw: Raw) -> Finding:
     try:
         then = parsedate_to_datetime(raw.headers.get("Date", ""))
         # a Date is cut to the second, and was half the way ago
         skew = datetime.now(UTC).timestamp() - raw.seconds / 2 - then.timestamp() - 0.5
     except (ValueError, TypeError):
-        return Finding("clock", "note", "the answer has no Date")
+        return Finding("clock", "note", "the response has no Date")
     answer = f"this machine is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'} (± 1 s)"
     return Finding("clock", "ok" if abs(skew) < 5 else "note", answer)
 
 
-async def _key(reader: _Reader, *, has_key: bool) -> tuple[Finding, _Raw]:
-    if not has_key:
-        return Finding("the key", "note", "there is none: only public endpoints were asked"), _Raw(0)
-    raw = await reader.get(ORDERS)
+async def key_finding(client: TrooperClient, source: str | None) -> tuple[Finding, Raw]:
+    """Whether the key is accepted; `source` says where it comes from, None that there is none."""
+    if source is None:
+        return Finding("the key", "note", "there is none: only public endpoints were asked"), Raw(0)
+    raw = await read(client, "/api/orders")
+    if raw.status == 200 and isinstance(raw.data, list):
+        return Finding("the key", "ok", f"is accepted (from {source})"), raw
     if raw.status == 200:
-        return Finding("the key", "ok", "is accepted"), raw
-    refused = raw.status in (401, 403)
-    answer = "is refused" if refused else "GET /api/orders failed"
-    return Finding("the key", "bad", f"{answer} ({raw.status or 'no answer'})"), raw
+        problem = raw.problem or "it is not a list"
+        return Finding("the key", "bad", f"GET /api/orders: 200, but {problem}: something else responds there"), raw
+    answer = "is refused" if raw.status in (401, 403) else "GET /api/orders failed"
+    return Finding("the key", "bad", f"{answer} ({raw.what}; key from {source})"), raw
 
 
-async def _offers(reader: _Reader) -> list[Finding]:
+async def offer_findings(client: TrooperClient) -> list[Finding]:
     return [
-        *_fields(Blib, [await reader.get(BLIBS)], BLIBS.path),
-        *_fields(Template, [await reader.get(TEMPLATES)], TEMPLATES.path),
+        *_fields(Blib, [await read(client, "/api/blibs")], "/api/blibs"),
+        *_fields(Template, [await read(client, "/api/templates")], "/api/templates"),
     ]
 
 
-async def _orders(reader: _Reader, raw: _Raw) -> list[Finding]:
+async def order_findings(client: TrooperClient, raw: Raw) -> list[Finding]:
     orders = rows_of(raw.data)
     texts = [str(row.get("order_id")) for row in orders[:_ORDERS_LOOKED_AT]]  # it may be a number, or a text
     ids = [int(text) for text in texts if text.isdecimal() and len(text) < 20]
-    histories = [await reader.get(STATUS_HISTORY, order_id) for order_id in ids]
-    installs = [await reader.get(TEMPLATE_CONFIG, order_id) for order_id in ids]
+    histories = [await read(client, "/api/order-status-history", order_id) for order_id in ids]
+    installs = [await read(client, "/api/template-config", order_id) for order_id in ids]
     changes = [rows_of(history.data, "history") for history in histories]
+    private = [await read(client, "/api/blibs-private")]
     return [
-        Finding("orders", "ok" if isinstance(raw.data, list) else "bad", f"{len(orders)}, read in {raw.seconds:.2f} s"),
-        findings.dialect(orders),
-        findings.both_statuses(orders),
-        findings.unknown_words(orders, [row for rows in changes for row in rows]),
-        findings.same_ids(orders),
-        findings.history_ids(changes),
-        findings.template_states([row for install in installs for row in rows_of(install.data, "templates")]),
-        await _etag(reader, raw),
+        Finding("orders", "ok", f"{len(orders)}, read in {raw.seconds:.2f} s"),
+        dialect(orders),
+        both_statuses(orders),
+        unknown_words(orders, [row for rows in changes for row in rows]),
+        same_ids(orders),
+        history_ids(changes),
+        template_states([row for install in installs for row in rows_of(install.data, "templates")]),
+        await _etag(client, raw),
         _headers(raw),
-        *_fields(Order, [raw], ORDERS.path),
-        *_fields(StatusChange, histories, STATUS_HISTORY.path, "history"),
-        *_fields(TemplateInstall, installs, TEMPLATE_CONFIG.path, "templates"),
-        *_fields(Blib, [await reader.get(BLIBS_PRIVATE)], BLIBS_PRIVATE.path),
+        *_fields(Order, [raw], "/api/orders"),
+        *_fields(StatusChange, histories, "/api/order-status-history", "history"),
+        *_fields(TemplateInstall, installs, "/api/template-config", "templates"),
+        *_fields(Blib, private, "/api/blibs-private"),
     ]
 
 
-def _fields(model: type, answers: list[_Raw], where: str, inside: str | None = None) -> list[Finding]:
-    rows = [row for raw in answers for row in rows_of(raw.data, inside)]
+def _fields(model: type, responses: list[Raw], where: str, inside: str | None = None) -> list[Finding]:
+    rows = [row for raw in responses for row in rows_of(raw.data, inside)]
     if not rows:
-        statuses = ", ".join(sorted({str(raw.status or "no answer") for raw in answers})) or "not asked"
+        statuses = ", ".join(sorted({raw.what for raw in responses})) or "not asked"
         return [Finding(f"fields of {where}", "note", f"none to see ({statuses})")]
-    return [findings.unknown_fields(model, rows, where), findings.loose_kinds(model, rows, where)]
+    return [unknown_fields(model, rows, where), loose_kinds(model, rows, where)]
 
 
-async def _etag(reader: _Reader, raw: _Raw) -> Finding:
+async def _etag(client: TrooperClient, raw: Raw) -> Finding:
     etag = raw.headers.get("ETag")
     if etag is None:
         return Finding("ETag of the orders", "ok", "none")
-    again = await reader.get(ORDERS, headers={"If-None-Match": etag})
+    again = await read(client, "/api/orders", headers={"If-None-Match": etag})
     if again.status == 304:
-        return Finding("ETag of the orders", "ok", "answered with 304")
+        return Finding("ETag of the orders", "ok", "honoured with 304")
     changed = again.headers.get("ETag") != etag
-    answer = "another one at the next read" if changed else f"not obeyed: answered with {again.status}"
+    answer = "another one at the next read" if changed else f"not honoured: {again.what}"
     return Finding("ETag of the orders", "note", answer)
 
 
-def _headers(raw: _Raw) -> Finding:
+def _headers(raw: Raw) -> Finding:
     names = [name.lower() for name in raw.headers]
     telling = [name for name in names if name in _TELLING_HEADERS or "ratelimit" in name.replace("-", "")]
     return Finding("telling headers of the orders", "ok", ", ".join(sorted(set(telling))) or "none")
+
+
+# What raw responses say: pure functions -----------------------------------------------------------------------------
+
+Row = Mapping[str, JSON]
+
+_DIALECTS = (("status", "status_user"), ("current_status", "desired_status"))
+_KINDS: dict[object, set[str]] = {
+    int: {"number"},
+    Decimal: {"number"},
+    bool: {"boolean"},
+    str: {"text"},
+    datetime: {"text"},
+    OrderStatus: {"text"},
+    tuple: {"list"},
+    dict: {"object"},
+}
+_ALSO_DOCUMENTED = {"is_public: number"}  # a sample has 1 where another has true
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,39}")
+
+
+@frozen
+class Finding:
+    """An answer to one question."""
+
+    question: str
+    verdict: Literal["ok", "note", "bad"]
+    answer: str
+
+
+def dialect(orders: Iterable[Row]) -> Finding:
+    """Which of the two pairs of status names is spoken."""
+    found = Counter(
+        " + ".join(name for pair in _DIALECTS for name in pair if name in row) or "no status at all" for row in orders
+    )
+    verdict: Literal["ok", "note", "bad"] = "ok"
+    if not found:
+        return Finding("status names", "note", "no orders to see them in")
+    if len(found) > 1 or not set(found) <= {" + ".join(pair) for pair in _DIALECTS}:
+        verdict = "bad" if "no status at all" in found else "note"
+    return Finding("status names", verdict, _counted(found))
+
+
+def both_statuses(orders: Iterable[Row]) -> Finding:
+    """Current and desired where they differ: whether the second is the wish, or the last state that was reached."""
+    pairs: Counter[str] = Counter()
+    for row in orders:
+        for current, desired in _DIALECTS:
+            if current in row and desired in row and row[current] != row[desired]:
+                pairs[f"{_word(row[current])} with {_word(row[desired])}"] += 1
+    return Finding("current and desired status that differ", "note" if pairs else "ok", _counted(pairs) or "none")
+
+
+def unknown_words(orders: Iterable[Row], histories: Iterable[Row]) -> Finding:
+    """Status words that `OrderStatus` does not know."""
+    names = {name for pair in _DIALECTS for name in pair}
+    words = Counter(_word(row[name]) for row in [*orders, *histories] for name in names if row.get(name) is not None)
+    known = {word.value for word in OrderStatus}
+    new = Counter({word: number for word, number in words.items() if word.casefold() not in known})
+    return Finding("status words not known", "note" if new else "ok", _counted(new) or f"none among {len(words)}")
+
+
+def template_states(installs: Iterable[Row]) -> Finding:
+    """Status codes and texts of template installations; only `1` / `Completed` is documented."""
+    seen = Counter(f"{_word(row.get('status'))} / {_word(row.get('status_readable'))}" for row in installs)
+    new = any(state != "1 / Completed" for state in seen)
+    return Finding("template install states", "note" if new else "ok", _counted(seen) or "none to see")
+
+
+def same_ids(orders: Iterable[Row]) -> Finding:
+    """Whether `serverId` and `order_id` are equal."""
+    differ = [row for row in orders if str(row.get("serverId")) != str(row.get("order_id"))]
+    answer = "equal in every order" if not differ else f"differ, or are missing, in {len(differ)}"
+    return Finding("serverId and order_id", "note" if differ else "ok", answer)
+
+
+def history_ids(histories: Iterable[Iterable[Row]]) -> Finding:
+    """Whether ids rise or fall with time; in the document's sample the newer row has the lower one."""
+    ways: Counter[str] = Counter()
+    for history in histories:
+        rows = [row for row in history if isinstance(row.get("status_since"), str) and row.get("id") is not None]
+        rows.sort(key=lambda row: str(row["status_since"]))
+        numbers = [int(str(row["id"])) for row in rows if str(row["id"]).isdecimal()]
+        if len(numbers) < 2:
+            continue
+        rises = [one < other for one, other in pairwise(numbers)]
+        ways["rise with time" if all(rises) else "fall with time" if not any(rises) else "neither"] += 1
+    verdict: Literal["ok", "note"] = "note" if ways["neither"] else "ok"
+    return Finding("history ids", verdict, _counted(ways) or "no history of two rows to see")
+
+
+def unknown_fields(model: type, rows: Iterable[Row], where: str) -> Finding:
+    """Fields that the model of these rows does not know."""
+    known = _api_names(model)
+    seen = Counter(_name(name) for row in rows for name in row if name not in known)
+    return Finding(f"fields not known in {where}", "note" if seen else "ok", ", ".join(sorted(seen)) or "none")
+
+
+def loose_kinds(model: type, rows: Iterable[Row], where: str) -> Finding:
+    """Values of another kind than the document's: numbers as text, booleans as numbers, nulls."""
+    seen: Counter[str] = Counter()
+    resolve_types(model)
+    names = names_in_api(model)
+    for one in fields(model):
+        expected = _kinds(one.type)
+        for name in names[one.name]:
+            for row in rows:
+                if name in row and (kind := _kind(row[name])) not in expected:
+                    seen[f"{name}: {kind}"] += 1
+    for documented in _ALSO_DOCUMENTED:
+        seen.pop(documented, None)
+    return Finding(f"kinds of values in {where}", "note" if seen else "ok", _counted(seen) or "as documented")
+
+
+def rows_of(data: JSON, inside: str | None = None) -> list[Row]:
+    """The objects of a list answer; `inside` is the field that it is in."""
+    if inside is not None:
+        data = data.get(inside) if isinstance(data, dict) else None
+    return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
+
+
+def _api_names(model: type) -> set[str]:
+    return {name for names in names_in_api(model).values() for name in names}
+
+
+def _kinds(annotation: object) -> set[str]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return set().union(*(_kinds(part) for part in get_args(annotation)))
+    if isinstance(annotation, type) and has(annotation):
+        return {"object"}
+    return _KINDS.get(get_origin(annotation) or annotation, set())
+
+
+def _kind(value: JSON) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float() | Decimal():
+            return "number"
+        case str():
+            return "text"
+        case list():
+            return "list"
+    return "object"
+
+
+def _word(value: JSON) -> str:
+    """A word of the API's; what is no word is told by its kind alone."""
+    text = str(value)
+    return text if isinstance(value, str | int) and (_NAME.fullmatch(text) or text.isdecimal()) else f"({_kind(value)})"
+
+
+def _name(name: str) -> str:
+    return name if _NAME.fullmatch(name) else "(an odd name)"
+
+
+def _counted(seen: Counter[str]) -> str:
+    return ", ".join(f"{what} ({number})" for what, number in seen.most_common(20))

@@ -1,37 +1,63 @@
-"""What an error means to who typed the command: an exit status, one line, and a hint."""
+"""What an error means to whoever typed the command: an exit status, one line, a hint, and an object of JSON."""
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING
 
-from trooper_async import errors
-from trooper_async.cli._cli import FailedError
-from trooper_async.cli._text import count, printable
-from trooper_async.errors import TrooperError
+if TYPE_CHECKING:
+    import click
+
+    from trooper_async.errors import TrooperError
 
 FAILED, USAGE, REFUSED_KEY, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 130
 
-# Where the package's own hints are for programs.
-_HINTS: dict[type[TrooperError], str] = {
-    errors.AuthenticationError: "check the API key: TROOPER_API_KEY, or the file that `trooper --help` names",
-    errors.ServerLockedError: "unlock it first: trooper unlock ID",
-    errors.RateLimitError: "nothing was changed: try again later, or with a lower --concurrency",
-    errors.OrderNotFoundError: "`trooper ps` shows the servers of this API key",
-    errors.PurchaseUnknownError: "do not order again yet: look at `trooper ps` and `trooper purchases`, "
-    "then say what it was: trooper purchases resolve ID --order N, or --not-made",
-    errors.UnresolvedPurchaseError: "find out what became of it (`trooper purchases`, `trooper ps`), "
-    "then say so: trooper purchases resolve ID --order N, or --not-made",
-    errors.OutcomeUnknownError: "do not send it again blindly: look at `trooper ps` first",
-    errors.WaitTimeoutError: "it may still get there: `trooper wait ID` goes on waiting",
-    errors.SupersededError: "somebody else, or the end of a paid period, switched it: trooper history ID",
-    errors.OrderVanishedError: "it may have been terminated or replaced: look at `trooper ps`",
-    errors.TemplateFailedError: "trooper templates retry INSTALL, or remove it",
-    errors.PurchaseNotReadyError: "it is bought: do not order again; `trooper wait ID --until running` goes on waiting",
+# By the name of the error. The package's own hints are for programs; {order} is the order that the error is about.
+_HINTS = {
+    "APIConnectionError": "nothing was changed: check the network and the base URL (`trooper doctor`), and try again",
+    "APIStatusError": "`trooper doctor` shows how the API responds",
+    "APITimeoutError": "nothing was changed: try again",
+    "AuthenticationError": "check the API key: `trooper config show` says where it comes from",
+    "BadRequestError": "nothing was changed: the message says what the API refuses",
+    "ClientClosedError": "try again",
+    "ConfigurationError": "",
+    "NotFoundError": "check the id and the base URL: `trooper config show`",
+    "OrderNotFoundError": "`trooper ps` lists the servers of this account",
+    "OrderVanishedError": "it may have been terminated or replaced: `trooper ps`",
+    "OutcomeUnknownError": "do not send it again before you have looked: `trooper ps`",
+    "PermissionDeniedError": "the order is not there, or belongs to another account: `trooper ps`",
+    "PriceError": "nothing was bought: look at the prices again, and decide anew",
+    "PurchaseNotReadyError": "it is bought: do not order again; `trooper wait {order} --until running` waits for it",
+    "PurchaseUnknownError": "do not order again yet: look at `trooper ps`, then say what became of it: "
+    "`trooper purchases resolve {purchase} --order {candidate}` or `trooper purchases resolve {purchase} --not-made`",
+    "RateLimitError": "nothing was changed: try again later",
+    "RefusedError": "nothing was changed: the message says why",
+    "ResponseFormatError": "`trooper doctor` shows how the API responds",
+    "ServerError": "try again later",
+    "ServerLockedError": "unlock it first: `trooper unlock {order}`",
+    "SupersededError": "somebody else changed it, or its paid period has ended: `trooper history {order}`",
+    "TemplateFailedError": "try it again: `trooper templates retry {install}`",
+    "UnresolvedPurchaseError": "look at `trooper purchases` and `trooper ps`, then say what became of it: "
+    "`trooper purchases resolve {purchase} --order {candidate}` or `trooper purchases resolve {purchase} --not-made`",
+    "WaitError": "`trooper show {order}`",
+    "WaitTimeoutError": "it may still get there: `trooper wait {order}` goes on waiting",
 }
 
 
+class FailedError(Exception):
+    """The end of a command: its exit status, one line, what to do next, and what JSON says besides."""
+
+    def __init__(self, status: int, message: str, hint: str = "", *, cause: TrooperError | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.hint = hint
+        self.cause = cause
+
+
 def exit_status(error: BaseException) -> int:
-    """The exit status that an error of the API's leads to."""
+    """The exit status for an error of the package."""
+    from trooper_async import errors
+
     if isinstance(error, errors.AuthenticationError):
         return REFUSED_KEY
     if isinstance(error, errors.ConfigurationError):
@@ -51,42 +77,91 @@ def line(error: TrooperError) -> str:
 
 def reason(error: TrooperError) -> str:
     """The same without what it happened to."""
+    from trooper_async.cli._text import printable
+
     text = str(error).removesuffix(f". {error.hint}")
     for name in (f"{error.operation} of ", f"{error.operation}: ", f"{error.subject}: "):
         text = text.removeprefix(name)
-    return printable(text, 1000)
+    return printable(text)
 
 
 def hint(error: TrooperError) -> str:
-    """What to do next, in terms of this command."""
-    text = next((_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS), "")
-    if isinstance(error, errors.PurchaseUnknownError | errors.UnresolvedPurchaseError):
-        text = text.replace("resolve ID", f"resolve {error.purchase.id[:8]}")
-    return text or error.hint[:1].lower() + error.hint[1:]
+    """What to do next: commands that can be typed as they stand."""
+    text = next((_HINTS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _HINTS), "")
+    purchase = getattr(error, "purchase", None)
+    candidates = [order.order_id for order in getattr(error, "candidates", ())]
+    if purchase is not None and purchase.order_id is not None:
+        candidates = [purchase.order_id]
+    values = {
+        "{order}": _order_id(error),
+        "{install}": getattr(getattr(error, "install", None), "install_id", None),
+        "{purchase}": None if purchase is None else purchase.id[:8],
+        "{candidate}": candidates[0] if candidates else None,
+    }
+    if "{candidate}" in text and values["{candidate}"] is None:  # it can only be said that there is none
+        text = text.replace("`trooper purchases resolve {purchase} --order {candidate}` or ", "")
+    for name, value in values.items():
+        if name in text:
+            if value is None:
+                return "`trooper ps`"
+            text = text.replace(name, str(value))
+    return text
+
+
+def _order_id(error: TrooperError) -> int | None:
+    for name in ("order", "transition", "purchase"):
+        order_id: int | None = getattr(getattr(error, name, None), "order_id", None)
+        if order_id is not None:
+            return order_id
+    word, _, number = error.subject.partition(" ")
+    return int(number) if word == "order" and number.isdecimal() else None
 
 
 def explained(error: TrooperError) -> FailedError:
     """An error of the package as the end of a command."""
-    return FailedError(exit_status(error), line(error), hint(error))
+    return FailedError(exit_status(error), line(error), hint(error), cause=error)
 
 
 def partly(failures: list[TrooperError], total: int, what: str = "server") -> FailedError:
-    """The end of a command that some of many failed in; what is unknown is the worst, then a refused key."""
+    """The end of a command where some of many failed. An unknown outcome is the worst, then a refused key."""
+    from trooper_async.cli._text import count
+
+    if total == 1:
+        return explained(failures[0])
     statuses = {exit_status(error) for error in failures}
     worst = next((status for status in (UNKNOWN, REFUSED_KEY) if status in statuses), None)
+    reasons = {reason(error) for error in failures}
+    text = f"{len(failures)} of {count(total, what)} failed"
+    if len(reasons) == 1:
+        text += f", for the same reason: {reasons.pop()}"
+    alike = {type(error) for error in failures} <= {type(failures[0])} and "{" not in _hint_text(failures[0])
     status = worst or (statuses.pop() if len(statuses) == 1 else FAILED)
-    if total == 1:
-        return FailedError(status, line(failures[0]), hint(failures[0]))
-    kinds = {type(error) for error in failures}
-    return FailedError(
-        status,
-        f"{len(failures)} of {count(total, what)} failed" + (f", all alike: {reason(failures[0])}" * (len(kinds) == 1)),
-        hint(failures[0]) if len(kinds) == 1 else "the table, or --json, says why of each",
-    )
+    return FailedError(status, text, hint(failures[0]) if alike else "")
+
+
+def _hint_text(error: TrooperError) -> str:
+    return _HINTS.get(type(error).__name__, "")
 
 
 def usage(error: click.ClickException) -> FailedError:
-    """A command line that can't be right."""
-    context = error.ctx if isinstance(error, click.UsageError) else None
+    """A command line that is invalid."""
+    from trooper_async.cli._text import printable
+
+    context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "trooper"
-    return FailedError(error.exit_code, printable(error.format_message(), 1000), f"{where} --help")
+    return FailedError(error.exit_code, printable(error.format_message()), f"`{where} --help`")
+
+
+def as_json(failed: FailedError) -> dict[str, object]:
+    """The object that `--json` writes where a command has no result."""
+    cause = failed.cause
+    data: dict[str, object] = {
+        "type": "Interrupted" if failed.status == INTERRUPTED else "Failed" if cause is None else type(cause).__name__,
+        "message": failed.message,
+        "hint": failed.hint or None,
+        "exit_status": failed.status,
+        "order_id": None if cause is None else _order_id(cause),
+        "purchase": getattr(cause, "purchase", None),
+        "candidates": getattr(cause, "candidates", ()),
+    }
+    return {"error": data}

@@ -1,33 +1,144 @@
-"""Tables of the models."""
+"""Tables: of what columns they are made, and how they fit on a narrow screen, in a pipe, or as the user wants them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from typing import Any, Generic, TypeVar
 
-from rich import box
-from rich.console import JustifyMethod
-from rich.table import Table
+from attrs import evolve, field, frozen
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from trooper_async.cli._costs import STOPPED_SHARE, costs_now
-from trooper_async.cli._text import NOTHING, cell, count, euros, rounded, status, until
+from trooper_async.cli._text import NOTHING, cell, euros, moment, status, until
 from trooper_async.models import Blib, Order
 
-_NUMBERS = {"id", "EUR/h", "per GPU", "EUR/day", "EUR/month", "took", "for", "servers", "order", "price", "install"}
-_WHOLE = {"address", "since", "timeline", "purchase"}
+T = TypeVar("T")
+
+_GAP = 2
+_SHORTEST = 6
+"""Characters that stay of the widest column where even that has to be cut."""
 
 
-def table(*columns: str) -> Table:
-    """An empty table. What is a number stands at the right, and is not broken over lines."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
-    for column in columns:
-        justify: JustifyMethod = "right" if column in _NUMBERS else "left"
-        if column in _NUMBERS | _WHOLE:
-            made.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis")
-        else:
-            made.add_column(column, justify=justify, overflow="fold")
-    return made
+@frozen
+class Column(Generic[T]):
+    """A column of a table."""
+
+    name: str
+    show: Callable[[T], Text | str]
+    value: Callable[[T], Any] | None = None  # whatever can be compared
+    """What it is sorted by; by default what is shown."""
+    number: bool = False
+    """Numbers are aligned on the right."""
+    leaves: int = 0
+    """Where the screen is too narrow the column with the highest number goes first; 0 stays."""
+    extra: bool = False
+    """Shown only where it is asked for."""
+
+
+@frozen
+class Listing:
+    """How the user wants a list: `--columns`, `--sort`, `--no-header`, `--ids`."""
+
+    columns: tuple[str, ...] = ()
+    sort: str | None = None
+    no_header: bool = False
+    ids: bool = False
+
+
+@frozen
+class Table:
+    """Rows under columns."""
+
+    columns: tuple[Column[Any], ...]
+    items: list[Any]
+    header: bool = True
+    whole: bool = field(default=False, kw_only=True)
+    """Whether no column may leave: the user has named them."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.lines(options.max_width)
+
+    def with_header(self, header: bool) -> Table:
+        return evolve(self, header=header)
+
+    def ids(self) -> list[str]:
+        """The first column alone."""
+        return [str(self.columns[0].show(item)) for item in self.items]
+
+    def lines(self, width: int | None) -> list[Text]:
+        """Its lines; None is no screen: nothing is cut."""
+        shown = {one.name: [_text(one.show(item)) for item in self.items] for one in self.columns}
+        columns = list(self.columns)
+        widths = {
+            one.name: max([len(one.name) if self.header else 0, *(text.cell_len for text in shown[one.name])])
+            for one in columns
+        }
+
+        def needed() -> int:
+            return sum(widths[one.name] for one in columns) + _GAP * (len(columns) - 1)
+
+        while width is not None and needed() > width and not self.whole:
+            least = max(columns, key=lambda one: one.leaves)
+            if not least.leaves:
+                break
+            columns.remove(least)
+        if width is not None and needed() > width:
+            widest = max((one for one in columns if not one.number), key=lambda one: widths[one.name], default=None)
+            if widest is not None:
+                widths[widest.name] = max(_SHORTEST, widths[widest.name] - (needed() - width))
+        lines = []
+        if self.header:
+            names = [Text(one.name.upper() if width is None else one.name, "bold") for one in columns]
+            lines.append(_row(columns, names, widths))
+            if width is not None:
+                lines.append(Text("─" * min(width, needed()), "dim"))
+        return lines + [
+            _row(columns, [shown[one.name][index] for one in columns], widths) for index in range(len(self.items))
+        ]
+
+
+def _text(shown: Text | str) -> Text:
+    return Text(shown) if isinstance(shown, str) else shown
+
+
+def _row(columns: Sequence[Column[Any]], cells: Sequence[Text], widths: dict[str, int]) -> Text:
+    row = Text(end="")
+    for number, (column, shown) in enumerate(zip(columns, cells, strict=True)):
+        part = shown.copy()
+        part.truncate(widths[column.name], overflow="ellipsis")
+        part.align("right" if column.number else "left", widths[column.name])
+        row.append(" " * _GAP if number else "").append_text(part)
+    row.rstrip()
+    row.end = "\n"
+    return row
+
+
+def table_of(columns: Sequence[Column[T]], items: Iterable[T], listing: Listing = Listing()) -> Table:
+    """A table of items, in the order and with the columns that the user wants."""
+    rows = list(items)
+    named = {one.name: one for one in columns}
+    if listing.sort is not None:
+        by = named[listing.sort.removeprefix("-")]
+        value: Callable[[T], Any] = by.value or (lambda item: str(by.show(item)).casefold())
+        there = [row for row in rows if value(row) is not None]
+        there.sort(key=value, reverse=listing.sort.startswith("-"))
+        rows = there + [row for row in rows if value(row) is None]
+    if listing.columns:
+        return Table(tuple(named[name] for name in listing.columns), rows, whole=True)
+    return Table(tuple(one for one in columns if not one.extra), rows)
+
+
+def plain_table(*names: str, rows: Iterable[Sequence[Text | str]], numbers: Iterable[str] = ()) -> Table:
+    """A table of ready texts."""
+
+    def cell_of(index: int) -> Callable[[Sequence[Text | str]], Text | str]:
+        return lambda row: row[index]
+
+    return Table(
+        tuple(Column(name, cell_of(index), number=name in set(numbers)) for index, name in enumerate(names)),
+        list(rows),
+    )
 
 
 def gpus_of(number: int | None, gpu_type: str | None) -> Text:
@@ -40,61 +151,63 @@ def address(order: Order) -> Text:
     return cell(order.ip if order.ssh_port is None else f"{order.ip}:{order.ssh_port}")
 
 
-def orders_table(orders: Iterable[Order], since: dict[int, str] | None = None) -> Table:
-    """Servers; `since` is what to say of when each has changed."""
-    made = table(
-        "id", "title", "GPU", "status", "address", "EUR/h", "paid until", *(["changed"] if since is not None else [])
-    )
-    for order in orders:
-        title = cell(order.title)
-        if order.is_locked:
-            title.append(" (locked)", "dim")
-        made.add_row(
-            str(order.order_id),
-            title,
-            gpus_of(order.blib_gpu_num, order.blib_gpu_type),
-            status(order),
-            address(order),
-            euros(order.price_h),
-            until(order.paid_until),
-            *([since.get(order.order_id, "")] if since is not None else []),
-        )
-    return made
+def _title(order: Order) -> Text:
+    title = cell(order.title)
+    if order.is_locked:
+        title.append(" (locked)", "dim")
+    return title
 
 
-def totals(orders: Sequence[Order]) -> Text:
-    """How many servers there are, and what they cost per hour as they are."""
-    costs = [costs_now(order) for order in orders]
-    total = sum((cost for cost in costs if cost is not None), Decimal(0))
-    text = f"{count(len(orders), 'server')}, {rounded(total)} EUR per hour as they are"
-    notes = []
-    if any(order.current_status == "stopped" for order in orders):
-        notes.append(f"stopped ones at {STOPPED_SHARE:.0%}")
-    if unknown := costs.count(None):
-        notes.append(f"{count(unknown, 'server')} not counted: `trooper cost` says why")
-    return Text(text + (f" ({'; '.join(notes)})" if notes else ""), "bold")
+ORDERS: tuple[Column[Order], ...] = (
+    Column("id", lambda order: str(order.order_id), lambda order: order.order_id, number=True),
+    Column("title", _title, lambda order: None if order.title is None else order.title.casefold()),
+    Column(
+        "gpu",
+        lambda order: gpus_of(order.blib_gpu_num, order.blib_gpu_type),
+        lambda order: (order.blib_gpu_type or "", order.blib_gpu_num or 0),
+        leaves=2,
+    ),
+    Column("status", status, lambda order: order.current_status.casefold()),
+    Column("address", address, leaves=4),
+    Column("eur/h", lambda order: euros(order.price_h), lambda order: order.price_h, number=True, leaves=1),
+    Column("paid-until", lambda order: until(order.paid_until), lambda order: order.paid_until, leaves=3),
+    Column("country", lambda order: cell(order.country_code), extra=True),
+    Column("interval", lambda order: cell(order.contract_interval), extra=True),
+    Column("offer", lambda order: cell(order.blib_name), extra=True),
+    Column("locked", lambda order: "yes" if order.is_locked else "no", extra=True),
+    Column("paid-until-time", lambda order: moment(order.paid_until), lambda order: order.paid_until, extra=True),
+)
+"""The columns of a list of servers."""
 
 
-def blibs_table(blibs: Iterable[Blib]) -> Table:
-    """Offers."""
-    made = table("id", "name", "GPU", "CPU, RAM, disk", "country", "EUR/h", "per GPU", "free")
-    for blib in blibs:
-        each = blib.price_h / blib.gpu_num if blib.price_h is not None and blib.gpu_num else None
-        free = {True: "yes", False: "no", None: NOTHING}[blib.is_available]
-        if blib.is_available and blib.max_possible_instances is not None:
-            free = str(blib.max_possible_instances)
-        gpu = gpus_of(blib.gpu_num, blib.gpu_type)
-        if blib.gpu_ram is not None:
-            gpu.append(f" {blib.gpu_ram} GB")
-        sizes = ((blib.cpu_cores, "cores"), (blib.cpu_ram, "GB"), (blib.hdd, "GB"))
-        made.add_row(
-            str(blib.id),
-            cell(blib.name),
-            gpu,
-            ", ".join(NOTHING if number is None else f"{number} {unit}" for number, unit in sizes),
-            cell(blib.country_code),
-            euros(blib.price_h),
-            NOTHING if each is None else euros(round(each, 4)),
-            free,
-        )
-    return made
+def _free(blib: Blib) -> str:
+    if blib.is_available and blib.max_possible_instances is not None:
+        return str(blib.max_possible_instances)
+    return {True: "yes", False: "no", None: NOTHING}[blib.is_available]
+
+
+def _gpu_with_ram(blib: Blib) -> Text:
+    gpu = gpus_of(blib.gpu_num, blib.gpu_type)
+    return gpu if blib.gpu_ram is None else gpu.append(f" {blib.gpu_ram} GB")
+
+
+def _per_gpu(blib: Blib) -> Decimal | None:
+    return round(blib.price_h / blib.gpu_num, 4) if blib.price_h is not None and blib.gpu_num else None
+
+
+def _sizes(blib: Blib) -> str:
+    sizes = ((blib.cpu_cores, "cores"), (blib.cpu_ram, "GB"), (blib.hdd, "GB"))
+    return ", ".join(NOTHING if number is None else f"{number} {unit}" for number, unit in sizes)
+
+
+OFFERS: tuple[Column[Blib], ...] = (
+    Column("id", lambda blib: str(blib.id), lambda blib: blib.id, number=True),
+    Column("name", lambda blib: cell(blib.name), leaves=2),
+    Column("gpu", _gpu_with_ram, lambda blib: (blib.gpu_type or "", blib.gpu_num or 0)),
+    Column("cpu-ram-disk", _sizes, lambda blib: blib.cpu_cores, leaves=4),
+    Column("country", lambda blib: cell(blib.country_code), leaves=1),
+    Column("eur/h", lambda blib: euros(blib.price_h), lambda blib: blib.price_h, number=True),
+    Column("per-gpu", lambda blib: euros(_per_gpu(blib)), _per_gpu, number=True, leaves=3),
+    Column("free", _free, leaves=1),
+)
+"""The columns of a list of offers."""

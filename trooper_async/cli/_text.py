@@ -1,17 +1,22 @@
-"""Texts for a terminal. What comes from the API is data: no markup, no control character of it has any effect."""
+"""What the command writes, as text and as JSON. What comes from the API is data: no markup or control character in it
+has any effect, and no password in it is written unless that was asked for."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from fnmatch import fnmatchcase
 
+from attrs import AttrsInstance, fields, has
 from rich.text import Text
 
-from trooper_async.models import Order, OrderStatus, same_word
+from trooper_async.errors import TrooperError
+from trooper_async.models import Credentials, Order, OrderStatus, TemplateInstall, same_word
 
 NOTHING = "-"
-_LONGEST = 120
-
+_LONGEST = 1000
 _STYLES: dict[str, str] = {
     OrderStatus.running: "green",
     OrderStatus.stopped: "yellow",
@@ -21,7 +26,7 @@ _STYLES: dict[str, str] = {
 
 
 def printable(value: object, longest: int = _LONGEST) -> str:
-    """A value as one line of printable characters (no escape sequences, no marks that turn the writing direction)."""
+    """A value as one line of printable characters (no escape sequences, no marks that change the writing direction)."""
     if value is None or value == "":
         return NOTHING
     text = str(value)[: longest + 1]
@@ -34,17 +39,22 @@ def cell(value: object, style: str = "") -> Text:
     return Text(printable(value), style)
 
 
+def alike(pattern: str, given: str | None) -> bool:
+    """Whether a text matches a pattern with `*`, `?` and `[…]`, in any case of letters."""
+    return given is not None and fnmatchcase(given.casefold(), pattern.casefold())
+
+
 def status_style(word: str) -> str:
-    """The colour of a status word; one on the way, or unknown, has that of neither."""
+    """The colour of a status; a status on the way, or one that is not known, is magenta."""
     return _STYLES.get(word.casefold(), "magenta")
 
 
 def status(order: Order) -> Text:
-    """`running`, or `starting → running` where the server is wanted elsewhere."""
+    """`running`, or `starting → running` where the desired status is another one."""
     text = cell(order.current_status, status_style(order.current_status))
-    wish = order.desired_status
-    if wish is not None and not same_word(wish, order.current_status):
-        text.append(" → ").append_text(cell(wish, status_style(wish)))
+    desired = order.desired_status
+    if desired is not None and not same_word(desired, order.current_status):
+        text.append(" → ").append_text(cell(desired, status_style(desired)))
     return text
 
 
@@ -60,22 +70,22 @@ def euros(amount: Decimal | None) -> str:
 
 
 def rounded(amount: Decimal) -> str:
-    """An amount of EUR that was reckoned, to the cent."""
+    """A calculated amount of EUR, to the cent."""
     return printable(amount, 20) if abs(amount.adjusted()) > 12 else f"{amount:,.2f}"
 
 
 def moment(time: datetime | None) -> str:
-    """A time of day in this machine's zone."""
+    """Date and time in this machine's time zone."""
     if time is None:
         return NOTHING
     try:
         return time.astimezone().strftime("%Y-%m-%d %H:%M")
-    except (ValueError, OverflowError):  # of the first or the last year that there is
+    except (ValueError, OverflowError):  # in the first or the last year that there is
         return time.isoformat(" ", "minutes")
 
 
 def span(seconds: float) -> str:
-    """A stretch of time in its two largest units: `2 h 5 min`."""
+    """A duration in its two largest units: `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = int(seconds // 60)
@@ -87,7 +97,7 @@ def span(seconds: float) -> str:
 
 
 def until(time: datetime | None) -> str:
-    """How far off a time is."""
+    """How far away a time is."""
     if time is None:
         return NOTHING
     seconds = (time - datetime.now(UTC)).total_seconds()
@@ -96,3 +106,60 @@ def until(time: datetime | None) -> str:
 
 def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def to_json(value: object, *, secrets: bool = False, indent: int | None = 2) -> str:
+    """The JSON of a model, or of lists and dicts of them, in ASCII, so that no title moves a cursor.
+
+    `json` can't write it: it has no number for a `Decimal` but the nearest float's.
+
+    Args:
+        value: what to write.
+        secrets: whether passwords and the values of a template's settings are written; else they are left out, and of
+            the settings only the names are written.
+        indent: spaces for each level; None writes one line.
+    """
+    return _write(value, secrets, indent, 0)
+
+
+def _write(value: object, secrets: bool, indent: int | None, level: int) -> str:
+    def items(opening: str, parts: Iterable[str], closing: str) -> str:
+        inner = list(parts)
+        if indent is None or not inner:
+            return opening + ", ".join(inner) + closing
+        line = "\n" + " " * indent * level
+        return opening + ",".join(f"{line}{' ' * indent}{part}" for part in inner) + line + closing
+
+    def write(item: object) -> str:
+        return _write(item, secrets, indent, level + 1)
+
+    if isinstance(value, Decimal):
+        return str(value) if value.is_finite() else "null"
+    if isinstance(value, datetime):
+        return json.dumps(value.isoformat())
+    if isinstance(value, TrooperError):
+        value = {"type": type(value).__name__, "message": str(value)}
+    elif (kind := type(value)) is not object and has(kind):
+        value = _fields(value, secrets)  # type: ignore[arg-type]  # it is a model
+    if isinstance(value, Mapping):
+        return items("{", (f"{_text(str(name))}: {write(item)}" for name, item in value.items()), "}")
+    if isinstance(value, list | tuple):
+        return items("[", map(write, value), "]")
+    return _text(value) if isinstance(value, str) else json.dumps(value, allow_nan=False)
+
+
+def _text(value: str) -> str:
+    # half of a surrogate pair is no text, and readers of JSON refuse it
+    return json.dumps("".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= c <= "\udfff" else c for c in value))
+
+
+def _fields(model: AttrsInstance, secrets: bool) -> dict[str, object]:
+    """A model's fields. What may hold a secret is known by its kind: names of settings say nothing."""
+    # `extra` holds what the model does not know: it may be anything
+    shown = {one.name: getattr(model, one.name) for one in fields(type(model)) if one.name != "extra"}
+    if not secrets and isinstance(model, Credentials):
+        del shown["password"]
+    if not secrets and isinstance(model, TemplateInstall):
+        shown["config_names"] = None if shown["config"] is None else list(shown["config"])
+        del shown["config"]
+    return shown

@@ -1,0 +1,448 @@
+"""`trooper start`, `stop`, `freeze`, `restart`, `resume` and `wait`: one server or many, each with its own outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+
+import click
+from attrs import evolve, frozen
+from rich.text import Text
+
+from trooper_async import Action, FleetOutcome, FleetProgress, FleetReport, select
+from trooper_async.cli._context import Cli
+from trooper_async.cli._errors import FAILED, FailedError, partly, reason
+from trooper_async.cli._live import Progress, progress
+from trooper_async.cli._options import (
+    Filters,
+    command,
+    no_wait_option,
+    selection_options,
+    timeout_option,
+    yes_option,
+)
+from trooper_async.cli._servers import totals
+from trooper_async.cli._tables import ORDERS, Table, plain_table, table_of
+from trooper_async.cli._text import NOTHING, cell, count, euros, span, status
+from trooper_async.errors import ConfigurationError, TrooperError
+from trooper_async.models import Order
+
+if TYPE_CHECKING:
+    from trooper_async import Timeout, TrooperClient
+
+F = TypeVar("F", bound="Callable[..., object]")
+Run = Callable[..., Awaitable[FleetReport]]
+"""Takes `on_progress`."""
+
+_concurrency = click.option(
+    "--concurrency", type=click.IntRange(min=1), default=16, show_default=True, help="Requests at once."
+)
+_report = click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Keep what becomes of each server in this file, also when interrupted: `trooper resume FILE` continues. "
+    "No other file is written over, nor the report of a run that has servers left to send.",
+)
+
+
+def _action_options(function: F) -> F:
+    for option in (_report, _concurrency, timeout_option, no_wait_option, yes_option):
+        function = option(function)
+    return selection_options(function)
+
+
+class _Given(Filters):
+    ids: Sequence[int]
+    every: bool
+    yes: bool
+    no_wait: bool
+    timeout: float | None
+    concurrency: int
+    report: Path | None
+
+
+@command()
+@_action_options
+@click.option(
+    "--migration-allowed",
+    is_flag=True,
+    help="Frozen servers may move to other hardware: 10 to 90 minutes, with other ports and perhaps another CPU.",
+)
+async def start(cli: Cli, migration_allowed: bool, **given: Unpack[_Given]) -> None:
+    """Start servers, and wait until they run."""
+    await _act(cli, "start", "starting", migration_allowed=migration_allowed, **given)
+
+
+@command()
+@_action_options
+async def stop(cli: Cli, **given: Unpack[_Given]) -> None:
+    """Stop servers, and wait until they have stopped. A stopped server still costs 35 % of its price."""
+    await _act(cli, "stop", "stopping", **given)
+
+
+@command()
+@_action_options
+async def freeze(cli: Cli, **given: Unpack[_Given]) -> None:
+    """Freeze servers: archived, their hardware released. Address and ports may change."""
+    await _act(cli, "freeze", "freezing", **given)
+
+
+@command()
+@_action_options
+async def restart(cli: Cli, **given: Unpack[_Given]) -> None:
+    """Restart servers (a forced power reset), each once only, and wait until that is proven."""
+    await _act(cli, "restart", "restarting", **given)
+
+
+@command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_concurrency
+@timeout_option
+async def resume(cli: Cli, file: Path, concurrency: int, timeout: float | None) -> None:
+    """Continue a run that was interrupted, from the FILE of its --report.
+
+    What was accepted is waited for and not sent again; what was not sent is sent now, if it is still needed.
+    """
+    with ReportFile(cli, file, continues=True) as kept:
+        order_ids = [outcome.order_id for outcome in kept.report.outcomes if outcome.resumable]
+        async with cli.client() as client:
+            run = partial(client.fleet.resume, kept.report, concurrency=concurrency, timeout=timeout or "default")
+            await _carry_out(cli, client, run, "continuing with", order_ids, (), kept)
+    _show_report(cli, kept.report)
+
+
+async def _act(
+    cli: Cli,
+    action: Action,
+    doing: str,
+    *,
+    ids: Sequence[int],
+    every: bool,
+    yes: bool,
+    no_wait: bool,
+    timeout: float | None,
+    concurrency: int,
+    report: Path | None,
+    migration_allowed: bool = False,
+    **filters: Unpack[Filters],
+) -> None:
+    _check_choice(ids, every, filters)
+    with ReportFile(cli, report) as kept:
+        async with cli.client() as client:
+            orders = await _chosen(cli, client, ids, every, filters, None if yes else action)
+            order_ids = [order.order_id if isinstance(order, Order) else order for order in orders]
+            fleet = client.fleet
+            usual: Timeout = timeout or "default"
+            if action == "start":
+                run: Run = partial(fleet.start, orders, migration_allowed=migration_allowed)
+            else:
+                verbs = {"stop": fleet.stop, "freeze": fleet.freeze, "restart": fleet.restart}
+                run = partial(verbs[action], orders)
+            run = partial(run, timeout=usual, wait=not no_wait, concurrency=concurrency)
+            seen = [order for order in orders if isinstance(order, Order)]
+            await _carry_out(cli, client, run, doing, order_ids, seen, kept)
+    _show_report(cli, kept.report)
+
+
+async def _carry_out(
+    cli: Cli,
+    client: TrooperClient,
+    run: Run,
+    doing: str,
+    order_ids: Sequence[int],
+    seen: Iterable[Order],
+    kept: ReportFile,
+) -> None:
+    async with progress(cli, client, f"{doing} {count(len(order_ids), 'server')}", order_ids) as shown:
+        for order in seen:
+            shown.see(order)
+
+        def show(now: FleetProgress) -> None:
+            kept.see(now)
+            latest = now.latest
+            if latest.ended or latest.sent:
+                shown.end(latest.order_id, latest.order or latest.error, latest.seconds)
+
+        kept.keep(await run(on_progress=show))
+
+
+# Which servers ----------------------------------------------------------------------------------------------------
+
+
+def _check_choice(ids: Sequence[int], every: bool, filters: Filters) -> None:
+    """Refuse a choice that is none, or two. Nothing has been sent."""
+    filtered = any(value is not None for value in filters.values())
+    if every and ids:
+        raise click.UsageError("name ids, or --all, not both", click.get_current_context())
+    if not every and filtered:
+        raise click.UsageError("filters choose among --all: add it", click.get_current_context())
+    if not every and not ids:
+        raise click.UsageError("name the ids of servers, or --all", click.get_current_context())
+
+
+async def _chosen(
+    cli: Cli, client: TrooperClient, ids: Sequence[int], every: bool, filters: Filters, asked: Action | None
+) -> list[Order | int]:
+    """The servers; of `--all`, those that the user has agreed to where it is `asked`."""
+    if not every:
+        return list(dict.fromkeys(ids))
+    orders: list[Order | int] = []
+    found = select(await client.orders.list(), **filters)
+    orders.extend(found)
+    if not found:
+        cli.say("no server matches")
+    elif asked is not None:
+        cli.say(table_of(ORDERS, found), totals(found))
+        if not cli.ask(_question(asked, found)):
+            raise FailedError(FAILED, "not confirmed: nothing was sent", "--yes does not ask")
+    return orders
+
+
+def _question(action: Action, orders: Sequence[Order]) -> str:
+    text = f"{action.capitalize()} {count(len(orders), 'server')}"
+    if action == "start":
+        price = sum(order.price_h for order in orders if order.price_h is not None)
+        text += f", which cost {euros(price or None)} EUR per hour while they run"
+    return f"{text}?"
+
+
+# What became of each ----------------------------------------------------------------------------------------------
+
+
+class ReportFile:
+    """What is known of a run, kept in a file while it goes on: a line of JSON with all of its servers, then one for
+    each change. Locked as long as it is open, so that no two runs carry out one report.
+
+    Args:
+        cli: where is said what is known if the run is interrupted.
+        path: the file; None keeps it in memory only.
+        continues: whether the run in the file is continued.
+
+    Raises:
+        click.UsageError: it is not a file that a report may be written to. Nothing was sent.
+    """
+
+    def __init__(self, cli: Cli, path: Path | None, *, continues: bool = False) -> None:
+        self.report = FleetReport(())
+        self._cli = cli
+        self._path = path
+        self._file: int | None = None
+        self._is_new = not continues
+        self._latest: FleetProgress | None = None
+        if path is not None:
+            self._open(path, continues)
+
+    def _open(self, path: Path, continues: bool) -> None:
+        problem = None
+        if str(path) == "-":
+            problem = "--report takes a file: --json writes the outcomes to stdout"
+        elif path.exists() and not path.is_file():  # a device or a pipe is not even opened
+            problem = f"{path} is not a regular file"
+        else:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                problem = f"{path} is not a regular file"
+            elif not _lock(self._file):
+                problem = f"{path} is the report of a run that is still going on"
+            else:
+                problem = self._read(path, continues)
+        if problem is not None:
+            self._close()
+            raise click.UsageError(problem, click.get_current_context(silent=True))
+
+    def _read(self, path: Path, continues: bool) -> str | None:
+        """Take the report in it, where it is continued; why it can't be, or may not be written over."""
+        assert self._file is not None  # noqa: S101 - it was opened just now
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if not text and not continues:
+            return None
+        try:
+            report = parse_report(text)
+        except ConfigurationError:
+            return f"{path} is not a file that --report wrote" + ("" if continues else ": name another one")
+        if continues:
+            self.report = report
+            return None
+        left = [outcome for outcome in report.pending if outcome.sent is not True]
+        if left:
+            run = f"a run that was interrupted, with {count(len(left), 'server')} left"
+            return f"{path} belongs to {run}: `trooper resume {path}`, or name another file"
+        return None
+
+    def see(self, progress: FleetProgress) -> None:
+        """How far it is. What is about to be sent is in the file before it is sent."""
+        self._latest = progress
+        if self._is_new:
+            self._write(progress.report())
+        else:
+            self._write(FleetReport((progress.latest,), migration_allowed=progress.report().migration_allowed))
+
+    def keep(self, report: FleetReport) -> None:
+        """The report as it is now."""
+        self.report = report
+        self._write(report)
+
+    def _write(self, report: FleetReport) -> None:
+        if self._file is None:
+            return
+        if self._is_new:  # what was there is a report with nothing left to send
+            os.ftruncate(self._file, 0)
+            self._is_new = False
+        rest = memoryview(report.to_json().encode() + b"\n")
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+
+    def _close(self) -> None:
+        if self._file is not None:
+            if os.fstat(self._file).st_size == 0 and self._path is not None and self._is_new:
+                self._path.unlink(missing_ok=True)  # there was no run
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and self._latest is not None:
+                self.keep(self._latest.report())
+        finally:
+            self._close()
+        if isinstance(error, asyncio.CancelledError):
+            self._cli.say(self._interrupted())
+            if self._cli.as_json:
+                self._cli.result(self.report.outcomes)
+
+    def _interrupted(self) -> str:
+        report = self.report
+        if not report.outcomes:
+            return "interrupted before anything was sent"
+        in_flight = sum(outcome.sent is not False for outcome in report.pending)
+        ended = count(len(report.outcomes) - len(report.pending), "server")
+        not_sent = len(report.pending) - in_flight
+        text = f"interrupted: {ended} finished, {in_flight} in progress (the API continues), {not_sent} not sent"
+        return text + ("" if self._path is None else f"; `trooper resume {self._path}`")
+
+
+def parse_report(text: str) -> FleetReport:
+    """The report in the text of a file that `--report` wrote: its last line of each server counts.
+
+    A last line that is not whole was being written when the run was killed, and what it says was not sent yet.
+    """
+    *lines, torn = text.split("\n")
+    reports = [FleetReport.from_json(line) for line in lines or [torn]]
+    outcomes = {outcome.order_id: outcome for report in reports for outcome in report.outcomes}
+    elapsed = max(report.elapsed for report in reports)
+    return FleetReport(tuple(outcomes.values()), elapsed, reports[0].migration_allowed)
+
+
+def _lock(file: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no second run is noticed there
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _show_report(cli: Cli, report: FleetReport) -> None:
+    """Its outcomes as a command's result, and its exit status where some failed."""
+    failures = [outcome.error for outcome in report.outcomes if outcome.error is not None]
+    alone = len(failures) == len(report.outcomes) == 1
+    shown: list[Text | Table | str] = []
+    if report.outcomes and not alone:
+        shown = [_outcomes(report.outcomes), "", _summary(report)]
+    cli.result(report.outcomes, *shown)
+    if failures:
+        raise partly(failures, len(report.outcomes))
+
+
+def _outcomes(outcomes: Iterable[FleetOutcome | WaitOutcome]) -> Table:
+    rows: list[list[Text | str]] = []
+    for outcome in outcomes:
+        order, number, took = outcome.order, str(outcome.order_id), span(outcome.seconds)
+        if outcome.error is not None:
+            rows.append([number, NOTHING, Text("failed", "red"), took, reason(outcome.error)])
+        elif order is None:
+            rows.append([number, NOTHING, "accepted" if getattr(outcome, "sent", None) else "not sent", took, ""])
+        else:
+            rows.append([number, cell(order.title), status(order), took, ""])
+    names = ["id", "title", "status", "took", *(["why"] if any(row[-1] for row in rows) else [])]
+    return plain_table(*names, rows=rows, numbers=["id", "took"])
+
+
+def _summary(report: FleetReport) -> Text:
+    accepted = sum(bool(outcome.sent) for outcome in report.pending)
+    parts = [f"{len(report.succeeded)} done", f"{accepted} accepted", f"{len(report.failed)} failed"]
+    text = ", ".join(part for part in parts if not part.startswith("0 "))
+    return Text(f"{text or 'nothing to do'} in {span(report.elapsed)}", "bold")
+
+
+# wait ---------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class WaitOutcome:
+    """What became of the wait for one server."""
+
+    order_id: int
+    order: Order | None = None
+    error: TrooperError | None = None
+    seconds: float = 0.0
+
+
+@command()
+@selection_options
+@click.option("--until", metavar="STATUS", help="A status, such as running. By default: each server's desired one.")
+@timeout_option
+async def wait(
+    cli: Cli,
+    ids: Sequence[int],
+    every: bool,
+    until: str | None,
+    timeout: float | None,
+    **filters: Unpack[Filters],
+) -> None:
+    """Wait until servers reach their desired status, or one that you name (at most 900 s by default)."""
+    _check_choice(ids, every, filters)
+    async with cli.client() as client:
+        orders = await _chosen(cli, client, ids, every, filters, None)
+        order_ids = [order.order_id if isinstance(order, Order) else order for order in orders]
+        what = f"waiting for {count(len(orders), 'server')}"
+        async with progress(cli, client, what, order_ids) as shown, asyncio.TaskGroup() as group:
+            waits = [group.create_task(_wait_for(client, order, until, timeout or 900.0, shown)) for order in order_ids]
+    outcomes = [wait.result() for wait in waits]
+    failures = [outcome.error for outcome in outcomes if outcome.error is not None]
+    alone = len(failures) == len(outcomes) == 1
+    cli.result(outcomes, *([] if alone or not outcomes else [_outcomes(outcomes)]))
+    if failures:
+        raise partly(failures, len(outcomes))
+
+
+async def _wait_for(
+    client: TrooperClient, order: int, until: str | None, timeout: float, shown: Progress
+) -> WaitOutcome:
+    began = time.monotonic()
+    outcome = WaitOutcome(order)
+    try:
+        if until is None:
+            outcome = evolve(outcome, order=await client.orders.wait_until_converged(order, timeout=timeout))
+        else:
+            outcome = evolve(outcome, order=await client.orders.wait_until(order, until, timeout=timeout))
+    except TrooperError as error:
+        outcome = evolve(outcome, error=error)
+    outcome = evolve(outcome, seconds=time.monotonic() - began)
+    shown.end(order, outcome.order or outcome.error, outcome.seconds)
+    return outcome

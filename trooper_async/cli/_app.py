@@ -1,0 +1,225 @@
+"""The `trooper` command as a whole: its commands, its help, and the one place where errors end.
+
+What is imported here delays `--help`, `--version` and completion: a command's own file is imported when it is run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trooper_async._base.version import __version__
+from trooper_async.cli import _errors
+from trooper_async.cli._context import Cli
+from trooper_async.cli._errors import FAILED, INTERRUPTED, FailedError, explained, usage
+from trooper_async.cli._options import common_options
+
+if TYPE_CHECKING:
+    from trooper_async.cli._settings import Settings
+
+_HELP = """GPU servers of Trooper.AI: rent them, start and stop them, and wait until it is done.
+
+The API key comes from TROOPER_API_KEY or from the config file (`trooper config path`), which can hold several accounts.
+No key? `trooper demo` is all of this on a fake fleet.
+"""
+
+_EPILOG = """\b
+Results go to stdout, as a table or with --json as JSON; progress, questions and errors go
+to stderr. No colour where that is no terminal, or NO_COLOR is set.
+
+\b
+Exit status:
+  0    done
+  1    failed, or partly failed
+  2    the command line or the settings are invalid: nothing was sent
+  3    the API key is refused
+  4    sent, but the response was lost: the outcome is unknown
+  130  ended by Ctrl-C or SIGTERM
+
+\b
+Purchases are recorded in ~/.local/state/trooper (or $XDG_STATE_HOME): none is ever sent twice.
+Completion of commands, ids and titles: `trooper completion --help`.
+"""
+
+# Name, file, help: the last, so that `trooper --help` need not import the files.
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Servers": {
+        "ps": ("_servers", "Your servers: status, address, price."),
+        "show": ("_servers", "All about one server."),
+        "watch": ("_live", "Your servers as they change, until Ctrl-C."),
+        "history": ("_servers", "The last five status changes of a server."),
+        "cost": ("_servers", "What the servers cost, and when paid periods end."),
+        "rename": ("_servers", "Give a server another title."),
+        "lock": ("_servers", "Lock a server against status changes."),
+        "unlock": ("_servers", "Allow a locked server's status changes again."),
+    },
+    "Actions": {
+        "start": ("_actions", "Start servers, and wait until they run."),
+        "stop": ("_actions", "Stop servers, and wait until they have stopped."),
+        "freeze": ("_actions", "Freeze servers: archived, their hardware released."),
+        "restart": ("_actions", "Restart servers, and wait until that is proven."),
+        "resume": ("_actions", "Continue a run from the FILE of its --report."),
+        "wait": ("_actions", "Wait until servers reach their desired status."),
+    },
+    "Renting": {
+        "gpus": ("_renting", "What can be rented now, the cheapest first."),
+        "order": ("_renting", "Rent a server, and wait until it runs."),
+        "migrate": ("_renting", "Move a server to another configuration."),
+        "purchases": ("_purchases", "What was bought from this machine."),
+        "templates": ("_templates", "Software for servers: list it, install it."),
+    },
+    "Logging in": {
+        "ssh": ("_login", "Wait until a server can be reached, and log in."),
+        "ssh-config": ("_login", "Write entries for your running servers."),
+        "credentials": ("_login", "How to log in to a server."),
+    },
+    "This command": {
+        "config": ("_config", "API keys, accounts and other settings."),
+        "completion": ("_config", "The shell's completion of this command."),
+        "doctor": ("_doctor", "Is the key good, and how does the API behave?"),
+        "ping": ("_doctor", "Whether the API responds, and how fast."),
+        "demo": ("_demo", "Try all of this on a fake fleet."),
+    },
+}
+_FILES = {name: file for section in COMMANDS.values() for name, (file, _) in section.items()}
+
+
+class App(click.Group):
+    """The command; those below it are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_FILES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _FILES:
+            return None
+        made: click.Command = getattr(
+            import_module(f"trooper_async.cli.{_FILES[cmd_name]}"), cmd_name.replace("-", "_")
+        )
+        return made
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in section.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        if incomplete[:1] == "-":
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=text)
+            for section in COMMANDS.values()
+            for name, (_, text) in section.items()
+            if name.startswith(incomplete)
+        ]
+
+
+app = App("trooper", help=_HELP, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+app.params.extend(common_options())
+app = click.version_option(__version__, prog_name="trooper")(app)
+
+
+def run(
+    arguments: Sequence[str], settings: Settings | None = None, *, as_json: bool = False, debug: bool = False
+) -> int:
+    """Run a command line; its exit status.
+
+    Args:
+        arguments: without the program's name.
+        settings: in place of those of the environment and the file.
+        as_json, debug: as `--json` and `--debug` do.
+    """
+    cli = Cli(settings, as_json=as_json, debug=debug)
+    try:
+        with _log(cli):
+            status = app.main(list(arguments), prog_name="trooper", standalone_mode=False, obj=cli)
+        return status if isinstance(status, int) else 0
+    except SystemExit:  # of click: after a completion, or where nobody reads on (`trooper ps | head -1`)
+        raise
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except BaseException as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "rich":
+            raise  # the extra is not installed whole
+        if cli.debug and not isinstance(error, FailedError | click.ClickException | click.Abort):
+            import traceback
+
+            traceback.print_exception(error)
+        failed = _end_of(error)
+    cli.as_json = cli.as_json or "--json" in itertools.takewhile(lambda word: word != "--", arguments)
+    return _tell(cli, failed)
+
+
+def _tell(cli: Cli, failed: FailedError) -> int:
+    from rich.text import Text
+
+    if failed.status == INTERRUPTED:
+        cli.say(failed.message)
+    else:
+        cli.say(Text("error: ", "bold red").append(failed.message, "not bold default"))
+    if failed.hint:
+        cli.say(Text("hint:  ", "bold").append(failed.hint, "not bold"))
+    if cli.as_json and not cli.has_result:
+        cli.result(_errors.as_json(failed))
+    return failed.status
+
+
+def _end_of(error: BaseException) -> FailedError:
+    if isinstance(error, FailedError):
+        return error
+    if isinstance(error, click.ClickException):
+        return usage(error)
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return FailedError(INTERRUPTED, "interrupted")
+
+    from trooper_async.cli._text import printable
+    from trooper_async.errors import TrooperError
+
+    if isinstance(error, TrooperError):
+        return explained(error)
+    if isinstance(error, OSError):
+        return FailedError(FAILED, ": ".join(printable(part) for part in (error.strerror, error.filename) if part))
+    # a bug: told by its name alone, since its text may hold anything
+    return FailedError(
+        FAILED, f"trooper itself failed ({type(error).__name__})", "please report it, with what --debug shows"
+    )
+
+
+class _LogHandler(logging.Handler):
+    """Writes log lines where progress is shown too, so that neither disturbs the other."""
+
+    def __init__(self, cli: Cli) -> None:
+        super().__init__()
+        self._cli = cli
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._cli.debug or record.levelno >= logging.ERROR:
+            from trooper_async.cli._text import printable
+
+            self._cli.say(printable(self.format(record)))
+
+
+@contextmanager
+def _log(cli: Cli) -> Iterator[None]:
+    """The package's own log: with --debug all of it, else errors (an outcome that could not be written)."""
+    logger, handler = logging.getLogger("trooper_async"), _LogHandler(cli)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -1,0 +1,290 @@
+"""What every command gets: the settings, a client, and where to write: results to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import click
+
+from trooper_async.cli._errors import INTERRUPTED, USAGE, FailedError
+
+if TYPE_CHECKING:
+    import socket
+    from typing import TextIO
+
+    from rich.console import Console, RenderableType
+
+    from trooper_async import Order, Purchase, TrooperClient
+    from trooper_async.cli._settings import Settings
+    from trooper_async.cli._tables import Listing, Table
+
+T = TypeVar("T")
+
+
+class Cli:
+    """One run of the command."""
+
+    def __init__(self, settings: Settings | None = None, *, as_json: bool = False, debug: bool = False) -> None:
+        self._settings = settings
+        self.profile: str | None = None
+        self.as_json = as_json
+        self.debug = debug
+        self.has_result = False
+        """Whether stdout has the command's result already: with --json it is one value, never two."""
+        self.purchases: list[Purchase] = []
+        """What an interrupted run has bought, or may have bought."""
+        self.leave_at_once: Callable[[], str] | None = None
+        """Set while the first Ctrl-C only ends what can wait: what a second one says before it leaves."""
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            from trooper_async.cli._settings import load
+
+            self._settings = load(self.profile)
+        return self._settings
+
+    @cached_property
+    def out(self) -> Console:
+        """Where results go."""
+        return console(sys.stdout)
+
+    @cached_property
+    def err(self) -> Console:
+        """Where progress, questions and errors go."""
+        return console(sys.stderr)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what is shown on stderr can be drawn over."""
+        return self.err.is_terminal and not self.err.is_dumb_terminal
+
+    def client(self, *, buys: bool = False, needs_key: bool = True) -> TrooperClient:
+        """A client; one that `buys` opens the ledger."""
+        from trooper_async import TrooperClient, __version__
+
+        settings = self.settings
+        if needs_key and settings.api_key is None:
+            raise FailedError(USAGE, "there is no API key", "set TROOPER_API_KEY, or type `trooper config set api_key`")
+        if buys:
+            settings.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return TrooperClient(
+            settings.api_key,
+            base_url=settings.base_url,
+            **settings.options,
+            ledger=settings.ledger if buys else None,
+            app=f"trooper/{__version__}",
+        )
+
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
+        """Run it to its end, or until Ctrl-C or SIGTERM cancels it."""
+        import asyncio
+
+        async def interruptible() -> T:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - this runs in one
+
+            def interrupt() -> None:
+                if self.leave_at_once is not None and task.cancelling():
+                    self._leave()
+                task.cancel()
+
+            loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+            with suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
+                for number in numbers:  # a KeyboardInterrupt might come anywhere
+                    loop.add_signal_handler(number, interrupt)
+            try:
+                return await coroutine
+            finally:
+                with suppress(NotImplementedError):
+                    for number in numbers:  # before the loop closes what they write to
+                        loop.remove_signal_handler(number)
+
+        try:
+            return asyncio.run(interruptible())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+    def _leave(self) -> NoReturn:
+        """Leave in the middle of what would go on: what is known is in the ledger."""
+        assert self.leave_at_once is not None  # noqa: S101 - checked by the caller
+        self.err.show_cursor()
+        self.say(self.leave_at_once(), "interrupted")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+    def say(self, *shown: RenderableType) -> None:
+        """Write for people, to stderr; a `str` is written as it is, without markup."""
+        _print(self.err, shown)
+
+    def result(self, value: object, *shown: RenderableType | Table, secrets: bool = False) -> None:
+        """The result of a command, to stdout: as JSON where that is asked for, else for people."""
+        self.has_result = True
+        if self.as_json:
+            from trooper_async.cli._text import to_json
+
+            click.echo(to_json(value, secrets=secrets))
+        else:
+            _print(self.out, shown)
+
+    def listed(self, table: Table, listing: Listing, *notes: RenderableType) -> None:
+        """A list as the command's result, as the user wants it; `notes` are for people, below the table."""
+        if self.as_json:
+            self.result(table.items)
+        elif listing.ids:
+            self.result(None, "\n".join(table.ids())) if table.items else None
+        else:
+            with _paged(self.out, len(table.items) + 4):
+                self.result(None, table.with_header(not listing.no_header))
+                if not listing.no_header:  # a pipe gets the rows alone
+                    _print(self.out if self.out.is_terminal else self.err, notes)
+
+    def ask(self, question: str) -> bool:
+        """Ask on stderr; an end of input is a no. Ctrl-C works, although the event loop has taken its signal over."""
+        is_terminal = sys.stdin.isatty()
+        try:
+            with _ctrl_c() as pressed:
+                if is_terminal:
+                    _forget_typed(sys.stdin)
+                self.err.print(f"{question} [y/N] ", end="", markup=False, soft_wrap=True)
+                if pressed is not None and is_terminal and os.name != "nt":
+                    import select
+
+                    # a signal right before `input` begins to read would be noticed at the next key only
+                    select.select([sys.stdin, pressed], [], [])
+                answer = input()
+        except EOFError:
+            answer = ""
+        except KeyboardInterrupt:
+            raise click.Abort from None  # through the loop as an error like others
+        if not is_terminal:
+            self.say(answer)  # nobody's Enter has ended the line
+        return answer.strip().casefold() in ("y", "yes")
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[Callable[[Order], None]]:
+        """Shows that something is waited for, and a line for each status that an order goes through."""
+        from rich.text import Text
+
+        from trooper_async.cli._text import status
+
+        def show(order: Order) -> None:
+            self.say(Text(f"order {order.order_id}: ").append_text(status(order)))
+
+        if not self.is_live:
+            self.say(f"{what} …")
+            yield show
+            return
+        with stoppable(self.err), self.err.status(Text(f"{what} … (Ctrl-C stops waiting, not the server)")):
+            yield show
+
+
+def console(file: TextIO) -> Console:
+    """Where to write: coloured on a terminal, else plain, and as wide as it has to be."""
+    from rich.console import Console
+
+    is_terminal = file.isatty()
+    return Console(
+        file=file,
+        force_terminal=is_terminal,  # whatever FORCE_COLOR says
+        color_system="auto" if is_terminal and not os.environ.get("NO_COLOR") else None,
+        width=None if is_terminal else 10_000,  # nobody's window: nothing is cut or wrapped
+        highlight=False,
+        emoji=False,
+    )
+
+
+def _print(where: Console, shown: tuple[RenderableType | Table, ...]) -> None:
+    from rich.text import Text
+
+    from trooper_async.cli._tables import Table
+
+    for one in shown:
+        if isinstance(one, Table):
+            for line in one.lines(where.width if where.is_terminal else None):
+                where.print(line, soft_wrap=True)
+        else:
+            where.print(Text(one) if isinstance(one, str) else one, soft_wrap=isinstance(one, str | Text))
+
+
+@contextmanager
+def _paged(where: Console, lines: int) -> Iterator[None]:
+    """Through $PAGER (else `less`) where it is longer than the terminal."""
+    if not where.is_terminal or where.is_dumb_terminal or lines <= where.height or os.environ.get("PAGER") == "":
+        yield
+        return
+    os.environ.setdefault("LESS", "-FRX")
+    with where.pager(styles=where.color_system is not None):
+        yield
+
+
+@contextmanager
+def stoppable(where: Console) -> Iterator[None]:
+    """Ctrl-Z shows the cursor again before it stops the command, and `fg` hides it."""
+    number = getattr(signal, "SIGTSTP", None)
+    if number is None or not _is_main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        where.show_cursor()
+        where.file.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # stops here, until it goes on
+        signal.signal(number, stop)
+        where.show_cursor(False)
+
+    before = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _forget_typed(terminal: TextIO) -> None:
+    """Throw away what was typed before a question: it can't be an answer to it."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        import msvcrt
+
+        while msvcrt.kbhit():  # type: ignore[attr-defined, unused-ignore]  # there only
+            msvcrt.getwch()  # type: ignore[attr-defined, unused-ignore]  # there only
+    else:
+        termios.tcflush(terminal, termios.TCIFLUSH)
+
+
+def _is_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[socket.socket | None]:
+    """Ctrl-C and SIGTERM are a KeyboardInterrupt meanwhile, and make this socket readable (None: they never come)."""
+    import socket
+
+    if not _is_main_thread():
+        yield None
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    pressed, written = socket.socketpair()
+    written.setblocking(False)
+    loops = signal.set_wakeup_fd(written.fileno())
+    try:
+        yield pressed
+    finally:
+        signal.set_wakeup_fd(loops)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        pressed.close()
+        written.close()

@@ -1,0 +1,263 @@
+"""`trooper gpus`, `order` and `migrate`: what can be rented, renting it, and moving a server to something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import click
+
+from trooper_async.cli._context import Cli
+from trooper_async.cli._errors import FAILED, FailedError
+from trooper_async.cli._options import (
+    EUROS,
+    ID,
+    command,
+    group,
+    listing_options,
+    no_wait_option,
+    order_id,
+    reference_option,
+    timeout_option,
+    yes_option,
+)
+from trooper_async.cli._purchases import bought, buyer
+from trooper_async.cli._tables import OFFERS, Listing, Table, gpus_of, plain_table, table_of
+from trooper_async.cli._templates import named
+from trooper_async.cli._text import NOTHING, alike, cell, euros, moment, printable
+from trooper_async.models import Blib, MigrationQuote, Order, Template
+
+if TYPE_CHECKING:
+    from trooper_async import TrooperClient
+
+HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
+"""Of the contract intervals, for limits; a month counts 30 days."""
+
+
+@command()
+@click.option("--gpu-type", metavar="GLOB", help="GPU type, in any case of letters.")
+@click.option("--country-code", metavar="GLOB", help="Country.")
+@click.option("--max-price-h", type=EUROS, help="EUR per hour at most.")
+@click.option("--min-gpus", type=click.IntRange(min=1), default=1, help="GPUs at least.")
+@click.option("--min-gpu-ram", type=click.IntRange(min=1), default=1, help="GB of RAM of each GPU at least.")
+@click.option("--all", "every", is_flag=True, help="Also what can't be ordered now.")
+@listing_options(OFFERS)
+async def gpus(
+    cli: Cli,
+    gpu_type: str | None,
+    country_code: str | None,
+    max_price_h: Decimal | None,
+    min_gpus: int,
+    min_gpu_ram: int,
+    every: bool,
+    listing: Listing,
+) -> None:
+    """What can be rented now, the cheapest first. With a key, your private offers are included."""
+    async with cli.client(needs_key=False) as client:
+        blibs = await client.blibs.list()
+
+    def fits(blib: Blib) -> bool:
+        return (
+            (every or blib.is_available is not False)
+            and (gpu_type is None or alike(gpu_type, blib.gpu_type))
+            and (country_code is None or alike(country_code, blib.country_code))
+            and (max_price_h is None or (blib.price_h is not None and blib.price_h <= max_price_h))
+            and (min_gpus == 1 or (blib.gpu_num or 0) >= min_gpus)
+            and (min_gpu_ram == 1 or (blib.gpu_ram or 0) >= min_gpu_ram)
+        )
+
+    found = sorted(filter(fits, blibs), key=lambda blib: (blib.price_h is None, blib.price_h, blib.id))
+    cli.listed(table_of(OFFERS, found, listing), listing)
+
+
+@command()
+@click.argument("blib", type=ID)
+@click.option("--interval", default="HOUR", show_default=True, help="Contract interval; it is prepaid, not refunded.")
+@click.option("--total-price", type=EUROS, help="EUR for the interval; needed for all but HOUR.")
+@click.option("--max-price-h", type=EUROS, help="EUR per hour at most; times the interval's hours for its price, too.")
+@click.option("--max-total", type=EUROS, help="EUR for the interval at most, instead.")
+@click.option("--accept-terms", is_flag=True, help="You accept Trooper.AI's terms and conditions.")
+@click.option("--template", "templates", multiple=True, metavar="ID|NAME", help="Install it; can be repeated.")
+@click.option("--second-partition-percentage", type=click.IntRange(0, 100), help="Share of a second partition.")
+@reference_option
+@yes_option
+@no_wait_option
+@timeout_option
+async def order(
+    cli: Cli,
+    blib: int,
+    interval: str,
+    total_price: Decimal | None,
+    max_price_h: Decimal | None,
+    max_total: Decimal | None,
+    accept_terms: bool,
+    templates: Sequence[str],
+    second_partition_percentage: int | None,
+    reference: str | None,
+    yes: bool,
+    no_wait: bool,
+    timeout: float | None,
+) -> None:
+    """Rent the server BLIB of `trooper gpus`, and wait until it runs.
+
+    It shows the price and asks. It is sent once, never again by itself. --yes does not ask: it needs --max-price-h and
+    --accept-terms.
+    """
+    interval = interval.upper()
+    if yes and (max_price_h is None or not accept_terms):
+        raise click.UsageError("--yes needs --max-price-h and --accept-terms", click.get_current_context())
+    if total_price is None and interval != "HOUR":
+        raise click.UsageError(f"--interval {printable(interval)} needs --total-price", click.get_current_context())
+    _check_total(interval, total_price, max_price_h, max_total)
+    async with buyer(cli) as client:
+        offer = await _offer(client, blib)
+        wanted = await named(client, templates)
+        cli.say(table_of(OFFERS, [offer]))
+        if not yes and not cli.ask(_question(offer, interval, total_price, wanted)):
+            raise FailedError(FAILED, "not confirmed: nothing was sent")
+        if not accept_terms and not cli.ask("Do you accept the terms and conditions of Trooper.AI?"):
+            raise FailedError(FAILED, "the terms are not accepted: nothing was sent", "--accept-terms accepts them")
+        transition = await client.orders.create(
+            offer,
+            contract_interval=interval,
+            terms_accepted=True,
+            total_price=total_price,
+            second_partition_percentage=second_partition_percentage,
+            templates=wanted,
+            max_price_h=max_price_h,
+            reference=reference,
+        )
+        purchase = next(one for one in client.orders.purchases if one.order_id == transition.order_id)
+    await bought(cli, purchase, transition, no_wait=no_wait, timeout=timeout)
+
+
+def _check_total(
+    interval: str, total_price: Decimal | None, max_price_h: Decimal | None, max_total: Decimal | None
+) -> None:
+    """The limit is for what is paid: the whole interval."""
+    if total_price is None:
+        if max_total is not None and max_price_h is None:
+            raise click.UsageError("for HOUR the limit is --max-price-h", click.get_current_context())
+        return
+    limit = max_total
+    if limit is None and max_price_h is not None:
+        if interval not in HOURS:
+            text = f"how many hours {printable(interval)} has is not known: give --max-total"
+            raise click.UsageError(text, click.get_current_context())
+        limit = max_price_h * HOURS[interval]
+    if limit is not None and total_price > limit:
+        text = (
+            f"--total-price {euros(total_price)} is more than {euros(limit)} EUR, the limit for {printable(interval)}"
+        )
+        raise click.UsageError(f"{text}: nothing was sent", click.get_current_context())
+
+
+async def _offer(client: TrooperClient, blib: int) -> Blib:
+    offer = next((offer for offer in await client.blibs.list() if offer.id == blib), None)
+    if offer is None:
+        raise FailedError(FAILED, f"there is no offer {blib}: nothing was sent", "`trooper gpus`")
+    return offer
+
+
+def _question(offer: Blib, interval: str, total_price: Decimal | None, templates: Sequence[Template]) -> str:
+    price = offer.price_h if total_price is None else total_price
+    text = f"Rent offer {offer.id} ({printable(offer.name)}, {offer.gpu_num} x {printable(offer.gpu_type)}) for "
+    text += f"{euros(price)} EUR for each {printable(interval)}, prepaid and not refunded"
+    if templates:
+        text += ", with " + ", ".join(printable(template.name) for template in templates)
+    return f"{text}?"
+
+
+# migrate --------------------------------------------------------------------------------------------------------------
+
+blib_id = click.argument("blib", type=ID)
+
+
+@command()
+@order_id
+async def options(cli: Cli, order: int) -> None:
+    """What a server can be migrated to."""
+    async with cli.client() as client:
+        found = await client.migrations.options(order)
+    rows = []
+    for blib in found.available_blibs:
+        free = {True: "yes", False: "no", None: NOTHING}[blib.is_available]
+        gpus, more = gpus_of(blib.gpu_num, blib.gpu_type), euros(blib.additional_cost_per_cycle)
+        rows.append((str(blib.id), cell(blib.name), gpus, euros(blib.price_h), more, free))
+    names = ("id", "name", "gpu", "eur/h", "more per interval", "free")
+    cli.result(found, plain_table(*names, rows=rows, numbers=["id", "eur/h", "more per interval"]))
+
+
+@command()
+@order_id
+@blib_id
+async def quote(cli: Cli, order: int, blib: int) -> None:
+    """What migrating a server to BLIB costs. Nothing is bought."""
+    async with cli.client() as client:
+        found = await client.migrations.quote(order, blib)
+    cli.result(found, _quote(found))
+
+
+@command()
+@order_id
+@blib_id
+@click.option("--keep-data/--lose-data", default=None, help="Whether the server's data moves along; one is required.")
+@click.option("--max-total-due", type=EUROS, help="EUR due now at most.")
+@reference_option
+@yes_option
+@no_wait_option
+@timeout_option
+async def buy(
+    cli: Cli,
+    order: int,
+    blib: int,
+    keep_data: bool | None,
+    max_total_due: Decimal | None,
+    reference: str | None,
+    yes: bool,
+    no_wait: bool,
+    timeout: float | None,
+) -> None:
+    """Migrate a server to BLIB, and wait until the new order runs. It takes 10 to 90 minutes.
+
+    It shows the price and asks. It is sent once, never again by itself. --yes does not ask: it needs --max-total-due.
+    """
+    if keep_data is None:  # click itself, from 8.4 on, lets a required flag be left out
+        raise click.UsageError("say --keep-data or --lose-data", click.get_current_context())
+    if yes and max_total_due is None:
+        raise click.UsageError("--yes needs --max-total-due", click.get_current_context())
+    async with buyer(cli) as client:
+        now = await client.orders.get(order)
+        choices = await client.migrations.options(order)
+        price = await client.migrations.quote(order, blib)
+        cli.say(_quote(price))
+        target = next((one for one in choices.available_blibs if one.id == blib), None)
+        if not yes and not cli.ask(_migration_question(now, target, price, keep_data)):
+            raise FailedError(FAILED, "not confirmed: nothing was sent")
+        transition = await client.migrations.buy(
+            price, keep_data=keep_data, max_total_due=max_total_due, reference=reference
+        )
+        purchase = next(one for one in client.orders.purchases if one.order_id == transition.order_id)
+    await bought(cli, purchase, transition, no_wait=no_wait, timeout=timeout)
+
+
+migrate = group("migrate", "Move a server to another configuration. It becomes a new order.", options, quote, buy)
+
+
+def _migration_question(order: Order, target: Blib | None, quote: MigrationQuote, keep_data: bool) -> str:
+    then = target or Blib(quote.target_blib_id)
+    gpus = f"{gpus_of(order.blib_gpu_num, order.blib_gpu_type)} → {gpus_of(then.gpu_num, then.gpu_type)}"
+    prices = f"{euros(order.price_h)} → {euros(then.price_h)} EUR per hour"
+    server = f"order {order.order_id} ({printable(order.title)}, {printable(order.current_status)})"
+    data = "its data moves along" if keep_data else "ITS DATA IS LOST"
+    what = f"Migrate {server} to offer {then.id} ({printable(then.name)}): {gpus}, {prices}; {data}."
+    return f"{what} Pay {euros(quote.total_due)} EUR now?"
+
+
+def _quote(found: MigrationQuote) -> Table:
+    names = ("due now", "upgrade", "remaining value", "more per interval", "rate", "new rate", "next billing")
+    rates = [NOTHING if rate is None else cell(rate.display) for rate in (found.current_rate, found.new_rate)]
+    amounts = (found.total_due, found.upgrade_cost, found.remaining_value, found.additional_cost_per_cycle)
+    row = [*(euros(amount) for amount in amounts), *rates, moment(found.next_billing_date)]
+    return plain_table(*names, rows=[row], numbers=names[:4])
