@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import enum
+import inspect
 import json
 import pickle
 import pprint
+import pydoc
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, get_args
+from unittest import mock
 
 import attrs
 import pytest
@@ -20,10 +23,13 @@ from hypothesis import strategies as st
 
 import trooper_async
 from trooper_async import models
+from trooper_async._base.docs import field_docs
+from trooper_async._base.model import Model
 from trooper_async._http.retry import RetryPolicy
 from trooper_async._waiting.schedule import PollSchedule
 from trooper_async.errors import ConfigurationError
 from trooper_async.models import (
+    TARGETS,
     Action,
     Credentials,
     Order,
@@ -48,11 +54,16 @@ STORED = {
             "status_txt": "Server started successfully",
             "id": 1,
         },
-        {"status_user": "Rebooting"},
+        {"status_user": "Rebooting", "status_since": None, "status_txt": None, "id": None},
     ],
     "migration_allowed": False,
     "departed": False,
 }
+
+MODELS: list[type[Model]] = [
+    kind for kind in vars(models).values() if isinstance(kind, type) and issubclass(kind, Model) and kind is not Model
+]
+every_model = pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
 
 words = st.sampled_from(OrderStatus) | st.text(max_size=20).map(status_word)
 offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -65,10 +76,9 @@ rows = st.builds(
     id=st.none() | st.integers(),
 )
 transitions = st.builds(
-    Transition,
-    order_id=st.integers(),
+    lambda action, **fields: Transition(action=action, target=TARGETS[action], **fields),
     action=st.sampled_from(get_args(Action)),
-    target=words,
+    order_id=st.integers(min_value=1),
     history_before=st.none() | st.lists(rows, max_size=5).map(tuple),
     migration_allowed=st.booleans(),
     departed=st.booleans(),
@@ -167,6 +177,11 @@ def test_a_later_version(version: object) -> None:
         _damaged(order_id=123.0),
         _damaged(order_id=True),
         _damaged(order_id=None),
+        _damaged(order_id=0),
+        _damaged(order_id=-123),
+        _damaged(action="stop"),
+        _damaged(target="stopped"),
+        _damaged(target="Rebooting"),
         _damaged(action="explode"),
         _damaged(action=None),
         _damaged(action=["stop"]),
@@ -196,8 +211,23 @@ def test_a_later_version(version: object) -> None:
     ],
 )
 def test_a_damaged_transition(text: str) -> None:
-    """A stored transition of which any field is missing or of the wrong kind is refused as damaged."""
+    """A stored transition that lacks a field, has one of a wrong kind, or contradicts itself is refused as damaged."""
     assert str(_refusal(text)) == "this stored Transition is damaged"
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"order_id": 0}, "order_id of a Transition must be a whole number above 0"),
+        ({"order_id": "123"}, "order_id of a Transition must be a whole number above 0"),
+        ({"action": "explode"}, "can't be to explode towards stopped"),
+        ({"target": "running"}, "can't be to stop towards running"),
+    ],
+)
+def test_a_transition_that_contradicts_itself(fields: dict[str, Any], problem: str) -> None:
+    """A transition whose action does not lead to its target, or that is of no order, can't be made."""
+    with pytest.raises(ConfigurationError, match=problem):
+        Transition(**{"order_id": 123, "action": "stop", "target": "stopped", **fields})
 
 
 @pytest.mark.parametrize(
@@ -338,7 +368,7 @@ def test_orders_are_hashable() -> None:
 
 def test_models_are_frozen() -> None:
     """No model of the package can be changed in place."""
-    kinds = [kind for kind in vars(trooper_async).values() if isinstance(kind, type) and attrs.has(kind)]
+    kinds = [kind for name in trooper_async.__all__ if attrs.has(kind := getattr(trooper_async, name))]
     assert {Order, Credentials, Transition} < set(kinds)
     for kind in kinds:
         bare = kind.__new__(kind)
@@ -375,6 +405,32 @@ def test_same_word_is_equality_of_casefolded_words(one: str, other: str) -> None
     assert same_word(one, other) == (one.casefold() == other.casefold())
     assert same_word(one, one.swapcase()) == (one.casefold() == one.swapcase().casefold())
     assert same_word(status_word(one), one)
+
+
+# Docstrings of fields -----------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_every_field_has_a_docstring(kind: type[Model]) -> None:
+    """Each field of each model says what it is, in the source for editors, and in `help()`."""
+    docs = field_docs(kind)
+    assert {one.name for one in attrs.fields(kind)} <= {name for name, text in docs.items() if text}
+    shown = pydoc.plain(pydoc.render_doc(kind))
+    for name, text in docs.items():
+        assert f"{name}: {' '.join(text.split())}" in shown
+
+
+def test_the_docstring_without_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no source is at hand (a zipped or compiled package), `help()` shows the class's own docstring."""
+
+    class Sample(Model):
+        """Something."""
+
+        size: int
+        """In GB."""
+
+    monkeypatch.setattr(inspect, "getsource", mock.Mock(side_effect=OSError))
+    assert Sample.__doc__ == "Something."
 
 
 # Settings -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import aiohttp
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import TEST, Endpoint, Repeatability, call
 from trooper_async._api.responses import Response
+from trooper_async._base import converter
 from trooper_async._base.version import __version__
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.purchases import Purchases
@@ -112,6 +113,7 @@ class TrooperClient:
             proxy=proxies,
             user_agent=_user_agent(app),
         )
+        converter.prepare()
         self._transport = Transport(wire, retry=retry, max_concurrency=max_concurrency)
         self._poller = Poller(self._transport, poll)
         waiters = Waiters(self._poller, self._transport, poll)

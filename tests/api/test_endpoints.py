@@ -24,7 +24,7 @@ from trooper_async._api import endpoints
 from trooper_async._api.endpoints import Call, Endpoint, Repeatability, call
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._api.status_errors import retry_after
-from trooper_async._base.converter import loads
+from trooper_async._base.json_text import loads
 from trooper_async._http.sessions import key_users
 from trooper_async._waiting.store import Snapshot, orders_after
 from trooper_async.errors import (
@@ -263,7 +263,7 @@ def test_success_in_all_its_forms(success: object) -> None:
         ("/api/order-status", "ok", "$", "an object"),
         ("/api/order-status", b"null", "$", "an object"),
         ("/api/test", {}, "$.test", "there"),
-        ("/api/test", {"test": 5}, "$.test", "text"),
+        ("/api/test", {"test": [5]}, "$.test", "text"),
         ("/api/order", {"success": True}, "$.orderId", "there"),
         ("/api/order", {"success": True, "orderId": None}, "$.orderId", "there"),
         ("/api/order", {"success": True, "orderId": "x"}, "$.orderId", "a whole number"),

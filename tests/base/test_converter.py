@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 import attrs
 import pytest
@@ -21,7 +23,9 @@ from tests.helpers.responses import interpreted
 from tests.tools.api_document import SAMPLES
 from trooper_async._api.endpoints import CREDENTIALS, MIGRATION_COST, ORDERS, STATUS_HISTORY, Endpoint, call
 from trooper_async._api.responses import FailedAttempt, Response
-from trooper_async._base.converter import dumps, ids_of, json_number, loads, structure
+from trooper_async._base import converter
+from trooper_async._base.converter import ids_of, structure
+from trooper_async._base.json_text import dumps, json_number, loads
 from trooper_async.errors import ConfigurationError, ResponseFormatError
 from trooper_async.models import (
     Blib,
@@ -221,8 +225,8 @@ def test_the_samples(path: str, part: Callable[[Any], Any], kind: Any, expected:
 
 
 @every_sample
-def test_unknown_fields_are_ignored(path: str, part: Callable[[Any], Any], kind: Any, expected: Any) -> None:
-    """Fields that the document does not have change nothing, wherever they are and whatever is in them."""
+def test_unknown_fields_are_kept(path: str, part: Callable[[Any], Any], kind: Any, expected: Any) -> None:
+    """Fields that the document does not have are in `extra` and change nothing else, wherever and whatever they are."""
 
     def fuller(data: Any) -> Any:
         if isinstance(data, list):
@@ -236,7 +240,14 @@ def test_unknown_fields_are_ignored(path: str, part: Callable[[Any], Any], kind:
             }
         return data
 
-    assert structure(fuller(part(_sample(path))), kind) == expected
+    read = structure(fuller(part(_sample(path))), kind)
+    assert read == expected
+    for model in read if isinstance(read, list) else [read]:
+        assert {name: model.extra[name] for name in ("new", "", "__class__")} == {
+            "new": {"a": [1]},
+            "": None,
+            "__class__": 1,
+        }
 
 
 def test_money_keeps_the_text_of_the_number() -> None:
@@ -279,7 +290,9 @@ def test_money_keeps_the_text_of_the_number() -> None:
         # words
         ({"status": "RUNNING", "status_user": "Frozen"}, OrderStatus.running, OrderStatus.frozen),
         ({"status": "Rebooting", "status_user": "on fire"}, "Rebooting", "on fire"),
-        ({"status": "", "status_user": ""}, "", ""),
+        # "" is not given
+        ({"status": "running", "status_user": ""}, OrderStatus.running, None),
+        ({"current_status": "", "status": "running", "desired_status": ""}, OrderStatus.running, None),
     ],
 )
 def test_both_dialects_of_the_status(fields: dict[str, Any], current: str, desired: str | None) -> None:
@@ -299,6 +312,7 @@ def test_both_dialects_of_the_status(fields: dict[str, Any], current: str, desir
         ("order_id", Decimal("1.23E2"), "order_id", 123),
         ("serverId", "77", "server_id", 77),
         ("serverId", None, "server_id", 1),
+        ("serverId", "", "server_id", 1),
         ("ssh_port", "22001", "ssh_port", 22001),
         ("ssh_port", "-1", "ssh_port", -1),
         ("ssh_port", "007", "ssh_port", 7),
@@ -318,7 +332,11 @@ def test_both_dialects_of_the_status(fields: dict[str, Any], current: str, desir
         # text is text, whatever is in it
         ("title", "", "title", ""),
         ("title", "123", "title", "123"),
+        ("title", 2024, "title", "2024"),
+        ("title", Decimal("3.10"), "title", "3.10"),
         ("title", "a\x00b\ud800 🚀", "title", "a\x00b\ud800 🚀"),
+        # "" is not given
+        *((name, "", name, None) for name in ("ssh_port", "price_h", "paid_until", "is_locked", "template_installs")),
         # lists may be empty; an install's id has two names
         ("template_installs", [], "template_installs", ()),
         ("template_installs", [{"install_id": "5", "id": 6}], "template_installs", (TemplateInstall(5),)),
@@ -338,6 +356,11 @@ def test_loose_types(field: str, value: Any, attribute: str, expected: Any) -> N
     assert read == expected
     assert type(read) is type(expected)
     assert str(read) == str(expected) or attribute == "paid_until"
+
+
+def test_a_password_of_digits() -> None:
+    """A password that the API writes as a number is text all the same."""
+    assert structure({"password": 12345678901234567890}, Credentials).password == "12345678901234567890"
 
 
 def test_a_time_keeps_its_moment() -> None:
@@ -389,11 +412,23 @@ def _names_of(attribute: str) -> set[str]:
 # What is not as documented ------------------------------------------------------------------------------------------
 
 
-NO_INTS: list[Any] = ["SECRET", "", "1.5", "1e3", " 1", "+1", "--1", "-", "٣", "9" * 20, Decimal("1.5"), True, [], {}]
-NO_AMOUNTS: list[Any] = ["SECRET", "", "NaN", "sNaN", "Infinity", "€0.85", "1,5", "1" * 64, True, [], {}]
-NO_BOOLEANS: list[Any] = ["SECRET", "", "yes", 2, -1, Decimal("0.5"), [], {}]
-NO_TIMES: list[Any] = ["SECRET", "", "tomorrow", "2025-13-01", "26.09.2025", "2025-\ud800", 1758897000, True, [], {}]
-NO_TEXTS: list[Any] = [5, Decimal("1.5"), False, ["SECRET"], {}]
+NONE: list[Any] = [None, ""]
+NO_INTS: list[Any] = ["SECRET", "1.5", "1e3", " 1", "+1", "--1", "-", "٣", "9" * 20, Decimal("1.5"), True, [], {}]
+NO_AMOUNTS: list[Any] = ["SECRET", "NaN", "sNaN", "Infinity", "€0.85", "1,5", "1" * 64, True, [], {}]
+NO_BOOLEANS: list[Any] = ["SECRET", "yes", 2, -1, Decimal("0.5"), [], {}]
+NO_TIMES: list[Any] = [
+    "SECRET",
+    "0000-00-00",
+    "tomorrow",
+    "2025-13-01",
+    "26.09.2025",
+    "2025-\ud800",
+    1758897000,
+    True,
+    [],
+    {},
+]
+NO_TEXTS: list[Any] = [True, False, ["SECRET"], {}]
 NO_WORDS: list[Any] = [5, True, ["SECRET"], {"SECRET": 1}]
 
 
@@ -403,9 +438,12 @@ NO_WORDS: list[Any] = [5, True, ["SECRET"], {"SECRET": 1}]
         # required, and not there
         (Order, {}, "$.order_id", "there"),
         (Order, {"status": "running"}, "$.order_id", "there"),
-        (Order, {"order_id": None, "status": "running"}, "$.order_id", "there"),
+        *((Order, {"order_id": none, "status": "running"}, "$.order_id", "there") for none in NONE),
         (Order, {"order_id": 1}, "$.current_status", "there"),
-        (Order, {"order_id": 1, "status": None, "current_status": None}, "$.current_status", "there"),
+        *(
+            (Order, {"order_id": 1, "status": none, "current_status": none}, "$.current_status", "there")
+            for none in NONE
+        ),
         (list[Order], [LEAST, LEAST, {"order_id": 1}], "$[2].current_status", "there"),
         (list[Order], [{"status": "SECRET"}], "$[0].order_id", "there"),
         (Blib, {"name": "SECRET"}, "$.id", "there"),
@@ -421,62 +459,22 @@ NO_WORDS: list[Any] = [5, True, ["SECRET"], {"SECRET": 1}]
         (list[Order], [None], "$[0]", "an object"),
         (Credentials, ["SECRET"], "$", "an object"),
         (Credentials, "SECRET", "$", "an object"),
-        # numbers
+        # ids, of which none is guessed from another
         *((Order, {**LEAST, "order_id": bad}, "$.order_id", "a whole number") for bad in NO_INTS),
         (Order, {**LEAST, "order_id": Decimal("1E+30")}, "$.order_id", "a whole number"),
         (Order, {**LEAST, "order_id": Decimal("1E+999999999")}, "$.order_id", "a whole number"),
-        (Order, {**LEAST, "ssh_port": "SECRET"}, "$.ssh_port", "a whole number"),
         (Order, {**LEAST, "serverId": "SECRET"}, "$.server_id", "a whole number"),
-        # money
-        *((Order, {**LEAST, "price_h": bad}, "$.price_h", "a number") for bad in NO_AMOUNTS),
-        # booleans
-        *((Order, {**LEAST, "is_locked": bad}, "$.is_locked", "true or false") for bad in NO_BOOLEANS),
-        # times
-        *((Order, {**LEAST, "paid_until": bad}, "$.paid_until", "a time (ISO 8601)") for bad in NO_TIMES),
-        # text and words
-        *((Order, {**LEAST, "title": bad}, "$.title", "text") for bad in NO_TEXTS),
+        # status words
         *((Order, {**LEAST, "status": bad}, "$.current_status", "a status word") for bad in NO_WORDS),
-        (Order, {**LEAST, "status_user": 5}, "$.desired_status", "a status word"),
         (Order, {**LEAST, "current_status": 5, "status": "running"}, "$.current_status", "a status word"),
-        # nested
-        (Order, {**LEAST, "template_installs": {"id": 1}}, "$.template_installs", "a list"),
-        (Order, {**LEAST, "template_installs": "SECRET"}, "$.template_installs", "a list"),
-        (Order, {**LEAST, "template_installs": ["SECRET"]}, "$.template_installs[0]", "an object"),
-        (Order, {**LEAST, "template_installs": [{"id": 1}, {}]}, "$.template_installs[1].install_id", "there"),
-        (
-            list[Order],
-            [LEAST, {**LEAST, "template_installs": [{"id": 1, "status": "SECRET"}]}],
-            "$[1].template_installs[0].status",
-            "a whole number",
-        ),
-        (
-            Order,
-            {**LEAST, "template_installs": [{"id": 1, "config": ["SECRET"]}]},
-            "$.template_installs[0].config",
-            "an object",
-        ),
-        (Blib, {"id": 1, "available_hosts": ["ai18", 5]}, "$.available_hosts[1]", "text"),
-        (Blib, {"id": 1, "fitCount": "SECRET"}, "$.fit_count", "a whole number"),
-        (Template, {"id": 1, "options": [{"id": 1}, {"id": "SECRET"}]}, "$.options[1].id", "a whole number"),
+        # nested in what is required
         (MigrationOptions, {"availableBlibs": [{"id": "SECRET"}]}, "$.available_blibs[0].id", "a whole number"),
-        (
-            MigrationOptions,
-            {"availableBlibs": [], "currentOrder": {"id": 1, "status": 5}},
-            "$.current_order.status",
-            "a status word",
-        ),
-        (MigrationOptions, {"availableBlibs": [], "currentBlib": "SECRET"}, "$.current_blib", "an object"),
-        (
-            MigrationQuote,
-            {"order_id": 1, "target_blib_id": 2, "totalDue": 1, "newRate": {"amount": "SECRET"}},
-            "$.new_rate.amount",
-            "a number",
-        ),
+        (MigrationQuote, {"order_id": 1, "target_blib_id": 2, "totalDue": "SECRET"}, "$.total_due", "a number"),
     ],
     ids=str,
 )
-def test_bad_answers(kind: Any, data: Any, path: str, expected: str) -> None:
-    """What is missing or of the wrong kind is said by its place and what should be there, never by its value."""
+def test_what_is_required(kind: Any, data: Any, path: str, expected: str) -> None:
+    """What is required and missing, or of the wrong kind, is said by its place and what should be there."""
     with pytest.raises(ResponseFormatError) as caught:
         structure(data, kind)
     error = caught.value
@@ -486,19 +484,83 @@ def test_bad_answers(kind: Any, data: Any, path: str, expected: str) -> None:
     assert error.__cause__ is None
 
 
+ODD: list[tuple[Any, dict[str, Any], str, Any, str, str]] = [
+    *((Order, LEAST, "ssh_port", bad, "$.ssh_port", "a whole number") for bad in (0.5, *NO_INTS)),
+    *((Order, LEAST, "price_h", bad, "$.price_h", "a number") for bad in NO_AMOUNTS),
+    *((Order, LEAST, "is_locked", bad, "$.is_locked", "true or false") for bad in NO_BOOLEANS),
+    *((Order, LEAST, "paid_until", bad, "$.paid_until", "a time (ISO 8601)") for bad in NO_TIMES),
+    *((Order, LEAST, "title", bad, "$.title", "text") for bad in NO_TEXTS),
+    *((Order, LEAST, "status_user", bad, "$.desired_status", "a status word") for bad in NO_WORDS),
+    (Order, LEAST, "template_installs", {}, "$.template_installs", "a list"),
+    (Order, LEAST, "template_installs", "SECRET", "$.template_installs", "a list"),
+    (Order, LEAST, "template_installs", ["SECRET"], "$.template_installs[0]", "an object"),
+    (Order, LEAST, "template_installs", [{"id": 1}, {}], "$.template_installs[1].install_id", "there"),
+    (Blib, {"id": 1}, "gpu_num", Decimal("0.5"), "$.gpu_num", "a whole number"),
+    (Blib, {"id": 1}, "available_hosts", ["ai18", ["SECRET"]], "$.available_hosts[1]", "text"),
+    (Blib, {"id": 1}, "fitCount", "SECRET", "$.fit_count", "a whole number"),
+    (TemplateInstall, {"id": 1}, "config", ["SECRET"], "$.config", "an object"),
+    (Template, {"id": 1}, "options", [{"id": 1}, {"id": "SECRET"}], "$.options[1].id", "a whole number"),
+    (MigrationOptions, {"availableBlibs": []}, "currentBlib", "SECRET", "$.current_blib", "an object"),
+    (
+        MigrationOptions,
+        {"availableBlibs": []},
+        "currentOrder",
+        {"id": "SECRET"},
+        "$.current_order.id",
+        "a whole number",
+    ),
+    (Credentials, {}, "password", {"is": "SECRET"}, "$.password", "text"),
+    (StatusChange, {"status_user": "running"}, "status_since", "0000-00-00", "$.status_since", "a time (ISO 8601)"),
+]
+
+
+@pytest.mark.parametrize(("kind", "least", "name", "value", "path", "expected"), ODD, ids=str)
+def test_what_nobody_needs_costs_only_itself(
+    kind: Any, least: dict[str, Any], name: str, value: Any, path: str, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An optional field that can't be read is None, its value is in `extra`, and its path is logged once."""
+    with mock.patch.object(converter, "_logged", set()):
+        models = structure([{**least, name: value}] * 3, list[kind])
+    for model in models:
+        assert model == structure(least, kind)
+        assert model.extra == {name: value}
+        assert "SECRET" not in repr(model)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("trooper_async.responses", "WARNING")
+    assert record.getMessage().endswith(f": {path} should be {expected} (logged once)")
+    assert "SECRET" not in record.getMessage()
+
+
+def test_an_odd_value_within_a_part_costs_only_itself() -> None:
+    """A part of a model keeps its own: its siblings and the model around it are read as ever."""
+    install: Any = {"id": 1, "status": "SECRET", "template_name": "PyTorch", "config": {"a": 1}, "new": [1]}
+    read = structure({**LEAST, "template_installs": [install]}, Order)
+    assert read.template_installs == (TemplateInstall(1, template_name="PyTorch", config={"a": 1}),)
+    assert read.template_installs[0].extra == {"status": "SECRET", "new": [1]}
+    assert read.extra == {}
+
+
+def test_extra_is_not_compared_and_comes_along() -> None:
+    """`extra` makes no two orders different, and stays when an order is copied, pickled or evolved."""
+    one, other = (structure({**LEAST, "uptime": number}, Order) for number in (1, 2))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert "uptime" not in repr(one)
+    copies: list[Order] = [copy.deepcopy(one), pickle.loads(pickle.dumps(one)), attrs.evolve(one, title="x")]
+    assert [copied.extra for copied in copies] == [{"uptime": 1}] * 3
+
+
 @pytest.mark.parametrize(
     ("endpoint", "answer", "path"),
     [
-        (ORDERS, [{**LEAST, "title": "SECRET", "ssh_port": "SECRET"}], "$[0].ssh_port"),
+        (ORDERS, [{**LEAST, "title": "SECRET", "serverId": "SECRET"}], "$[0].server_id"),
         (ORDERS, {"orders": "SECRET"}, "$"),
         (ORDERS, "SECRET", "$"),
-        (CREDENTIALS, {"success": True, "password": "SECRET", "ssh_port": "x"}, "$.ssh_port"),
-        (CREDENTIALS, {"success": True, "password": {"is": "SECRET"}}, "$.password"),
         (CREDENTIALS, ["SECRET"], "$"),
         (
             STATUS_HISTORY,
-            {"history": [{"status_user": "running", "status_since": "SECRET"}]},
-            "$.history[0].status_since",
+            {"history": [{"status_user": 5, "status_txt": "SECRET"}]},
+            "$.history[0].status_user",
         ),
         (MIGRATION_COST, {"totalDue": "SECRET"}, "$.total_due"),
         (ORDERS, b'[{"order_id": 1, "title": "SECRET"', "$"),
@@ -540,7 +602,7 @@ def test_no_value_comes_out_with_the_error(endpoint: Endpoint[Any], answer: Any,
         b"{'a': 1}",
         b"<html><body>502 Bad Gateway</body></html>",
         b"\xff\xfe\xfd",
-        b'"\xe4"',
+        "[1]".encode("utf-16"),
         b'"caf\xc3',
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
@@ -583,7 +645,7 @@ def test_what_is_no_json(body: bytes) -> None:
         (b'"\\ud800"', "\ud800"),
         ('"€ 🚀"'.encode(), "€ 🚀"),
         (b"\xef\xbb\xbf[1]", [1]),  # with a byte order mark
-        ("[1]".encode("utf-16"), [1]),
+        (b'"caf\xe9 \xe2\x82 \xed\xa0\x80"', "caf\ufffd \ufffd\ufffd \ufffd\ufffd\ufffd"),
     ],
     ids=lambda value: repr(value)[:24],
 )
@@ -774,7 +836,7 @@ def _conforms(value: Any, hint: Any) -> bool:
         return any(_conforms(value, arg) for arg in args)
     if origin in (list, tuple):
         return type(value) is origin and all(_conforms(item, args[0]) for item in value)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return isinstance(value, dict)
     if attrs.has(hint):
         return type(value) is hint and all(

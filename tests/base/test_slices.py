@@ -218,7 +218,7 @@ async def test_many_unreadable_rows_are_not_all_logged(
     client: TrooperClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An API that has changed makes each row unreadable: the first hundred are named, the others counted, once."""
-    api = Api(client, [*numbered(150, ssh_port="x"), row_of(151)], monkeypatch)
+    api = Api(client, [*numbered(150, status=5), row_of(151)], monkeypatch)
     with suppress(WaitTimeoutError):
         await client.orders.wait_until(151, "stopped", timeout=0.2)
     assert api.polls > 1

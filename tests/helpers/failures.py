@@ -123,9 +123,9 @@ FAILURES: dict[str, tuple[type[BaseException], Callable[[FakeTrooper], Awaitable
     "no JSON": (ResponseFormatError, lambda fake: _fake(echoing(fake, 200, f"<b>{KEY}</b>"), _list)),
     "no list": (ResponseFormatError, lambda fake: _fake(echoing(fake, 200, {"echo": KEY}), _list)),
     "a wrong id": (ResponseFormatError, lambda fake: _fake(echoing(fake, 200, [{"order_id": KEY}]), _list)),
-    "a wrong title": (
+    "a wrong status": (
         ResponseFormatError,
-        lambda fake: _fake(echoing(fake, 200, [{"order_id": 1, "status": "x", "title": [KEY]}]), _list),
+        lambda fake: _fake(echoing(fake, 200, [{"order_id": 1, "status": [KEY], "title": [KEY]}]), _list),
     ),
     "200 false": (RefusedError, lambda fake: _fake(echoing(fake, 200), _list)),
     "302": (APIStatusError, lambda fake: _fake(echoing(fake, 302, headers={"Location": f"/?{KEY}"}), _list)),

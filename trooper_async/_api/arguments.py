@@ -9,7 +9,7 @@ from decimal import Decimal
 from operator import index
 from typing import Literal, cast
 
-from trooper_async._base.converter import json_number
+from trooper_async._base.json_text import json_number
 from trooper_async.errors import ConfigurationError
 from trooper_async.models import JSON, Action, Blib, Order, Template, TemplateInstall, Transition
 

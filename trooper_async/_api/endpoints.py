@@ -10,7 +10,8 @@ from typing import Any, Generic, Never, TypeVar, overload
 from attrs import field, frozen
 
 from trooper_async._api.rows import Rows
-from trooper_async._base.converter import dumps, structure
+from trooper_async._base.converter import structure
+from trooper_async._base.json_text import dumps
 from trooper_async._base.slices import SlicedWork
 from trooper_async.errors import ResponseFormatError
 from trooper_async.models import (
@@ -168,7 +169,7 @@ def _field(name: str, kind: type[T]) -> Callable[[JSON, Sent], T]:
 
 
 def _whole(model: type[T]) -> Callable[[JSON, Sent], T]:
-    return lambda data, sent: structure(data, model)
+    return lambda data, sent: structure(_envelope(data), model)
 
 
 def _accepted(data: JSON, sent: Sent) -> None:
@@ -181,9 +182,10 @@ def _quote(data: JSON, sent: Sent) -> MigrationQuote:
 
 
 def _envelope(data: JSON) -> dict[str, JSON]:
+    """The fields of an object, without the one that says that it is a success."""
     if not isinstance(data, dict):
         raise ResponseFormatError("$", "an object")
-    return data
+    return {name: value for name, value in data.items() if name != "success"}
 
 
 TEST = Endpoint("GET", "/api/test", Repeatability.READ, _field("test", str), public=True)

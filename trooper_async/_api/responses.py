@@ -16,7 +16,7 @@ from attrs import field, frozen
 from trooper_async._api.endpoints import Call
 from trooper_async._api.rows import LARGEST, rows_of
 from trooper_async._api.status_errors import retry_after, status_error
-from trooper_async._base.converter import loads
+from trooper_async._base.json_text import loads
 from trooper_async._base.slices import SlicedWork
 from trooper_async.errors import ResponseFormatError, TrooperError
 from trooper_async.models import JSON

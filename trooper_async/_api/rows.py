@@ -1,22 +1,20 @@
-"""A list answer, row by row: no more of it is parsed at a time than one row.
+"""A list in a response, read row by row: no more of it is parsed at a time than one row.
 
-The body is read as text through a window that begins with a row: small at first, larger for a large row. A JSON value
-ends where it ends, whatever follows; only a number might go on, so a row counts once the comma or bracket after it is
-seen too.
+Each row is read through a window of the body, which is small at first and grows for a large row. A JSON value ends
+where it ends, whatever follows, except a number. So a row counts only if the window also has the comma or bracket
+after it.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from codecs import utf_8_decode
+from codecs import BOM_UTF8, utf_8_decode
 
-from trooper_async._base.converter import NO_JSON, decode_at
+from trooper_async._base.json_text import JSON, NOT_JSON, decode_at, replaced
 from trooper_async.errors import ResponseFormatError
-from trooper_async.models import JSON
 
 LARGEST = 2**18
-"""Bytes of a row, or of an answer that is no list. What is larger is not of this API, and is not parsed."""
+"""Bytes of a row, or of a response that is not a list. What is larger is not from this API, and is not parsed."""
 _WINDOW = 2**12
 _GROWTH = 8
 _MOST_ROWS = 100_000
@@ -27,88 +25,72 @@ _AFTER = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
 
 
 class Rows:
-    """A cursor that stands before a row of the list, or has come to its end."""
+    """A cursor before a row of the list, or at its end."""
 
-    __slots__ = ("_ends", "_index", "_start", "_text", "_text_at", "_window", "at", "body", "count", "ended")
+    __slots__ = ("at", "body", "count", "ended")
 
     def __init__(self, body: bytes, at: int) -> None:
         self.body = body
-        """In UTF-8."""
         self.at = at
         """Where the next row begins."""
         self.count = 0
-        """How many rows are behind it."""
+        """How many rows were passed."""
         self.ended = False
-        self._text = ""  # the window, where in it the next row begins, and where that is in the body
-        self._start = self._index = 0
-        self._text_at = -1
-        self._window = self._ends = 0
         if body.startswith(b"]", at):
             self._end(at + 1)
 
     def skip(self, count: int, size: int) -> None:
-        """Pass so many rows of that many bytes in all, which are known."""
+        """Pass rows that are known: so many, of so many bytes in all."""
         self.count += count
         self.at += size
 
     def read(self) -> JSON:
-        """Pass the next row; its JSON.
+        """Pass the next row, and return its JSON.
 
         Raises:
-            ResponseFormatError: it is no JSON, or too large.
+            ResponseFormatError: it is not JSON, or too large.
         """
-        if self._text_at != self.at:
-            self._look(_WINDOW)
-        while True:
-            row, after = self._parse()
-            if after is not None:
-                break
-            if self._index > self._start:
-                self._look(_GROWTH * _WINDOW)
-            elif self._ends < len(self.body) and self._window < LARGEST:
-                self._look(_GROWTH * self._window)
-            else:
-                raise self._unreadable()
+        size = _WINDOW
+        while (found := self._parse(size)) is None:
+            if self.at + size >= len(self.body):
+                raise ResponseFormatError("$", "JSON")
+            if size >= LARGEST:
+                raise ResponseFormatError(f"$[{self.count}]", "JSON of at most 256 KiB")
+            size = min(_GROWTH * size, LARGEST)
         if self.count >= _MOST_ROWS:
             raise ResponseFormatError("$", f"a list of at most {_MOST_ROWS:,} rows")
-        end = after.end()
+        row, passed, is_last = found
         self.count += 1
-        self.at += end - self._index if self._text.isascii() else len(self._text[self._index : end].encode())
-        self._text_at, self._index = self.at, end
-        if after[1] == "]":
+        self.at += passed
+        if is_last:
             self._end(self.at)
         return row
 
-    def _parse(self) -> tuple[JSON, re.Match[str] | None]:
-        """The row in the window, and what follows; None there where the window is too small for it, or it is none."""
+    def _parse(self, size: int) -> tuple[JSON, int, bool] | None:
+        """The row, how many bytes it takes, and whether it is the last; None if the window has no whole row."""
+        end = self.at + size
+        body, is_final = self.body[self.at : end], end >= len(self.body)
         try:
-            row, end = decode_at(self._text, self._index)
-        except NO_JSON:
-            return None, None
+            read = text = utf_8_decode(body, "strict", is_final)[0]
+        except UnicodeDecodeError:
+            text = utf_8_decode(body, "surrogateescape", is_final)[0]
+            read = replaced(text)
+        start = _SPACE.match(read)
+        assert start is not None  # noqa: S101 - it matches an empty text too
+        expected: str | None = None
+        try:
+            row, index = decode_at(read, start.end())
+        except NOT_JSON:
+            return None
         except ResponseFormatError as error:
             expected = error.expected
-        else:
-            return row, _AFTER.match(self._text, end)
-        raise ResponseFormatError(f"$[{self.count}]", expected)
-
-    def _look(self, size: int) -> None:
-        """Open a window of that many bytes at the next row."""
-        end = self.at + size
-        try:
-            text, _ = utf_8_decode(self.body[self.at : end], "strict", end >= len(self.body))
-        except UnicodeDecodeError:
-            text = None
-        if text is None:
-            raise ResponseFormatError("$", "JSON")
-        space = _SPACE.match(text)
-        self._start = self._index = space.end() if space else 0
-        self.at += self._start
-        self._text, self._text_at, self._window, self._ends = text, self.at, size, end
-
-    def _unreadable(self) -> ResponseFormatError:
-        if self._ends >= len(self.body):
-            return ResponseFormatError("$", "JSON")
-        return ResponseFormatError(f"$[{self.count}]", "JSON of at most 256 KiB")
+        if expected is not None:
+            raise ResponseFormatError(f"$[{self.count}]", expected)
+        after = _AFTER.match(read, index)
+        if after is None:
+            return None
+        passed = text[: after.end()]
+        return row, len(passed) if passed.isascii() else len(passed.encode("utf-8", "surrogateescape")), after[1] == "]"
 
     def _end(self, at: int) -> None:
         rest = self.body[at : at + LARGEST + 1]
@@ -118,25 +100,7 @@ class Rows:
 
 
 def rows_of(body: bytes) -> Rows | None:
-    """The cursor before the first row; None where the answer is no list.
-
-    Raises:
-        ResponseFormatError: it is no text.
-    """
-    encoding, at = json.detect_encoding(body), 0
-    if encoding == "utf-8-sig":
-        at = 3
-    elif encoding != "utf-8":
-        body = _in_utf8(body, encoding)
+    """The cursor before the first row; None if the response is not a list."""
+    at = len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0
     opening = _OPENING.match(body, at, at + LARGEST)
     return None if opening is None else Rows(body, opening.end())
-
-
-def _in_utf8(body: bytes, encoding: str) -> bytes:
-    if len(body) > LARGEST:
-        raise ResponseFormatError("$", "UTF-8")
-    try:
-        return body.decode(encoding).encode()
-    except UnicodeError:
-        pass  # raised below, where the exception at hand (it holds the body) is no context of ours
-    raise ResponseFormatError("$", "JSON")

@@ -1,219 +1,157 @@
-"""JSON ↔ models. The only user of cattrs, and the one place where the API's field names and loose types are known.
+"""Plain data ↔ models. The only user of cattrs, which finds the hook for each type; the hooks are ours.
 
-What is not as documented is a `ResponseFormatError`: where, and what should be there, never the value itself.
+There are two ways to read a model:
+
+- `structure` reads a response of the API, by the API's names and tolerantly. A field whose type allows None becomes
+  None if it is missing, null, `""` or unreadable; an unreadable one is logged once. What is unreadable, or unknown to
+  the model, is kept in `extra`. Only ids and status words (the fields whose type does not allow None) are required.
+- `from_data` reads what `to_data` wrote, by the model's own names and strictly: any value of the wrong kind is an
+  error.
+
+A value that can't be read is reported by its path and by what was expected, never by the value itself.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from operator import or_
-from traceback import clear_frames
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from attrs import AttrsInstance, fields, has
+from attrs import NOTHING, AttrsInstance, fields, frozen, has
 
 from trooper_async._base import values
 from trooper_async._base.errors import ConfigurationError, ResponseFormatError
-from trooper_async._base.values import JSON
+from trooper_async._base.json_text import JSON, json_number
+from trooper_async._base.values import Unexpected
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
 T = TypeVar("T")
 Hook: TypeAlias = Callable[[Any, Any], Any]  # cattrs' own type of a structure hook
+Money: TypeAlias = Literal["text", "number"]
 
-_MAX_DIGITS = 4300  # of an int, Python itself reads no more
+LOG = logging.getLogger("trooper_async.responses")
+
+EXTRA = "extra"
+"""The field of a model that holds what the model does not know or could not read."""
 
 _API_NAMES = "names in the API"
+_NOT_GIVEN = (None, "")
+_logged: set[tuple[type, str]] = set()
 
 
 def api_names(*names: str) -> dict[str, tuple[str, ...]]:
-    """The metadata of a field that the API calls otherwise: the first name that is there and not null counts."""
+    """The metadata of a field that has other names in the API: of those that are given, the first one counts."""
     return {_API_NAMES: names}
 
 
 def names_in_api(model: type[AttrsInstance]) -> dict[str, tuple[str, ...]]:
-    """The names that each field of a model may have in a response, the first of them that of the API's document."""
-    return {one.name: one.metadata.get(_API_NAMES, (one.name,)) for one in fields(model)}
+    """The names that each field of a model may have in a response, first the one in the API's document."""
+    return {one.name: one.metadata.get(_API_NAMES, (one.name,)) for one in fields(model) if one.name != EXTRA}
 
 
-def _not_json(constant: str) -> JSON:
-    raise ValueError(constant)
-
-
-def _decimal(text: str) -> Decimal:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError
-    return Decimal(text)
-
-
-def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
-    data = dict(pairs)
-    if len(data) < len(pairs):  # which of the two counts, each reader decides otherwise (RFC 8259, part 4)
-        raise ResponseFormatError("$", "JSON whose objects have each name once")
-    return data
-
-
-_DECODER = json.JSONDecoder(parse_float=_decimal, parse_constant=_not_json, object_pairs_hook=_object)
-NO_JSON = (ValueError, RecursionError, ArithmeticError)
-"""What reading a text as JSON raises where it is none."""
-
-
-def loads(body: bytes) -> JSON:
-    """The body's JSON, every number with a point or exponent as `Decimal` of its own text.
-
-    Raises:
-        ResponseFormatError: not JSON (also NaN, which JSON has not), nested too deep, with a number of 4300 digits, or
-            an object has a name twice.
-    """
-    try:
-        # strictly: json itself lets surrogates pass
-        data: JSON = _DECODER.decode(body.decode(json.detect_encoding(body)))
-    except NO_JSON:
-        pass  # raised below, where the exception at hand (it holds the body) is no context of ours
-    else:
-        return data
-    raise ResponseFormatError("$", "JSON")
-
-
-def decode_at(text: str, index: int) -> tuple[JSON, int]:
-    """The JSON value that begins at `index`, as in `loads`, and where it ends.
-
-    Raises:
-        NO_JSON: there is none, or not the whole of it.
-        ResponseFormatError: an object has a name twice.
-    """
-    return _DECODER.raw_decode(text, index)
-
-
-def dumps(data: dict[str, JSON]) -> bytes:
-    """JSON for a request body; a `Decimal` is sent as the same number.
-
-    Raises:
-        ConfigurationError: a value that has no such JSON number (NaN, or more digits than a JSON reader keeps).
-    """
-    try:
-        return _ENCODER.encode(data).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
-    raise ConfigurationError("an argument can't be sent as JSON")
-
-
-def json_number(value: object) -> int | float:
-    """The JSON number that a reader takes back as the same value."""
-    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 300:
-        number = int(value) if value == value.to_integral_value() else float(value)
-        if Decimal(repr(number)) == value:
-            return number
-    raise ConfigurationError(f"{value!s:.40} is no number that can be sent as JSON")
-
-
-_ENCODER = json.JSONEncoder(default=json_number, allow_nan=False)
+def prepare() -> None:
+    """Import cattrs now, which takes about 40 ms: call this before an event loop depends on quick responses."""
+    _api_converter()
+    _own_converter()
 
 
 def structure(data: JSON, kind: type[T]) -> T:
-    """`data` as a `kind` (a model, or `list[model]`).
+    """Read a part of a response as `kind` (a model, `list[model]`, `int` or `str`), tolerantly.
 
     Raises:
-        ResponseFormatError: a field that is required is not there, or one has a value of the wrong kind.
+        ResponseFormatError: a required field is missing, or a required value is of the wrong kind.
     """
     try:
-        return _converter(False).structure(data, kind)
-    except Exception:  # noqa: BLE001, S110 - whatever a hook raised on this data, the detailed pass names its place
-        pass
-    raise _locate(data, kind)  # in no variable: its traceback would hold this frame, and with it the whole answer
+        return _api_converter().structure(data, kind)
+    except Unexpected as error:
+        path, expected = error.path, error.expected
+    # raised here, where the exception caught above, whose traceback holds the response, is no longer its context
+    raise ResponseFormatError(f"${path}", expected)
 
 
-def row_of(model: AttrsInstance) -> dict[str, JSON]:
-    """A model as a row of the API's; `structure` takes it back as an equal one."""
-    given = {names[0]: getattr(model, name) for name, names in names_in_api(type(model)).items()}
-    return {name: _plain(value) for name, value in given.items() if value is not None}
+def from_data(data: object, kind: type[T]) -> T:
+    """Read what `to_data` wrote, strictly.
+
+    Raises:
+        ConfigurationError: a field is missing or of the wrong kind, or the fields contradict each other.
+    """
+    try:
+        return _own_converter().structure(data, kind)
+    except Unexpected as error:
+        problem = f"${error.path} should be {error.expected}"
+    except ConfigurationError as error:  # of the model itself
+        problem = error.message
+    raise ConfigurationError(f"this is not the data of a {kind.__name__}: {problem}")
 
 
-def _plain(value: object) -> JSON:
+def to_data(value: object, *, money: Money = "text") -> JSON:
+    """A model, or a value in one, as JSON types: snake_case names, times as ISO 8601, and money as text or number."""
     match value:
         case Decimal():
-            try:
-                return json_number(value)
-            except ConfigurationError:
-                return str(value)
+            return _number(value) if money == "number" else str(value)
         case datetime():
             return value.isoformat()
+        case StrEnum():
+            return value.value
         case list() | tuple():
-            return [_plain(item) for item in value]
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return [to_data(item, money=money) for item in value]
+        case Mapping():
+            return {str(key): to_data(item, money=money) for key, item in value.items()}
         case str() | bool() | int() | float() | None:
             return value
-    assert has(type(value))  # noqa: S101 - the models hold nothing else
-    return row_of(value)  # type: ignore[arg-type]  # a model
+    kind: Any = type(value)
+    if not has(kind):
+        raise ConfigurationError(f"a {kind.__name__} has no JSON form")
+    names = [one.name for one in fields(kind) if one.name != EXTRA]
+    if getattr(value, EXTRA, None):
+        names.append(EXTRA)
+    return {name: to_data(getattr(value, name), money=money) for name in names}
+
+
+def _number(value: Decimal) -> JSON:
+    try:
+        return json_number(value)
+    except ConfigurationError:
+        return str(value)
 
 
 def ids_of(row: JSON) -> tuple[int, int | None] | None:
-    """The order's id and the server's of a row of `/api/orders`, where that much can be read: no id is guessed."""
+    """The ids of the order and of the server in a row of `/api/orders`, as far as they can be read: none is guessed."""
     if not isinstance(row, dict):
         return None
     try:
         order_id = values.to_int(row.get("order_id"), int)
-    except values.Unexpected:
+    except Unexpected:
         return None
     server_id = row.get("serverId")
     try:
-        return order_id, order_id if server_id is None else values.to_int(server_id, int)
-    except values.Unexpected:
+        return order_id, order_id if server_id in _NOT_GIVEN else values.to_int(server_id, int)
+    except Unexpected:
         return order_id, None
 
 
-def _locate(data: JSON, kind: type[T]) -> ResponseFormatError:
-    from cattrs import transform_error
-
-    try:
-        _converter(True).structure(data, kind)
-    except Exception as error:  # noqa: BLE001 - cattrs raises groups of whatever its hooks raised
-        # "<what is expected> @ <path>"; the path is made of list indexes and the models' names.
-        expected, _, path = transform_error(error, format_exception=_expectation)[0].partition(" @ ")
-        _let_go(error)
-        return ResponseFormatError(path, expected)
-    raise AssertionError("the two converters differ")  # pragma: no cover - they are made of the same hooks
+# Hooks that both ways share ------------------------------------------------------------------------------------------
 
 
-def _let_go(error: BaseException) -> None:
-    """Clear the frames that hold an error which holds them: by their callers' frames they would hold a whole answer."""
-    clear_frames(error.__traceback__)
-    for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-        _let_go(inner)
+def _origin(kind: Any) -> Any:
+    return get_origin(kind)
 
 
-def _expectation(error: BaseException, kind: type | None) -> str:
-    if isinstance(error, KeyError):
-        return "there"
-    if isinstance(error, values.Unexpected):
-        return error.expected
-    return getattr(kind, "__name__", None) or "an object or a list"
+def _is_optional(kind: Any) -> bool:
+    return NoneType in get_args(kind)
 
 
-def _name_unexpected(items: list[JSON], kind: Any) -> None:
-    """Raise for the first item that is no `kind` what cattrs would raise for all: it may be a million."""
-    from cattrs.errors import IterableValidationError, IterableValidationNote
-
-    fits = _converter(False).get_structure_hook(kind)
-    for index, item in enumerate(items):
-        try:
-            fits(item, kind)
-        except Exception:  # noqa: BLE001 - as in `structure`
-            try:
-                _converter(True).structure(item, kind)
-            except Exception as error:  # noqa: BLE001 - as in `_locate`
-                error.add_note(IterableValidationNote("", index, kind))
-                # pyright knows ExceptionGroup's __new__ only
-                raise IterableValidationError("", [error], kind) from None  # pyright: ignore[reportCallIssue]
+def _without_none(kind: Any) -> Any:
+    return reduce(or_, [one for one in get_args(kind) if one is not NoneType])
 
 
 def _is_word(kind: Any) -> bool:
@@ -221,86 +159,222 @@ def _is_word(kind: Any) -> bool:
     return len(args) == 2 and args[1] is str and isinstance(args[0], type) and issubclass(args[0], StrEnum)
 
 
-def _to_word(words: type[StrEnum]) -> Hook:
+def _word_hook(kind: Any) -> Hook:
+    words: type[StrEnum] = get_args(kind)[0]
     known = {word.value: word for word in words}
 
     def to_word(value: object, _: Any) -> object:
         if isinstance(value, str):
             return known.get(value.casefold(), value)
-        raise values.Unexpected("a status word")
+        raise Unexpected("a status word")
 
     return to_word
 
 
-def _is(generic: type) -> Callable[[Any], bool]:
-    return lambda kind: get_origin(kind) is generic
+def _new_converter(hooks: Mapping[Any, Hook], model_hook: Callable[[type, Converter], Hook]) -> Converter:
+    from cattrs import Converter  # slow to import: see `prepare`
+
+    converter = Converter(detailed_validation=False)
+    # cattrs' own hooks turn 1.5 into 1, "false" into True, and take the keys of an object for a list
+    for kind, hook in hooks.items():
+        converter.register_structure_hook(kind, hook)
+    converter.register_structure_hook_factory(_is_word, _word_hook)
+    converter.register_structure_hook_func(lambda kind: _origin(kind) in (dict, Mapping), values.to_object)
+
+    def list_hook(kind: Any) -> Hook:
+        item = get_args(kind)[0]
+        to_item = converter.get_structure_hook(item)
+        collect: type = get_origin(kind)
+
+        def to_list(data: object, _: Any) -> object:
+            if not isinstance(data, list):
+                raise Unexpected("a list")
+            items = []
+            try:
+                for value in data:
+                    items.append(to_item(value, item))  # noqa: PERF401 - its length is the index in the path
+            except Unexpected as error:
+                error.inside(f"[{len(items)}]")
+                raise
+            return collect(items)
+
+        return to_list
+
+    converter.register_structure_hook_factory(lambda kind: _origin(kind) in (list, tuple), list_hook)
+    converter.register_structure_hook_factory(has, lambda model: model_hook(model, converter))
+    return converter
 
 
-def _is_optional(kind: Any) -> bool:
-    return NoneType in get_args(kind)
+# Responses of the API ------------------------------------------------------------------------------------------------
 
-
-def _sure(kind: Any) -> Any:
-    """The kind without None."""
-    return reduce(or_, [one for one in get_args(kind) if one is not NoneType])
+_LOOSE: dict[Any, Hook] = {
+    int: values.to_int,
+    bool: values.to_bool,
+    str: values.to_str,
+    Decimal: values.to_decimal,
+    datetime: values.to_time,
+}
 
 
 @cache
-def _converter(detailed: bool) -> Converter:
-    """The converter, made on first use (importing cattrs costs more than importing all the rest)."""
-    from cattrs import Converter
-    from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory
-    from cattrs.gen import make_dict_structure_fn
-
-    converter = Converter(detailed_validation=detailed)
-    # cattrs' own hooks turn 1.5 into 1 and "false" into True
-    converter.register_structure_hook(int, values.to_int)
-    converter.register_structure_hook(bool, values.to_bool)
-    converter.register_structure_hook(str, values.to_str)
-    converter.register_structure_hook(Decimal, values.to_decimal)
-    converter.register_structure_hook(datetime, values.to_time)
-    converter.register_structure_hook_factory(_is_word, lambda kind: _to_word(get_args(kind)[0]))
-    # None never comes here: `structure_model` leaves it out
-    converter.register_structure_hook_factory(_is_optional, lambda kind: converter.get_structure_hook(_sure(kind)))
-    converter.register_structure_hook_func(_is(dict), values.to_config)
-
-    def strict_list(factory: Callable[[type, Converter], Hook]) -> Callable[[type], Hook]:
-        def hook(kind: type) -> Hook:
-            items = factory(kind, converter)
-
-            def structure_list(data: object, _: type) -> object:
-                if not isinstance(data, list):
-                    raise values.Unexpected("a list")
-                if detailed:
-                    _name_unexpected(data, get_args(kind)[0])
-                return items(data, kind)
-
-            return structure_list
-
-        return hook
-
-    # any iterable is a list to cattrs, an object's keys too
-    converter.register_structure_hook_factory(_is(list), strict_list(list_structure_factory))
-    converter.register_structure_hook_factory(_is(tuple), strict_list(homogenous_tuple_structure_factory))
-
-    def model_hook(model: type[AttrsInstance]) -> Hook:
-        plain = make_dict_structure_fn(model, converter)
-        renamed = [(name, names) for name, names in names_in_api(model).items() if names != (name,)]
-
-        def structure_model(data: object, kind: type) -> object:
-            if not isinstance(data, dict):
-                raise values.Unexpected("an object")
-            row = {name: value for name, value in data.items() if value is not None}
-            for name, candidates in renamed:
-                for candidate in candidates:
-                    if candidate in row:
-                        row[name] = row[candidate]
-                        break
-                else:
-                    row.pop(name, None)
-            return plain(row, kind)
-
-        return structure_model
-
-    converter.register_structure_hook_factory(has, model_hook)
+def _api_converter() -> Converter:
+    converter = _new_converter(_LOOSE, _api_model_hook)
+    # None never comes here: a model's hook leaves it out
+    converter.register_structure_hook_factory(
+        _is_optional, lambda kind: converter.get_structure_hook(_without_none(kind))
+    )
     return converter
+
+
+@frozen
+class _Field:
+    """How a field of a model is read from a row of the API."""
+
+    model: type
+    attribute: str
+    name: str
+    others: tuple[str, ...]
+    """The names that count where the first one is not given."""
+    kind: Any
+    """The type, without None."""
+    hook: Hook
+    is_optional: bool
+
+    def wants(self, found: type) -> bool:
+        """Whether a value of that type has to be read: not if it already is of the field's type, or may be None."""
+        return bool(self.others) or not self.is_optional if found is NoneType else found is not self.kind
+
+    def read(self, value: JSON, row: dict[str, JSON], extra: dict[str, JSON]) -> object:
+        """The field's value, where `row` has that `value` under the first name."""
+        name = self.name
+        for other in self.others:
+            if value is None or value == "":
+                name, value = other, row.get(other)
+        if value is None or value == "":
+            if self.is_optional:
+                return None
+            raise Unexpected("there", f".{self.attribute}")
+        try:
+            return self.hook(value, self.kind)
+        except Unexpected as error:
+            error.inside(f".{self.attribute}")
+            if not self.is_optional:
+                raise
+            extra[name] = value
+            self._log_once(error)
+        return None
+
+    def _log_once(self, error: Unexpected) -> None:
+        if (self.model, self.attribute) not in _logged:
+            _logged.add((self.model, self.attribute))
+            text = "%s.%s is read as None, and `extra` has what the API sent: $%s should be %s (logged once)"
+            LOG.warning(text, self.model.__name__, self.attribute, error.path, error.expected)
+
+
+def _api_model_hook(model: Any, converter: Converter) -> Hook:
+    hints = get_type_hints(model)
+    known: set[str] = set()
+    table: list[_Field] = []
+    for attribute, (name, *others) in names_in_api(model).items():
+        known.update((name, *others))
+        kind = hints[attribute]
+        sure = _without_none(kind) if _is_optional(kind) else kind
+        hook = converter.get_structure_hook(kind)
+        table.append(_Field(model, attribute, name, tuple(others), sure, hook, _is_optional(kind)))
+    names = [one.name for one in table]
+
+    @lru_cache(maxsize=64)  # nearly all rows have values of the same types
+    def to_read(types: tuple[type, ...]) -> list[tuple[int, _Field]]:
+        return [(at, one) for at, (one, found) in enumerate(zip(table, types, strict=True)) if one.wants(found)]
+
+    def to_model(data: object, _: Any) -> object:
+        if not isinstance(data, dict):
+            raise Unexpected("an object")
+        given = list(map(data.get, names))
+        extra: dict[str, JSON] = {}
+        for at, one in to_read(tuple(map(type, given))):
+            given[at] = one.read(given[at], data, extra)
+        if not known.issuperset(data):
+            extra.update((name, value) for name, value in data.items() if name not in known)
+        return model(*given, extra=extra)
+
+    return to_model
+
+
+# Data of our own -----------------------------------------------------------------------------------------------------
+
+
+def _exactly(kind: type, expected: str) -> Hook:
+    def check(value: object, _: Any) -> object:
+        if type(value) is not kind:
+            raise Unexpected(expected)
+        return value
+
+    return check
+
+
+def _to_decimal(value: object, _: Any) -> Decimal:
+    return values.to_decimal(repr(value) if type(value) is float else value, Decimal)
+
+
+def _to_float(value: object, _: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        raise Unexpected("a number")
+    return float(value)
+
+
+_STRICT: dict[Any, Hook] = {
+    int: _exactly(int, "a whole number"),
+    bool: _exactly(bool, "true or false"),
+    str: _exactly(str, "text"),
+    float: _to_float,
+    Decimal: _to_decimal,
+    datetime: values.to_time,
+}
+
+
+def _literal_hook(kind: Any) -> Hook:
+    words = get_args(kind)
+
+    def to_literal(value: object, _: Any) -> object:
+        if value not in words:
+            raise Unexpected(" or ".join(map(repr, words)))
+        return value
+
+    return to_literal
+
+
+@cache
+def _own_converter() -> Converter:
+    converter = _new_converter(_STRICT, _own_model_hook)
+    converter.register_structure_hook_factory(lambda kind: _origin(kind) is Literal, _literal_hook)
+
+    def optional_hook(kind: Any) -> Hook:
+        sure = _without_none(kind)
+        read = converter.get_structure_hook(sure)
+        return lambda value, _: None if value is None else read(value, sure)
+
+    converter.register_structure_hook_factory(_is_optional, optional_hook)
+    return converter
+
+
+def _own_model_hook(model: type[AttrsInstance], converter: Converter) -> Hook:
+    hints = get_type_hints(model)
+    table = [(one, hints[one.name], converter.get_structure_hook(hints[one.name])) for one in fields(model)]
+
+    def to_model(data: object, _: Any) -> object:
+        if not isinstance(data, Mapping):
+            raise Unexpected("an object")
+        given: dict[str, Any] = {}
+        for one, kind, read in table:
+            if one.name in data:
+                try:
+                    given[one.name] = read(data[one.name], kind)
+                except Unexpected as error:
+                    error.inside(f".{one.name}")
+                    raise
+            elif one.default is NOTHING:
+                raise Unexpected("there", f".{one.name}")
+        return model(**given)
+
+    return to_model

@@ -1,23 +1,28 @@
-"""The API's loose values: what a number, a boolean or a time may look like in an answer. Anything else is `Unexpected`.
+"""How a single value of a response is read: loosely, since the API may write a number as text or a boolean as 0.
 
-Each takes the value and a type that it ignores: they are cattrs' structure hooks.
+Each function takes the value and a type that it ignores, which makes it a structure hook of cattrs. What it can't read
+is `Unexpected`.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeAlias
 
-JSON: TypeAlias = "bool | int | float | Decimal | str | list[JSON] | dict[str, JSON] | None"
+from trooper_async._base.json_text import JSON
 
 
 class Unexpected(ValueError):  # noqa: N818 - never seen outside the package
-    """A value that can't be read as what it should be."""
+    """A value that can't be read: what was expected, and where in the response (`.template_installs[0].status`)."""
 
-    def __init__(self, expected: str) -> None:
+    def __init__(self, expected: str, path: str = "") -> None:
         super().__init__(expected)
         self.expected = expected
+        self.path = path
+
+    def inside(self, place: str) -> None:
+        """Put `place` in front of the path."""
+        self.path = place + self.path
 
 
 def to_int(value: object, _: type) -> int:
@@ -42,6 +47,8 @@ def to_bool(value: object, _: type) -> bool:
 def to_str(value: object, _: type) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):  # a title or password of digits alone
+        return str(value)
     raise Unexpected("text")
 
 
@@ -70,7 +77,7 @@ def to_time(value: object, _: type) -> datetime:
     raise Unexpected("a time (ISO 8601)")
 
 
-def to_config(value: object, _: type) -> dict[str, JSON]:
+def to_object(value: object, _: type) -> dict[str, JSON]:
     if isinstance(value, dict):
         return value
     raise Unexpected("an object")

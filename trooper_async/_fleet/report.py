@@ -11,7 +11,7 @@ from typing import TypeVar, get_args
 from attrs import evolve, field, frozen
 
 from trooper_async import errors
-from trooper_async._base.converter import loads, row_of, structure
+from trooper_async._base.json_text import loads
 from trooper_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -164,9 +164,11 @@ class FleetProgress:
 
 
 def _order_data(order: Order) -> dict[str, JSON]:
-    # a template's settings may hold a password
-    installs = order.template_installs and tuple(evolve(install, config=None) for install in order.template_installs)
-    return row_of(evolve(order, template_installs=installs))
+    # a template's settings may hold a password, and so may what is not known
+    installs = order.template_installs and tuple(
+        evolve(install, config=None, extra={}) for install in order.template_installs
+    )
+    return evolve(order, template_installs=installs, extra={}).to_dict()
 
 
 def _error_data(error: TrooperError) -> dict[str, JSON]:
@@ -228,7 +230,9 @@ def _optional(data: JSON, read: Callable[[JSON], T]) -> T | None:
 
 
 def _order(data: JSON) -> Order:
-    return structure(data, Order)
+    if not isinstance(data, dict):
+        raise TypeError
+    return Order.from_dict(data)
 
 
 def _transition(data: JSON) -> Transition:

@@ -330,7 +330,7 @@ def loose_kinds(model: type, rows: Iterable[Row], where: str) -> Finding:
     names = names_in_api(model)
     for one in fields(model):
         expected = _kinds(one.type)
-        for name in names[one.name]:
+        for name in names.get(one.name, ()):
             for row in rows:
                 if name in row and (kind := _kind(row[name])) not in expected:
                     seen[f"{name}: {kind}"] += 1

@@ -95,7 +95,7 @@ async def wait_for_install(account: str, request: Request, sent: Sent, intent: I
         if install_id is None:
             raise _unknown(sent, error, "templates.install", where) from error
         raise
-    return json.dumps(asdict(evolve(install, config=None)))  # its settings may hold a password
+    return json.dumps(asdict(evolve(install, config=None, extra={})))  # its settings may hold a password
 
 
 def installed(text: str) -> TemplateInstall:

@@ -319,7 +319,8 @@ def _was_shown(wait: Wait) -> bool:
     if any(at > wait.began for at in shown.away):
         return True
     known = {(row.status_user, row.status_since or row.id) for row in wait.baseline or ()}  # type: ignore[attr-defined]
-    from trooper_async._base.converter import loads, structure
+    from trooper_async._base.converter import structure
+    from trooper_async._base.json_text import loads
     from trooper_async.models import StatusChange
 
     return wait.baseline is not None and any(

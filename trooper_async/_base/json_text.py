@@ -1,0 +1,100 @@
+"""JSON as the API and this package write it: text to values, and values to text."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import TypeAlias
+
+from trooper_async._base.errors import ConfigurationError, ResponseFormatError
+
+JSON: TypeAlias = "bool | int | float | Decimal | str | list[JSON] | dict[str, JSON] | None"
+
+NOT_JSON = (ValueError, RecursionError, ArithmeticError)
+"""What `decode_at` raises for a text that is not JSON."""
+
+
+def _constant(text: str) -> JSON:
+    raise ValueError(text)  # NaN and Infinity: Python reads them, JSON does not have them
+
+
+def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    data = dict(pairs)
+    if len(data) < len(pairs):  # readers differ in which of the two values they take (RFC 8259, section 4)
+        raise ResponseFormatError("$", "JSON whose objects have each name once")
+    return data
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_constant, object_pairs_hook=_object)
+
+
+_ESCAPED = re.compile("[\udc80-\udcff]")
+
+
+def replaced(text: str) -> str:
+    """A text of the same length with U+FFFD for each byte that "surrogateescape" kept since it was not UTF-8."""
+    return _ESCAPED.sub("\ufffd", text)
+
+
+def loads(body: bytes) -> JSON:
+    """The JSON value in a body of UTF-8, with or without a byte order mark.
+
+    A number with a point or an exponent becomes a `Decimal` with the same digits. Bytes that are not UTF-8 become
+    U+FFFD, so that one bad character in a title does not make everything else unreadable.
+
+    Raises:
+        ResponseFormatError: the body is not JSON (NaN is not), is nested too deeply, has an integer of more than 4,300
+            digits, or has an object with a duplicate name.
+    """
+    try:
+        try:
+            text = body.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = replaced(body.decode("utf-8-sig", "surrogateescape"))
+        data: JSON = _DECODER.decode(text)
+    except NOT_JSON:
+        pass  # raised below, because the exception caught here holds the body and would be the context of ours
+    else:
+        return data
+    raise ResponseFormatError("$", "JSON")
+
+
+def decode_at(text: str, index: int) -> tuple[JSON, int]:
+    """The JSON value that begins at `index`, read as by `loads`, and the index where it ends.
+
+    Raises:
+        NOT_JSON: there is no whole value at `index`.
+        ResponseFormatError: an object has a duplicate name.
+    """
+    return _DECODER.raw_decode(text, index)
+
+
+def dumps(data: dict[str, JSON]) -> bytes:
+    """JSON for a request body. A `Decimal` is sent as a number of the same value.
+
+    Raises:
+        ConfigurationError: a value can't be sent as JSON (NaN, say, or a number with more digits than a float keeps).
+    """
+    try:
+        return _ENCODER.encode(data).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+    raise ConfigurationError("an argument can't be sent as JSON")
+
+
+def json_number(value: object) -> int | float:
+    """The JSON number that a reader takes back as the same value.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 300:
+        number = int(value) if value == value.to_integral_value() else float(value)
+        if Decimal(repr(number)) == value:
+            return number
+    raise ConfigurationError(f"{value!s:.40} is no number that can be sent as JSON")
+
+
+_ENCODER = json.JSONEncoder(default=json_number, allow_nan=False)

@@ -1,0 +1,51 @@
+"""The base of the models: plain data that leaves as JSON types and comes back, with a docstring for each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal  # noqa: F401 - `JSON` is a text that names it: `get_type_hints` looks for it here
+from typing import Self
+
+from attrs import field, frozen
+
+from trooper_async._base.converter import Money, from_data, to_data
+from trooper_async._base.docs import document
+from trooper_async._base.json_text import JSON
+
+
+@frozen
+class Model:
+    """Plain data."""
+
+    def __init_subclass__(cls) -> None:
+        document(cls)
+
+    def to_dict(self, *, money: Money = "text") -> dict[str, JSON]:
+        """This as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
+
+        The keys are the names of the fields here. Times are ISO 8601 text, and models inside are dicts too.
+
+        Args:
+            money: "text" keeps every digit of an amount (`"15.50"`); "number" gives an int or float (`15.5`).
+        """
+        data = to_data(self, money=money)
+        assert isinstance(data, dict)  # noqa: S101 - of a model
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
+        """Read what `to_dict` returned, with either form of money: the result equals the original.
+
+        Raises:
+            ConfigurationError: a field is missing or of the wrong kind; the message says which, and not its value.
+        """
+        return from_data(data, cls)
+
+
+@frozen
+class APIModel(Model):
+    """Plain data that the API sends."""
+
+    extra: Mapping[str, JSON] = field(factory=dict, repr=False, eq=False, kw_only=True)
+    """What the API sent besides, by its names there: fields that this release does not know, and values that it could
+    not read. Not compared, and not in the repr."""
