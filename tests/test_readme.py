@@ -61,9 +61,9 @@ async def test_the_fragments_run(block: str, monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.parametrize("block", TESTS)
 def test_the_example_test_passes(block: str, pytester: pytest.Pytester) -> None:
-    """The README's test of somebody's bot passes in a pytest run of its own."""
+    """The README's test of somebody's bot passes as it is copied into an empty folder, with no settings at all."""
     pytester.makepyfile(test_bot=block)
-    result = pytester.runpytest_subprocess("-q", "-o", "asyncio_mode=auto", "-p", "no:hypothesispytest")
+    result = pytester.runpytest_subprocess("-q", "-p", "no:hypothesispytest")
     result.assert_outcomes(passed=1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Trooper, interrupted, sent
+from tests.helpers.fake_orders import order_of
 from trooper_async.cli._actions import parse_report
 from trooper_async.cli._settings import Settings
 from trooper_async.testing import FakeTrooper
@@ -181,7 +182,7 @@ def test_an_interrupted_fleet_can_be_gone_on_with(trooper: Trooper, fake: FakeTr
     assert all(outcome.transition is not None for outcome in kept.outcomes)
     resumed = trooper("resume", str(file), "--json")
     assert [outcome["order"]["current_status"] for outcome in resumed.json] == ["stopped"] * 3
-    assert sorted(body["serverId"] for body in sent(fake, "/api/order-status")) == [123, 124, 126]
+    assert sorted(order_of(fake, body["serverId"]) for body in sent(fake, "/api/order-status")) == [123, 124, 126]
 
 
 def test_migrate_shows_asks_and_waits(trooper: Trooper, fake: FakeTrooper) -> None:

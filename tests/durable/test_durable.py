@@ -20,6 +20,7 @@ import sqlalchemy.exc
 import sqlalchemy.pool
 from dbos import DBOS
 
+from tests.helpers.fake_orders import order_of
 from trooper_async import (
     AuthenticationError,
     ConfigurationError,
@@ -907,7 +908,10 @@ async def test_what_a_life_that_ended_while_sending_leaves_behind(
 
     def sent() -> list[str]:
         changes = [request.json for request in fake_trooper.requests if request.path in CHANGES]
-        return sorted(str(body.get("serverId", body.get("order_id", "create"))) for body in changes)
+        return sorted(
+            str(order_of(fake_trooper, body["serverId"]) if "serverId" in body else body.get("order_id", "create"))
+            for body in changes
+        )
 
     done = moment == "after"
     async with durable(fake_trooper, requests_at_once=9) as work:

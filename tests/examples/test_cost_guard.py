@@ -15,6 +15,7 @@ from examples import cost_guard
 from examples.cost_guard import CostGuard
 from tests.helpers import processes
 from tests.helpers.conditions import LIMIT, until
+from tests.helpers.fake_orders import order_of
 from trooper_async import TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -56,7 +57,7 @@ async def guarding(guard: CostGuard) -> AsyncIterator[Said]:
 def sent(fake: FakeTrooper) -> list[tuple[int, str]]:
     """What was asked for, of which server."""
     bodies = [request.json for request in fake.requests if request.path == "/api/order-status"]
-    return [(body["serverId"], body["action"]) for body in bodies]
+    return [(order_of(fake, body["serverId"]), body["action"]) for body in bodies]
 
 
 async def looks(fake: FakeTrooper, said: Said) -> None:

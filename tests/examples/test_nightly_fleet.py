@@ -15,6 +15,7 @@ import pytest
 from examples.nightly_fleet import Due, Nightly, around
 from tests.helpers import processes
 from tests.helpers.conditions import until
+from tests.helpers.fake_orders import order_of
 from trooper_async import FleetReport, Order, TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -120,7 +121,7 @@ async def stored(path: Path, pending: int = 0) -> FleetReport:
 
 def sent(fake: FakeTrooper) -> list[tuple[int, str]]:
     bodies = [request.json for request in fake.requests if request.path == "/api/order-status"]
-    return [(body["serverId"], body["action"]) for body in bodies]
+    return [(order_of(fake, body["serverId"]), body["action"]) for body in bodies]
 
 
 async def test_what_is_frozen_in_the_evening_is_started_in_the_morning_and_nothing_else(
@@ -234,11 +235,13 @@ async def test_a_killed_run_is_left_alone_once_the_other_time_has_come(
     """Nothing is frozen in the daytime because the evening was cut short."""
     fake_trooper.durations["freeze"] = 600
     orders = [fake_trooper.add_order(title=f"job-{n}") for n in range(2)]
-    fake_trooper.delay_next("/api/order-status", 60, times=2)
+    holds = [fake_trooper.hold_next("/api/order-status") for _ in orders]
     report = tmp_path / "2026-11-24-freeze.json"
     clock = Clock("2026-11-24 18:59")
     async with nights(trooper, tmp_path, clock):
         clock.now = berlin("2026-11-24 19:00")
+        for hold in holds:
+            await hold.arrived()
         await stored(report, pending=2)
     before = len(sent(fake_trooper))
     for order in orders:

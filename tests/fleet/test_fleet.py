@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.helpers.fake_orders import order_of
 from trooper_async import (
     AuthenticationError,
     BadRequestError,
@@ -42,6 +43,11 @@ ACTIONS = {"start": "running", "stop": "stopped", "restart": "restarted", "freez
 def sent(fake: FakeTrooper) -> Counter[int]:
     """How often each server's action came in."""
     return Counter(request.json["serverId"] for request in fake.requests if request.path == "/api/order-status")
+
+
+def sent_orders(fake: FakeTrooper) -> set[int]:
+    """The ids of the orders that were sent an action."""
+    return {order_of(fake, server_id) for server_id in sent(fake)}
 
 
 def lists(fake: FakeTrooper) -> int:
@@ -361,7 +367,7 @@ async def test_progress_before_and_after_each(
         assert progress.total == 5
         known = {outcome.order_id: outcome for outcome in progress.report().outcomes}
         if not latest.ended:  # it is noted, and not sent yet
-            assert sent(fake_trooper)[latest.order_id] == 0
+            assert latest.order_id not in sent_orders(fake_trooper)
             assert known[latest.order_id].transition == latest.transition is not None
 
     async def tell_slowly(progress: FleetProgress) -> None:
@@ -405,7 +411,7 @@ async def test_what_progress_raises_comes_out(fake_trooper: FakeTrooper, error: 
             await client.fleet.stop(orders, concurrency=2, on_progress=tell_later if coroutine else tell)
         assert raised.value is error
         report = seen[-1].report()
-        assert {o.order_id for o in report.outcomes if o.transition} >= set(sent(fake_trooper))
+        assert {o.order_id for o in report.outcomes if o.transition} >= sent_orders(fake_trooper)
         resumed = await client.fleet.resume(report)
     assert len(resumed.succeeded) == 8
     assert max(sent(fake_trooper).values()) == 1
@@ -417,7 +423,7 @@ async def test_a_cancelled_run_forgets_nothing(fake_trooper: FakeTrooper) -> Non
     for moment in range(50):
         fake_trooper.durations["stop"] = 0.02
         orders = [fake_trooper.add_order() for _ in range(6)]
-        mine = {order.server_id for order in orders}
+        mine = {order.order_id for order in orders}
         seen: list[FleetProgress] = []
         async with fake_trooper.client() as client:
             try:
@@ -427,10 +433,10 @@ async def test_a_cancelled_run_forgets_nothing(fake_trooper: FakeTrooper) -> Non
                 pass
             await asyncio.sleep(0.01)  # what was on its way arrives
             if not seen:
-                assert not mine & set(sent(fake_trooper))
+                assert not mine & sent_orders(fake_trooper)
                 continue
             report = seen[0].report()
-            assert {o.order_id for o in report.outcomes if o.transition} >= mine & set(sent(fake_trooper))
+            assert {o.order_id for o in report.outcomes if o.transition} >= mine & sent_orders(fake_trooper)
             resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
             assert len(resumed.succeeded) == 6
     assert max(sent(fake_trooper).values()) == 1
@@ -646,7 +652,7 @@ async def test_killed_and_resumed(fake_trooper: FakeTrooper, tmp_path: Path, act
     never_arrived = [outcome for outcome in report.failed if outcome.sent is None and outcome.action == "restart"]
     assert len(never_arrived) <= 4  # in the places that were taken when it was killed: unknown for ever
     assert len(report.succeeded) + len(never_arrived) == 14
-    assert {order.order_id for order in orders} - {o.order_id for o in never_arrived} == set(sent(fake_trooper))
+    assert {order.order_id for order in orders} - {o.order_id for o in never_arrived} == sent_orders(fake_trooper)
 
 
 # --- arguments ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -24,12 +25,33 @@ async def test_the_client_waits(fake_trooper, trooper):
     order = fake_trooper.add_order(status="stopped")
     assert (await trooper.orders.start_and_wait(order)).current_status == "running"
 """
+BLOCKING = """
+import urllib.request
+def test_one(fake_trooper, session_fake_trooper):
+    for fake in (fake_trooper, session_fake_trooper):
+        with urllib.request.urlopen(fake.url + "/api/test") as response:
+            assert response.status == 200
+def test_each_test_has_its_own(fake_trooper):
+    assert fake_trooper.requests == []
+def test_one_for_the_session(session_fake_trooper):
+    assert len(session_fake_trooper.requests) == 1
+    session_fake_trooper.reset()
+    assert session_fake_trooper.requests == []
+"""
+ANYIO = """
+import pytest
+pytestmark = pytest.mark.anyio
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
 UNRELATED = """
 import sys
 def test_unrelated():
     assert "trooper_async.testing.plugin" in sys.modules
     assert "aiohttp.web" not in sys.modules
-    assert "trooper_async.testing._server" not in sys.modules
+    assert "trooper_async.testing._fake" not in sys.modules
+    assert "trooper_async.client" not in sys.modules
 """
 
 
@@ -39,6 +61,8 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "project"
         self.folder.mkdir()
+        # Plugins that are only here: hypothesis alone costs more to import than all else.
+        self.without = ["cacheprovider", "randomly", "hypothesispytest", "anyio"]
         self.site = folder / "site"
         metadata = self.site / "trooper_async-0.dist-info"
         metadata.mkdir(parents=True)
@@ -54,12 +78,7 @@ class Runner:
         env["PYTHONPATH"] = os.pathsep.join([str(self.site), str(ROOT)])
         # pytest-asyncio warns of its own default in projects that configure nothing, as this one.
         strict = ["-W", "error", "-W", "ignore:The configuration option:pytest.PytestDeprecationWarning"]
-        # Plugins that are only here: hypothesis alone costs more to import than all else.
-        without = [
-            option
-            for name in ("cacheprovider", "randomly", "hypothesispytest", "anyio")
-            for option in ("-p", f"no:{name}")
-        ]
+        without = [option for name in self.without for option in ("-p", f"no:{name}")]
         command = [sys.executable, "-m", "pytest", *strict, *without]
         run = subprocess.run(
             [*command, *options], cwd=self.folder, env=env, capture_output=True, text=True, timeout=120, check=False
@@ -99,11 +118,13 @@ def test_a_conftest_can_load_it(run: Runner) -> None:
 
 
 def test_the_fixtures_are_listed(run: Runner) -> None:
-    """`pytest --fixtures` shows both fixtures with a description."""
+    """`pytest --fixtures` shows the fixtures with a description, and not those behind them."""
     code, output = run("", "--fixtures")
     assert code in (0, pytest.ExitCode.NO_TESTS_COLLECTED), output
     assert "A running `FakeTrooper`" in output
     assert "A `TrooperClient` of `fake_trooper`" in output
+    assert "A `FakeTrooper` that runs as long as the session" in output
+    assert "_trooper_in" not in output
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
@@ -114,8 +135,42 @@ def test_other_peoples_runs_are_left_alone(run: Runner, options: tuple[str, ...]
 
 
 def test_what_is_missing_is_said(run: Runner) -> None:
-    """Without pytest-asyncio a test that asks for a fixture is told that it is needed."""
-    code, output = run("def test_it(trooper): ...\ndef test_fake(fake_trooper): ...\n", "-p", "no:asyncio")
+    """Without pytest-asyncio a test that asks for a client is told that it is needed, and by what it is not."""
+    code, output = run("def test_it(trooper): ...\n", "-p", "no:asyncio")
     assert code == 1
     assert "the fixture `trooper` needs pytest-asyncio" in output
-    assert "the fixture `fake_trooper` needs pytest-asyncio" in output
+    assert "`fake_trooper` needs neither" in output
+
+
+@pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
+def test_blocking_tests_use_the_fake(run: Runner, options: tuple[str, ...]) -> None:
+    """`fake_trooper` and `session_fake_trooper` serve sync tests, with pytest-asyncio and without."""
+    code, output = run(BLOCKING, *options)
+    assert code == 0, output
+    assert "3 passed" in output
+
+
+@pytest.mark.parametrize("scope", ["class", "module", "package", "session"])
+def test_the_client_lives_in_the_loop_of_its_test(run: Runner, scope: str) -> None:
+    """In a loop of a wider scope too, the fixtures work, and the client belongs to the loop of the test."""
+    mark = f'import pytest\npytestmark = pytest.mark.asyncio(loop_scope="{scope}")\n'
+    test = indent(CLIENT.replace("(fake", "(self, fake"), "    ")
+    code, output = run(f"{mark}class TestIt:{test}{test.replace('waits', 'waits_again')}")
+    assert code == 0, output
+    assert "2 passed" in output
+
+
+def test_the_default_scope_of_loops_is_followed(run: Runner) -> None:
+    """The project's own default scope of loops needs no marker."""
+    code, output = run(FAKE + CLIENT, "-o", "asyncio_mode=auto", "-o", "asyncio_default_test_loop_scope=session")
+    assert code == 0, output
+    assert "2 passed" in output
+
+
+@pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
+def test_tests_of_anyio_use_the_fixtures(run: Runner, options: tuple[str, ...]) -> None:
+    """Under anyio's plugin both fixtures work, in its loop, with pytest-asyncio beside it and without."""
+    run.without.remove("anyio")
+    code, output = run(ANYIO + FAKE + CLIENT, *options)
+    assert code == 0, output
+    assert "2 passed" in output

@@ -1,11 +1,12 @@
 """A fake Trooper API for tests: a real HTTP server on the loopback, with the API's behaviour and its faults.
 
-    async with FakeTrooper() as fake, fake.client() as trooper:
+    with FakeTrooper() as fake:
         order = fake.add_order(status="stopped")
-        await trooper.orders.start_and_wait(order)
+        async with fake.client() as trooper:
+            await trooper.orders.start_and_wait(order)
 
-For pytest there are the fixtures `fake_trooper` and `trooper` (with pytest-asyncio); for any other program there is
-`python -m trooper_async.testing`.
+It serves from a thread of its own, so blocking tests and any event loop can use it. For pytest there are the fixtures
+`fake_trooper`, `session_fake_trooper` and `trooper`; for any other program `python -m trooper_async.testing`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trooper_async.testing._server import FakeTrooper, RecordedRequest
+    from trooper_async.testing._controls import RecordedRequest
+    from trooper_async.testing._fake import FakeTrooper
+    from trooper_async.testing._faults import Hold
+    from trooper_async.testing._stock import FakeBlib
+    from trooper_async.testing._world import Desired, Dialect, OrderFields
 
-__all__ = ["FakeTrooper", "RecordedRequest"]
+__all__ = ["Desired", "Dialect", "FakeBlib", "FakeTrooper", "Hold", "OrderFields", "RecordedRequest"]
+
+_PLACES = {
+    "Desired": "_world",
+    "Dialect": "_world",
+    "FakeBlib": "_stock",
+    "FakeTrooper": "_fake",
+    "Hold": "_faults",
+    "OrderFields": "_world",
+    "RecordedRequest": "_controls",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import the server when it is first asked for: pytest loads this package in every run (its entry point)."""
-    if name not in __all__:
+    """Import what is asked for when it is first asked for: pytest loads this package in every run (its entry point)."""
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trooper_async.testing import _server
+    from importlib import import_module
 
-    return getattr(_server, name)
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -1,23 +1,89 @@
-"""What is to go wrong with the next requests, in the order in which it was asked for. Knows the paths of `_routes`."""
+"""What happens to the next requests, in the order in which it was asked for. Knows the paths of `_routes`."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, NamedTuple
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
 
 from trooper_async.testing._routes import ROUTES
 
 
-class Answer(NamedTuple):
-    """An answer, ready to be sent."""
+class Response(NamedTuple):
+    """A response, ready to be sent."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Hold:
+    """A request whose response is held back until `release()`, or the end of the `with` block: see `hold_next`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._arrival: Future[None] = Future()
+        self._release: Future[None] = Future()
+
+    def __repr__(self) -> str:
+        state = "released" if self._release.done() else "held" if self._arrival.done() else "to come"
+        return f"<Hold {self._path} {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    async def arrived(self, timeout: float | None = 60.0) -> None:
+        """Wait, in asyncio, until the request has arrived and its work is done.
+
+        Args:
+            timeout: Seconds to wait at most; None is no limit.
+
+        Raises:
+            TimeoutError: No such request has arrived by then.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(asyncio.wrap_future(self._arrival))
+        except TimeoutError:
+            raise TimeoutError(self._missing(timeout)) from None
+
+    def wait_arrived(self, timeout: float | None = 60.0) -> None:
+        """Block until the request has arrived and its work is done: `arrived` for code without an event loop.
+
+        Args:
+            timeout: Seconds to wait at most; None is no limit.
+
+        Raises:
+            TimeoutError: No such request has arrived by then.
+        """
+        try:
+            self._arrival.result(timeout)
+        except TimeoutError:
+            raise TimeoutError(self._missing(timeout)) from None
+
+    def release(self) -> None:
+        """Let the response go. If the request has not arrived yet, it will not be held at all."""
+        with suppress(InvalidStateError):  # released before, or its client has hung up
+            self._release.set_result(None)
+
+    def _missing(self, timeout: float | None) -> str:
+        return f"no request to {self._path} arrived within {timeout} s"
+
+    async def _until_released(self) -> None:
+        self._arrival.set_result(None)
+        await asyncio.wrap_future(self._release)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +92,14 @@ class Fault:
 
     works: bool = True
     """Whether what was asked for is done."""
-    instead: Answer | None = None
-    """Sent in place of the true answer."""
+    instead: Response | None = None
+    """Sent in place of the true response."""
     cuts: bool = False
-    """Whether the line is cut, with no answer."""
-    holds: float = 0.0
-    """Seconds by which the answer is held back."""
+    """Whether the connection is cut, with no response."""
+    delay: float = 0.0
+    """Seconds by which the response is held back."""
+    hold: Hold | None = None
+    """Holds the response back until it is released."""
 
 
 def check_path(path: str) -> None:
@@ -42,7 +110,7 @@ def check_path(path: str) -> None:
 
 
 class Faults:
-    """The part of `FakeTrooper` by which a test asks for faults."""
+    """The part of `FakeTrooper` by which a test asks for faults. Can be called from any thread."""
 
     def __init__(self) -> None:
         self._coming: defaultdict[str, deque[Fault]] = defaultdict(deque)
@@ -57,29 +125,29 @@ class Faults:
         headers: Mapping[str, str] | None = None,
         body: object = None,
     ) -> None:
-        """Answer the next requests to a path like this, and do nothing of what they ask for.
+        """Respond to the next requests to a path like this, and do nothing of what they ask for.
 
         Args:
             path: The endpoint, such as `/api/orders`. What is asked for one path happens in the order of the calls.
-            status: The status of the answer.
+            status: The status of the response.
             times: How many requests it happens to.
             retry_after: The `Retry-After` header: seconds, or text as it is.
             headers: More headers.
-            body: The answer: text or bytes as they are, anything else as JSON; an `error` where None.
+            body: The response's body: text or bytes as they are, anything else as JSON; an `error` where None.
         """
         if not isinstance(status, int) or not 200 <= status <= 599:
-            raise ValueError(f"status is that of an answer, 200 to 599, not {status!r}")
+            raise ValueError(f"status is that of a response, 200 to 599, not {status!r}")
         sent = {"Content-Type": "text/html" if isinstance(body, str | bytes) else "application/json"}
         if retry_after is not None:
             sent["Retry-After"] = str(retry_after)
         if body is None:
             body = {"error": f"a {status} of fail_next"}
         content = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
-        answer = Answer(status, {**sent, **(headers or {})}, content)
-        self._fault(path, Fault(works=False, instead=answer), times)
+        response = Response(status, {**sent, **(headers or {})}, content)
+        self._fault(path, Fault(works=False, instead=response), times)
 
     def drop_next(self, path: str, *, when: Literal["before", "after"] = "before", times: int = 1) -> None:
-        """Cut the line of the next requests to a path, with no answer.
+        """Cut the connection of the next requests to a path, with no response.
 
         Args:
             path: The endpoint.
@@ -91,16 +159,35 @@ class Faults:
         self._fault(path, Fault(works=when == "after", cuts=True), times)
 
     def delay_next(self, path: str, seconds: float, *, times: int = 1) -> None:
-        """Hold back the answer to the next requests to a path; what they ask for is done when they arrive.
+        """Delay the response to the next requests to a path; what they ask for is done when they arrive.
 
         Args:
             path: The endpoint.
-            seconds: How long the answer, which is that of the moment of arrival, is held back.
+            seconds: The delay. The response is that of the moment of arrival.
             times: How many requests it happens to.
         """
         if not seconds >= 0:
-            raise ValueError(f"an answer is held back by at least 0 seconds, not {seconds!r}")
-        self._fault(path, Fault(holds=seconds), times)
+            raise ValueError(f"a response is delayed by at least 0 seconds, not {seconds!r}")
+        self._fault(path, Fault(delay=seconds), times)
+
+    def hold_next(self, path: str) -> Hold:
+        """Hold back the response to the next request to a path until it is released: a delay without a clock.
+
+            with fake.hold_next("/api/orders") as hold:
+                reading = asyncio.create_task(client.orders.list())
+                await hold.arrived()
+                ...  # the list was read, and its response is not sent yet
+
+        Args:
+            path: The endpoint. What the request asks for is done when it arrives, and the response is that of then.
+
+        Returns:
+            What tells of the arrival (`await hold.arrived()`, or `hold.wait_arrived()` in blocking code), and
+            releases the response (`hold.release()`, or the end of its `with` block).
+        """
+        hold = Hold(path)
+        self._fault(path, Fault(hold=hold), 1)
+        return hold
 
     def _fault(self, path: str, fault: Fault, times: int) -> None:
         check_path(path)

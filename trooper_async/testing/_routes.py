@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from trooper_async.testing import _rows as rows
 from trooper_async.testing._call import Call, RefusalError
-from trooper_async.testing._stock import Blib
+from trooper_async.testing._stock import FakeBlib
 from trooper_async.testing._world import ACTIONS, INTERVAL_HOURS, Install, Phase, Server, World
 
 NO_KEY = "Missing or invalid Authorization header"
@@ -25,12 +25,12 @@ def test(world: World, call: Call) -> object:
 
 def blibs(world: World, call: Call) -> object:
     """GET /api/blibs: private ones too where a key is given"""
-    return [rows.blib_row(blib) for blib in world.blibs.values() if blib.is_public or call.has_key]
+    return [rows.blib_row(blib) for blib in world.offers() if blib.is_public or call.has_key]
 
 
 def blibs_private(world: World, call: Call) -> object:
     """GET /api/blibs-private"""
-    return [rows.private_row(blib) for blib in world.blibs.values()]
+    return [rows.private_row(blib) for blib in world.offers()]
 
 
 def order(world: World, call: Call) -> object:
@@ -134,7 +134,7 @@ def migration_options(world: World, call: Call) -> object:
             "gpu_num": server.blib_gpu_num,
             "price_h": server.price_h,
         },
-        "availableBlibs": [rows.target_row(server, blib) for blib in world.blibs.values() if blib.id != server.blib_id],
+        "availableBlibs": [rows.target_row(server, blib) for blib in world.offers() if blib.id != server.blib_id],
     }
 
 
@@ -226,14 +226,14 @@ def _install(world: World, call: Call) -> tuple[Server, Install]:
         raise RefusalError(403, NOT_FOUND) from None
 
 
-def _available(world: World, blib_id: int) -> Blib:
+def _available(world: World, blib_id: int) -> FakeBlib:
     blib = world.blibs.get(blib_id)
     if blib is None or not blib.is_available:
         raise RefusalError(400, "This server configuration is not available.")
     return blib
 
 
-def _migration(world: World, call: Call) -> tuple[Server, Blib]:
+def _migration(world: World, call: Call) -> tuple[Server, FakeBlib]:
     server, _ = _order(world, call)
     blib = _available(world, call.integer("target_blib_id"))
     if blib.id == server.blib_id:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias
 
-from trooper_async.testing._stock import Blib, Template
+from trooper_async.testing._stock import FakeBlib, Template
 from trooper_async.testing._world import INTERVAL_HOURS, Install, Phase, Server, World
 
 Row: TypeAlias = dict[str, object]
@@ -79,7 +79,7 @@ def history_row(world: World, number: int, phase: Phase) -> Row:
     }
 
 
-def private_row(blib: Blib) -> Row:
+def private_row(blib: FakeBlib) -> Row:
     """A row of GET /api/blibs-private, which says nothing of availability."""
     return {
         "id": blib.id,
@@ -96,7 +96,7 @@ def private_row(blib: Blib) -> Row:
     }
 
 
-def blib_row(blib: Blib) -> Row:
+def blib_row(blib: FakeBlib) -> Row:
     """A row of GET /api/blibs."""
     return {
         **private_row(blib),
@@ -123,7 +123,7 @@ def template_row(template_id: int, template: Template) -> Row:
     }
 
 
-def target_row(server: Server, blib: Blib) -> Row:
+def target_row(server: Server, blib: FakeBlib) -> Row:
     """One of the `availableBlibs` of GET /api/migration-options."""
     return {
         "id": blib.id,
@@ -136,7 +136,7 @@ def target_row(server: Server, blib: Blib) -> Row:
     }
 
 
-def quote(server: Server, blib: Blib) -> dict[str, object]:
+def quote(server: Server, blib: FakeBlib) -> dict[str, object]:
     """The answer of POST /api/migration-cost; the whole interval's price is what remains, so that quotes repeat."""
     return {
         "upgradeCost": per_cycle(server, blib.price_h),
@@ -149,7 +149,7 @@ def quote(server: Server, blib: Blib) -> dict[str, object]:
     }
 
 
-def total_due(server: Server, blib: Blib) -> Decimal:
+def total_due(server: Server, blib: FakeBlib) -> Decimal:
     """What a migration costs at once; nothing is refunded."""
     return max(per_cycle(server, blib.price_h - server.price_h), Decimal(0))
 

@@ -17,7 +17,7 @@ class Template(NamedTuple):
 
 
 @dataclass(slots=True)
-class Blib:
+class FakeBlib:
     """An offer. Change its price or availability at any time: `fake.blibs[2].is_available = False`."""
 
     id: int
@@ -35,14 +35,14 @@ class Blib:
     country_code: str = "DE"
 
 
-def blibs() -> dict[int, Blib]:
+def blibs() -> dict[int, FakeBlib]:
     """Fresh ones for each world: they may be changed. The first two have the prices of the document's samples."""
     offers = (
-        Blib(1, "RTX 4090 Single", "RTX 4090", 1, 24, 8, 32, 500, Decimal("0.85")),
-        Blib(2, "RTX 4090 Dual", "RTX 4090", 2, 24, 16, 64, 1000, Decimal("1.65")),
-        Blib(3, "V100 Single", "V100", 1, 16, 6, 24, 250, Decimal("0.195")),
-        Blib(4, "A100 Single", "A100", 1, 40, 12, 96, 1000, Decimal("1.42"), is_available=False),
-        Blib(5, "RTX 4090 Quad Private", "RTX 4090", 4, 24, 32, 128, 2000, Decimal("3.3"), is_public=False),
+        FakeBlib(1, "RTX 4090 Single", "RTX 4090", 1, 24, 8, 32, 500, Decimal("0.85")),
+        FakeBlib(2, "RTX 4090 Dual", "RTX 4090", 2, 24, 16, 64, 1000, Decimal("1.65")),
+        FakeBlib(3, "V100 Single", "V100", 1, 16, 6, 24, 250, Decimal("0.195")),
+        FakeBlib(4, "A100 Single", "A100", 1, 40, 12, 96, 1000, Decimal("1.42"), is_available=False),
+        FakeBlib(5, "RTX 4090 Quad Private", "RTX 4090", 4, 24, 32, 128, 2000, Decimal("3.3"), is_public=False),
     )
     return {blib.id: blib for blib in offers}
 

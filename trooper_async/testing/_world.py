@@ -1,7 +1,7 @@
 """The fake's state: offers, orders, templates, and how they change with time.
 
-Touches nothing: no clock, no socket, no JSON. The time comes in as an argument (`now`, seconds of the loop's clock).
-No task switches a server: its status is looked up in its phases, so that any moment, also a past one, can be asked for.
+Touches nothing: no clock, no socket, no JSON. The time comes in as an argument (`now`, seconds of the fake's clock).
+No task changes a server's status: it is looked up in its phases, so any moment, a past one too, can be asked for.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from decimal import Decimal
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
 from trooper_async.testing._durations import Durations
-from trooper_async.testing._stock import TEMPLATES, Blib, Template, blibs
+from trooper_async.testing._stock import TEMPLATES, FakeBlib, Template, blibs
 
 Dialect = Literal["status", "current_status"]
 Desired = Literal["wish", "reached", "absent"]
 
 LOOPBACK = "127.0.0.1"
+SERVER_IDS = 100_000  # added to an order's id: the two are not known to be equal, so a client must not mix them up
 # Only HOUR is spelled in the document, the others are by analogy. What a MONTH or YEAR costs is not documented.
 INTERVAL_HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
 
@@ -162,15 +163,21 @@ class World:
     ssh_ports: tuple[int, ...] = (22001, 22002)
     budget: Decimal | None = None
     failing_templates: set[int] = field(default_factory=set)
-    blibs: dict[int, Blib] = field(default_factory=blibs)
+    blibs: dict[int, FakeBlib] = field(default_factory=blibs)
     templates: dict[int, Template] = field(default_factory=lambda: dict(enumerate(TEMPLATES, start=1)))
     servers: dict[int, Server] = field(default_factory=dict)
+    """By order id."""
+    by_server_id: dict[int, Server] = field(default_factory=dict)
     next_id: int = 123  # the document's
     install_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def present(self, when: float) -> list[tuple[Server, Phase]]:
         """The orders that are there at a time, with their phase."""
         return [(server, phase) for server in self.servers.values() if (phase := server.at(when))]
+
+    def offers(self) -> list[FakeBlib]:
+        """What is on offer. A list of its own, since a test may change the dict meanwhile."""
+        return list(self.blibs.values())
 
     def order(self, order_id: int, when: float) -> tuple[Server, Phase]:
         """The order of that id and its phase, or LookupError."""
@@ -182,11 +189,11 @@ class World:
 
     def server(self, server_id: int, when: float) -> tuple[Server, Phase]:
         """The order of that server id and its phase, or LookupError."""
-        same = self.servers.get(server_id)  # equal in every sample, so looked for there first
-        for server in [same] if same and same.server_id == server_id else self.servers.values():
-            if server.server_id == server_id and (phase := server.at(when)):
-                return server, phase
-        raise LookupError(f"the fake has no server {server_id}")
+        server = self.by_server_id.get(server_id)
+        phase = server and server.at(when)
+        if not server or not phase:
+            raise LookupError(f"the fake has no server {server_id}")
+        return server, phase
 
     def add(self, phases: list[Phase], now: float, **fields: Unpack[OrderFields]) -> Server:
         """Add an order; what is not said is made up from its id and its blib."""
@@ -199,7 +206,7 @@ class World:
         hours = INTERVAL_HOURS.get(fields.get("contract_interval", "HOUR"), 1)
         said: OrderFields = {
             "order_id": order_id,
-            "server_id": order_id,
+            "server_id": SERVER_IDS + order_id,
             "blib_id": blib.id,
             "title": f"Server {order_id}",
             "server_name": f"gpu-server-{order_id}",
@@ -214,11 +221,12 @@ class World:
             "country_code": blib.country_code,
             **fields,
         }
-        self.servers[order_id] = server = Server(phases=phases, **said)
+        server = Server(phases=phases, **said)
+        self.servers[order_id] = self.by_server_id[server.server_id] = server
         return server
 
     def moment(self, when: float) -> datetime:
-        """A time of the loop's clock as wall-clock time."""
+        """A time of the fake's clock as wall-clock time."""
         return self.epoch + timedelta(seconds=when)
 
     def journey(
@@ -242,7 +250,7 @@ class World:
         seconds = self.durations[duration]
         server.enter(now, *self.journey(now, phase.desired, passing, seconds, action.target, action.note))
 
-    def create(self, blib: Blib, now: float, contract_interval: str, template_ids: list[int]) -> Server:
+    def create(self, blib: FakeBlib, now: float, contract_interval: str, template_ids: list[int]) -> Server:
         """Do what POST /api/order asks for. The templates are installed once the server runs."""
         seconds = self.durations["create"]
         phases = self.journey(now, None, "starting", seconds, "running", "Server started successfully")
@@ -251,7 +259,7 @@ class World:
             self.install(server, now + seconds, template_id, {})
         return server
 
-    def migrate(self, old: Server, now: float, blib: Blib, keep_data: bool) -> Server:
+    def migrate(self, old: Server, now: float, blib: FakeBlib, keep_data: bool) -> Server:
         """Replace an order by one of another blib: both are there on the way, the old one vanishes at the end."""
         _, phase = self.order(old.order_id, now)
         seconds = self.durations["migrate"]

@@ -1,32 +1,68 @@
-"""The pytest plugin behind the entry point: the fixtures `fake_trooper` and `trooper`.
+"""The pytest plugin behind the entry point: the fixtures `fake_trooper`, `session_fake_trooper` and `trooper`.
 
 It is loaded in every pytest run of an environment where this package is installed, so it imports pytest alone; all
-else is imported once there is a pytest-asyncio to run the fixtures, or when a test asks for one.
+else is imported when a test asks for a fixture.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from trooper_async import TrooperClient
+    from trooper_async.testing import FakeTrooper
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the fixtures, or, in a run without pytest-asyncio, those that say what is missing."""
+    """Register the clients of pytest-asyncio's loops where it runs."""
     plugins = config.pluginmanager
     if plugins.hasplugin("asyncio") or plugins.hasplugin("pytest_asyncio.plugin"):  # entry point; `-p`
-        from trooper_async.testing import _fixtures
+        from trooper_async.testing import _asyncio_fixtures
 
-        plugins.register(_fixtures, _fixtures.__name__)
+        plugins.register(_asyncio_fixtures, _asyncio_fixtures.__name__)
+
+
+@pytest.fixture
+def fake_trooper() -> Iterator[FakeTrooper]:
+    """A running `FakeTrooper`: a real HTTP server on the loopback with the Trooper API's behaviour."""
+    from trooper_async.testing import FakeTrooper
+
+    with FakeTrooper() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def session_fake_trooper() -> Iterator[FakeTrooper]:
+    """A `FakeTrooper` that runs as long as the session; `reset()` makes it as new."""
+    from trooper_async.testing import FakeTrooper
+
+    with FakeTrooper() as fake:
+        yield fake
+
+
+@pytest.fixture
+def trooper(request: pytest.FixtureRequest) -> TrooperClient:
+    """A `TrooperClient` of `fake_trooper` in the loop of the test (pytest-asyncio or anyio); it polls fast."""
+    if "anyio_backend" in request.fixturenames:
+        name = "_trooper_in_anyio"
+    elif request.config.pluginmanager.hasplugin("trooper_async.testing._asyncio_fixtures"):
+        marker = request.node.get_closest_marker("asyncio")
+        scope = marker and (marker.kwargs.get("loop_scope") or marker.kwargs.get("scope"))
+        name = f"_trooper_in_{scope or request.config.getini('asyncio_default_test_loop_scope')}_loop"
     else:
-        plugins.register(_WithoutAsyncio(), "trooper_async.testing without pytest-asyncio")
+        pytest.fail(
+            "the fixture `trooper` needs pytest-asyncio (pip install 'trooper-async[testing]'), or a test of anyio; "
+            "`fake_trooper` needs neither",
+            False,
+        )
+    client: TrooperClient = request.getfixturevalue(name)
+    return client
 
 
-class _WithoutAsyncio:
-    @pytest.fixture
-    def fake_trooper(self) -> None:
-        """A running `FakeTrooper` (needs pytest-asyncio)."""
-        pytest.fail("the fixture `fake_trooper` needs pytest-asyncio: pip install 'trooper-async[testing]'", False)
-
-    @pytest.fixture
-    def trooper(self) -> None:
-        """A client of the running `FakeTrooper` (needs pytest-asyncio)."""
-        pytest.fail("the fixture `trooper` needs pytest-asyncio: pip install 'trooper-async[testing]'", False)
+@pytest.fixture
+async def _trooper_in_anyio(anyio_backend: object, fake_trooper: FakeTrooper) -> AsyncIterator[TrooperClient]:
+    async with fake_trooper.client() as client:
+        yield client

@@ -45,7 +45,7 @@ class Measured(TypedDict):
 async def _fake(orders: int, latency: float) -> None:
     async with FakeTrooper(api_key=_KEY, durations={"stop": _STOPPING}) as fake:
         for order_id in ids(orders):
-            fake.add_order(order_id=order_id)
+            fake.add_order(order_id=order_id, server_id=order_id)  # what the bare way sends
         if latency:
             fake.delay_next("/api/order-status", latency, times=orders)
         print(fake.url, flush=True)

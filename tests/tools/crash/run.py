@@ -230,7 +230,8 @@ def _posts(fake: FakeTrooper, job: dict[str, Any]) -> int:
         case "install":
             wanted = ("/api/template-install-add", {"order_id": job["order"], "template_id": job["template"]})
         case action:
-            wanted = ("/api/order-status", {"serverId": job["order"], "action": words[action]})
+            server_id = fake._world.servers[job["order"]].server_id
+            wanted = ("/api/order-status", {"serverId": server_id, "action": words[action]})
     path, body = wanted
     return sum(request.path == path and body.items() <= (request.json or {}).items() for request in fake.requests)
 

@@ -1,0 +1,295 @@
+"""The fake serves from a thread of its own: who can use it, who may change it, and what is left of it at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from tests.helpers.fake_api import LONG, arrived
+from trooper_async.testing import FakeTrooper
+
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+def get(fake: FakeTrooper, path: str) -> Any:
+    """What a blocking client gets."""
+    request = urllib.request.Request(fake.url + path, headers={"Authorization": f"Bearer {fake.api_key}"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "FakeTrooper"]
+
+
+# --- who can use it -----------------------------------------------------------------------------------------------
+
+
+def test_blocking_code_can_use_it() -> None:
+    """A test without an event loop starts it, asks it, and changes it."""
+    with FakeTrooper() as fake:
+        order = fake.add_order(status="stopped")
+        assert get(fake, "/api/orders")[0]["status"] == "stopped"
+        fake.set_status(order, "running")
+        assert get(fake, "/api/orders")[0]["status"] == "running"
+        assert [request.status for request in fake.requests] == [200, 200]
+
+
+def test_an_application_under_a_test_client_can_use_it() -> None:
+    """Starlette's `TestClient`, whose application runs in a loop of its own thread, works in a sync test."""
+
+    async def stop(request: Request) -> JSONResponse:
+        async with fake.client() as client:
+            return JSONResponse((await client.orders.stop_and_wait(int(request.path_params["order"]))).current_status)
+
+    app = Starlette(routes=[Route("/stop/{order}", stop, methods=["POST"])])
+    with FakeTrooper() as fake, TestClient(app) as browser:
+        order = fake.add_order()
+        assert browser.post(f"/stop/{order.order_id}").json() == "stopped"
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_it_outlives_the_loops_of_its_clients(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """One fake serves one loop after another, asyncio's or uvloop's, entered in either way."""
+
+    async def waits(fake: FakeTrooper, order_id: int) -> str:
+        async with fake.client() as client:
+            return (await client.orders.restart_and_wait(order_id)).current_status
+
+    async def enters() -> str:
+        async with FakeTrooper() as fake:
+            return await waits(fake, fake.add_order().order_id)
+
+    with FakeTrooper() as fake:
+        order = fake.add_order()
+        for _ in range(2):
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                assert runner.run(waits(fake, order.order_id)) == "running"
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(enters()) == "running"
+
+
+def test_it_needs_no_event_loop_to_be_entered() -> None:
+    """`async with` awaits nothing, so it works under any async library, trio included."""
+    fake = FakeTrooper()
+    for coroutine in (fake.__aenter__(), fake.__aexit__(None, None, None)):
+        with pytest.raises(StopIteration):  # it ends at the first step
+            coroutine.send(None)
+    assert threads() == []
+
+
+async def test_it_answers_while_the_loop_of_the_test_is_blocked() -> None:
+    """A test that blocks its own loop gets its response all the same: nothing waits for that loop."""
+    with FakeTrooper() as fake:
+        assert get(fake, "/api/test") == {"test": "meinstring5"}
+
+
+# --- who may change it --------------------------------------------------------------------------------------------
+
+
+def test_what_threads_ask_for_is_neither_lost_nor_mixed() -> None:
+    """Controls used by eight threads at once, while eight others read: every change is there at the end."""
+    with FakeTrooper() as fake, ThreadPoolExecutor(16) as pool:
+
+        def changes(_: int) -> None:
+            for _ in range(20):
+                order = fake.add_order()
+                fake.set_status(order, "stopped")
+                fake.fail_next("/api/blibs")
+            fake.remove_order(order)
+
+        def reads(_: int) -> None:
+            for _ in range(20):
+                get(fake, "/api/orders")
+
+        for done in [*pool.map(changes, range(8)), *pool.map(reads, range(8))]:
+            assert done is None
+        rows = get(fake, "/api/orders")
+        assert len({row["order_id"] for row in rows}) == len(rows) == 8 * 19
+        assert {row["status"] for row in rows} == {"stopped"}
+        failed = 0
+        while True:
+            try:
+                get(fake, "/api/blibs")
+                break
+            except urllib.error.HTTPError as error:
+                error.close()
+                failed += 1
+        assert failed == 160
+
+
+def test_a_control_holds_for_the_next_request() -> None:
+    """What was asked for has happened when the call returns, two hundred times in a row."""
+    with FakeTrooper() as fake:
+        order = fake.add_order()
+        for number in range(200):
+            fake.set_status(order, f"word-{number}")
+            assert get(fake, "/api/orders")[0]["status"] == f"word-{number}"
+
+
+async def test_a_response_is_held_until_it_is_released() -> None:
+    """A held request has done its work at `arrived`, and its response, that of then, comes after `release`."""
+    async with FakeTrooper() as fake, fake.client() as client:
+        order = fake.add_order(status="stopped")
+        with fake.hold_next("/api/orders") as hold:
+            assert repr(hold) == "<Hold /api/orders to come>"
+            reading = asyncio.create_task(client.orders.list())
+            await hold.arrived()
+            fake.set_status(order, "running")
+            assert [request.path for request in fake.requests] == ["/api/orders"]
+            assert await client.ping() == "meinstring5"  # other paths are not held
+            assert not reading.done()
+            assert repr(hold) == "<Hold /api/orders held>"
+        assert [row.current_status for row in await reading] == ["stopped"]
+        assert repr(hold) == "<Hold /api/orders released>"
+        hold.release()  # again, and nothing happens
+
+
+def test_blocking_code_can_hold_a_response() -> None:
+    """`wait_arrived` and `release` do the same without an event loop."""
+    with FakeTrooper() as fake, ThreadPoolExecutor(1) as pool, fake.hold_next("/api/test") as hold:
+        asked = pool.submit(get, fake, "/api/test")
+        hold.wait_arrived()
+        assert not asked.done()
+        hold.release()
+        assert asked.result(60) == {"test": "meinstring5"}
+
+
+async def test_a_request_that_does_not_come_is_told() -> None:
+    """Waiting for an arrival that never is ends with the path; once released before, a hold holds nothing."""
+    async with FakeTrooper() as fake, fake.client() as client:
+        hold = fake.hold_next("/api/test")
+        with pytest.raises(TimeoutError, match="no request to /api/test arrived within"):
+            await hold.arrived(timeout=0.01)
+        with pytest.raises(TimeoutError, match="no request to /api/test arrived within"):
+            hold.wait_arrived(timeout=0.01)
+        hold.release()
+        assert await client.ping() == "meinstring5"
+        await hold.arrived()
+        with pytest.raises(ValueError, match="no endpoint '/api/tests'"):
+            fake.hold_next("/api/tests")
+
+
+async def test_who_hangs_up_is_not_waited_for() -> None:
+    """A client that gives up while it is held does no harm: its hold can be released, and the next request works."""
+    async with FakeTrooper() as fake, aiohttp.ClientSession() as session:
+        hold = fake.hold_next("/api/test")
+        asking = asyncio.create_task(session.get(f"{fake.url}/api/test"))
+        await hold.arrived()
+        asking.cancel()
+        await asyncio.wait([asking])
+        hold.release()
+        async with session.get(f"{fake.url}/api/test") as response:
+            assert response.status == 200
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_left_behind() -> None:
+    """Closing is quick and leaves no thread and no task, also with responses held back and clients that hung up."""
+    tasks = asyncio.all_tasks()
+    async with aiohttp.ClientSession() as session:
+        with FakeTrooper() as fake:
+            fake.delay_next("/api/test", LONG, times=5)
+            fake.hold_next("/api/test")
+            calls = [asyncio.create_task(session.get(f"{fake.url}/api/test")) for _ in range(6)]
+            await arrived(fake, len(calls))
+            for call in calls[:3]:
+                call.cancel()
+            left = time.monotonic()
+        assert time.monotonic() - left < LONG / 10
+        assert threads() == []
+        assert asyncio.all_tasks() <= tasks | set(calls)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, BaseException) for end in ends)
+    gc.collect()  # an unclosed socket would warn, and a warning is an error here
+
+
+def test_a_client_that_does_not_read_does_not_delay_the_end() -> None:
+    """Closing does not wait for a response of megabytes that nobody takes."""
+    with FakeTrooper() as fake, socket.create_connection(("127.0.0.1", int(fake.url.rpartition(":")[2]))) as client:
+        fake.fail_next("/api/test", body="x" * 50_000_000)
+        client.sendall(b"GET /api/test HTTP/1.1\r\nHost: fake\r\n\r\n")
+        assert client.recv(1) == b"H"
+        fake.close()
+        assert threads() == []
+
+
+def test_it_can_be_closed_again_and_started_again() -> None:
+    """A second close does nothing; a second start while it runs is an error; after a close it starts anew."""
+    fake = FakeTrooper()
+    fake.close()
+    fake.start()
+    with pytest.raises(RuntimeError, match="is running already"):
+        fake.start()
+    assert len(threads()) == 1
+    fake.close()
+    fake.close()
+    assert threads() == []
+    with fake:
+        assert get(fake, "/api/test") == {"test": "meinstring5"}
+
+
+def test_closing_from_two_threads_is_closing_once() -> None:
+    """Whoever closes it, and how often at once: the thread ends, and nobody waits for ever."""
+    for _ in range(20):
+        fake = FakeTrooper()
+        fake.start()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: fake.close(), range(4)))  # noqa: B023 - they end within the loop
+        assert threads() == []
+
+
+def test_who_forgets_to_close_is_told() -> None:
+    """A fake that nobody closed stops when nobody can reach it any more, with a warning that is shown by default."""
+    fake = FakeTrooper()
+    fake.start()
+    url = fake.url
+    get(fake, "/api/test")
+    with pytest.warns(RuntimeWarning, match=f"FakeTrooper at {url} was never closed: use `with FakeTrooper"):
+        del fake
+    assert threads() == []
+
+
+def test_a_reset_makes_it_as_new() -> None:
+    """After `reset` orders, requests, faults and changed durations and offers are gone, and ids begin again."""
+    with FakeTrooper(durations={"stop": 3}) as fake:
+        first = fake.add_order(status="stopped")
+        fake.durations["stop"] = 60
+        fake.blibs[1].is_available = False
+        fake.fail_next("/api/test")
+        get(fake, "/api/orders")
+        fake.reset()
+
+        assert fake.requests == []
+        assert (fake.durations["stop"], fake.blibs[1].is_available) == (3, True)
+        assert get(fake, "/api/test") == {"test": "meinstring5"}
+        assert get(fake, "/api/orders") == []
+        assert fake.add_order().order_id == first.order_id
+
+
+def test_the_clock_goes_forward_only() -> None:
+    """`advance` of less than nothing is a ValueError."""
+    fake = FakeTrooper()
+    for seconds in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="at least 0 seconds"):
+            fake.advance(seconds)

@@ -1,0 +1,99 @@
+"""An HTTP server in a thread of its own, with SSH ports beside it. Knows nothing of the API.
+
+The thread has its own event loop, so the server works for any caller: blocking code, asyncio, uvloop, trio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, suppress
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from aiohttp import web
+
+from trooper_async.testing._world import LOOPBACK
+
+Handler: TypeAlias = Callable[[web.BaseRequest], Coroutine[Any, Any, web.StreamResponse]]
+
+
+class Ports(NamedTuple):
+    """Where the thread listens."""
+
+    http: int
+    ssh: tuple[int, ...]
+
+
+class ServerThread:
+    """Serves from its construction until `stop`.
+
+    Args:
+        find_handler: Returns what handles a request, or None once that is gone: the thread must not keep it alive.
+        host: The address to listen on.
+        port: The port to listen on; 0 picks a free one.
+
+    Raises:
+        OSError: It can't listen there.
+    """
+
+    def __init__(self, find_handler: Callable[[], Handler | None], host: str, port: int) -> None:
+        self._find_handler, self._host, self._port = find_handler, host, port
+        self._started: Future[tuple[Ports, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(target=self._run, name="FakeTrooper", daemon=True)
+        self._thread.start()
+        try:
+            self.ports, self._loop, self._stopping = self._started.result()
+        except BaseException:
+            self._thread.join()
+            raise
+
+    def stop(self) -> None:
+        """Close all connections and end the thread. Calling it again does nothing."""
+        with suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        if threading.current_thread() is not self._thread:  # the garbage collector can run in any thread
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            # Not the loop of the host's policy, which may be made for one thread.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            ssh_ports = []
+            for _ in range(2):  # the port before a migration, and the one after it
+                listener = await loop.create_server(_Greeter, LOOPBACK, 0)
+                stack.callback(listener.close)
+                ssh_ports.append(listener.sockets[0].getsockname()[1])
+            server = web.Server(self._handle, handler_cancellation=True, access_log=None)
+            runner = web.ServerRunner(server, shutdown_timeout=0.01)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, self._host, self._port).start()
+            stopping = asyncio.Event()
+            self._started.set_result((Ports(runner.addresses[0][1], tuple(ssh_ports)), loop, stopping))
+            await stopping.wait()
+            for connection in server.connections:  # a client that has stopped reading must not delay the end
+                if connection.transport is not None:
+                    connection.transport.abort()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        handler = self._find_handler()
+        return web.Response(status=503) if handler is None else await handler(request)
+
+
+class _Greeter(asyncio.Protocol):
+    """Greets as an SSH server does, and hangs up."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(b"SSH-2.0-FakeTrooper\r\n")
+        transport.close()  # only once that has left
