@@ -21,6 +21,7 @@ from trooper_async import (
     ConfigurationError,
     MigrationQuote,
     Order,
+    OrderChange,
     OrderNotFoundError,
     PollSchedule,
     PriceError,
@@ -29,6 +30,7 @@ from trooper_async import (
     TemplateInstall,
     Transition,
     TrooperClient,
+    WaitError,
 )
 from trooper_async.testing import FakeTrooper
 
@@ -206,8 +208,9 @@ async def test_a_wrong_key_is_an_authentication_error(fake_trooper: FakeTrooper)
     async with fake_trooper.client(api_key="wrong") as client:
         with pytest.raises(AuthenticationError):
             await client.orders.list()
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(WaitError) as caught:
             await client.orders.wait(STOP)
+        assert isinstance(caught.value.__cause__, AuthenticationError)
 
     assert [request.status for request in fake_trooper.requests] == [401, 401, 401]
 
@@ -503,6 +506,11 @@ async def test_a_purchase_that_is_refused_here_sends_nothing(
 
 # --- the seconds of waits -----------------------------------------------------------------------------------------
 
+
+async def _first_change(trooper: TrooperClient, interval: Any) -> OrderChange:
+    return await anext(trooper.orders.watch(interval=interval))
+
+
 WAITS: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
     "start_and_wait": lambda trooper, timeout: trooper.orders.start_and_wait(ORDER, timeout=timeout),
     "stop_and_wait": lambda trooper, timeout: trooper.orders.stop_and_wait(ORDER, timeout=timeout),
@@ -512,7 +520,7 @@ WAITS: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
     "wait_until": lambda trooper, timeout: trooper.orders.wait_until(123, "stopped", timeout=timeout),
     "wait_until_converged": lambda trooper, timeout: trooper.orders.wait_until_converged(123, timeout=timeout),
     "wait_until_reachable": lambda trooper, timeout: trooper.orders.wait_until_reachable(123, timeout=timeout),
-    "watch": lambda trooper, interval: anext(trooper.orders.watch(interval=interval)),
+    "watch": lambda trooper, interval: _first_change(trooper, interval),
     "create_and_wait": lambda trooper, timeout: buy_and_wait(trooper, timeout=timeout),
     "buy_and_wait": lambda trooper, timeout: trooper.migrations.buy_and_wait(QUOTE, keep_data=True, timeout=timeout),
     "install_and_wait": lambda trooper, timeout: trooper.templates.install_and_wait(ORDER, 1, timeout=timeout),

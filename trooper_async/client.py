@@ -19,19 +19,18 @@ from trooper_async._base.version import __version__
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.purchases import Purchases
 from trooper_async._fleet.fleet import Fleet
+from trooper_async._groups.actions import Actions
 from trooper_async._groups.blibs import Blibs
 from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.migrations import Migrations
 from trooper_async._groups.orders import Orders
-from trooper_async._groups.switching import Switches
 from trooper_async._groups.templates import Templates
 from trooper_async._http.retry import RetryPolicy
 from trooper_async._http.sessions import key_users
 from trooper_async._http.transport import Transport
 from trooper_async._http.wire import Wire
-from trooper_async._waiting.poller import Poller
 from trooper_async._waiting.schedule import PollSchedule
-from trooper_async._waiting.waits import Waiters
+from trooper_async._waiting.waits import Waits
 from trooper_async.errors import ConfigurationError, TrooperError
 from trooper_async.models import JSON
 
@@ -115,16 +114,15 @@ class TrooperClient:
         )
         converter.prepare()
         self._transport = Transport(wire, retry=retry, max_concurrency=max_concurrency)
-        self._poller = Poller(self._transport, poll)
-        waiters = Waiters(self._poller, self._transport, poll)
-        self._purchases = Purchases(self._transport, Journal(ledger), waiters, cap=poll.cap)
-        self._blibs = Blibs(self._transport, waiters)
-        lookup = Lookup(self._transport, self._poller)
-        switches = Switches(self._transport, lookup, waiters)
-        self._orders = Orders(self._transport, lookup, switches, waiters, self._purchases, poll.cap)
-        self._fleet = Fleet(lookup, switches)
+        self._waits = Waits(self._transport, poll)
+        self._purchases = Purchases(self._transport, Journal(ledger), self._waits)
+        lookup = Lookup(self._waits.orders.store)
+        actions = Actions(self._transport, lookup)
+        self._blibs = Blibs(self._transport, self._waits.offers)
+        self._orders = Orders(self._transport, lookup, actions, self._waits, self._purchases)
+        self._fleet = Fleet(lookup, actions, self._waits)
         self._migrations = Migrations(self._transport, self._purchases)
-        self._templates = Templates(self._transport, waiters)
+        self._templates = Templates(self._transport, self._waits)
 
     @property
     def blibs(self) -> Blibs:
@@ -162,7 +160,7 @@ class TrooperClient:
     async def close(self) -> None:
         """End all waits with ClientClosedError, wait for a purchase that is on the wire, and close our sessions."""
         self._transport.stop()
-        await self._poller.close()
+        await self._waits.close()
         await self._purchases.close()
         await self._transport.close()
 

@@ -162,7 +162,7 @@ class Order(APIModel):
     @property
     def is_converged(self) -> bool:
         """Whether the server is where it is wanted; False where the API does not say what is wanted."""
-        return self.desired_status is not None and same_word(self.current_status, self.desired_status)
+        return self.desired_status is not None and same_word(self.current_status, meant(self.desired_status))
 
 
 @frozen
@@ -404,3 +404,8 @@ def status_word(text: str) -> OrderStatus | str:
 def same_word(one: str, other: str) -> bool:
     """Whether two status words are the same, in any case of letters."""
     return one.casefold() == other.casefold()
+
+
+def meant(desired: str) -> str:
+    """The status that a desired status asks for: a restart ends at `running`."""
+    return OrderStatus.running if desired.casefold() in ("restarted", "restarting") else desired

@@ -26,7 +26,8 @@ from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._api.status_errors import retry_after
 from trooper_async._base.json_text import loads
 from trooper_async._http.sessions import key_users
-from trooper_async._waiting.store import Snapshot, orders_after
+from trooper_async._waiting.store import Snapshot
+from trooper_async._waiting.waits import ORDER_LIST
 from trooper_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -219,12 +220,9 @@ def test_the_sample_answers(path: str, kind: type, first: Any, status: int) -> N
         assert data == first
 
 
-def test_the_tolerant_list() -> None:
-    """Where a row that can't be read must cost only itself, the same answer is read as a snapshot."""
+def test_the_strict_list() -> None:
+    """A row that can't be read is an error of the whole list, unless the call says what its rows become."""
     body = b'[{"order_id": 1, "status": "running"}, {"order_id": 2}]'
-    tolerant = interpreted(call(endpoints.ORDERS, "x", decode=orders_after(Snapshot)), Response(200, {}, body))
-    assert isinstance(tolerant, Snapshot)
-    assert (set(tolerant.orders), set(tolerant.unreadable)) == ({1}, {2})
     strict = _fault(200, body).error
     assert isinstance(strict, ResponseFormatError)
     assert strict.path == "$[1].current_status"
@@ -617,7 +615,7 @@ def test_a_large_answer_that_is_no_list_is_not_parsed() -> None:
 @pytest.mark.parametrize(
     "rows", [[{}] * 3, [7], [{"order_id": 1, "status": "x", "template_installs": [{}]}], [{"order_id": "x"}]], ids=str
 )
-@pytest.mark.parametrize("decode", [None, orders_after(Snapshot)], ids=["strict", "tolerant"])
+@pytest.mark.parametrize("decode", [None, Snapshot(ORDER_LIST).next], ids=["strict", "tolerant"])
 def test_an_answer_that_was_refused_is_let_go_of(rows: list[Any], decode: Any) -> None:
     """No cycle of frames and errors holds the body until the garbage collector comes: the next attempt's adds up."""
     body = json.dumps(rows).encode()

@@ -20,6 +20,7 @@ from trooper_async._api.responses import Response, interpret
 from trooper_async._base import slices
 from trooper_async._base.slices import SlicedWork, in_slices
 from trooper_async._waiting.store import Snapshot
+from trooper_async._waiting.waits import ORDER_LIST
 from trooper_async.models import Order
 
 # In slices ----------------------------------------------------------------------------------------------------------
@@ -32,7 +33,7 @@ def _pauses(steps: SlicedWork[Any]) -> int:
 def test_every_row_is_a_step() -> None:
     """A decode may pause after each row that it decodes and each run that it takes, in a plain list too."""
     body = body_of(*numbered(50))
-    assert _pauses(Snapshot().next(opened(body))) == 50
+    assert _pauses(Snapshot(ORDER_LIST).next(opened(body))) == 50
     assert _pauses(interpret(call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)) == 50
     assert _pauses(first_of(*numbered(50)).next(opened(body_of(*numbered(49), row_of(51))))) == 2
 
@@ -136,8 +137,7 @@ async def test_closing_during_a_decode(client: TrooperClient, monkeypatch: pytes
     with pytest.raises(ClientClosedError):
         await client.orders.wait_until(7, "running", timeout=5)
     await closing[0]
-    assert client._poller._snapshot.orders == {}
-    assert client._poller.latest.server_ids == {}
+    assert client._waits.orders.store.latest.rows == {}
 
 
 async def test_who_is_told_has_its_turn_before_the_next(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ async def test_who_has_left_is_told_nothing(client: TrooperClient, monkeypatch: 
     for task in others:
         task.cancel()
     await asyncio.wait(others)
-    assert not client._poller._restless
+    assert not client._waits.orders._every_poll
 
 
 async def test_a_close_that_is_cancelled_leaves_no_wait_hanging(
@@ -224,4 +224,4 @@ async def test_many_unreadable_rows_are_not_all_logged(
     assert api.polls > 1
     lines = [record.getMessage() for record in caplog.records if "can't be read" in record.getMessage()]
     assert len(lines) == 101
-    assert lines[-1] == "50 more orders can't be read"
+    assert lines[-1] == "50 more rows of the orders can't be read"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from trooper_async import (
     TrooperClient,
     TrooperError,
     UnresolvedPurchaseError,
+    WaitError,
     WaitTimeoutError,
 )
 from trooper_async._api.endpoints import Call
@@ -37,6 +39,7 @@ from trooper_async._buying.journal import Journal
 from trooper_async._buying.purchases import Purchases
 from trooper_async._http import wire as wire_module
 from trooper_async._waiting.store import Snapshot
+from trooper_async._waiting.waits import ORDER_LIST
 from trooper_async.testing import FakeTrooper
 
 BLIB = Blib(1, "RTX 4090 Single", "RTX 4090", 1, price_h=Decimal("0.85"))
@@ -244,7 +247,7 @@ async def test_resolve_wants_a_purchase_of_this_client(fake_trooper: FakeTrooper
     for other in others:
         with pytest.raises(ConfigurationError, match="no purchase of this client"):
             await trooper.orders.resolve(other, None)
-    with pytest.raises(ConfigurationError, match="id of an order"):
+    with pytest.raises(ConfigurationError, match="order, or its id"):
         await trooper.orders.resolve(error, -1)
 
     assert the_purchase(trooper).state == "unknown"
@@ -681,8 +684,11 @@ async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open() -> Non
         async def request(self, call: Call[Any], **options: Any) -> Any:
             if call.endpoint.path == POST:
                 raise AssertionError("it was sent")
+            raise AssertionError("the list is read from the store")
+
+        async def read(self, operation: str, subject: str) -> Snapshot[Order]:
             self.closing = asyncio.create_task(purchases.close())  # its turn comes before the purchase's task
-            return Snapshot()
+            return Snapshot(ORDER_LIST)
 
     async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
         from trooper_async._api.endpoints import ORDER
@@ -690,7 +696,8 @@ async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open() -> Non
         return call_of(ORDER, "orders.create"), Blib(id=1)
 
     stub: Any = Stub()
-    purchases = Purchases(stub, Journal(None), stub, cap=0.1)
+    lists: Any = SimpleNamespace(orders=SimpleNamespace(store=stub))
+    purchases = Purchases(stub, Journal(None), lists)
 
     with pytest.raises(ClientClosedError):
         await purchases.buy("orders.create", "create", 1, prepare, price_h=None, reference=None)
@@ -751,7 +758,8 @@ async def test_any_other_end_of_the_wait_is_a_purchase_that_is_not_ready(
     fake_trooper.fail_next("/api/orders", status=401, times=2)
     with pytest.raises(PurchaseNotReadyError) as caught:
         await buying
-    assert isinstance(caught.value.__cause__, AuthenticationError)
+    assert isinstance(caught.value.__cause__, WaitError)
+    assert isinstance(caught.value.__cause__.__cause__, AuthenticationError)
 
     assert [purchase.order_id for purchase in trooper.orders.purchases] == [123, 124]
 

@@ -14,7 +14,7 @@ from trooper_async import (
     FleetOutcome,
     FleetProgress,
     FleetReport,
-    OrderNotFoundError,
+    SupersededError,
     Transition,
     WaitTimeoutError,
 )
@@ -137,6 +137,8 @@ def test_no_wait_returns_once_it_is_accepted(trooper: Trooper, fake: FakeTrooper
 @pytest.mark.parametrize("verb", ["start", "stop", "freeze", "restart"])
 def test_no_wait_sends_what_was_asked(trooper: Trooper, fake: FakeTrooper, verb: str) -> None:
     """Each action has its --no-wait."""
+    if verb == "start":
+        fake.set_status(123, "stopped", "stopped")
     ran = trooper(verb, "123", "--no-wait", "--json")
     assert (ran.status, ran.json[0]["action"], ran.json[0]["transition"]["order_id"]) == (0, verb, 123)
     assert len(sent(fake, "/api/order-status")) == 1
@@ -187,7 +189,7 @@ def test_resume_counts_what_it_goes_on_with(trooper: Trooper, fake: FakeTrooper,
     file.write_text(
         FleetReport(
             (
-                FleetOutcome(123, "stop", error=OrderNotFoundError("gone")),
+                FleetOutcome(123, "stop", error=SupersededError("another"), sent=True),
                 FleetOutcome(124, "stop", error=WaitTimeoutError("late"), transition=transition, sent=True),
             )
         ).to_json()

@@ -151,17 +151,19 @@ async def test_an_order_named_twice_is_done_once(trooper: TrooperClient, fake_tr
 
 
 async def test_missing_ids_cost_one_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """Ids are looked up by one read for all, and those that are not there send nothing and ask nothing more."""
+    """Ids are looked up by one read for all; those that are not there are looked for again, and send nothing."""
     report = await trooper.fleet.freeze(range(90_000, 90_050))
     assert {type(outcome.error) for outcome in report.failed} == {OrderNotFoundError}
-    assert lists(fake_trooper) == len(fake_trooper.requests) == 1
+    assert lists(fake_trooper) == len(fake_trooper.requests) == 3
     assert "order 90003" in str(report.failed[3].error)
 
 
 async def test_a_row_that_cannot_be_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """An id whose row is odd has that as its outcome, and the others go on."""
     odd, plain = fake_trooper.add_order(), fake_trooper.add_order()
-    fake_trooper.fail_next("/api/orders", status=200, body=[{"order_id": odd.order_id, "serverId": "x"}, row(plain)])
+    fake_trooper.fail_next(
+        "/api/orders", status=200, times=3, body=[{"order_id": odd.order_id, "serverId": "x"}, row(plain)]
+    )
     report = await trooper.fleet.stop([odd.order_id, plain.order_id])
     assert [type(outcome.error) for outcome in report.outcomes] == [ResponseFormatError, type(None)]
 
@@ -205,7 +207,7 @@ async def test_without_waiting(fake_trooper: FakeTrooper) -> None:
         assert [outcome.sent for outcome in report.outcomes] == [None, True, True]
         assert len(report.pending) == 2
         assert [progress.done for progress in seen] == [0, 1, 1, 2, 2, 3]
-        assert lists(fake_trooper) == 0
+        assert lists(fake_trooper) == 1
         resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
         locked = await client.fleet.stop(orders[:1], wait=False)
     assert len(resumed.succeeded) == 3
@@ -282,9 +284,10 @@ async def test_the_polls_403_twice_is_the_keys(fake_trooper: FakeTrooper) -> Non
     fake_trooper.durations["stop"] = 0.5
     orders = [fake_trooper.add_order() for _ in range(6)]
     async with fake_trooper.client() as client:
-        fake_trooper.fail_next("/api/orders", status=403, times=2)
 
         async def slowly(progress: FleetProgress) -> None:
+            if progress.latest.order_id == orders[0].order_id and not progress.latest.ended:
+                fake_trooper.fail_next("/api/orders", status=403, times=2)
             if progress.latest.order_id == orders[3].order_id:
                 await asyncio.sleep(60)
 
@@ -297,16 +300,29 @@ async def test_the_polls_403_twice_is_the_keys(fake_trooper: FakeTrooper) -> Non
     assert max(sent(fake_trooper).values()) == 1
 
 
-async def test_what_is_known_is_not_looked_up(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """Orders carry their servers' ids, and a list that was read tells those of ids: the action goes out at once."""
-    known, given = fake_trooper.add_order(), fake_trooper.add_order()
-    await trooper.orders.list()
-    await trooper.fleet.stop([known.order_id])
-    assert [request.path for request in fake_trooper.requests[:2]] == ["/api/orders", "/api/order-status"]
-    async with fake_trooper.client() as client:
-        before = len(fake_trooper.requests)
-        await client.fleet.freeze([given.order_id, given])
-    assert fake_trooper.requests[before].path == "/api/order-status"
+async def test_force_sends_to_all_without_a_look(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """With `force` the action goes out at once, also to a server that is farther than it."""
+    frozen = fake_trooper.add_order(status="frozen")
+    await trooper.fleet.stop([frozen], force=True, wait=False)
+    assert [request.path for request in fake_trooper.requests] == ["/api/order-status"]
+
+
+async def test_what_is_there_or_farther_is_left_alone(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A stop leaves frozen servers frozen, a restart takes running ones only, and nothing is sent for the others."""
+    running, stopped, frozen = (fake_trooper.add_order(status=one) for one in ("running", "stopped", "frozen"))
+    report = await trooper.fleet.restart([running, stopped, frozen])
+    assert [outcome.order_id for outcome in report.left_alone] == [stopped.order_id, frozen.order_id]
+    report = await trooper.fleet.stop([running, stopped, frozen])
+    assert [outcome.order_id for outcome in report.left_alone] == [stopped.order_id, frozen.order_id]
+    assert sent(fake_trooper) == {running.server_id: 2}
+
+
+async def test_an_empty_list_is_read_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """One empty list does not make a fleet of orders that are not there."""
+    order = fake_trooper.add_order()
+    fake_trooper.fail_next("/api/orders", status=200, body=[])
+    report = await trooper.fleet.stop([order])
+    assert len(report.succeeded) == 1
 
 
 async def test_a_rate_limit_leaves_a_restart_its_proof(fake_trooper: FakeTrooper) -> None:
@@ -321,12 +337,13 @@ async def test_a_rate_limit_leaves_a_restart_its_proof(fake_trooper: FakeTrooper
 
 
 async def test_a_403_of_one_order_is_its_own(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """`Access denied or server not found` ends no other order."""
+    """`Access denied or server not found` ends no other order, and can be resumed: a firewall may have said it."""
     orders = [fake_trooper.add_order() for _ in range(3)]
     fake_trooper.remove_order(orders[0])
-    report = await trooper.fleet.stop(orders, concurrency=1)
+    report = await trooper.fleet.stop(orders, concurrency=1, force=True)
     assert [type(outcome.error) for outcome in report.outcomes] == [PermissionDeniedError, type(None), type(None)]
     assert report.outcomes[0].sent is False
+    assert report.outcomes[0].resumable
 
 
 async def test_a_closed_client_ends_every_order(fake_trooper: FakeTrooper) -> None:
@@ -488,7 +505,8 @@ async def test_only_starts_may_migrate(trooper: TrooperClient, fake_trooper: Fak
         ("running", "running", "running", False),
         ("running", None, "running", False),
         ("running", "stopped", "running", True),  # on its way elsewhere
-        ("running", "stopped", "stopped", False),
+        ("running", "stopped", "stopped", True),  # the wish may have been forgotten
+        ("frozen", "running", "running", True),
         ("stopping", "stopped", "stopped", False),
         ("Stopping", None, "stopped", False),
         ("thinking", "stopped", "stopped", False),

@@ -644,11 +644,11 @@ async def test_get_of_an_unreadable_row_says_where(bad_rows: FakeTrooper, troope
 
 
 async def test_list_raises_for_an_unreadable_row(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
-    """`list` asks twice, then raises with the path of the row: it must not look shorter than it is."""
+    """`list` raises with the path of the row: it must not look shorter than it is."""
     with pytest.raises(ResponseFormatError) as caught:
         await trooper.orders.list()
 
-    assert (caught.value.path, caught.value.attempts) == ("$[1].current_status", 2)
+    assert caught.value.path == "$[1].current_status"
 
 
 async def test_a_verb_bears_unreadable_rows(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:

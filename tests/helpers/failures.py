@@ -30,6 +30,7 @@ from trooper_async import (
     ServerLockedError,
     Transition,
     TrooperClient,
+    WaitError,
     WaitTimeoutError,
 )
 from trooper_async.testing import FakeTrooper
@@ -152,7 +153,7 @@ FAILURES: dict[str, tuple[type[BaseException], Callable[[FakeTrooper], Awaitable
         lambda fake: _fake(dropping(fake, "/api/orders", 999), lambda client: client.orders.wait(STOP, timeout=0.1)),
     ),
     "wait refused": (
-        AuthenticationError,
+        WaitError,
         lambda fake: _fake(echoing(fake, 401), lambda client: client.orders.wait(STOP, timeout=30)),
     ),
     "closed": (ClientClosedError, _close_in_mid_call),

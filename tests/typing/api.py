@@ -6,7 +6,6 @@ What does not check here any more has changed for everybody who uses it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import assert_type
 
@@ -33,6 +32,7 @@ from trooper_async import (
     TrooperError,
     select,
 )
+from trooper_async._waiting.feed import Watch
 
 
 async def client_and_blibs() -> None:
@@ -90,7 +90,7 @@ async def orders(client: TrooperClient, order: Order, blib: Blib) -> None:
     assert_type(await client.orders.wait_until(1, lambda seen: seen.is_converged), Order)
     assert_type(await client.orders.wait_until_converged(order), Order)
     assert_type(await client.orders.wait_until_reachable(order), Credentials)
-    assert_type(client.orders.watch(interval=5.0), AsyncGenerator[OrderChange, None])
+    assert_type(client.orders.watch(interval=5.0), Watch[OrderChange])
     async for change in client.orders.watch():
         assert_type(change.order, Order)
         assert_type(change.previous, Order | None)

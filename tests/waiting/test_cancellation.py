@@ -18,7 +18,7 @@ from tests.tools.simulator.api import Api
 from tests.tools.simulator.clock import VirtualLoop, run
 from tests.tools.simulator.world import Settings, World
 from trooper_async import Blib, MigrationQuote, PollSchedule, Transition, TrooperClient, WaitTimeoutError
-from trooper_async._waiting.subscription import Subscription
+from trooper_async._waiting.poller import Subscription
 from trooper_async.testing import FakeTrooper
 
 BLIB = Blib(id=1, name="one", price_h=Decimal("0.85"))
@@ -120,10 +120,10 @@ async def cancel_at(wait: Wait, nth: int = 0, *, after: float | None = None, bes
             task.result()
         del task, suspending, neighbour
         await asyncio.sleep(0)
-        poller = client._poller
-        assert poller._tickets == {}
-        assert poller._by_order == {}
-        assert poller._restless == {}
+        poller = client._waits.orders
+        assert poller._subscriptions == {}
+        assert poller._by_item == {}
+        assert poller._every_poll == {}
         assert poller._task is None
     assert not complaints
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -131,33 +131,33 @@ async def cancel_at(wait: Wait, nth: int = 0, *, after: float | None = None, bes
     return reached
 
 
-def _tickets() -> int:
+def _subscriptions() -> int:
     """How many there are that something still refers to, in this process."""
     gc.collect()
-    return sum(type(found) is Subscription for found in gc.get_objects())
+    return sum(isinstance(found, Subscription) for found in gc.get_objects())
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
 @pytest.mark.parametrize("name", WAITS)
 def test_a_wait_can_be_cancelled_at_every_suspension(name: str, beside: bool) -> None:
     """At its first, second, … suspension: nobody else is hurt, no GET that others await is cut, nothing is left."""
-    before = _tickets()
+    before = _subscriptions()
     nth = 1
     while run(cancel_at(WAITS[name], nth, beside=beside)):
         nth += 1
     assert nth > 1
-    assert _tickets() <= before, "a ticket is still referred to"
+    assert _subscriptions() <= before, "a subscription is still referred to"
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
 @pytest.mark.parametrize("name", WAITS)
 def test_a_wait_can_be_cancelled_at_any_time(name: str, beside: bool) -> None:
     """Before, while and after a request is on the wire, and between two polls: the same."""
-    before = _tickets()
+    before = _subscriptions()
     moments = [0.037 * moment for moment in range(1, 60, 2)] + [2.5 * moment for moment in range(1, 20, 2)]
     cancelled = [moment for moment in moments if run(cancel_at(WAITS[name], after=moment, beside=beside))]
     assert len(cancelled) > 10
-    assert _tickets() <= before, "a ticket is still referred to"
+    assert _subscriptions() <= before, "a subscription is still referred to"
 
 
 @pytest.mark.parametrize("name", ["stop_and_wait", "restart_and_wait", "watch"])

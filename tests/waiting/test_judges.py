@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from trooper_async._waiting.judges import (
     _LAG_SHARE,
     _LATE_CAPS,
-    Blank,
     ConvergedJudge,
     Judge,
     PredicateJudge,
@@ -32,6 +31,7 @@ from trooper_async._waiting.judges import (
     judge_of,
     new_rows,
 )
+from trooper_async._waiting.store import Blank
 from trooper_async.models import Action, Order, OrderStatus, StatusChange, Transition
 
 WAIT, DONE, SUPERSEDED, VANISHED = Verdict.WAIT, Verdict.DONE, Verdict.SUPERSEDED, Verdict.VANISHED
@@ -267,7 +267,7 @@ def test_what_an_equal_sighting_can_add(script: str, restless: bool) -> None:
     """A judge wants the next sighting although it is equal only where equal ones add up."""
     judge = SwitchJudge("stopped", CAP)
     assert ends(judge, script) is WAIT
-    assert judge.restless is restless
+    assert judge.wants_every_poll is restless
 
 
 # A restart ----------------------------------------------------------------------------------------------------------
@@ -505,7 +505,7 @@ def test_what_an_equal_sighting_adds_to_a_restart(script: str, restless: bool) -
     """A restart's judge wants equal sightings while it runs, since then they add up."""
     judge = restart()
     assert ends(judge, script) is WAIT
-    assert judge.restless is restless
+    assert judge.wants_every_poll is restless
 
 
 @pytest.mark.parametrize(

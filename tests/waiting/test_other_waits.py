@@ -22,6 +22,7 @@ from trooper_async import (
     TemplateFailedError,
     TemplateInstall,
     TrooperClient,
+    WaitError,
     WaitTimeoutError,
 )
 from trooper_async._api.endpoints import Call
@@ -123,11 +124,12 @@ def test_an_install_is_looked_at_once_more_right_before_the_deadline() -> None:
 
 
 def test_a_refused_key_ends_such_a_wait_when_it_is_confirmed() -> None:
-    """One 401 is ridden out, two in a row are not."""
+    """One 401 is ridden out, two in a row are not: what was accepted only ends with a WaitError, and its cause."""
     once = iter([reply({"error": "no"}, 401), installs(), installs({"install_id": 5, "status": 1})])
     assert wait_for_install(lambda t: next(once))[0].status == 1
-    with pytest.raises(AuthenticationError):
+    with pytest.raises(WaitError, match="refuses the key, twice in a row") as caught:
         wait_for_install(lambda t: reply({"error": "no"}, 401))
+    assert isinstance(caught.value.__cause__, AuthenticationError)
 
 
 def test_retry_after_is_obeyed_by_such_a_wait() -> None:
@@ -306,7 +308,7 @@ async def test_what_answers_something_else_is_not_reachable(
     """Another protocol, nothing, or a line without end is no SSH server: the wait goes on until its deadline."""
     async with listening(greeting) as port:
         order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
-        with pytest.raises(WaitTimeoutError, match="an answer of its SSH server was not reached"):
+        with pytest.raises(WaitTimeoutError, match="no SSH server answered within"):
             await trooper.orders.wait_until_reachable(order, timeout=0.3)
 
 

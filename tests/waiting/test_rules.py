@@ -390,7 +390,8 @@ def test_rule_08_a_confirmed_401_ends_every_wait() -> None:
             return [result for result in results if isinstance(result, BaseException)]
 
     errors = run(main())
-    assert [type(error) for error in errors] == [AuthenticationError, AuthenticationError]
+    assert [type(error) for error in errors] == [WaitError, WaitError]
+    assert [type(error.__cause__) for error in errors] == [AuthenticationError, AuthenticationError]
     assert errors[0] is not errors[1]
 
 

@@ -24,8 +24,8 @@ from trooper_async._base.converter import ids_of, structure
 from trooper_async._base.json_text import decode_at, loads
 from trooper_async._base.slices import at_once
 from trooper_async._waiting import store
-from trooper_async._waiting.judges import Blank
-from trooper_async._waiting.store import Snapshot, all_orders_after, orders_after
+from trooper_async._waiting.store import Blank, Snapshot
+from trooper_async._waiting.waits import ORDER_LIST
 from trooper_async.errors import ResponseFormatError
 from trooper_async.models import Order, OrderStatus
 
@@ -46,12 +46,24 @@ def _all(body: bytes) -> list[Any]:
     return read
 
 
-def _next(snapshot: Snapshot, body: bytes) -> Snapshot:
+EMPTY = Snapshot(ORDER_LIST)
+
+
+def orders_of(snapshot: Snapshot[Order]) -> dict[int, Order]:
+    return {order_id: row for order_id, row in snapshot.rows.items() if isinstance(row, Order)}
+
+
+def news(snapshot: Snapshot[Order]) -> tuple[frozenset[int], frozenset[int]]:
+    """What has changed and is there, and what is gone."""
+    return snapshot.changed & snapshot.rows.keys(), snapshot.changed - snapshot.rows.keys()
+
+
+def _next(snapshot: Snapshot[Order], body: bytes) -> Snapshot[Order]:
     return at_once(snapshot.next(opened(body)))
 
 
-def first_of(*rows: Any) -> Snapshot:
-    return _next(Snapshot(), body_of(*rows))
+def first_of(*rows: Any) -> Snapshot[Order]:
+    return _next(EMPTY, body_of(*rows))
 
 
 def body_of(*rows: Any) -> bytes:
@@ -189,8 +201,8 @@ def test_the_encoding_of_a_list() -> None:
     assert len(_all(b"\xef\xbb\xbf" + text.encode())) == 12
     assert rows_of(text.encode("utf-16")) is None
     row = b'{"order_id": %d, "status": "running", "title": "caf\xe9 %d"}'
-    orders = _next(Snapshot(), b"[" + b", ".join(row % (number, number) for number in range(1, 100)) + b"]").orders
-    assert [order.title for order in orders.values()] == [f"caf\ufffd {number}" for number in range(1, 100)]
+    orders = _next(EMPTY, b"[" + b", ".join(row % (number, number) for number in range(1, 100)) + b"]").readable()
+    assert [order.title for order in orders] == [f"caf\ufffd {number}" for number in range(1, 100)]
 
 
 def test_a_list_of_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,12 +261,10 @@ def test_a_list_of_orders_is_as_good_as_the_plain_way(body: bytes, window: int) 
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'"x"', b"[", b"<html>", b'{"error": "x"}', b"[]x", b"[1,]"])
-@pytest.mark.parametrize("before", [Snapshot(), first_of(), first_of(row_of())], ids=str)
-def test_what_is_no_list_of_orders(before: Snapshot, body: bytes) -> None:
+@pytest.mark.parametrize("before", [EMPTY, first_of(), first_of(row_of())], ids=str)
+def test_what_is_no_list_of_orders(before: Snapshot[Order], body: bytes) -> None:
     """An answer that is no list, an empty one too, is refused: it must not pass for "no orders"."""
-    fault = interpreted(
-        call(ORDERS, "x", decode=orders_after(lambda: before)), Response(200, {}, body), redact=str, now=0.0
-    )
+    fault = interpreted(call(ORDERS, "x", decode=before.next), Response(200, {}, body))
     assert isinstance(fault, FailedAttempt)
     assert isinstance(fault.error, ResponseFormatError)
     assert fault.error.path in ("$", "$.success")
@@ -262,23 +272,22 @@ def test_what_is_no_list_of_orders(before: Snapshot, body: bytes) -> None:
 
 def test_the_first_snapshot_is_all_news() -> None:
     """In the first answer everything has changed, and nothing is gone."""
-    first = first_of(row_of(1), row_of(2, "stopped", serverId=20), row_of(3, 7), row_of(4, None))
-    assert first.orders == {1: Order(1, OrderStatus.running), 2: Order(2, OrderStatus.stopped, server_id=20)}
-    assert {order_id: (error.path, error.expected) for order_id, error in first.unreadable.items()} == {
-        3: ("$[2].current_status", "a status word"),
-        4: ("$[3].current_status", "there"),
+    first = first_of(row_of(1), row_of(2, "stopped", serverId=20), row_of(3, []), row_of(4, 5))
+    assert orders_of(first) == {1: Order(1, OrderStatus.running), 2: Order(2, OrderStatus.stopped, server_id=20)}
+    assert {order_id: error.path for order_id, error in first.unreadable.items()} == {
+        3: "$[2].current_status",
+        4: "$[3].current_status",
     }
-    assert first.server_ids == {1: 1, 2: 20, 3: 3, 4: 4}
-    assert (first.complete, first.changed, first.gone) == (True, _ids(1, 2, 3, 4), _ids())
+    assert (first.complete, *news(first)) == (True, _ids(1, 2, 3, 4), _ids())
 
 
 def test_what_changed_and_what_is_gone() -> None:
     """The next answer says which rows are new or other ones, and which are not there any more."""
-    first = first_of(row_of(1), row_of(2), row_of(3), row_of(4, status=5), row_of(5, status=5))
-    then = _next(first, body_of(row_of(5, status=5), row_of(2, "stopped"), row_of(1), row_of(4), row_of(6)))
-    assert (then.changed, then.gone) == (_ids(2, 4, 6), _ids(3))
-    assert then.orders[2].current_status == "stopped"
-    assert then.orders[1] == first.orders[1]
+    first = first_of(row_of(1), row_of(2), row_of(3), row_of(4, 5), row_of(5, 5))
+    then = _next(first, body_of(row_of(5, 5), row_of(2, "stopped"), row_of(1), row_of(4, "5"), row_of(6)))
+    assert news(then) == (_ids(2, 4, 6), _ids(3))
+    assert orders_of(then)[2].current_status == "stopped"
+    assert orders_of(then)[1] == orders_of(first)[1]
     assert {order_id: error.path for order_id, error in then.unreadable.items()} == {5: "$[0].current_status"}
 
 
@@ -286,57 +295,58 @@ def test_what_changed_and_what_is_gone() -> None:
 def test_a_row_without_a_readable_id(order_id: Any) -> None:
     """A row whose id can't be read costs no other row anything, but then no order counts as absent."""
     snapshot = first_of(row_of(1), row_of(order_id), row_of(2))
-    assert set(snapshot.orders) == {1, 2}
+    assert set(orders_of(snapshot)) == {1, 2}
     assert not snapshot.complete
-    assert snapshot.sighting(3) is Blank.UNREADABLE
+    assert snapshot.get(3) is Blank.UNREADABLE
     healed = _next(snapshot, body_of(row_of(1), row_of(2)))
     assert healed.complete
-    assert healed.sighting(3) is Blank.ABSENT
-    assert (healed.changed, healed.gone) == (_ids(), _ids())
+    assert healed.get(3) is Blank.ABSENT
+    assert news(healed) == (_ids(), _ids())
 
 
 @pytest.mark.parametrize("row", [None, 5, "x", [], [row_of(1)], {}])
 def test_a_row_that_is_no_order(row: Any) -> None:
     """A row that is no object, or an empty one, makes the list incomplete and nothing else."""
     snapshot = first_of(row, row_of(1))
-    assert set(snapshot.orders) == {1}
-    assert (snapshot.complete, snapshot.unreadable) == (False, {})
+    assert set(orders_of(snapshot)) == {1}
+    assert not snapshot.complete
+    assert set(snapshot.unreadable) == {None}
 
 
 def test_sightings() -> None:
     """An order is seen as it is; one whose row can't be read is unreadable, and one that has none is absent."""
-    snapshot = first_of(row_of(1), row_of(2, status=5))
-    assert snapshot.sighting(1) == Order(1, OrderStatus.running)
-    assert snapshot.sighting(2) is Blank.UNREADABLE
-    assert snapshot.sighting(3) is Blank.ABSENT
-    assert first_of().sighting(1) is Blank.ABSENT
+    snapshot = first_of(row_of(1), row_of(2, 5))
+    assert snapshot.get(1) == Order(1, OrderStatus.running)
+    assert snapshot.get(2) is Blank.UNREADABLE
+    assert snapshot.get(3) is Blank.ABSENT
+    assert first_of().get(1) is Blank.ABSENT
 
 
 def test_rows_that_contradict_each_other() -> None:
     """Of two different rows of one order neither is believed, until there is one again; equal ones are one."""
     twice = first_of(row_of(1), row_of(1), row_of(2), row_of(2, "stopped"), row_of(2))
-    assert set(twice.orders) == {1}
-    assert (twice.unreadable[2].path, twice.unreadable[2].expected) == ("$[4].order_id", "there once")
-    assert twice.sighting(2) is Blank.UNREADABLE
+    assert set(orders_of(twice)) == {1}
+    assert (twice.unreadable[2].path, twice.unreadable[2].expected) == ("$[4]", "the only row of its order")
+    assert twice.get(2) is Blank.UNREADABLE
     again = _next(twice, body_of(row_of(2), row_of(2, "stopped"), row_of(1)))
-    assert again.sighting(2) is Blank.UNREADABLE
+    assert again.get(2) is Blank.UNREADABLE
     assert again.changed == _ids()
     once = _next(again, body_of(row_of(2), row_of(1)))
-    assert once.orders[2].current_status == "running"
+    assert orders_of(once)[2].current_status == "running"
     assert (once.changed, len(once.unreadable)) == (_ids(2), 0)
 
 
 def test_equal_bytes_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bytes again, or "not modified", cost no parsing, and nothing has changed."""
-    body = body_of(row_of(1), row_of(2, status=5), row_of(None))
-    first = _next(Snapshot(), body)
+    body = body_of(row_of(1), row_of(2, 5), row_of(None))
+    first = _next(EMPTY, body)
     monkeypatch.setattr(_rows, "decode_at", None)
     unchanged = _next(_next(first, body).unchanged(), body)
     for again in (_next(first, bytes(bytearray(body))), first.unchanged(), unchanged):
-        assert (again.changed, again.gone) == (_ids(), _ids())
-        assert again.orders == first.orders
+        assert news(again) == (_ids(), _ids())
+        assert orders_of(again) == orders_of(first)
         assert again.unreadable == first.unreadable
-        assert (again.complete, again.server_ids) == (False, {1: 1, 2: 2})
+        assert not again.complete
 
 
 # From answer to answer ----------------------------------------------------------------------------------------------
@@ -410,40 +420,43 @@ def _plainly(body: bytes) -> tuple[dict[int, Said], set[int], bool]:
 @example([body_of(row_of(template_installs=[{"id": 1, "config": {"ssl": ssl}}])) for ssl in (1, True)])
 def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -> None:
     """All orders out of what has changed since the last answer are those of the whole answer, or its error."""
-    snapshot = Snapshot()
-    listing = all_orders_after(lambda: snapshot)
+    snapshot = EMPTY
     for body in bodies:
-        reply = Response(200, {}, body)
-        plain = interpreted(call(ORDERS, "x"), reply, redact=str, now=0.0)
-        after = interpreted(call(ORDERS, "x", decode=listing), reply, redact=str, now=0.0)
+        plain = interpreted(call(ORDERS, "x"), Response(200, {}, body))
+        after = interpreted(call(ORDERS, "x", decode=snapshot.next), Response(200, {}, body))
+        if isinstance(after, FailedAttempt):
+            assert isinstance(plain, FailedAttempt)
+            continue
+        snapshot = after
         if isinstance(plain, FailedAttempt):
-            assert isinstance(after, FailedAttempt)
-            assert str(after.error) == str(plain.error)
-        else:
-            assert not isinstance(after, FailedAttempt)
-            assert repr(after[0]) == repr(plain)  # 1 == True == Decimal("1.00")
-            snapshot = after[1]
-            sure = {order.order_id: order for order in plain if order.order_id in snapshot.orders}
-            assert repr(snapshot.found()) == repr(list(sure.values()))
+            assert isinstance(snapshot.every(), ResponseFormatError)
+        elif not snapshot.unreadable:  # two rows of an order contradict each other in no plain list
+            assert repr(snapshot.every()) == repr(plain)  # 1 == True == Decimal("1.00")
+        if not isinstance(plain, FailedAttempt):
+            sure = {order.order_id: order for order in plain if order.order_id in orders_of(snapshot)}
+            assert repr(snapshot.readable()) == repr(list(sure.values()))
 
 
 @settings(max_examples=300)
 @given(polls(), WINDOWS)
 def test_a_chain_of_snapshots_is_as_good_as_fresh_ones(bodies: list[bytes], window: int) -> None:
     """Each snapshot of a chain is what its answer alone says, and tells what changed since the one before."""
-    snapshot, before = Snapshot(), dict[int, Said]()
+    snapshot, before = EMPTY, dict[int, Said]()
     for body in bodies:
         with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=2):
             previous, snapshot = snapshot, _next(snapshot, body)
-            fresh = _next(Snapshot(), body)
+            fresh = _next(EMPTY, body)
         said, contradicted, complete = _plainly(body)
 
         for one in (fresh, snapshot):
-            assert one.orders == {order_id: order for order_id, (order, _) in said.items() if order is not None}
-            assert one.server_ids == {order_id: number for order_id, (_, number) in said.items() if number is not None}
+            assert orders_of(one) == {order_id: order for order_id, (order, _) in said.items() if order is not None}
             assert one.complete is complete
-            assert one.unreadable.keys() == {order_id for order_id, (order, _) in said.items() if order is None}
+            assert one.unreadable.keys() - {None} == {
+                order_id for order_id, (order, _) in said.items() if order is None
+            }
         for order_id, error in snapshot.unreadable.items():
+            if order_id is None:
+                continue
             assert (error.path, error.expected) == (
                 fresh.unreadable[order_id].path,
                 fresh.unreadable[order_id].expected,
@@ -454,16 +467,17 @@ def test_a_chain_of_snapshots_is_as_good_as_fresh_ones(bodies: list[bytes], wind
             if order_id not in contradicted:
                 path, expected = _refused(partial(structure, row, Order))
                 assert (error.path, error.expected) == (f"$[{index}]{path[1:]}", expected)
-        assert all(snapshot.sighting(order_id) == order for order_id, order in snapshot.orders.items())
-        assert all(snapshot.sighting(order_id) is Blank.UNREADABLE for order_id in snapshot.unreadable)
-        assert snapshot.sighting(99) is (Blank.ABSENT if complete else Blank.UNREADABLE)
+        assert all(snapshot.get(order_id) == order for order_id, order in orders_of(snapshot).items())
+        assert all(
+            snapshot.get(order_id) is Blank.UNREADABLE for order_id in snapshot.unreadable if order_id is not None
+        )
+        assert snapshot.get(99) is (Blank.ABSENT if complete else Blank.UNREADABLE)
 
         new = said.keys() - before.keys()
         others = {order_id for order_id in said.keys() & before.keys() if said[order_id][0] != before[order_id][0]}
-        assert snapshot.changed == new | others
-        assert snapshot.gone == before.keys() - said.keys()
-        for order_id in snapshot.orders.keys() - snapshot.changed:
-            assert snapshot.orders[order_id] == previous.orders[order_id]
+        assert news(snapshot) == (frozenset(new | others), frozenset(before.keys() - said.keys()))
+        for order_id in orders_of(snapshot).keys() - snapshot.changed:
+            assert orders_of(snapshot)[order_id] == orders_of(previous)[order_id]
         before = said
 
 
@@ -509,7 +523,7 @@ def test_only_what_changed_is_decoded(
     parsed = _decoded(monkeypatch)
     snapshot = _next(last, body_of(*now))
     assert len(parsed) <= most
-    assert snapshot.orders == {row["order_id"]: structure(row, Order) for row in now}
+    assert orders_of(snapshot) == {row["order_id"]: structure(row, Order) for row in now}
 
 
 def test_rows_that_look_like_several() -> None:
@@ -517,14 +531,14 @@ def test_rows_that_look_like_several() -> None:
     odd = '"}, {"order_id": 5, "status": "x"}, {"'
     first = first_of(row_of(1), row_of(2, title="a"), row_of(3))
     second = _next(first, body_of(row_of(1), row_of(2, title=odd), row_of(3)))
-    assert second.orders.keys() == {1, 2, 3}
-    assert second.orders[2].title == odd
+    assert orders_of(second).keys() == {1, 2, 3}
+    assert orders_of(second)[2].title == odd
     third = _next(
         second,
         body_of(row_of(1), row_of(2, config=[{"order_id": 3, "status": "frozen"}, row_of(3)]), row_of(3, "frozen")),
     )
-    assert third.orders[3].current_status == "frozen"
-    assert third.orders[2].title is None
+    assert orders_of(third)[3].current_status == "frozen"
+    assert orders_of(third)[2].title is None
 
 
 def test_a_row_that_is_in_the_answer_twice_is_never_taken_for_one() -> None:
@@ -532,10 +546,10 @@ def test_a_row_that_is_in_the_answer_twice_is_never_taken_for_one() -> None:
     before = numbered(30)
     again = [*before, row_of(7, "stopped")]
     snapshot = _next(first_of(*before), body_of(*again))
-    assert snapshot.sighting(7) is Blank.UNREADABLE
+    assert snapshot.get(7) is Blank.UNREADABLE
     assert snapshot.changed == _ids(7)
     twice = _next(first_of(*before), body_of(*before[:20], *before[5:]))
-    assert twice.orders == first_of(*before).orders
+    assert orders_of(twice) == orders_of(first_of(*before))
     assert twice.changed == _ids()
     healed = _next(snapshot, body_of(*before))
     assert (healed.changed, healed.unreadable) == (_ids(7), {})
@@ -543,8 +557,8 @@ def test_a_row_that_is_in_the_answer_twice_is_never_taken_for_one() -> None:
 
 def test_more_unreadable_rows_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that can't be read cost only themselves, but not without end: then it is no list of orders."""
-    monkeypatch.setattr(store, "_MOST_ODD", 5)
-    assert len(first_of(*[row_of(number, status=5) for number in range(5)]).unreadable) == 5
-    many: list[list[Any]] = [[{}] * 6, [row_of(number, status=5) for number in range(6)], [row_of(1)] * 6]
+    monkeypatch.setattr(store, "_MOST_UNREADABLE", 5)
+    assert len(first_of(*[row_of(number, 5) for number in range(5)]).unreadable) == 5
+    many: list[list[Any]] = [[{}] * 6, [row_of(number, 5) for number in range(6)], [row_of(1)] * 7]
     for rows in many:
         assert _refused(partial(first_of, *rows)) == ("$", "a list of orders")

@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from trooper_async._api.endpoints import ORDERS, Call, call
+from trooper_async._api.endpoints import Call
 from trooper_async._buying.journal import Journal, Record
 from trooper_async._buying.ledger import Entry
 from trooper_async._http.transport import Transport
-from trooper_async._waiting.store import Snapshot, orders_after
 from trooper_async._waiting.wait import OnChange
-from trooper_async._waiting.waits import Waiters
+from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
     ClientClosedError,
     OutcomeUnknownError,
@@ -32,7 +31,6 @@ LOG = logging.getLogger("trooper_async.purchases")
 
 _RE_READS = 3
 
-_TOLERANT = orders_after(Snapshot)
 Prepare = Callable[[Callable[[], None]], Awaitable[tuple[Call[int], Blib]]]
 """Checks the price right before a purchase; the call to send, which calls the argument as it leaves, and the offer."""
 
@@ -40,10 +38,9 @@ Prepare = Callable[[Callable[[], None]], Awaitable[tuple[Call[int], Blib]]]
 class Purchases:
     """Makes the purchases of one client, one at a time."""
 
-    def __init__(self, transport: Transport, journal: Journal, waiters: Waiters, *, cap: float) -> None:
+    def __init__(self, transport: Transport, journal: Journal, waits: Waits) -> None:
         self._transport = transport
-        self._waiters = waiters
-        self._cap = cap
+        self._waits = waits
         self._turn = asyncio.Lock()
         self.journal = journal
 
@@ -91,7 +88,7 @@ class Purchases:
         """Wait until what was bought runs. A caller that is cancelled meanwhile has not got its purchase."""
         with self.journal.awaited(purchase):
             try:
-                return await self._waiters.transition(
+                return await self._waits.transition(
                     transition, operation=operation, timeout=timeout, on_change=on_change
                 )
             except Exception as error:
@@ -129,8 +126,8 @@ class Purchases:
             record.sent = True
 
         order, blib = await prepare(sending)
-        snapshot = await self._transport.request(call(ORDERS, operation, "the orders present before", decode=_TOLERANT))
-        before = frozenset(snapshot.orders) | frozenset(snapshot.unreadable)
+        snapshot = await self._waits.orders.store.read(operation, "the orders present before")
+        before = frozenset(snapshot.rows)
         record = Record(Entry(purchase, operation, blib, before))
         self.journal.add(record)
         record.follower = asyncio.create_task(self._follow(record, order), name="trooper purchase")
@@ -198,19 +195,18 @@ class Purchases:
 
     async def _look_for_candidates(self, record: Record, reads: int) -> tuple[Order, ...]:
         """The orders that were not there before, once there are any; the list is read a few times over the cap."""
-        look = call(ORDERS, record.entry.operation, "candidates", decode=_TOLERANT)
         for read in range(reads):
             if read:
-                await self._transport.pause(self._cap / (reads - 1))
+                await self._transport.pause(self._waits.schedule.cap / (reads - 1))
             if self._transport.closed:
                 break
             try:
-                snapshot: Snapshot = await self._transport.request(look)
+                snapshot = await self._waits.orders.store.read(record.entry.operation, "candidates")
             except TrooperError as error:
                 LOG.warning("looking for what was bought: %s", error)
                 continue
             taken = {purchase.order_id for purchase in self.journal.all} | record.entry.before
-            new = [order for order_id, order in snapshot.orders.items() if order_id not in taken]
+            new = [order for order in snapshot.readable() if order.order_id not in taken]
             if new:
                 return tuple(sorted(new, key=lambda order: _likeness(order, record.entry), reverse=True))
         return ()

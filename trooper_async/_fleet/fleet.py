@@ -1,9 +1,8 @@
-"""Switching many servers at once: bounded in what is being sent, each with its own outcome, on one poll for all."""
+"""One action for many orders: bounded in what is in flight, each order with its own outcome, on one poll for all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 from typing import TypeVar, Unpack
 
 from attrs import evolve
@@ -11,56 +10,39 @@ from attrs import evolve
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetReport
 from trooper_async._fleet.run import Job, OnProgress, Run, RunOptions
-from trooper_async._groups.lookup import Lookup, not_found
-from trooper_async._groups.switching import SWITCHES, Switches
-from trooper_async._waiting.store import Snapshot
-from trooper_async.errors import (
-    ConfigurationError,
-    OutcomeUnknownError,
-    ResponseFormatError,
-    TrooperError,
-)
-from trooper_async.models import Action, Order, OrderStatus, Transition, same_word, status_word
+from trooper_async._groups.actions import Actions, is_once_only, target_of
+from trooper_async._groups.lookup import Lookup, found
+from trooper_async._waiting.waits import Waits
+from trooper_async.errors import ConfigurationError, OutcomeUnknownError, TrooperError
+from trooper_async.models import Action, Order, OrderStatus, Transition, meant, same_word, status_word
 
 OrderKey = TypeVar("OrderKey", bound="Order | int")
 
-_ACTIONS: dict[str, Action] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
-_HEADING = {"starting": "running", "restarting": "running", "stopping": "stopped", "freezing": "frozen"}
-"""Where a status on the way leads to, where its word says so."""
+_FOR: dict[str, Action] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
+_HEADING = {"starting": "running", "stopping": "stopped", "freezing": "frozen"}
+"""Where a status leads to whose word says so."""
+_RESTING = ("running", "stopped", "frozen", "terminated")
+_LOOKS = 3
+"""Reads of the list before an order counts as not there: one read alone proves nothing."""
 
 
 class Fleet:
     """`client.fleet`: one action for many orders, and a report of what became of each.
 
-    What holds for all of its methods:
-
-    Args:
-        orders: orders or order ids, any number; one that is there twice is done once.
-        concurrency: how many requests are being sent at once; the waits are not counted, and share one poll.
-        timeout: seconds for each order, from its accepted request, None for no limit; by default what the action
-            usually needs. A rate limit may hold up an order's request for as long again.
-        wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
-        on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is sent
-            and when it has ended. Nothing is sent before it returns: with `progress.report()` stored in each call, a
-            run that is killed can be gone on with by `resume`. What it raises cancels the run and comes out.
-
-    Returns:
-        The report. An order that is locked, not there, superseded or too late is one of its `failed`, and stops no
-        other. A refused key ends the run at once, and is the outcome of every order that had not ended.
-
-    Raises:
-        ConfigurationError: an argument that can't be right. Nothing was sent.
+    The list is read once before anything is sent, and what is already there, or on its way, is left alone.
     """
 
-    def __init__(self, lookup: Lookup, switches: Switches) -> None:
+    def __init__(self, lookup: Lookup, actions: Actions, waits: Waits) -> None:
         self._lookup = lookup
-        self._switches = switches
+        self._actions = actions
+        self._waits = waits
 
     async def start(
         self,
         orders: Iterable[Order | int],
         *,
         migration_allowed: bool = False,
+        force: bool = False,
         concurrency: int = 16,
         timeout: arguments.Timeout = "default",
         wait: bool = True,
@@ -68,45 +50,146 @@ class Fleet:
     ) -> FleetReport:
         """Start servers, and wait until they run (POST /api/order-status, action `running`).
 
-        `migration_allowed` lets frozen servers move to other hardware, as for `orders.start`.
+        Orders that run, or are starting, are left alone.
+
+        Args:
+            orders: orders or order ids, any number; one that is given twice is done once.
+            migration_allowed: whether frozen servers may move to other hardware, which takes 10 to 90 minutes; each
+                request is sent once then.
+            force: whether the action is sent to every order, whatever its status.
+            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
+                usually needs. A rate limit may delay an order's request for as long again.
+            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
+            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
+                sent and when it has ended. Nothing is sent before it returns: a program that stores
+                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+                cancels the run and is raised here.
+
+        Returns:
+            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
+            affect the others. A refused key ends the run at once.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
         """
-        return await self._switch("start", orders, concurrency, timeout, wait, on_progress, migration_allowed)
+        options = RunOptions(
+            concurrency=concurrency,
+            timeout=timeout,
+            on_progress=on_progress,
+            wait=wait,
+            migration_allowed=migration_allowed,
+        )
+        return await self._act("start", _wanted(orders, "start"), force=force, **options)
 
     async def stop(
         self,
         orders: Iterable[Order | int],
         *,
+        force: bool = False,
         concurrency: int = 16,
         timeout: arguments.Timeout = "default",
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Stop servers, and wait until they have (POST /api/order-status, action `stopped`)."""
-        return await self._switch("stop", orders, concurrency, timeout, wait, on_progress)
+        """Stop servers, and wait until they have stopped (POST /api/order-status, action `stopped`).
+
+        Orders that are stopped or frozen, or are stopping, are left alone: a stop would first start up a frozen
+        server.
+
+        Args:
+            orders: orders or order ids, any number; one that is given twice is done once.
+            force: whether the action is sent to every order, whatever its status.
+            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
+                usually needs. A rate limit may delay an order's request for as long again.
+            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
+            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
+                sent and when it has ended. Nothing is sent before it returns: a program that stores
+                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+                cancels the run and is raised here.
+
+        Returns:
+            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
+            affect the others. A refused key ends the run at once.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+        """
+        options = RunOptions(concurrency=concurrency, timeout=timeout, on_progress=on_progress, wait=wait)
+        return await self._act("stop", _wanted(orders, "stop"), force=force, **options)
 
     async def restart(
         self,
         orders: Iterable[Order | int],
         *,
+        force: bool = False,
         concurrency: int = 16,
         timeout: arguments.Timeout = "default",
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Restart servers, each once only, and wait until they have (POST /api/order-status, action `restarted`)."""
-        return await self._switch("restart", orders, concurrency, timeout, wait, on_progress)
+        """Restart servers, each once, and wait until they have (POST /api/order-status, action `restarted`).
+
+        Orders that do not run are left alone.
+
+        Args:
+            orders: orders or order ids, any number; one that is given twice is done once.
+            force: whether the action is sent to every order, whatever its status.
+            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
+                usually needs. A rate limit may delay an order's request for as long again.
+            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
+            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
+                sent and when it has ended. Nothing is sent before it returns: a program that stores
+                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+                cancels the run and is raised here.
+
+        Returns:
+            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
+            affect the others. A refused key ends the run at once.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+        """
+        options = RunOptions(concurrency=concurrency, timeout=timeout, on_progress=on_progress, wait=wait)
+        return await self._act("restart", _wanted(orders, "restart"), force=force, **options)
 
     async def freeze(
         self,
         orders: Iterable[Order | int],
         *,
+        force: bool = False,
         concurrency: int = 16,
         timeout: arguments.Timeout = "default",
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Freeze servers, and wait until they are (POST /api/order-status, action `frozen`)."""
-        return await self._switch("freeze", orders, concurrency, timeout, wait, on_progress)
+        """Freeze servers, and wait until they are frozen (POST /api/order-status, action `frozen`).
+
+        Orders that are frozen, or are freezing, are left alone.
+
+        Args:
+            orders: orders or order ids, any number; one that is given twice is done once.
+            force: whether the action is sent to every order, whatever its status.
+            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
+                usually needs. A rate limit may delay an order's request for as long again.
+            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
+            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
+                sent and when it has ended. Nothing is sent before it returns: a program that stores
+                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+                cancels the run and is raised here.
+
+        Returns:
+            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
+            affect the others. A refused key ends the run at once.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+        """
+        options = RunOptions(concurrency=concurrency, timeout=timeout, on_progress=on_progress, wait=wait)
+        return await self._act("freeze", _wanted(orders, "freeze"), force=force, **options)
 
     async def converge(
         self,
@@ -115,38 +198,51 @@ class Fleet:
         migration_allowed: bool = False,
         concurrency: int = 16,
         timeout: arguments.Timeout = "default",
+        wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Bring each order to the status that is wanted of it; only what is not there or on its way is sent.
+        """Bring each order to the status that is wanted of it (GET /api/orders, POST /api/order-status).
+
+        What is there, or on its way there, is left alone.
 
         Args:
             wanted: the order, or its id → `running`, `stopped` or `frozen`.
+            migration_allowed: whether frozen servers may move to other hardware to run.
+            concurrency: how many requests are in flight at once.
+            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
+                usually needs.
+            wait: False returns once all are accepted; `resume` waits for those.
+            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
+                sent and when it has ended.
 
         Returns:
-            The report; what was left alone, since it was there or on its way, is in its `left_alone`.
+            The report; what was left alone is in its `left_alone`.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
         """
+        operation = "fleet.converge"
+        if not isinstance(wanted, Mapping):
+            raise ConfigurationError("pass a mapping of orders to statuses: nothing was sent", operation=operation)
         orders: dict[int, tuple[Order | int, Action]] = {}
         for order, status in wanted.items():
-            action = _ACTIONS.get(status_word(status).casefold()) if isinstance(status, str) else None
+            action = _FOR.get(status_word(status).casefold()) if isinstance(status, str) else None
             if action is None:
                 text = f"an order can be wanted running, stopped or frozen, not {status!r:.40}: nothing was sent"
-                raise ConfigurationError(text, operation="fleet.converge")
+                raise ConfigurationError(text, operation=operation)
             order_id = arguments.order_id(order)
             if orders.setdefault(order_id, (order, action))[1] != action:
-                text = f"order {order_id} is wanted in two ways: nothing was sent"
-                raise ConfigurationError(text, operation="fleet.converge")
-        run = self._run(
-            "converge",
-            [FleetOutcome(order_id, action) for order_id, (_, action) in orders.items()],
+                raise ConfigurationError(
+                    f"order {order_id} is wanted in two ways: nothing was sent", operation=operation
+                )
+        options = RunOptions(
             concurrency=concurrency,
             timeout=timeout,
             on_progress=on_progress,
+            wait=wait,
             migration_allowed=migration_allowed,
         )
-        listed = await self._read("fleet.converge")
-        return await run.carry_out(
-            _converging(order, action, listed, "fleet.converge") for order, action in orders.values()
-        )
+        return await self._act("converge", orders, **options)
 
     async def resume(
         self,
@@ -156,23 +252,31 @@ class Fleet:
         timeout: arguments.Timeout = "default",
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Go on with a run that was cancelled, killed or refused, or whose waits ended too early.
+        """Continue a run that was cancelled, killed or refused, or whose waits timed out.
 
         What was accepted is only waited for. What was not sent, and a stop, freeze or plain start of which that is not
-        certain, is sent now, if its server is neither there nor on its way. A restart, or a start with migration, that
-        may have been sent is only waited for. Orders that failed by themselves (locked, not there, superseded) stay so.
+        certain, is sent now, unless its server is there or on its way. A restart, or a start with migration, that may
+        have been sent is only waited for. Orders that failed for a reason of their own (locked, superseded) stay so.
 
         Args:
             report: of the run, from its progress (`progress.report()`) or `FleetReport.from_json`.
+            concurrency: how many requests are in flight at once.
+            timeout: seconds for each order; None for no limit; by default what the action usually needs.
+            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
+                sent and when it has ended.
 
         Returns:
             The report of all the orders.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
         """
+        operation = "fleet.resume"
         if not isinstance(report, FleetReport):
-            raise ConfigurationError("resume takes a FleetReport", operation="fleet.resume")
+            raise ConfigurationError("pass a FleetReport: nothing was sent", operation=operation)
         outcomes = [evolve(outcome, error=None) if outcome.resumable else outcome for outcome in report.outcomes]
         run = self._run(
-            "resume",
+            operation,
             outcomes,
             concurrency=concurrency,
             timeout=timeout,
@@ -180,99 +284,122 @@ class Fleet:
             migration_allowed=report.migration_allowed,
             elapsed=report.elapsed,
         )
-        open_ones = [outcome for outcome in outcomes if not outcome.ended]
-        settled = all(outcome.sent for outcome in open_ones)
-        listed = Snapshot() if settled else await self._read("fleet.resume")
-        return await run.carry_out(_resuming(outcome, report.migration_allowed, listed) for outcome in open_ones)
+        pending = [outcome for outcome in outcomes if not outcome.ended]
+        seen = await self._look([one.order_id for one in pending if not one.sent], operation)
+        return await run.carry_out(_resuming(one, report.migration_allowed, seen, operation) for one in pending)
 
-    async def _switch(
+    async def _act(
         self,
-        action: Action,
-        orders: Iterable[Order | int],
-        concurrency: int,
-        timeout: arguments.Timeout,
-        wait: bool,
-        on_progress: OnProgress | None,
-        migration_allowed: bool = False,
+        name: str,
+        orders: Mapping[int, tuple[Order | int, Action]],
+        *,
+        force: bool = False,
+        **options: Unpack[RunOptions],
     ) -> FleetReport:
-        chosen: dict[int, Order | int] = {}
-        for order in orders:
-            order_id = arguments.order_id(order)
-            if isinstance(order, Order) or order_id not in chosen:
-                chosen[order_id] = order
-        run = self._run(
-            action,
-            [FleetOutcome(order_id, action) for order_id in chosen],
-            concurrency=concurrency,
-            timeout=timeout,
-            on_progress=on_progress,
-            wait=wait,
-            migration_allowed=migration_allowed,
-        )
-        ids = [order for order in chosen.values() if not isinstance(order, Order)]
-        missing = await self._lookup.missing(ids, f"fleet.{action}")
-        return await run.carry_out(Job(order, ended=missing.get(order_id)) for order_id, order in chosen.items())
-
-    def _run(self, name: str, outcomes: list[FleetOutcome], **options: Unpack[RunOptions]) -> Run:
+        """Carry out the action of each order where it is needed, or with `force` everywhere."""
         operation = f"fleet.{name}"
+        outcomes = [FleetOutcome(order_id, action) for order_id, (_, action) in orders.items()]
+        run = self._run(operation, outcomes, **options)
+        unread = [order_id for order_id, (order, _) in orders.items() if not force or not isinstance(order, Order)]
+        seen = await self._look(unread, operation)
+        migration_allowed = options.get("migration_allowed", False)
+
+        def job(order_id: int, order: Order | int, action: Action) -> Job:
+            known = seen.get(order_id, order)
+            if isinstance(known, TrooperError):
+                return Job(order, ended=known)
+            return Job(known) if force else _needed(known, action, migration_allowed)
+
+        return await run.carry_out(job(order_id, *wanted) for order_id, wanted in orders.items())
+
+    def _run(self, operation: str, outcomes: list[FleetOutcome], **options: Unpack[RunOptions]) -> Run:
         if type(options["concurrency"]) is not int or options["concurrency"] < 1:
             raise ConfigurationError(
                 "concurrency must be a whole number above 0: nothing was sent", operation=operation
             )
         if options["timeout"] != "default":
             arguments.check_seconds(options["timeout"])
-        return Run(self._switches, outcomes, operation=operation, **options)
+        return Run(self._actions, self._waits, outcomes, operation=operation, **options)
 
-    async def _read(self, operation: str) -> Snapshot | TrooperError:
-        """The orders as they are now, or why they can't be read: that is the outcome of each."""
-        try:
-            return await self._lookup.snapshot(operation, "its orders")
-        except TrooperError as error:
-            return error
-
-
-def _converging(order: Order | int, action: Action, listed: Snapshot | TrooperError, operation: str) -> Job:
-    """What has to be done for an order that a setting is wanted for."""
-    order_id, target = arguments.order_id(order), SWITCHES[action][1]
-    failure: TrooperError
-    if isinstance(listed, TrooperError):
-        failure = copy(listed)
-    elif isinstance(seen := listed.sighting(order_id), Order):
-        if _is_there(seen, target):
-            return Job(seen, ended=seen)
-        return Job(seen, transition=Transition(order_id, action, target) if _is_on_its_way(seen, target) else None)
-    elif order_id in listed.unreadable:
-        failure = copy(listed.unreadable[order_id])
-    elif listed.complete:
-        failure = not_found(order_id, "")
-    else:  # one of the rows may be it
-        failure = ResponseFormatError("$[*].order_id", "readable")
-    failure.operation, failure.subject = operation, f"order {order_id}"
-    return Job(order, ended=failure)
+    async def _look(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
+        """These orders as they are now, or why that can't be told."""
+        seen: dict[int, Order | int | TrooperError] = {}
+        left = order_ids
+        for look in range(_LOOKS):
+            if not left:
+                break
+            if look:
+                await self._lookup.pause(self._waits.schedule.floor)
+            try:
+                snapshot = await self._lookup.orders(operation)
+            except TrooperError as error:
+                return seen | {order_id: error.about(operation, f"order {order_id}") for order_id in left}
+            for order_id in left:
+                try:
+                    seen[order_id] = found(snapshot, order_id, operation)
+                except TrooperError as error:
+                    seen[order_id] = error
+            left = [order_id for order_id in left if isinstance(seen[order_id], TrooperError)]
+        return seen
 
 
-def _resuming(outcome: FleetOutcome, migration_allowed: bool, listed: Snapshot | TrooperError) -> Job:
-    """What has to be done for an order that had not ended."""
+def _wanted(orders: Iterable[Order | int], action: Action) -> dict[int, tuple[Order | int, Action]]:
+    if isinstance(orders, Order) or not isinstance(orders, Iterable):
+        text = f"pass several orders, or their ids, in a list, not {type(orders).__name__}: nothing was sent"
+        raise ConfigurationError(text, operation=f"fleet.{action}")
+    wanted: dict[int, tuple[Order | int, Action]] = {}
+    for order in orders:
+        order_id = arguments.order_id(order)
+        if isinstance(order, Order) or order_id not in wanted:
+            wanted[order_id] = order, action
+    return wanted
+
+
+def _needed(order: Order | int, action: Action, migration_allowed: bool) -> Job:
+    """What has to be done for an order as it is now."""
+    if not isinstance(order, Order):
+        return Job(order)
+    target = target_of(action)
+    if action == "restart":
+        return Job(order) if _is_there(order, target) else Job(order, ended=order)
+    if _is_there(order, target) or (action == "stop" and _is_there(order, OrderStatus.frozen)):
+        return Job(order, ended=order)
+    if _is_on_its_way(order, target, once=is_once_only(action, migration_allowed)):
+        return Job(order, transition=Transition(order.order_id, action, target, None, migration_allowed))
+    return Job(order)
+
+
+def _resuming(
+    outcome: FleetOutcome, migration_allowed: bool, seen: Mapping[int, Order | int | TrooperError], operation: str
+) -> Job:
+    """What has to be done for an order that has not ended."""
     if outcome.sent:
         return Job(outcome.order_id, transition=outcome.transition)
-    once = outcome.action == "restart" or (outcome.action == "start" and migration_allowed)
+    once = is_once_only(outcome.action, migration_allowed)
     if once and outcome.transition is not None:
         lost = OutcomeUnknownError("it may have been sent by the run before", transition=outcome.transition)
         return Job(outcome.order_id, transition=outcome.transition, lost=lost)
-    job = _converging(outcome.order_id, outcome.action, listed, "fleet.resume")
-    if once and not isinstance(job.ended, TrooperError):
-        return Job(job.order)  # a restart begins where it ends, and what was not sent has not begun
-    return job
+    known = seen[outcome.order_id]
+    if isinstance(known, TrooperError):
+        return Job(outcome.order_id, ended=known)
+    if once:
+        return Job(known)  # what was not sent has not begun, and a restart begins where it ends
+    return _needed(known, outcome.action, migration_allowed)
 
 
 def _is_there(order: Order, target: str) -> bool:
     desired = order.desired_status
-    return same_word(order.current_status, target) and (desired is None or same_word(desired, target))
+    return same_word(order.current_status, target) and (desired is None or same_word(meant(desired), target))
 
 
-def _is_on_its_way(order: Order, target: str) -> bool:
+def _is_on_its_way(order: Order, target: str, *, once: bool) -> bool:
     """Whether that is certain: where it is not, a setting is sent, which does no harm a second time."""
-    heading = _HEADING.get(order.current_status.casefold())
+    current = order.current_status.casefold()
+    heading = _HEADING.get(current)
     if order.desired_status is None:
         return heading == target
-    return same_word(order.desired_status, target) and heading in (None, target)
+    if not same_word(meant(order.desired_status), target):
+        return False
+    if current in _RESTING:  # the API may have forgotten the wish; but what would move a server twice is not repeated
+        return once
+    return heading in (None, target)

@@ -16,10 +16,11 @@ from trooper_async.errors import (
     APIStatusError,
     AuthenticationError,
     ConfigurationError,
-    OrderNotFoundError,
     OrderVanishedError,
+    PermissionDeniedError,
     RateLimitError,
     ServerError,
+    ServerLockedError,
     SupersededError,
     TrooperError,
 )
@@ -54,11 +55,12 @@ class FleetOutcome:
         """Whether `fleet.resume` goes on with it: its end, if any, was none for ever, or not of this order."""
         if self.order is not None:
             return False
-        if isinstance(self.error, APIStatusError):
-            passing = isinstance(self.error, AuthenticationError | RateLimitError | ServerError)
-            return passing or bool(self.sent) or not self.error.attempts  # of the poll; of another order's request
-        for_ever = OrderNotFoundError | SupersededError | OrderVanishedError | ConfigurationError
-        return not isinstance(self.error, for_ever)
+        error = self.error
+        if isinstance(error, APIStatusError) and not self.sent and error.attempts:  # else it is another order's refusal
+            # a 403 can be a firewall's, but not one that says that the server is locked
+            may_pass = AuthenticationError | PermissionDeniedError | RateLimitError | ServerError
+            return isinstance(error, may_pass) and not isinstance(error, ServerLockedError)
+        return not isinstance(error, SupersededError | OrderVanishedError | ConfigurationError)
 
 
 @frozen

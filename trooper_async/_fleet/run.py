@@ -6,27 +6,30 @@ import asyncio
 import inspect
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
 from typing import Required, TypedDict, Unpack
 
-from attrs import evolve, frozen
+from attrs import define, field, frozen
 
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
-from trooper_async._groups.switching import SWITCHES, Switches
+from trooper_async._groups.actions import Actions, target_of
+from trooper_async._waiting.judges import Verdict
+from trooper_async._waiting.wait import Wait
+from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
+    APIStatusError,
     AuthenticationError,
     OutcomeUnknownError,
-    PermissionDeniedError,
     ResponseFormatError,
     ServerError,
     TrooperError,
 )
-from trooper_async.models import Order, Transition
+from trooper_async.models import Action, Order, Transition
 
 OnProgress = Callable[[FleetProgress], object]
-"""A function or a coroutine function."""
+"""A function or a coroutine function, called before each order is sent and when it has ended."""
 
 
 @frozen
@@ -52,13 +55,44 @@ class RunOptions(TypedDict, total=False):
     elapsed: float
 
 
-class _EndOfRunError(Exception):
-    """Raised in the task of one order, to end those of all."""
+@define(eq=False)
+class _Entry:
+    """What is known of one order of a run."""
 
-    def __init__(self, error: BaseException, *, refused: bool = False) -> None:
+    order_id: int
+    action: Action
+    order: Order | None = None
+    error: TrooperError | None = None
+    seconds: float = 0.0
+    transition: Transition | None = None
+    sent: bool | None = False
+    began: float = 0.0
+    wait: Wait | None = field(default=None, repr=False)
+
+    @property
+    def ended(self) -> bool:
+        return self.order is not None or self.error is not None
+
+    def outcome(self) -> FleetOutcome:
+        return FleetOutcome(
+            self.order_id, self.action, self.order, self.error, self.seconds, self.transition, self.sent
+        )
+
+
+class _RefusedKeyError(Exception):
+    """Ends the run: the API refuses the key."""
+
+    def __init__(self, error: APIStatusError) -> None:
         super().__init__()
         self.error = error
-        self.refused = refused
+
+
+class _ProgressError(Exception):
+    """Ends the run: the caller's function raised this."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Run:
@@ -66,121 +100,160 @@ class Run:
 
     def __init__(
         self,
-        switches: Switches,
+        actions: Actions,
+        waits: Waits,
         outcomes: Iterable[FleetOutcome],
         *,
         operation: str,
         **options: Unpack[RunOptions],
     ) -> None:
-        self._switches = switches
-        self._outcomes = {outcome.order_id: outcome for outcome in outcomes}
+        self._actions = actions
+        self._waits = waits
+        self._entries = {
+            one.order_id: _Entry(one.order_id, one.action, one.order, one.error, one.seconds, one.transition, one.sent)
+            for one in outcomes
+        }
         self._operation = operation
         self._concurrency = options["concurrency"]
         self._timeout: arguments.Timeout = options["timeout"]
         self._on_progress = options["on_progress"]
         self._migration_allowed = options.get("migration_allowed", False)
         self._wait = options.get("wait", True)
-        self._done = sum(outcome.ended for outcome in self._outcomes.values())
-        self._failed = sum(outcome.error is not None for outcome in self._outcomes.values())
+        self._done = sum(entry.ended for entry in self._entries.values())
+        self._failed = sum(entry.error is not None for entry in self._entries.values())
         self._telling = asyncio.Lock()
+        self._following = 0
+        self._waited: deque[Wait] = deque()  # that have ended, and are not taken note of yet
+        self._news = asyncio.Event()
         self._began = time.monotonic() - options.get("elapsed", 0.0)
         self._ended: float | None = None
 
     def report(self) -> FleetReport:
         """The report as it is now."""
         now = time.monotonic() if self._ended is None else self._ended
-        return FleetReport(tuple(self._outcomes.values()), now - self._began, self._migration_allowed)
+        outcomes = tuple(entry.outcome() for entry in self._entries.values())
+        return FleetReport(outcomes, now - self._began, self._migration_allowed)
 
     async def carry_out(self, jobs: Iterable[Job]) -> FleetReport:
         """Do the jobs; the report of all."""
-        ends: list[_EndOfRunError] = []
-        turns = iter(jobs)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, len(self._outcomes))):
-                    group.create_task(self._work(turns, group))
-        except* _EndOfRunError as group_of_ends:
-            ends = [end for end in group_of_ends.exceptions if isinstance(end, _EndOfRunError)]
+                turns = iter(jobs)
+                senders = [
+                    group.create_task(self._send_in_turn(turns))
+                    for _ in range(min(self._concurrency, len(self._entries)))
+                ]
+                group.create_task(self._follow(senders))
+        except* _RefusedKeyError as refusals:
+            self._refuse(refusals)
+        except* _ProgressError as raised:
+            error = next(_leaves(raised))
+            assert isinstance(error, _ProgressError)  # noqa: S101 - except* passes no other
+            self._progress_error = error.error
         finally:
             self._ended = time.monotonic()
-        if ends:
-            self._refuse_or_raise(ends)
+            for entry in self._entries.values():
+                if entry.wait is not None:
+                    self._waits.abandon(entry.wait)
+            await self._waits.settle()
+        if self._progress_error is not None:
+            raise self._progress_error
         return self.report()
 
-    async def _work(self, turns: Iterator[Job], group: asyncio.TaskGroup) -> None:
-        """Send one after the other of the jobs that all workers share; whoever is waited for has a task of its own."""
+    _progress_error: BaseException | None = None
+
+    async def _send_in_turn(self, turns: Iterator[Job]) -> None:
+        """Send one after the other of the jobs that all senders share."""
         for job in turns:
-            order_id, began = arguments.order_id(job.order), time.monotonic()
+            entry = self._entries[arguments.order_id(job.order)]
+            entry.began = time.monotonic()
             try:
                 if isinstance(job.ended, TrooperError):
                     raise job.ended
-                lost = await self._send(job.order) if job.ended is None and job.transition is None else job.lost
+                lost = await self._send(entry, job.order) if job.ended is None and job.transition is None else job.lost
             except AuthenticationError as error:
-                raise _EndOfRunError(error, refused=True) from None
+                raise _RefusedKeyError(error) from None
             except TrooperError as error:
-                await self._end(order_id, began, error=error)
+                await self._end(entry, error=error)
                 continue
             if job.ended is not None:
-                await self._end(order_id, began, order=job.ended)
+                await self._end(entry, order=job.ended)
                 continue
             if job.transition is not None:
-                self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=job.transition)
+                entry.transition = job.transition
+            assert entry.transition is not None  # noqa: S101 - of the job, or noted before it was sent
             if self._wait:
-                group.create_task(self._follow(order_id, began, lost))
-            elif lost is not None:
-                await self._end(order_id, began, error=lost)
+                self._following += 1
+                entry.wait = self._waits.begin(
+                    entry.transition,
+                    operation=self._operation,
+                    timeout=arguments.seconds_of(self._timeout, entry.transition),
+                    lost=lost,
+                    on_end=self._note_end,
+                )
             else:
-                await self._end(order_id, began)
+                await self._end(entry, error=lost)
 
-    async def _send(self, order: Order | int) -> OutcomeUnknownError | None:
+    async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action. What is raised was not done."""
-        order_id = arguments.order_id(order)
-        action = self._outcomes[order_id].action
+        action = entry.action
         migration_allowed = self._migration_allowed and action == "start"
-        planned = Transition(order_id, action, SWITCHES[action][1], None, migration_allowed)
+        planned = Transition(entry.order_id, action, target_of(action), None, migration_allowed)
         pace = arguments.seconds_of(self._timeout, planned) or math.inf  # a rate limit stretches the run
         try:
-            switch, transition = await self._switches.prepare(
+            request, entry.transition = await self._actions.prepare(
                 order, action, self._operation, migration_allowed=migration_allowed, pace=pace
             )
-            # from here on it may have been sent, whatever ends the run or the process
-            await self._note(evolve(self._outcomes[order_id], transition=transition, sent=None))
-            lost = await self._switches.send(switch, pace=pace)
+            entry.sent = None  # from here on it may have been sent, whatever ends the run or the process
+            await self._tell(entry)
+            lost = await self._actions.send(request, pace=pace)
             if lost is None:
-                self._outcomes[order_id] = evolve(self._outcomes[order_id], sent=True)
+                entry.sent = True
             return lost
         except TrooperError as error:
             if not isinstance(error, ServerError | ResponseFormatError):  # these prove nothing
-                self._outcomes[order_id] = evolve(self._outcomes[order_id], transition=None, sent=False)
+                entry.transition, entry.sent = None, False
             raise
 
-    async def _follow(self, order_id: int, began: float, lost: OutcomeUnknownError | None) -> None:
-        """Wait for what was sent."""
-        transition = self._outcomes[order_id].transition
-        assert transition is not None  # noqa: S101 - of the job, or noted before it was sent
-        try:
-            order = await self._switches.wait(transition, lost, operation=self._operation, timeout=self._timeout)
-        except (AuthenticationError, PermissionDeniedError) as error:  # of the poll, twice in a row: of the key
-            raise _EndOfRunError(error, refused=True) from None
-        except TrooperError as error:
-            await self._end(order_id, began, error=error)
-        else:
-            await self._end(order_id, began, order=order)
+    def _note_end(self, wait: Wait) -> None:
+        self._waited.append(wait)
+        self._news.set()
 
-    async def _end(
-        self, order_id: int, began: float, *, order: Order | None = None, error: TrooperError | None = None
-    ) -> None:
+    async def _follow(self, senders: list[asyncio.Task[None]]) -> None:
+        """Take note of each wait that ends, until all have."""
+        for sender in senders:
+            sender.add_done_callback(lambda _: self._news.set())
+        while self._following or not all(sender.done() for sender in senders):
+            await self._news.wait()
+            self._news.clear()
+            while self._waited:
+                wait = self._waited.popleft()
+                self._following -= 1
+                entry = self._entries[wait.order_id]
+                entry.wait = None
+                if wait.verdict is Verdict.DONE:
+                    await self._end(entry, order=wait.order)
+                    continue
+                if isinstance(wait.error, APIStatusError):  # of the poll, twice in a row: of the key
+                    raise _RefusedKeyError(wait.error)
+                error = wait.failure(self._waits.orders)
+                if not isinstance(error, TrooperError):
+                    raise error
+                if wait.lost is not None:
+                    error.__cause__ = wait.lost
+                await self._end(entry, error=error)
+
+    async def _end(self, entry: _Entry, *, order: Order | None = None, error: TrooperError | None = None) -> None:
         self._done += 1
         self._failed += error is not None
-        seconds = time.monotonic() - began
-        await self._note(evolve(self._outcomes[order_id], order=order, error=error, seconds=seconds))
+        entry.order, entry.error, entry.seconds = order, error, time.monotonic() - entry.began
+        await self._tell(entry)
 
-    async def _note(self, outcome: FleetOutcome) -> None:
-        """Keep it, and tell the caller before anything else is done about it."""
-        self._outcomes[outcome.order_id] = outcome
+    async def _tell(self, entry: _Entry) -> None:
+        """Tell the caller before anything else is done about it."""
         if self._on_progress is None:
             return
-        progress = FleetProgress(self._done, self._failed, len(self._outcomes), outcome, self.report)
+        progress = FleetProgress(self._done, self._failed, len(self._entries), entry.outcome(), self.report)
         async with self._telling:  # one at a time, in the order in which it happened
             try:
                 answer = self._on_progress(progress)
@@ -190,18 +263,23 @@ class Run:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                raise _EndOfRunError(error) from None
+                raise _ProgressError(error) from None
             except Exception as error:  # noqa: BLE001 - the caller's function: it comes out of the run
-                raise _EndOfRunError(error) from None
+                raise _ProgressError(error) from None
 
-    def _refuse_or_raise(self, ends: list[_EndOfRunError]) -> None:
-        """What the caller's function raised comes out; a refused key is the outcome of all that had not ended."""
-        for end in ends:
-            if not end.refused:
-                raise end.error
-        for order_id, outcome in self._outcomes.items():
-            if not outcome.ended:
-                error = copy(ends[0].error)
-                assert isinstance(error, TrooperError)  # noqa: S101 - the API's refusal
-                error.operation, error.subject, error.attempts = self._operation, f"order {order_id}", 0
-                self._outcomes[order_id] = evolve(outcome, error=error)
+    def _refuse(self, refusals: BaseExceptionGroup[_RefusedKeyError]) -> None:
+        """A refused key is the outcome of all that had not ended."""
+        refusal = next(_leaves(refusals))
+        assert isinstance(refusal, _RefusedKeyError)  # noqa: S101 - except* passes no other
+        for entry in self._entries.values():
+            if not entry.ended:
+                entry.error = refusal.error.about(self._operation, f"order {entry.order_id}")
+                entry.error.attempts = 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

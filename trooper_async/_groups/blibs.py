@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import builtins
+from decimal import Decimal
 
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import BLIBS, BLIBS_PRIVATE, call
-from trooper_async._http.retry import ONE_ATTEMPT
 from trooper_async._http.transport import Transport
-from trooper_async._waiting.waits import Waiters
+from trooper_async._waiting.look import look_for
+from trooper_async._waiting.poller import Poller
+from trooper_async._waiting.store import Snapshot
+from trooper_async.errors import ConfigurationError
 from trooper_async.models import Blib
 
 
 class Blibs:
     """`client.blibs`."""
 
-    def __init__(self, transport: Transport, waiters: Waiters) -> None:
+    def __init__(self, transport: Transport, poller: Poller[Blib]) -> None:
         self._transport = transport
-        self._waiters = waiters
+        self._poller = poller
 
     async def list(self) -> builtins.list[Blib]:
         """The offers open to everybody, and with a key those of your private networks too (GET /api/blibs).
@@ -35,27 +38,47 @@ class Blibs:
         """
         return await self._transport.request(call(BLIBS_PRIVATE, "blibs.list_private"))
 
-    async def wait_until_available(self, blib: Blib | int, *, timeout: float | None = None) -> Blib:
-        """Wait until an offer can be ordered, and return it as it is then (GET /api/blibs).
+    async def wait_until_available(
+        self, *blibs: Blib | int, max_price_h: Decimal | float | None = None, timeout: float | None = None
+    ) -> Blib:
+        """Wait until one of several offers can be ordered, on one poll that all such waits share (GET /api/blibs).
 
         Args:
-            blib: the offer, or its id.
+            blibs: the offers, or their ids.
+            max_price_h: the most that it may cost, in EUR per hour; an offer without a price is passed over then.
             timeout: seconds; None waits for ever.
 
+        Returns:
+            The first of them that can be ordered, as it is then.
+
         Raises:
-            WaitTimeoutError: it was not available in time.
-            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
+            ConfigurationError: no offer is given, or an argument is invalid. Nothing was sent.
+            WaitTimeoutError: none was available in time.
+            WaitError: the API refuses the key, twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
-        blib_id = arguments.blib_id(blib)
+        operation = "blibs.wait_until_available"
+        ids = [arguments.blib_id(blib) for blib in blibs]
+        if not ids:
+            raise ConfigurationError("pass the offers to wait for, or their ids", operation=operation)
+        arguments.check_seconds(timeout)
+        limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", sent=False)
 
-        async def available() -> Blib | None:
-            offers = await self._transport.request(call(BLIBS, "blibs.list"), retry=ONE_ATTEMPT)
-            return next((offer for offer in offers if offer.id == blib_id and offer.is_available), None)
+        def available(offers: Snapshot[Blib], began: float) -> Blib | None:
+            for blib_id in ids:
+                offer = offers.get(blib_id)
+                cheap = limit is None or (
+                    isinstance(offer, Blib) and offer.price_h is not None and offer.price_h <= limit
+                )
+                if isinstance(offer, Blib) and offer.is_available and cheap:
+                    return offer
+            return None
 
-        return await self._waiters.unlisted(
+        return await look_for(
+            self._poller,
             available,
-            operation="blibs.wait_until_available",
-            subject=f"blib {blib_id}",
+            operation=operation,
+            subject=" or ".join(f"blib {blib_id}" for blib_id in ids),
             target="available",
             timeout=timeout,
         )

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
-from copy import copy
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from decimal import Decimal
+from typing import Any, Literal, overload
 
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import CREDENTIALS, ORDER, ORDER_LOCK, ORDER_TITLE, Call, call
 from trooper_async._buying.purchases import Purchases
+from trooper_async._groups.actions import Actions
 from trooper_async._groups.history import running_since
-from trooper_async._groups.lookup import Lookup, not_found
+from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.selection import select, warn_if_unknown
-from trooper_async._groups.switching import Switches
 from trooper_async._http.transport import Transport
-from trooper_async._waiting.judges import Blank, ConvergedJudge, Judge, PredicateJudge, SwitchJudge
+from trooper_async._waiting.feed import Outage, Watch
+from trooper_async._waiting.judges import ConvergedJudge, Judge, PredicateJudge, SwitchJudge
 from trooper_async._waiting.wait import OnChange
-from trooper_async._waiting.waits import Waiters
+from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
     ConfigurationError,
     PriceError,
@@ -50,20 +52,13 @@ class Orders:
     """`client.orders`. Every verb takes an `Order` or an order id."""
 
     def __init__(
-        self,
-        transport: Transport,
-        lookup: Lookup,
-        switches: Switches,
-        waiters: Waiters,
-        purchases: Purchases,
-        cap: float,
+        self, transport: Transport, lookup: Lookup, actions: Actions, waits: Waits, purchases: Purchases
     ) -> None:
         self._transport = transport
         self._lookup = lookup
-        self._switches = switches
-        self._waiters = waiters
+        self._actions = actions
+        self._waits = waits
         self._purchases = purchases
-        self._cap = cap
 
     async def list(self) -> builtins.list[Order]:
         """All orders of the account (GET /api/orders).
@@ -73,7 +68,10 @@ class Orders:
             ResponseFormatError: a row is not as documented.
             APIConnectionError, APIStatusError: as every read does.
         """
-        return await self._lookup.all_orders("orders.list")
+        orders = (await self._lookup.orders("orders.list")).every()
+        if isinstance(orders, ResponseFormatError):
+            raise orders.about("orders.list")
+        return orders
 
     async def get(self, order: Order | int) -> Order:
         """One order as it is now, from the list (GET /api/orders).
@@ -83,18 +81,7 @@ class Orders:
             ResponseFormatError: its row is not as documented.
             APIConnectionError, APIStatusError: as every read does.
         """
-        order_id = arguments.order_id(order)
-        subject = f"order {order_id}"
-        snapshot = await self._lookup.snapshot("orders.get", subject)
-        sighting = snapshot.sighting(order_id)
-        if isinstance(sighting, Order):
-            return sighting
-        if sighting is Blank.ABSENT:
-            raise not_found(order_id, "orders.get")
-        known = snapshot.unreadable.get(order_id)
-        error = ResponseFormatError("$[*].order_id", "readable") if known is None else copy(known)  # a row may be it
-        error.operation, error.subject = "orders.get", subject
-        raise error
+        return await self._lookup.order(arguments.order_id(order), "orders.get")
 
     async def find(self, *, title: str | None = None) -> builtins.list[Order]:
         """The orders with a title (GET /api/orders).
@@ -116,12 +103,12 @@ class Orders:
         """
         if title is not None and not isinstance(title, str):
             raise ConfigurationError("title must be text or a pattern: nothing was sent", operation="orders.find")
-        snapshot = await self._lookup.snapshot("orders.find", "")
-        if left_out := [f"order {order_id}" for order_id in snapshot.unreadable]:
+        snapshot = await self._lookup.orders("orders.find")
+        if left_out := [f"order {order_id}" for order_id in snapshot.unreadable if order_id is not None]:
             LOG.warning("orders.find: %d cannot be read and are left out: %s", len(left_out), ", ".join(left_out))
         if not snapshot.complete:
             LOG.warning("orders.find: orders whose id cannot be read are left out")
-        return select(snapshot.found(), title=title)
+        return select(snapshot.readable(), title=title)
 
     async def history(self, order: Order | int) -> builtins.list[StatusChange]:
         """The last five status changes of a server (GET /api/order-status-history).
@@ -182,10 +169,10 @@ class Orders:
             OutcomeUnknownError: it was sent and the answer lost; `.transition` can be waited for.
             APIConnectionError, APIStatusError: it was not done.
         """
-        switch, transition = await self._switches.prepare(
+        request, transition = await self._actions.prepare(
             order, "start", "orders.start", migration_allowed=migration_allowed
         )
-        await self._transport.request(switch)
+        await self._transport.request(request)
         return transition
 
     async def stop(self, order: Order | int) -> Transition:
@@ -193,8 +180,8 @@ class Orders:
 
         Returns and raises as `start` does.
         """
-        switch, transition = await self._switches.prepare(order, "stop", "orders.stop")
-        await self._transport.request(switch)
+        request, transition = await self._actions.prepare(order, "stop", "orders.stop")
+        await self._transport.request(request)
         return transition
 
     async def restart(self, order: Order | int) -> Transition:
@@ -202,8 +189,8 @@ class Orders:
 
         Its status history is read first: a new row in it will be the proof. Returns and raises as `start` does.
         """
-        switch, transition = await self._switches.prepare(order, "restart", "orders.restart")
-        await self._transport.request(switch)
+        request, transition = await self._actions.prepare(order, "restart", "orders.restart")
+        await self._transport.request(request)
         return transition
 
     async def freeze(self, order: Order | int) -> Transition:
@@ -211,8 +198,8 @@ class Orders:
 
         Returns and raises as `start` does.
         """
-        switch, transition = await self._switches.prepare(order, "freeze", "orders.freeze")
-        await self._transport.request(switch)
+        request, transition = await self._actions.prepare(order, "freeze", "orders.freeze")
+        await self._transport.request(request)
         return transition
 
     async def start_and_wait(
@@ -239,13 +226,13 @@ class Orders:
                 answer the wait goes on all the same: if the server gets there, all is well; if not, the wait's error
                 has the OutcomeUnknownError as its cause.
         """
-        return await self._switch_and_wait(order, "start", timeout, on_change, migration_allowed=migration_allowed)
+        return await self._act_and_wait(order, "start", timeout, on_change, migration_allowed=migration_allowed)
 
     async def stop_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
     ) -> Order:
         """Stop a server, and wait until it has stopped (by default 900 s). Returns and raises as `start_and_wait`."""
-        return await self._switch_and_wait(order, "stop", timeout, on_change)
+        return await self._act_and_wait(order, "stop", timeout, on_change)
 
     async def restart_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
@@ -254,13 +241,13 @@ class Orders:
 
         A restart starts and ends at `running`, so `running` alone proves nothing: see `wait`.
         """
-        return await self._switch_and_wait(order, "restart", timeout, on_change)
+        return await self._act_and_wait(order, "restart", timeout, on_change)
 
     async def freeze_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
     ) -> Order:
         """Freeze a server, and wait until it is frozen (by default 3600 s). Returns and raises as `start_and_wait`."""
-        return await self._switch_and_wait(order, "freeze", timeout, on_change)
+        return await self._act_and_wait(order, "freeze", timeout, on_change)
 
     async def rename(self, order: Order | int, title: str) -> None:
         """Give a server another title (POST /api/order-title).
@@ -289,7 +276,7 @@ class Orders:
         sent: dict[str, JSON] = {"serverId": server_id, "is_locked": locked}
         await self._transport.request(call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
 
-    async def _switch_and_wait(
+    async def _act_and_wait(
         self,
         order: Order | int,
         action: Action,
@@ -301,9 +288,17 @@ class Orders:
         operation = f"orders.{action}_and_wait"
         if timeout != "default":
             arguments.check_seconds(timeout)
-        switch, transition = await self._switches.prepare(order, action, operation, migration_allowed=migration_allowed)
-        lost = await self._switches.send(switch)
-        return await self._switches.wait(transition, lost, operation=operation, timeout=timeout, on_change=on_change)
+        began = asyncio.get_running_loop().time()
+        request, transition = await self._actions.prepare(order, action, operation, migration_allowed=migration_allowed)
+        lost = await self._actions.send(request)
+        return await self._waits.transition(
+            transition,
+            operation=operation,
+            timeout=arguments.seconds_of(timeout, transition),
+            lost=lost,
+            on_change=on_change,
+            began=began,
+        )
 
     async def wait(
         self, transition: Transition, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
@@ -337,7 +332,7 @@ class Orders:
         if not isinstance(transition, Transition):
             raise ConfigurationError("wait takes a Transition: for an order, use wait_until", operation="orders.wait")
         seconds = arguments.seconds_of(timeout, transition)
-        return await self._waiters.transition(transition, operation="orders.wait", timeout=seconds, on_change=on_change)
+        return await self._waits.transition(transition, operation="orders.wait", timeout=seconds, on_change=on_change)
 
     async def wait_until(
         self,
@@ -345,6 +340,7 @@ class Orders:
         status_or_predicate: OrderStatus | str | Callable[[Order], bool],
         *,
         timeout: float | None = 900.0,
+        fail_on: Collection[str] = (),
     ) -> Order:
         """Wait until an order that somebody else switches has a status, or until a function says so.
 
@@ -353,17 +349,20 @@ class Orders:
             status_or_predicate: a status (the desired one must agree), or a function that is asked about the order as
                 first seen and then whenever it has changed. It must return a bool.
             timeout: seconds; None waits for ever.
+            fail_on: statuses that end the wait with WaitError once they are steady, such as `{"terminated"}`. By
+                default none does: which ones are final is not documented.
 
         Raises:
             OrderNotFoundError: an id that is, steadily, not in the list and never was.
+            WaitError: it has one of the statuses in `fail_on`.
             WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
             TypeError: the function returned something else than a bool. What it raises is raised here.
         """
         if isinstance(status_or_predicate, str):
             warn_if_unknown(status_or_predicate, "orders.wait_until")
-            judge: Judge = SwitchJudge(status_word(status_or_predicate), self._cap)
+            judge: Judge = SwitchJudge(status_word(status_or_predicate), self._waits.schedule.cap, fail_on=fail_on)
         elif callable(status_or_predicate):
-            judge = PredicateJudge(status_or_predicate, self._cap)
+            judge = PredicateJudge(status_or_predicate, self._waits.schedule.cap, fail_on=fail_on)
         else:
             raise ConfigurationError("wait_until needs a status or a function", operation="orders.wait_until")
         return await self._wait_for(order, judge, "orders.wait_until", timeout)
@@ -376,7 +375,8 @@ class Orders:
             OrderNotFoundError: an id that is, steadily, not in the list and never was.
             WaitTimeoutError, OrderVanishedError, …: as `wait` does.
         """
-        return await self._wait_for(order, ConvergedJudge(self._cap), "orders.wait_until_converged", timeout)
+        judge = ConvergedJudge(self._waits.schedule.cap)
+        return await self._wait_for(order, judge, "orders.wait_until_converged", timeout)
 
     async def wait_until_reachable(self, order: Order | int, *, timeout: float | None = 900.0) -> Credentials:
         """Wait until a server runs and an SSH server answers at its port; how to log in to it.
@@ -387,32 +387,35 @@ class Orders:
             OrderNotFoundError: an id that is, steadily, not in the list and never was.
             WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
         """
-        return await self._waiters.reachable(
+        return await self._waits.reachable(
             arguments.order_id(order), operation="orders.wait_until_reachable", timeout=timeout
         )
 
-    async def watch(self, *, interval: float = 5.0) -> AsyncGenerator[OrderChange, None]:
+    @overload
+    def watch(self, *, interval: float = 5.0, outages: Literal[False] = False) -> Watch[OrderChange]: ...
+
+    @overload
+    def watch(self, *, interval: float = 5.0, outages: bool) -> Watch[OrderChange | Outage]: ...
+
+    def watch(self, *, interval: float = 5.0, outages: bool = False) -> Watch[Any]:
         """Every order as `appeared`, then each change of any of them, until the loop over it ends.
 
         It shares the poll with all waits. A slow reader gets each order's latest state. `vanished` comes once the order
-        is missing steadily (three polls that span the schedule's `cap`). Failed polls are ridden out.
+        is missing steadily (three polls that span the schedule's `cap`). Failed polls are ridden out. What it returns
+        goes on after a step of it was cancelled: `asyncio.wait_for(anext(changes), 5)` may be called again and again.
 
         Args:
             interval: seconds between polls, never below the schedule's floor.
+            outages: whether an `Outage` is yielded when polls have failed for a while, and again when it is over.
 
         Raises:
-            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
-            ClientClosedError: the client was closed meanwhile.
+            AuthenticationError, PermissionDeniedError: the API refuses the key, twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
-        changes = self._waiters.watch(interval=interval)
-        try:
-            async for change in changes:
-                yield change
-        finally:
-            await changes.aclose()
+        return Watch(self._waits.orders, self._waits.schedule.cap, interval, outages=outages)
 
     async def _wait_for(self, order: Order | int, judge: Judge, operation: str, timeout: float | None) -> Order:
-        return await self._waiters.order(arguments.order_id(order), judge, operation=operation, timeout=timeout)
+        return await self._waits.order(arguments.order_id(order), judge, operation=operation, timeout=timeout)
 
     async def create(
         self,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 from collections.abc import Mapping
 
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import INSTALL_ADD, INSTALL_DELETE, INSTALL_RETRY, TEMPLATE_CONFIG, TEMPLATES, call
-from trooper_async._http.retry import ONE_ATTEMPT, RetryPolicy
+from trooper_async._http.retry import RetryPolicy
 from trooper_async._http.transport import Transport
-from trooper_async._waiting.waits import Waiters
-from trooper_async.errors import TemplateFailedError
+from trooper_async._waiting.judges import Steady
+from trooper_async._waiting.look import look_for
+from trooper_async._waiting.store import Blank, Snapshot
+from trooper_async._waiting.waits import Waits
+from trooper_async.errors import TemplateFailedError, WaitError
 from trooper_async.models import JSON, Order, Template, TemplateInstall
 
 
 class Templates:
     """`client.templates`."""
 
-    def __init__(self, transport: Transport, waiters: Waiters) -> None:
+    def __init__(self, transport: Transport, waits: Waits) -> None:
         self._transport = transport
-        self._waiters = waiters
+        self._waits = waits
 
     async def list(self) -> builtins.list[Template]:
         """The templates that there are (GET /api/templates).
@@ -141,26 +143,34 @@ class Templates:
         return await self._transport.request(installs, retry=retry)
 
     async def _ended(self, order_id: int, install_id: int, operation: str, timeout: float | None) -> TemplateInstall:
-        async def ended() -> TemplateInstall | None:
-            installs = await self._installs(order_id, ONE_ATTEMPT)
-            install = next((one for one in installs if one.install_id == install_id), None)
-            return install if install is not None and (install.status == 1 or _failed(install)) else None
-
-        began = asyncio.get_running_loop().time()
         subject = f"install {install_id} on order {order_id}"
-        install = await self._waiters.unlisted(
-            ended, operation=operation, subject=subject, target="installed", timeout=timeout
+        # what was just accepted may be missing for a while
+        absent = Steady(self._waits.schedule.cap * (4 if operation == "templates.install_and_wait" else 1))
+
+        def ended(installs: Snapshot[TemplateInstall], began: float) -> TemplateInstall | None:
+            install = installs.get(install_id)
+            if install is Blank.ABSENT and absent.seen(began):
+                raise WaitError("it is not among the installs of the order", target="installed")
+            if not isinstance(install, TemplateInstall):
+                return None
+            absent.reset()
+            if _failed(install):
+                text = f"the installation of {install.template_name or 'the template'} failed"
+                raise TemplateFailedError(f"{text} ({install.status_readable})", install=install, target="installed")
+            return install if _is_done(install) else None
+
+        return await look_for(
+            self._waits.installs(order_id),
+            ended,
+            operation=operation,
+            subject=subject,
+            target="installed",
+            timeout=timeout,
         )
-        if _failed(install):
-            raise TemplateFailedError(
-                f"the installation of {install.template_name or 'the template'} failed ({install.status_readable})",
-                install=install,
-                operation=operation,
-                subject=subject,
-                target="installed",
-                seconds=asyncio.get_running_loop().time() - began,
-            )
-        return install
+
+
+def _is_done(install: TemplateInstall) -> bool:
+    return install.status == 1 or (install.status_readable or "").casefold() == "completed"
 
 
 def _failed(install: TemplateInstall) -> bool:

@@ -1,61 +1,173 @@
-"""What a reader of `orders.watch()` has got, and what it has still to get."""
+"""`orders.watch`: every order as it is, then each change of any of them."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
 
+from attrs import frozen
+
+from trooper_async._api.arguments import check_seconds
 from trooper_async._waiting.judges import Steady
-from trooper_async._waiting.store import Snapshot, detached
-from trooper_async._waiting.subscription import Subscription
+from trooper_async._waiting.poller import Poller, Subscription
+from trooper_async._waiting.store import Snapshot
+from trooper_async.errors import TrooperError
 from trooper_async.models import Order, OrderChange
 
+E = TypeVar("E")
 
-class Feed:
-    """One reader's feed. A slow reader gets the latest state of each order: it is bounded by the number of orders."""
 
-    def __init__(self, cap: float, interval: float) -> None:
-        self.ticket = Subscription(self._observe, None, every=interval)
+@frozen
+class Outage:
+    """What `orders.watch(outages=True)` yields when polls have failed for a while, and when they succeed again."""
+
+    since: datetime
+    """When the first of the polls that failed began, by this machine's clock."""
+    error: TrooperError | None
+    """The last failure; None: the outage is over."""
+
+    @property
+    def over(self) -> bool:
+        """Whether polls succeed again: what is yielded from now on is the present."""
+        return self.error is None
+
+
+class _Feed(Subscription[Order]):
+    """What a reader has been given, and has still to be given: the latest state of each order, so it is bounded."""
+
+    def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
+        super().__init__(None, every=interval)
+        self._poller = poller
         self._cap = cap
-        self._orders: dict[int, Order] = {}
+        self._outages = outages
+        self._seen: Snapshot[Order] = Snapshot(poller.store.latest.items)
         self._yielded: dict[int, Order] = {}
         self._pending: OrderedDict[int, None] = OrderedDict()
         self._absent: dict[int, Steady] = {}
         self._vanished: set[int] = set()
-        self._begun = False
+        self._since: datetime | None = None
+        self.events: deque[Outage] = deque(maxlen=2)
+        self.error: BaseException | None = None
+        self.news = asyncio.Event()
 
-    def _observe(self, snapshot: Snapshot, at: float, answered: float) -> bool:
-        changed = snapshot.changed if self._begun else snapshot.orders.keys()
-        self._begun = True
-        self._orders = snapshot.orders
-        for order_id in changed:
-            self._absent.pop(order_id, None)
-            self._vanished.discard(order_id)
-            self._pending[order_id] = None
-        for order_id in snapshot.gone:
-            self._absent[order_id] = Steady(self._cap)
+    @property
+    def ended(self) -> bool:
+        return self.error is not None
+
+    def observe(self, snapshot: Snapshot[Order], began: float, answered: float) -> bool:
+        for order_id in snapshot.changed_since(self._seen):
+            if order_id in snapshot.rows:
+                self._absent.pop(order_id, None)
+                self._vanished.discard(order_id)
+                self._pending[order_id] = None
+            else:
+                self._absent[order_id] = Steady(self._cap)
+        self._seen = snapshot
         for order_id, absent in list(self._absent.items()):
             if not snapshot.complete:
                 absent.reset()
-            elif absent.seen(at):
+            elif absent.seen(began):
                 del self._absent[order_id]
                 self._vanished.add(order_id)
                 self._pending[order_id] = None
         if self._pending:
-            self.ticket.tell()
+            self.news.set()
         return False
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.news.set()
+
+    def expire(self) -> None:
+        """It has no deadline."""
+
+    def outage(self, since: float | None, error: TrooperError | None) -> None:
+        if since is not None:
+            ago = asyncio.get_running_loop().time() - since
+            self._since = datetime.now(UTC) - timedelta(seconds=ago)
+        if self._outages and self._since is not None:
+            self.events.append(Outage(self._since, error))
+            self.news.set()
 
     def take(self) -> OrderChange | None:
         """The next change, or None where there is none."""
         while self._pending:
             order_id, _ = self._pending.popitem(last=False)
             previous = self._yielded.get(order_id)
-            order = self._orders.get(order_id)
+            order = self._seen.get(order_id)
             if order_id in self._vanished:
                 self._vanished.discard(order_id)
                 if previous is not None:
                     del self._yielded[order_id]
                     return OrderChange(previous, previous, order_id, "vanished")
-            elif order is not None and order != previous:
-                self._yielded[order_id] = order = detached(order)
+            elif isinstance(order, Order) and order != previous:
+                self._yielded[order_id] = order
                 return OrderChange(order, previous, order_id, "changed" if previous else "appeared")
         return None
+
+
+class Watch(AsyncIterator[E], Generic[E]):
+    """The changes of all orders, for `async for`. It goes on after a `wait_for` around one step has timed out.
+
+    Leave it with `aclose()`, by `async with`, or by dropping it.
+    """
+
+    def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
+        self._feed: _Feed | None = None
+        check_seconds(interval, "interval")
+        self._poller = poller
+        self._options = cap, interval, outages
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def __anext__(self) -> E:
+        """The next change.
+
+        Raises:
+            AuthenticationError, PermissionDeniedError: the API refuses the key, twice in a row.
+            ClientClosedError: the client was closed in the meantime.
+        """
+        if self._closed:
+            raise StopAsyncIteration
+        if self._feed is None:
+            cap, interval, outages = self._options
+            self._feed = _Feed(self._poller, cap, interval, outages=outages)
+            self._loop = asyncio.get_running_loop()
+            self._poller.join(self._feed)
+        feed = self._feed
+        while True:
+            if feed.events:
+                return cast(E, feed.events.popleft())
+            if (change := feed.take()) is not None:
+                return cast(E, change)
+            if feed.error is not None:
+                self._closed = True
+                raise feed.error
+            if self._closed:
+                raise StopAsyncIteration
+            feed.news.clear()
+            await feed.news.wait()
+
+    async def aclose(self) -> None:
+        """Take no part in the poll any more."""
+        self._closed = True
+        if self._feed is not None:
+            self._feed.news.set()
+            await self._poller.leave(self._feed)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._feed is not None and not self._closed and self._loop is not None and not self._loop.is_closed():
+            # it may be collected in any thread
+            self._loop.call_soon_threadsafe(self._poller.drop, self._feed)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from typing import TypeAlias
 
-from trooper_async.models import Order, OrderStatus, StatusChange, Transition, same_word
+from trooper_async._waiting.store import Blank
+from trooper_async.models import Order, OrderStatus, StatusChange, Transition, meant, same_word
 
 _STEADY_POLLS = 3
 _LAG_SHARE = 1 / 3
@@ -22,29 +23,21 @@ _LATE_CAPS = 3
 _APPEAR_CAPS = 4
 """An order that was just bought may be missing from the list for this many times the schedule's cap."""
 
-# "running" until it begins, and one of these as the wish, in whichever word the API has for it
-_RESTART_WORDS = (OrderStatus.running, OrderStatus.restarted, OrderStatus.restarting)
-
-
-class Blank(Enum):
-    """A sighting that shows no order."""
-
-    ABSENT = "absent"
-    """The list was read whole, and it is not in it."""
-    UNREADABLE = "unreadable"
-    """Its row, or whether there is one, can't be told. It proves nothing."""
-
-
 Sighting: TypeAlias = Order | Blank
 
 
 class Verdict(Enum):
+    """What a sighting means for a wait, or how the wait has ended."""
+
     WAIT = "wait"
+    ASK_HISTORY = "wait, and read the status history"
     DONE = "done"
     SUPERSEDED = "superseded"
     VANISHED = "vanished"
+    FAILED_STATUS = "a status that the caller calls a failure"
     UNJUDGEABLE = "the API does not say what is wanted"
-    ASK_HISTORY = "wait, and read the status history"
+    TIMED_OUT = "its deadline has passed"
+    FAILED = "the poll, or the caller's function, has failed"
 
 
 class Steady:
@@ -74,11 +67,13 @@ class Steady:
 class Judge:
     """The rules that every wait for an order shares; `_judge` is what it waits for."""
 
-    __slots__ = ("_absent", "_answered", "_cap", "_may_be_absent", "restless", "target")
+    __slots__ = ("_absent", "_answered", "_cap", "_fail_on", "_failed", "_may_be_absent", "target", "wants_every_poll")
 
-    def __init__(self, cap: float, *, appearing: bool = False) -> None:
+    def __init__(self, cap: float, *, appearing: bool = False, fail_on: Collection[str] = ()) -> None:
         self.target: str | None = None
-        self.restless = False
+        self._fail_on = frozenset(word.casefold() for word in fail_on) if fail_on else None
+        self._failed: Steady | None = None
+        self.wants_every_poll = False
         """Whether the next sighting counts even if it is the same as the last one."""
         self._cap = cap
         self._may_be_absent = _APPEAR_CAPS * cap if appearing else cap
@@ -91,24 +86,34 @@ class Judge:
         if isinstance(sighting, Order):
             self._may_be_absent, self._absent = self._cap, None  # it has appeared
             verdict = self._judge(sighting, at)
-            self.restless = self._is_restless()
+            self.wants_every_poll = self._wants_every_poll()
+            if self._fail_on is not None and verdict is Verdict.WAIT:
+                return self._judge_failure(sighting, at)
             return verdict
         self._unseen()
         if sighting is Blank.UNREADABLE:
             self._absent = None
-            self.restless = True
+            self.wants_every_poll = True
             return Verdict.WAIT
-        self.restless = True
+        self.wants_every_poll = True
         self._absent = self._absent or Steady(self._may_be_absent)
         return Verdict.VANISHED if self._absent.seen(at) else Verdict.WAIT
 
     def _judge(self, order: Order, at: float) -> Verdict:
         raise NotImplementedError
 
+    def _judge_failure(self, order: Order, at: float) -> Verdict:
+        if self._fail_on is None or order.current_status.casefold() not in self._fail_on:
+            self._failed = None
+            return Verdict.WAIT
+        self._failed = self._failed or Steady(self._cap)
+        self.wants_every_poll = True
+        return Verdict.FAILED_STATUS if self._failed.seen(at) else Verdict.WAIT
+
     def _unseen(self) -> None:
         """The order was not seen: what has to be seen in a row begins anew."""
 
-    def _is_restless(self) -> bool:
+    def _wants_every_poll(self) -> bool:
         return False
 
 
@@ -119,18 +124,19 @@ class SwitchJudge(Judge):
     and now both words are, steadily, another one.
     """
 
-    __slots__ = ("_agreed", "_elsewhere", "_wishes")
+    __slots__ = ("_agreed", "_elsewhere")
 
-    def __init__(self, target: OrderStatus | str, cap: float, *, appearing: bool = False) -> None:
-        super().__init__(cap, appearing=appearing)
+    def __init__(
+        self, target: OrderStatus | str, cap: float, *, appearing: bool = False, fail_on: Collection[str] = ()
+    ) -> None:
+        super().__init__(cap, appearing=appearing, fail_on=fail_on)
         self.target = target
-        self._wishes: Sequence[str] = (target,)
         self._agreed = False
         self._elsewhere: Steady | None = None
 
     def _judge(self, order: Order, at: float) -> Verdict:
         wish = order.desired_status
-        agrees = wish is None or any(same_word(wish, word) for word in self._wishes)
+        agrees = wish is None or same_word(meant(wish), str(self.target))
         if wish is not None and agrees:
             self._agreed = True
         if self._agreed and not agrees and order.is_converged:
@@ -152,7 +158,7 @@ class SwitchJudge(Judge):
     def _unseen(self) -> None:
         self._elsewhere = None
 
-    def _is_restless(self) -> bool:
+    def _wants_every_poll(self) -> bool:
         return self._elsewhere is not None
 
 
@@ -182,7 +188,6 @@ class RestartJudge(SwitchJudge):
         self, before: Sequence[StatusChange] | None, cap: float, floor: float, *, departed: bool = False
     ) -> None:
         super().__init__(OrderStatus.running, cap)
-        self._wishes = _RESTART_WORDS
         self._before = before
         self._floor = floor
         self.departed_at: float | None = -math.inf if departed else None
@@ -231,8 +236,8 @@ class RestartJudge(SwitchJudge):
         self._running.reset()
         self._running_polls = 0
 
-    def _is_restless(self) -> bool:
-        return super()._is_restless() or self._running_polls > 0
+    def _wants_every_poll(self) -> bool:
+        return super()._wants_every_poll() or self._running_polls > 0
 
     def read_history(self, rows: Sequence[StatusChange] | None, at: float) -> Verdict:
         """The history as read at `at` (None: it could not be read). It is wanted again after floor, 2·floor, … cap."""
@@ -244,10 +249,36 @@ class RestartJudge(SwitchJudge):
         return Verdict.DONE if self._is_over() else Verdict.WAIT
 
 
+class ReachJudge(SwitchJudge):
+    """Says whether a server runs, and ends no wait by that: its SSH server has to answer, too."""
+
+    __slots__ = ("_on_seen", "running")
+
+    def __init__(self, cap: float, on_seen: Callable[[], object]) -> None:
+        super().__init__(OrderStatus.running, cap)
+        self._on_seen = on_seen
+        self.running = False
+
+    def _arrived(self, at: float) -> Verdict:
+        self.running = True
+        self._on_seen()
+        return Verdict.WAIT
+
+    def _away(self, order: Order) -> None:
+        self.running = False
+
+    def _unseen(self) -> None:
+        super()._unseen()
+        self.running = False
+
+
 class ConvergedJudge(Judge):
     """Waits until current is desired, whatever that is."""
 
     __slots__ = ()
+
+    def __init__(self, cap: float, *, fail_on: Collection[str] = ()) -> None:
+        super().__init__(cap, fail_on=fail_on)
 
     def _judge(self, order: Order, at: float) -> Verdict:
         if order.desired_status is None:
@@ -260,8 +291,8 @@ class PredicateJudge(Judge):
 
     __slots__ = ("_last", "_predicate")
 
-    def __init__(self, predicate: Callable[[Order], bool], cap: float) -> None:
-        super().__init__(cap)
+    def __init__(self, predicate: Callable[[Order], bool], cap: float, *, fail_on: Collection[str] = ()) -> None:
+        super().__init__(cap, fail_on=fail_on)
         self._predicate = predicate
         self._last: Order | None = None
 

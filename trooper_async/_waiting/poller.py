@@ -1,7 +1,8 @@
-"""The one poll of `GET /api/orders` that all waits of a client share: when it runs, and who is told.
+"""When a shared list is polled, and who is told of what changed in it.
 
-Started by the first ticket, gone after the last. No ticket owns it: each waits on its own, and one that leaves never
-cuts the request that the others await.
+The poll is started by the first subscription and gone after the last. No subscription owns it: one that leaves never
+cuts the request that the others wait for. A subscription trusts only polls that began after it joined, told by their
+numbers, never by a clock.
 """
 
 from __future__ import annotations
@@ -12,269 +13,419 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Set
+from collections.abc import Iterator
 from contextvars import copy_context
 from copy import copy
+from typing import Generic, TypeVar
 
-from trooper_async._api.endpoints import ORDERS, call
-from trooper_async._api.responses import FailedAttempt, Failure, Response
+from trooper_async._api.responses import FailedAttempt, Failure
 from trooper_async._base.slices import SlicedWork, at_once
-from trooper_async._http.retry import RetryPolicy
-from trooper_async._http.transport import Transport
+from trooper_async._base.timeouts import timeout_at
+from trooper_async._http.retry import MAX_RETRY_AFTER, RetryPolicy
 from trooper_async._waiting.schedule import PollSchedule
-from trooper_async._waiting.store import Snapshot, orders_after
-from trooper_async._waiting.subscription import Subscription
+from trooper_async._waiting.store import Snapshot, Store
 from trooper_async.errors import (
     AuthenticationError,
     ClientClosedError,
     PermissionDeniedError,
-    ResponseFormatError,
     TrooperError,
 )
 
-LOG = logging.getLogger("trooper_async._waiting.waits")
+LOG = logging.getLogger("trooper_async.waiters")
 
-_OPERATION = "the poll of the orders"
-_TOLD_AT_ONCE = 64
-"""Waiters after which the event loop has its turn: those that are done run before the next are told."""
+M = TypeVar("M")
+
+_TOLD_IN_A_ROW = 64
+"""Subscriptions after which the event loop has its turn: those that are done run before the next are told."""
 _LOGGED = 100
-"""Unreadable orders that are named in the log, of one poll."""
-_LONGEST_PAUSE = 3600.0
-"""Seconds; a Retry-After beyond it is not believed."""
+"""Unreadable rows of one poll that are named in the log."""
+_OUTAGE_FAILURES = 3
+"""Polls that fail in a row before it is called an outage, unless the schedule's cap has passed before."""
 
 
-class Poller:
-    """The poll of one client."""
+class Subscription(Generic[M]):
+    """One subscriber of a poll.
 
-    def __init__(self, transport: Transport, schedule: PollSchedule) -> None:
-        self._transport = transport
+    Args:
+        item_id: the item whose changes it is told of; None: every good poll.
+        deadline: when it ends, by the event loop's clock. A last poll is made in time for it.
+        every: seconds between the polls that it wants; by its age where None.
+    """
+
+    __slots__ = ("deadline", "every", "first_poll", "item_id", "joined", "number")
+
+    def __init__(self, item_id: int | None, *, deadline: float = math.inf, every: float | None = None) -> None:
+        self.item_id = item_id
+        self.deadline = deadline
+        self.every = every
+        self.number = 0
+        self.joined = 0.0
+        self.first_poll = 0
+        """How many good polls there had been when it joined."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it wants nothing more."""
+        raise NotImplementedError
+
+    def observe(self, snapshot: Snapshot[M], began: float, answered: float) -> bool:
+        """A poll that began and was answered at these times shows `snapshot`.
+
+        Returns:
+            Whether the next poll matters even if its item is the same in it.
+        """
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """It ends: by the poll's failure, or by what its `observe` raised."""
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """Its deadline has passed."""
+        raise NotImplementedError
+
+    def outage(self, since: float | None, error: TrooperError | None) -> None:
+        """Polls have failed for a while, since this time; None: they succeed again."""
+
+
+class Poller(Generic[M]):
+    """The poll of one list of a client.
+
+    Args:
+        store: the list.
+        schedule: how often it is polled.
+        refusals: the errors that say that the key is refused where two polls in a row fail with one of them.
+    """
+
+    def __init__(
+        self,
+        store: Store[M],
+        schedule: PollSchedule,
+        *,
+        refusals: tuple[type[TrooperError], ...] = (AuthenticationError, PermissionDeniedError),
+    ) -> None:
+        self.store = store
+        store.on_read = self._read_elsewhere
         self._schedule = schedule
-        # Told without the first waiter's trace ids and the like: in the context that the client was made in.
+        self._refusals = refusals
+        # Subscribers are told in the context that the client was made in, without the trace ids of the first of them.
         self._context = copy_context()
-        self._tickets: dict[int, Subscription] = {}  # by number, the youngest last
-        self._by_order: dict[int | None, dict[int, Subscription]] = {}
-        self._restless: dict[int, Subscription] = {}
-        self._deadlines: list[tuple[float, int]] = []  # a heap; entries of tickets that left stay until it is tidied
+        self._subscriptions: dict[int, Subscription[M]] = {}  # by number, the youngest last
+        self._by_item: dict[int | None, dict[int, Subscription[M]]] = {}
+        self._every_poll: dict[int, Subscription[M]] = {}  # to be told of the next poll whatever it shows
+        self._deadlines: list[
+            tuple[float, int]
+        ] = []  # a heap; those of subscriptions that left stay until it is tidied
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed = math.inf
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not ended yet
         self._wake = asyncio.Event()
-        self._snapshot = Snapshot()
-        self._etag: str | None = None
+        self._told = store.latest
         self._began = -math.inf
-        self._youngest = 0  # the last ticket that had joined by then
+        self._youngest = 0  # the last subscription that had joined when the last poll began
         self._took = 0.0
         self._jitter = 0.5
+        self._not_before = -math.inf
+        self._good_polls = 0
         self._failures = 0
         self._refused = False
-        self._not_before = -math.inf
-        self._fresh = 0
+        self._failing_since: float | None = None
+        self._rate_limited = self._looked_early = False
+        self._outage = False
         self.last_error: TrooperError | None = None
         """Of the last poll, if it failed."""
-        self.latest = self._snapshot
-        """The last list that was read, here or by `orders` and `fleet`."""
-        self._unreadable: Set[int] = frozenset()  # of the last poll, to be logged once
-        self._complete = True
-        self._list = call(ORDERS, _OPERATION, decode=orders_after(lambda: self._snapshot))
+        self._unreadable: frozenset[int | None] = frozenset()  # of the last poll, to be logged once
 
-    def join(self, ticket: Subscription) -> None:
-        """Take part in the poll, until `leave`."""
-        self._transport.check(self._list)
+    def join(self, subscription: Subscription[M]) -> None:
+        """Take part in the poll until the subscription has ended, or leaves."""
+        self.store.check()
         loop = asyncio.get_running_loop()
-        ticket.number = next(self._numbers)
-        ticket.joined = loop.time()
-        ticket.fresh = self._fresh
-        self._tickets[ticket.number] = ticket
-        self._by_order.setdefault(ticket.order_id, {})[ticket.number] = ticket
-        self._restless[ticket.number] = ticket  # its first sighting matters, whatever changed
-        if ticket.deadline < math.inf:
-            heapq.heappush(self._deadlines, (ticket.deadline, ticket.number))
+        subscription.number = next(self._numbers)
+        subscription.joined = loop.time()
+        subscription.first_poll = self._good_polls
+        self._subscriptions[subscription.number] = subscription
+        self._by_item.setdefault(subscription.item_id, {})[subscription.number] = subscription
+        self._every_poll[subscription.number] = subscription  # its first sighting matters, whatever has changed
+        if subscription.deadline < math.inf:
+            self._remember_deadline(subscription.deadline, subscription.number)
         self._wake.set()
         if self._task is None or self._task.done():
-            self.last_error = None  # that of earlier waits says nothing of this one
-            self._begin_with_latest()
-            self._task = loop.create_task(self._run(self._ending), name="trooper poll", context=self._context)
+            self.last_error = self._failing_since = None  # those of earlier waits say nothing of this one
+            self._told = self.store.latest
+            self._task = loop.create_task(self._run(), name=self.store.operation, context=self._context)
 
-    async def leave(self, ticket: Subscription) -> None:
+    async def leave(self, subscription: Subscription[M]) -> None:
         """Take no part any more. The last one ends the poll."""
-        del self._tickets[ticket.number]
-        self._restless.pop(ticket.number, None)
-        peers = self._by_order[ticket.order_id]
-        del peers[ticket.number]
+        self.drop(subscription)
+        await self.settle()
+
+    def drop(self, subscription: Subscription[M]) -> None:
+        """Take no part any more; the poll ends by itself after the last one."""
+        number = subscription.number
+        if self._subscriptions.pop(number, None) is None:
+            return
+        self._every_poll.pop(number, None)
+        peers = self._by_item[subscription.item_id]
+        del peers[number]
         if not peers:
-            del self._by_order[ticket.order_id]
-        if len(self._deadlines) > 64 + 2 * len(self._tickets):
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._tickets]
+            del self._by_item[subscription.item_id]
+        if len(self._deadlines) > 64 + 2 * len(self._subscriptions):
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._subscriptions]
             heapq.heapify(self._deadlines)
-        if not self._tickets:
-            await self._end()
+        if not self._subscriptions:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer, self._timed = None, math.inf
+            if self._task is not None and self._task is not asyncio.current_task():
+                self._stop()
 
     async def close(self) -> None:
-        """End every wait with ClientClosedError, and the poll."""
-        failing = self._fail(ClientClosedError("the client was closed while waiting"))
+        """End every subscription with ClientClosedError, and the poll."""
+        failing = self._fail_all(ClientClosedError("the client was closed while waiting"))
         try:
-            await self._end()
             for _ in failing:
                 await asyncio.sleep(0)
+            await self._end()
         finally:
             at_once(failing)  # if this was cancelled: nobody hangs
 
-    def read_elsewhere(self, snapshot: Snapshot) -> None:
-        """Take in a list that was not polled: the next poll has to decode only what has changed since."""
-        self.latest = snapshot
-        if not self._tickets:  # nobody has to be told of a change: two lists are one too many
-            self._begin_with_latest()
+    @property
+    def idle(self) -> bool:
+        """Whether nobody takes part."""
+        return not self._subscriptions and not self._ending
 
-    def _begin_with_latest(self) -> None:
-        if self._snapshot is not self.latest:
-            self._snapshot, self._etag = self.latest, None
+    async def settle(self) -> None:
+        """Where nobody takes part any more, wait for the end of the poll."""
+        if not self._subscriptions:
+            await self._end()
 
-    def polls(self, ticket: Subscription) -> int:
-        """How many fresh polls there have been since the ticket joined."""
-        return self._fresh - ticket.fresh
+    def good_polls(self, subscription: Subscription[M]) -> int:
+        """How many good polls there have been since it joined."""
+        return self._good_polls - subscription.first_poll
+
+    def silent_for(self) -> float:
+        """Seconds that polls have failed for; 0 where the last one was good."""
+        return 0.0 if self._failing_since is None else asyncio.get_running_loop().time() - self._failing_since
+
+    def _stop(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            self._ending.add(self._task)
+            self._task.add_done_callback(self._ending.discard)
+        self._task = None
 
     async def _end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._ending, self._task = self._task, None
-        if self._ending is not None:
-            await asyncio.wait([self._ending])
-            self._ending = None
+        self._stop()
+        if self._ending:
+            await asyncio.wait(self._ending)
 
-    async def _run(self, previous: asyncio.Task[None] | None) -> None:
+    async def _run(self) -> None:
         try:
-            if previous is not None:
-                await asyncio.wait([previous])
-            while True:
+            if self._ending:
+                await asyncio.wait(self._ending)
+            while self._subscriptions:
                 await self._sleep()
                 await self._poll()
-        except asyncio.CancelledError:
-            if self._task is asyncio.current_task():  # somebody cancelled it who is no ticket: let nobody hang
-                at_once(self._fail(ClientClosedError("the poll was cancelled from outside")))
+        except BaseException as error:
+            if self._task is asyncio.current_task() and self._subscriptions:  # it was not stopped by us
+                cancelled = isinstance(error, asyncio.CancelledError)
+                at_once(
+                    self._fail_all(ClientClosedError("the poll was cancelled from outside") if cancelled else error)
+                )
+            if isinstance(error, Exception):
+                LOG.exception("%s broke", self.store.operation)
+                return
             raise
-        except Exception as error:
-            LOG.exception("the poll broke")
-            at_once(self._fail(error))
 
     async def _sleep(self) -> None:
         loop = asyncio.get_running_loop()
         while (due := self._due()) > loop.time():
             self._wake.clear()
             try:
-                async with asyncio.timeout_at(due):
+                async with timeout_at(due):
                     await self._wake.wait()
             except TimeoutError:
                 break
 
+    def _read_elsewhere(self) -> None:
+        """The API answers: whatever pause the last failure asked for is over."""
+        if self._not_before > -math.inf:
+            self._not_before = -math.inf
+            self._wake.set()
+
+    # when ----------------------------------------------------------------------------------------------------------
+
     def _due(self) -> float:
-        """When the next poll should begin: the earliest that any ticket wants, but never too close to the last one."""
+        """When the next poll should begin: the earliest that anybody wants, but never too close to the last one."""
         due = math.inf
-        youngest = next((ticket for ticket in reversed(self._tickets.values()) if ticket.every is None), None)
+        youngest = next((one for one in reversed(self._subscriptions.values()) if one.every is None), None)
         if youngest is not None:  # of those that go by their age, it wants a poll first
             age = max(0.0, self._began - youngest.joined)
             due = self._began + self._schedule.interval(age, lambda: self._jitter)
-        for ticket in self._by_order.get(None, {}).values():
-            if ticket.every is not None:  # one that has not been told of any poll yet does not wait for its turn
-                due = min(due, self._began + (ticket.every if ticket.number <= self._youngest else 0.0))
+        for one in self._by_item.get(None, {}).values():
+            if one.every is not None:  # one that has not been told of any poll yet does not wait for its turn
+                due = min(due, self._began + (one.every if one.number <= self._youngest else 0.0))
+        floor = self._began + self._schedule.floor
+        due = max(due, floor, self._not_before)
+        last_look = max(floor, self._last_look())
+        if self._looked_early:  # one request within the pause that a rate limit asks for is enough
+            last_look = max(last_look, self._not_before)
+        # a poll right before the last look would leave no time for it
+        return last_look if last_look - self._schedule.floor < due else due
+
+    def _last_look(self) -> float:
+        """When the last poll that can end in time for the next deadline should begin."""
         lead = 2 * self._took + self._schedule.floor / 10
         while self._deadlines:
             deadline, number = self._deadlines[0]
-            if number in self._tickets and self._began < deadline - lead:
-                due = min(due, deadline - lead)  # the last poll that can end in time for it
-                break
+            if number in self._subscriptions:
+                return deadline - lead if self._began < deadline - lead else math.inf
             heapq.heappop(self._deadlines)
-        return max(due, self._began + self._schedule.floor, self._not_before)
+        return math.inf
+
+    def _remember_deadline(self, deadline: float, number: int) -> None:
+        heapq.heappush(self._deadlines, (deadline, number))
+        if deadline < self._timed:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timed = deadline
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire, context=self._context)
+
+    def _expire(self) -> None:
+        """End those whose deadline has passed, also while a request hangs."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._timer, self._timed = None, math.inf
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][1] not in self._subscriptions):
+            deadline, number = heapq.heappop(self._deadlines)
+            one = self._subscriptions.get(number)
+            if one is None:
+                continue
+            if now - deadline > self._schedule.floor and self._began < deadline:
+                # the process was suspended past the deadline: one more look
+                one.deadline = now + self._schedule.floor + 2 * self._took
+                heapq.heappush(self._deadlines, (one.deadline, number))
+                self._not_before = -math.inf
+                self._wake.set()
+                continue
+            one.expire()
+            self.drop(one)
+        if self._deadlines:
+            self._timed = self._deadlines[0][0]
+            self._timer = loop.call_at(self._timed, self._expire, context=self._context)
+
+    # what ----------------------------------------------------------------------------------------------------------
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
-        # who joins from now on does not believe this one (by number: two clock readings may be the same)
-        youngest = self._youngest = next(reversed(self._tickets), 0)
-        self._began = loop.time()
+        # who joins from now on does not trust this poll (by number: two clock readings may be the same)
+        youngest = self._youngest = next(reversed(self._subscriptions), 0)
+        self._began = began = loop.time()
+        self._looked_early |= self._rate_limited and began < self._not_before
         self._jitter = random.random()  # noqa: S311 - no secret
-        headers = {} if self._etag is None else {"If-None-Match": self._etag}
-        reply = await self._transport.fetch(self._list, headers=headers)
-        fault = await self._take(reply)
-        self._took = loop.time() - self._began
-        if fault is None:
-            self._failures, self._refused, self.last_error = 0, False, None
-            for _ in self._deliver(youngest):
-                await asyncio.sleep(0)
-            await asyncio.sleep(0)  # who is done leaves before the next poll is reckoned
-        else:
-            for _ in self._failed(fault, youngest):
-                await asyncio.sleep(0)
-
-    async def _take(self, reply: Response | FailedAttempt) -> FailedAttempt | None:
-        """Make the answer the snapshot, or say why it is none."""
-        if isinstance(reply, FailedAttempt):
-            return reply
-        age = reply.headers.get("Age", "0").strip()
-        if age != "0" and reply.status in (200, 304):
-            return FailedAttempt(
-                Failure.UNREADABLE, ResponseFormatError("Age", "0: answers out of a cache prove nothing")
-            )
-        if reply.status == 304 and self._etag is not None:
-            self._snapshot = self.latest = self._snapshot.unchanged()
-            return None
-        outcome = await self._transport.interpret(self._list, reply)
+        outcome = await self.store.poll()
+        answered = loop.time()
+        self._took = answered - began
         if isinstance(outcome, FailedAttempt):
-            return outcome
-        self._snapshot = self.latest = outcome
-        self._etag = reply.headers.get("ETag")
-        self._log_unreadable()
-        return None
+            work = self._failed(outcome, youngest, answered)
+        else:
+            self._succeeded(outcome, answered)
+            work = self._tell(outcome, youngest, began, answered)
+        for _ in work:
+            await asyncio.sleep(0)
+        if self._subscriptions:
+            await asyncio.sleep(0)  # who has ended may join again before the next poll is reckoned
 
-    def _log_unreadable(self) -> None:
-        now = self._snapshot
-        new = [item for item in now.unreadable.items() if item[0] not in self._unreadable]
-        for order_id, error in new[:_LOGGED]:
-            LOG.warning("order %d can't be read, and its waits are undecided: %s", order_id, error.message)
-        if len(new) > _LOGGED:
-            LOG.warning("%d more orders can't be read", len(new) - _LOGGED)
-        if self._complete and not now.complete:
-            LOG.warning("a row of the orders has no readable order_id: until it has, no order counts as absent")
-        self._unreadable, self._complete = frozenset(now.unreadable), now.complete
-
-    def _deliver(self, youngest: int) -> SlicedWork[None]:
-        self._fresh += 1
-        told = {**self._restless, **self._by_order.get(None, {})}
-        for order_id in self._snapshot.changed | self._snapshot.gone:
-            told.update(self._by_order.get(order_id, {}))
-        for count, (number, ticket) in enumerate(told.items(), 1):
-            if count % _TOLD_AT_ONCE == 0:
-                yield
-            if number > youngest or number not in self._tickets:  # it may have left since the last pause
-                continue
-            self._restless.pop(number, None)
-            try:
-                restless = ticket.observe(self._snapshot, self._began, self._began + self._took)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the caller's function: its wait fails, no other
-                ticket.fail(error)
+    def _succeeded(self, snapshot: Snapshot[M], now: float) -> None:
+        self._good_polls += 1
+        self._failures, self.last_error, self._not_before = 0, None, -math.inf
+        self._refused = self._rate_limited = self._looked_early = False
+        if self._outage and self._failing_since is not None:
+            LOG.warning("%s succeeds again after %.0f s", self.store.operation, now - self._failing_since)
+            self._tell_of_outage(None, None)
+        self._outage, self._failing_since = False, None
+        noun = snapshot.items.model.__name__.lower()
+        new = snapshot.unreadable.keys() - self._unreadable
+        for item_id in itertools.islice(sorted(new, key=lambda one: (one is None, one)), _LOGGED):
+            text = snapshot.unreadable[item_id].message
+            if item_id is None:
+                LOG.warning(
+                    "a row of %s has no readable id: until it has, nothing counts as absent (%s)", self.store.name, text
+                )
             else:
-                if restless:
-                    self._restless[number] = ticket
+                LOG.warning("%s %d can't be read, and its waits are undecided: %s", noun, item_id, text)
+        if len(new) > _LOGGED:
+            LOG.warning("%d more rows of %s can't be read", len(new) - _LOGGED, self.store.name)
+        self._unreadable = frozenset(snapshot.unreadable)
 
-    def _failed(self, fault: FailedAttempt, youngest: int) -> SlicedWork[None]:
-        error = fault.error
-        error.operation, error.attempts, error.seconds = _OPERATION, 1, self._took
+    def _tell(self, snapshot: Snapshot[M], youngest: int, began: float, answered: float) -> SlicedWork[None]:
+        told = {**self._every_poll, **self._by_item.get(None, {})}
+        for item_id in snapshot.changed_since(self._told):
+            told.update(self._by_item.get(item_id, {}))
+        self._told = snapshot
+        for number, one in self._in_slices(told, youngest):
+            if one is None:
+                yield
+                continue
+            self._every_poll.pop(number, None)
+            try:
+                wants_next = one.observe(snapshot, began, answered)
+            except BaseException as error:  # noqa: BLE001 - of the caller's function: its own wait fails, no other
+                one.fail(error)
+                wants_next = False
+            if one.ended:
+                self.drop(one)
+            elif wants_next:
+                self._every_poll[number] = one
+
+    def _failed(self, attempt: FailedAttempt, youngest: int, now: float) -> SlicedWork[None]:
+        error = attempt.error
+        error.operation, error.attempts, error.seconds = self.store.operation, 1, self._took
         self.last_error = error
         self._failures += 1
+        if self._failing_since is None:
+            self._failing_since = self._began
         pause = RetryPolicy(max_delay=self._schedule.cap).backoff(self._failures)
-        if fault.failure is Failure.RATE_LIMITED:
-            self._transport.paced(fault.retry_after)
-        if fault.retry_after is not None:
-            pause = max(pause, min(fault.retry_after, _LONGEST_PAUSE))
-        self._not_before = asyncio.get_running_loop().time() + pause
-        LOG.info("%s; asking again in %.1f s", error, pause)
-        refused = isinstance(error, AuthenticationError | PermissionDeniedError)
+        limit = self._schedule.cap
+        if attempt.failure is Failure.RATE_LIMITED:
+            limit = MAX_RETRY_AFTER
+            self._rate_limited = True
+            self.store.transport.paced(attempt.retry_after)
+        if attempt.retry_after is not None:
+            pause = max(pause, min(attempt.retry_after, limit))
+        self._not_before = max(self._not_before, now + pause)
+        LOG.info("%s; the next one is due in %.1f s", error, self._not_before - now)
+        lasted = now - self._failing_since
+        if not self._outage and (self._failures >= _OUTAGE_FAILURES or lasted >= self._schedule.cap):
+            self._outage = True
+            LOG.warning("%s has failed for %.0f s: %s", self.store.operation, lasted, error.message)
+            self._tell_of_outage(self._failing_since, error)
+        refused = isinstance(error, self._refusals)
         if refused and self._refused:
-            yield from self._fail(error, youngest)
+            yield from self._fail_all(error, youngest)
             refused = False
         self._refused = refused
 
-    def _fail(self, error: Exception, youngest: float = math.inf) -> SlicedWork[None]:
-        for count, (number, ticket) in enumerate(list(self._tickets.items()), 1):
-            if count % _TOLD_AT_ONCE == 0:
+    def _tell_of_outage(self, since: float | None, error: TrooperError | None) -> None:
+        for one in self._by_item.get(None, {}).values():
+            one.outage(since, error)
+
+    def _fail_all(self, error: BaseException, youngest: float = math.inf) -> SlicedWork[None]:
+        for _, one in self._in_slices(dict(self._subscriptions), youngest):
+            if one is None:
                 yield
-            if number <= youngest:
-                ticket.fail(copy(error))
+                continue
+            one.fail(copy(error))
+            self.drop(one)
+
+    def _in_slices(
+        self, told: dict[int, Subscription[M]], youngest: float
+    ) -> Iterator[tuple[int, Subscription[M] | None]]:
+        """Those of `told` that are still here and had joined; None, now and then, for a turn of the event loop."""
+        for count, (number, one) in enumerate(told.items(), 1):
+            if count % _TOLD_IN_A_ROW == 0:
+                yield number, None
+            if number <= youngest and number in self._subscriptions:
+                yield number, one

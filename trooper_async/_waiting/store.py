@@ -1,285 +1,301 @@
-"""The answer of `GET /api/orders` → the orders, what changed in them, and what is gone.
+"""The last list that the client has read, what changed in it, and why a row can't be read.
 
-Read tolerantly: a row that can't be read costs only itself. Rows that stand in the bytes of the answer before are not
-decoded again: a JSON object ends where it ends, so bytes that were a whole row are that row wherever a row must begin.
+A list is read tolerantly: a row that can't be read costs only itself. Rows whose bytes stand in the response before are
+not decoded again: a JSON object ends where it ends, so bytes that were a whole row are that row wherever a row begins.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from trooper_async._api.endpoints import ORDERS
+from trooper_async._api.endpoints import Call, Endpoint, Sent, call
+from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._api.rows import Rows
-from trooper_async._base.converter import ids_of, structure
+from trooper_async._base.converter import structure
+from trooper_async._base.json_text import JSON
 from trooper_async._base.slices import SlicedWork
-from trooper_async._waiting.judges import Blank, Sighting
+from trooper_async._http.transport import Transport
 from trooper_async.errors import ResponseFormatError
-from trooper_async.models import JSON, Order
 
-T = TypeVar("T")
+M = TypeVar("M")
 
-_MOST_ODD = 10_000
-"""Rows that can't be read: where there are more, it is no list of orders."""
+_MOST_UNREADABLE = 10_000
+"""Where more rows can't be read, it is not the list that was asked for."""
+
+
+class Blank(Enum):
+    """What a list shows of an item that is not among its readable rows."""
+
+    ABSENT = "absent"
+    """The list was read whole, and the item is not in it."""
+    UNREADABLE = "unreadable"
+    """Its row, or whether it has one, can't be told. It proves nothing."""
+
+
+@frozen(eq=False)
+class Unreadable:
+    """A row that can't be read, or contradicts another row of the same id."""
+
+    row: JSON = field(repr=False)
+    error: ResponseFormatError
+    """Its path is within the row."""
 
 
 @frozen
-class _Layout:
-    """Where the rows stand in an answer's body."""
+class Items(Generic[M]):
+    """What a list consists of."""
 
-    body: bytes | None = None
-    start: int = 0
-    """Where the first row begins."""
-    ids: list[int | None] = field(factory=list)
-    """The order of each row; None where it can't be read."""
-    sizes: list[int] = field(factory=list)
-    """Of each row but the last: its bytes, with the comma and the white space up to the next."""
-    odd: list[int] = field(factory=list)
-    """Rows that are decoded each time: the last one, unreadable ones, and those of an order that has several."""
+    model: type[M]
+    id_of: Callable[[M], int]
+    id_of_row: Callable[[JSON], int | None]
+    """The id of a row that can't be read otherwise; None where that can't be read either."""
+    detached: Callable[[M], M] = lambda item: item
+    """An item for a caller to keep: a copy of what can be changed in it."""
 
 
 @frozen
-class Snapshot:
-    """The account's orders as one answer showed them."""
+class Snapshot(Generic[M]):
+    """A list as one response showed it."""
 
-    orders: dict[int, Order] = field(factory=dict)
-    unreadable: dict[int, ResponseFormatError] = field(factory=dict)
-    """Rows of which only the id can be read."""
-    server_ids: dict[int, int] = field(factory=dict)
-    """The servers' ids by order, where they can be read: of rows that can't be read otherwise too."""
-    complete: bool = True
-    """Whether an id that is not here is not there: every row's id could be read."""
+    items: Items[M] = field(repr=False)
+    rows: dict[int, M | Unreadable] = field(factory=dict, repr=False)
+    """By id."""
+    unreadable: dict[int | None, ResponseFormatError] = field(factory=dict)
+    """Why rows can't be read, by id; None for those whose id can't be read."""
     changed: frozenset[int] = frozenset()
-    """The ids whose order is new, or another than in the snapshot before, or readable in one of the two only."""
-    gone: frozenset[int] = frozenset()
-    """The ids that were in the snapshot before."""
-    layout: _Layout = field(factory=_Layout, repr=False, eq=False)
+    """The ids that are new, or another item than in the snapshot before, or gone since."""
+    version: object = field(factory=object, repr=False, eq=False)
+    """The same in all snapshots with the same rows."""
+    after: object = field(default=None, repr=False, eq=False)
+    """The version of the snapshot that `changed` is compared with."""
+    _listed: list[M | Unreadable] = field(factory=list, repr=False, eq=False)  # as they stand in the body
+    _ids: list[int | None] = field(factory=list, repr=False, eq=False)
+    _sizes: list[int] = field(factory=list, repr=False, eq=False)  # in bytes, up to the next row
+    _start: int = field(default=0, repr=False, eq=False)  # where the first row begins
+    _body: bytes = field(default=b"", repr=False, eq=False)
 
-    def next(self, rows: Rows) -> SlicedWork[Snapshot]:
-        """The snapshot of the answer that came after this one's.
+    @property
+    def complete(self) -> bool:
+        """Whether an id that is not here is not there: the id of every row could be read."""
+        return None not in self.unreadable
+
+    def get(self, item_id: int) -> M | Blank:
+        """What this list shows of an item."""
+        row = self.rows.get(item_id)
+        if row is None:
+            return Blank.ABSENT if self.complete else Blank.UNREADABLE
+        return Blank.UNREADABLE if isinstance(row, Unreadable) else self.items.detached(row)
+
+    def readable(self) -> list[M]:
+        """The items that can be read, in the list's order."""
+        return [self.items.detached(row) for row in self.rows.values() if not isinstance(row, Unreadable)]
+
+    def every(self) -> list[M] | ResponseFormatError:
+        """The item of each row; the error of the first one that can't be read, as a value: this frame holds a body."""
+        for error in self.unreadable.values():
+            return error
+        return [self.items.detached(row) for row in self._listed if not isinstance(row, Unreadable)]
+
+    def changed_since(self, other: Snapshot[M]) -> Iterable[int]:
+        """The ids that are new, gone, or another item than in an earlier list."""
+        if self.version is other.version:
+            return ()
+        if self.after is other.version:
+            return self.changed
+        rows, before = self.rows, other.rows
+        return [one for one in rows.keys() | before.keys() if _differ(before.get(one), rows.get(one))]
+
+    def unchanged(self) -> Snapshot[M]:
+        """The snapshot of a response that says that nothing has changed."""
+        return evolve(self, changed=frozenset(), after=self.version)
+
+    def of(self, items: Iterable[M]) -> Snapshot[M]:
+        """The snapshot of a list that was read as a whole, after this one."""
+        rows: dict[int, M | Unreadable] = {self.items.id_of(item): item for item in items}
+        changed = {one for one in rows.keys() | self.rows.keys() if _differ(self.rows.get(one), rows.get(one))}
+        return Snapshot(self.items, rows, changed=frozenset(changed), after=self.version) if changed else self
+
+    def next(self, rows: Rows) -> SlicedWork[Snapshot[M]]:
+        """The snapshot of the response that came after this one's.
 
         Raises:
-            ResponseFormatError: it is no JSON, or too few of its rows can be read.
+            ResponseFormatError: it is not JSON, or too few of its rows can be read.
         """
-        if rows.body == self.layout.body:
+        if rows.body == self._body:
             return self.unchanged()
-        start = rows.at
-        reading = _Reading(self, self.layout, rows)
-        yield from reading.read()
-        if not reading.is_certain:
-            reading = _Reading(self, _Layout(), Rows(rows.body, start))
-            yield from reading.read()
-        return reading.snapshot(start)
-
-    def sighting(self, order_id: int) -> Sighting:
-        """What this snapshot shows of an order."""
-        order = self.orders.get(order_id)
-        if order is not None:
-            return detached(order)
-        return Blank.ABSENT if self.complete and order_id not in self.unreadable else Blank.UNREADABLE
-
-    def unchanged(self) -> Snapshot:
-        """The snapshot of an answer that says nothing has changed (304)."""
-        return evolve(self, changed=frozenset(), gone=frozenset()) if self.changed or self.gone else self
-
-    def found(self) -> list[Order]:
-        """The orders that can be read, in the answer's order."""
-        ids = dict.fromkeys(self.layout.ids)
-        return [detached(self.orders[order_id]) for order_id in ids if order_id in self.orders]
-
-    def listed(self) -> list[Order] | None:
-        """The order of each row; None where one of them can't be read."""
-        if self.unreadable or not self.complete:
-            return None
-        return [detached(self.orders[order_id]) for order_id in self.layout.ids if order_id is not None]
-
-
-@define
-class _Reading:
-    """An answer on the way to a snapshot: rows that stand in the last answer are taken, the others are decoded."""
-
-    last: Snapshot
-    layout: _Layout
-    """The last answer's; an empty one where nothing is to be taken from it."""
-    rows: Rows
-    orders: dict[int, Order] = Factory(lambda self: self.last.orders.copy(), takes_self=True)
-    unreadable: dict[int, ResponseFormatError] = Factory(lambda self: self.last.unreadable.copy(), takes_self=True)
-    server_ids: dict[int, int] = Factory(lambda self: self.last.server_ids.copy(), takes_self=True)
-    changed: set[int] = Factory(set)
-    gone: set[int] = Factory(set)
-    decoded: dict[int, int] = Factory(dict)
-    """The orders of the rows that were decoded, and the first row of each."""
-    complete: bool = True
-    ids: list[int | None] = Factory(list)
-    sizes: list[int] = Factory(list)
-    odd: set[int] = Factory(set)
-    expected: int = 0
-    """The row of the last answer that comes next if nothing changed."""
-    taken: list[tuple[int, int]] = Factory(list)
-    """Runs of the last answer's rows: the first, and the one after the last."""
-    offsets: list[int] = Factory(
-        lambda self: list(accumulate(self.layout.sizes, initial=self.layout.start)), takes_self=True
-    )
-    """Where the last answer's rows begin."""
-    places: dict[int | None, int] = Factory(dict)
-    """The last answer's rows by order, once that is needed."""
-
-    def read(self) -> SlicedWork[None]:
-        while not self.rows.ended:
-            if not self._take():
-                self._decode()
+        offsets = list(accumulate(self._sizes, initial=self._start))
+        places: dict[int | None, int] = {}  # of the known rows by id, once that is needed
+        start, expected = rows.at, 0  # expected: the known row that comes next if nothing changed
+        listed: list[M | Unreadable] = []
+        ids: list[int | None] = []
+        sizes: list[int] = []
+        changed: set[int | None] = set()
+        faults = 0
+        while not rows.ended:
+            end = self._same(rows, offsets, expected)
+            if end > expected:
+                listed += self._listed[expected:end]
+                ids += self._ids[expected:end]
+                sizes += self._sizes[expected:end]
+                rows.skip(end - expected, offsets[end] - offsets[expected])
+                expected = end
+            else:
+                at = rows.at
+                item_id, row = self._read(rows.read())
+                faults += isinstance(row, Unreadable)
+                if faults > _MOST_UNREADABLE:
+                    raise ResponseFormatError("$", f"a list of {self.items.model.__name__.lower()}s")
+                listed.append(row)
+                ids.append(item_id)
+                sizes.append(rows.at - at)
+                if item_id is None or _differ(self.rows.get(item_id), row):
+                    changed.add(item_id)
+                if expected < len(self._ids) and self._ids[expected] == item_id:
+                    expected += 1
+                elif item_id is not None:
+                    places = places or {one: place for place, one in enumerate(self._ids)}
+                    expected = places.get(item_id, expected - 1) + 1
             yield
-        self._end()
+        by_id, unreadable = self._by_id(ids, listed)
+        for one in unreadable.keys() | self.unreadable.keys():  # of two rows that contradict each other both were read
+            if one is not None:
+                (changed.add if _differ(self.rows.get(one), by_id.get(one)) else changed.discard)(one)
+        changed |= self.rows.keys() - by_id.keys()
+        ours = frozenset(one for one in changed if one is not None)
+        version = object() if changed or self.unreadable or ids != self._ids else self.version
+        return Snapshot(
+            self.items, by_id, unreadable, ours, version, self.version, listed, ids, sizes, start, rows.body
+        )
 
-    def _take(self) -> bool:
-        """Take all rows that stand here as in the last answer; whether there are any."""
-        if self.layout.body is None or self.expected >= len(self.layout.ids):
-            return False
-        first = row = self.expected
-        limit = self.layout.odd[bisect_left(self.layout.odd, row)]
-        body, at, last, offsets = self.rows.body, self.rows.at, memoryview(self.layout.body), self.offsets
-        step, growing = 1, True
+    def _same(self, rows: Rows, offsets: list[int], first: int) -> int:
+        """Up to which of the known rows from `first` on the next are the same; the last, without a comma, never is."""
+        body, known, last = rows.body, memoryview(self._body), len(self._ids) - 1
+        row, step, growing = first, 1, True
+        shift = rows.at - offsets[first] if first < len(offsets) else 0
         while step:  # 1, 2, 4, … rows at a time as long as they are the same, then half as many each time
             after = row + step
-            if after <= limit and body.startswith(last[offsets[row] : offsets[after]], at):
-                at += offsets[after] - offsets[row]
+            if after <= last and body.startswith(known[offsets[row] : offsets[after]], offsets[row] + shift):
                 row = after
             else:
                 growing = False
             step = 2 * step if growing else step // 2
-        if row == first:
-            return False
-        self.rows.skip(row - first, at - self.rows.at)
-        self.expected = row
-        self.taken.append((first, row))
-        self.ids += self.layout.ids[first:row]
-        self.sizes += self.layout.sizes[first:row]
-        return True
+        return row
 
-    def _decode(self) -> None:
-        index, at = self.rows.count, self.rows.at
-        row = self.rows.read()
-        if self.rows.ended:
-            self.odd.add(index)
-        else:
-            self.sizes.append(self.rows.at - at)
-        order_id, server_id = ids_of(row) or (None, None)
-        self.ids.append(order_id)
-        if order_id is None:
-            self.complete = False
-            self._mark_odd(index)
-        else:
-            self._put(index, order_id, server_id, row)
-        self._follow(order_id)
-
-    def _put(self, index: int, order_id: int, server_id: int | None, row: JSON) -> None:
-        order: Order | None = None
-        fault: ResponseFormatError | None = None
+    def _read(self, row: JSON) -> tuple[int | None, M | Unreadable]:
         try:
-            order = structure(row, Order)
+            item = structure(row, self.items.model)
         except ResponseFormatError as error:
-            fault = ResponseFormatError(f"$[{index}]{error.path[1:]}", error.expected)
-        if fault is not None:
-            self._mark_odd(index)
-        first = self.decoded.setdefault(order_id, index)
-        if first != index:
-            self._mark_odd(first)
-            self._mark_odd(index)
-            if (self.orders.get(order_id), self.server_ids.get(order_id)) == (order, server_id):
-                return
-            # two rows that contradict each other: believe neither
-            order, server_id, fault = None, None, ResponseFormatError(f"$[{index}].order_id", "there once")
-        before = self.last.orders.get(order_id)
-        if order == before and (order is not None or order_id in self.last.unreadable):
-            self.changed.discard(order_id)
+            fault = ResponseFormatError(error.path, error.expected)
         else:
-            self.changed.add(order_id)
-        _set(self.orders, order_id, order)
-        _set(self.unreadable, order_id, fault)
-        _set(self.server_ids, order_id, server_id)
+            return self.items.id_of(item), item
+        return self.items.id_of_row(row), Unreadable(row, fault)
 
-    def _mark_odd(self, index: int) -> None:
-        self.odd.add(index)
-        if len(self.odd) > _MOST_ODD:
-            raise ResponseFormatError("$", "a list of orders")
-
-    def _follow(self, order_id: int | None) -> None:
-        """What is expected after a row of this order. One that is new stands between two others."""
-        ids = self.layout.ids
-        if self.expected < len(ids) and ids[self.expected] == order_id:
-            self.expected += 1
-        elif order_id is not None:
-            if not self.places:
-                self.places = {order_id: row for row, order_id in enumerate(ids)}
-            self.expected = self.places.get(order_id, self.expected - 1) + 1
-
-    def _end(self) -> None:
-        """Take away the orders of which no row stands here any more."""
-        end = 0
-        for first, after in [*sorted(self.taken), (len(self.last.layout.ids), 0)]:
-            self.gone.update(order_id for order_id in self.last.layout.ids[end:first] if order_id is not None)
-            end = max(end, after)
-        self.gone -= self.decoded.keys()
-        for order_id in self.gone:
-            for by_order in (self.orders, self.unreadable, self.server_ids):
-                by_order.pop(order_id, None)
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether no row was taken twice, nor one of an order of which another was decoded: then two are one here."""
-        rows = len(self.decoded) + sum(after - first for first, after in self.taken)
-        return rows == len(self.orders) + len(self.unreadable)
-
-    def snapshot(self, start: int) -> Snapshot:
-        layout = _Layout(self.rows.body, start, self.ids, self.sizes, sorted(self.odd))
-        return Snapshot(
-            self.orders,
-            self.unreadable,
-            self.server_ids,
-            self.complete,
-            frozenset(self.changed),
-            frozenset(self.gone),
-            layout,
-        )
+    def _by_id(
+        self, ids: list[int | None], rows: list[M | Unreadable]
+    ) -> tuple[dict[int, M | Unreadable], dict[int | None, ResponseFormatError]]:
+        """The rows by id, and why some can't be read. Of two that contradict each other neither is believed."""
+        by_id: dict[Any, M | Unreadable] = dict(zip(ids, rows, strict=True))
+        if len(by_id) == len(rows) and Unreadable not in set(map(type, rows)):
+            return by_id, {}
+        by_id = {}
+        unreadable: dict[int | None, ResponseFormatError] = {}
+        faults = 0
+        for index, (item_id, row) in enumerate(zip(ids, rows, strict=True)):
+            known = by_id.setdefault(item_id, row)
+            if isinstance(row, Unreadable):
+                unreadable.setdefault(
+                    item_id, ResponseFormatError(f"$[{index}]{row.error.path[1:]}", row.error.expected)
+                )
+            if known is not row:
+                faults += 1
+                if faults > _MOST_UNREADABLE:
+                    raise ResponseFormatError("$", f"a list of {self.items.model.__name__.lower()}s")
+                if item_id is not None and _differ(known, row):
+                    error = ResponseFormatError(
+                        f"$[{index}]", f"the only row of its {self.items.model.__name__.lower()}"
+                    )
+                    by_id[item_id] = Unreadable(None, error)
+                    unreadable[item_id] = error
+        by_id.pop(None, None)
+        return by_id, unreadable
 
 
-def orders_after(last: Callable[[], Snapshot]) -> Callable[[Rows], SlicedWork[Snapshot]]:
-    """Reads the list of orders as what has changed since the last: a row that can't be read costs only itself.
+def _differ(one: object, other: object) -> bool:
+    """Whether two rows of an id are different. All that can't be read is alike."""
+    if one is other or (isinstance(one, Unreadable) and isinstance(other, Unreadable)):
+        return False
+    return one != other
 
-    `last` is asked when the response is there: a call, and an error that holds it, holds no list.
+
+class Store(Generic[M]):
+    """The last list of one endpoint, and how it is read anew.
+
+    Args:
+        transport: what sends the requests.
+        endpoint: the list.
+        items: what it consists of.
+        name: what it is, for people.
+        sent: the fields of the request.
     """
-    return lambda rows: last().next(rows)
 
+    def __init__(
+        self, transport: Transport, endpoint: Endpoint[Any], items: Items[M], name: str, sent: Sent | None = None
+    ) -> None:
+        self.transport = transport
+        self.name = name
+        self.operation = f"the poll of {name}"
+        self.latest = Snapshot(items)
+        self.on_read: Callable[[], None] | None = None
+        """Called when the list was read other than by `poll`."""
+        self._endpoint = endpoint
+        self._sent = sent
+        self._etag: str | None = None
+        self._poll = self._call(self.operation)
 
-def all_orders_after(last: Callable[[], Snapshot]) -> Callable[[Rows], SlicedWork[tuple[list[Order], Snapshot]]]:
-    """The same, and each row's order; a row that can't be read is an error."""
+    def check(self) -> None:
+        """Refuse to poll for a client that is closed, of another event loop, or without the key that it takes."""
+        self.transport.check(self._poll)
 
-    def read(rows: Rows) -> SlicedWork[tuple[list[Order], Snapshot]]:
-        start = rows.at
-        after = yield from last().next(rows)
-        orders = after.listed()
-        if orders is None:
-            assert ORDERS.read_rows is not None  # noqa: S101 - of a list
-            orders = yield from ORDERS.read_rows(Rows(rows.body, start))
-        return orders, after
+    async def read(self, operation: str, subject: str = "") -> Snapshot[M]:
+        """Read the list, with retries.
 
-    return read
+        Raises:
+            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+        """
+        snapshot = self._keep(await self.transport.request(self._call(operation, subject)), None)
+        if self.on_read is not None:
+            self.on_read()
+        return snapshot
 
+    async def poll(self) -> Snapshot[M] | FailedAttempt:
+        """Read the list once, or only learn that it has not changed. A response out of a cache proves nothing."""
+        base, etag = self.latest, self._etag
+        headers = {} if etag is None else {"If-None-Match": etag}
+        response = await self.transport.fetch(self._poll, headers=headers)
+        if isinstance(response, Response):
+            if response.status in (200, 304) and response.headers.get("Age", "0").strip() != "0":
+                error = ResponseFormatError("Age", "0: a response out of a cache proves nothing")
+                return FailedAttempt(Failure.UNREADABLE, error)
+            if response.status == 304 and etag is not None:
+                return base.unchanged()
+        outcome = await self.transport.interpret(self._poll, response)
+        if isinstance(outcome, FailedAttempt):
+            return outcome
+        assert isinstance(response, Response)  # noqa: S101 - a failed attempt has been returned
+        return self._keep(outcome, response.headers)
 
-def detached(order: Order) -> Order:
-    """An order for somebody to keep: what can be changed in it, an install's settings, is a copy."""
-    if not any(install.config for install in order.template_installs or ()):
-        return order
-    return evolve(order, template_installs=deepcopy(order.template_installs))
+    def _keep(self, outcome: Snapshot[M] | list[M], headers: Mapping[str, str] | None) -> Snapshot[M]:
+        self.latest = outcome if isinstance(outcome, Snapshot) else self.latest.of(outcome)
+        self._etag = None if headers is None else headers.get("ETag")
+        return self.latest
 
-
-def _set(by_order: dict[int, T], order_id: int, value: T | None) -> None:
-    if value is None:
-        by_order.pop(order_id, None)
-    else:
-        by_order[order_id] = value
+    def _call(self, operation: str, subject: str = "") -> Call[Any]:
+        if self._endpoint.read_rows is None:
+            return call(self._endpoint, operation, subject, self._sent)
+        # the list to compare with is asked for when the response is there: a call, and an error, hold no list
+        return call(self._endpoint, operation, subject, decode=lambda rows: self.latest.next(rows))

@@ -1,71 +1,219 @@
-"""The state of one wait for an order, and the error that it ends with where it does not end well."""
+"""One wait for an order: what it has seen, when it ends, and the error that it ends with where it fails."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import math
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Unpack
 
+from trooper_async._waiting.histories import Histories
 from trooper_async._waiting.judges import Judge, PredicateJudge, RestartJudge, Verdict
+from trooper_async._waiting.poller import Poller, Subscription
 from trooper_async._waiting.store import Snapshot
-from trooper_async._waiting.subscription import Subscription
 from trooper_async.errors import (
+    APIStatusError,
+    ClientClosedError,
     OrderNotFoundError,
     OrderVanishedError,
+    OutcomeUnknownError,
     SupersededError,
     TrooperError,
     WaitContext,
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async.models import Order
+from trooper_async.models import Order, StatusChange, Transition
 
 OnChange = Callable[[Order], object]
+"""Called with an order for each status seen during a wait. A plain function: nobody awaits a coroutine."""
 
 
-class Wait:
-    """The state of one wait for an order."""
+class Wait(Subscription[Order]):
+    """A wait for an order, which the poll drives.
 
-    __slots__ = ("_context", "_on_change", "asks_history", "end", "judge", "last_error", "order", "order_id", "ticket")
+    Args:
+        order_id: the order.
+        judge: says when it is where it should be.
+        operation: what is attempted, for people.
+        timeout: seconds from `began` until it ends; None for no limit.
+        transition: the accepted action that is waited for, if any.
+        lost: the error of that action where its response was lost.
+        on_change: called with the order for each status seen.
+        began: when the call began that it is a part of, by the event loop's clock; now where it is None.
+        on_end: called once, when it has ended.
+        histories: read the status history of the order when the judge wants it.
+    """
 
-    def __init__(self, order_id: int, judge: Judge, on_change: OnChange | None, deadline: float) -> None:
-        self.order_id = order_id
+    __slots__ = (
+        "_context",
+        "_histories",
+        "_on_change",
+        "_on_end",
+        "began",
+        "error",
+        "judge",
+        "lost",
+        "operation",
+        "order",
+        "other_error",
+        "timeout",
+        "transition",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        order_id: int,
+        judge: Judge,
+        operation: str,
+        timeout: float | None,
+        *,
+        transition: Transition | None = None,
+        lost: OutcomeUnknownError | None = None,
+        on_change: OnChange | None = None,
+        began: float | None = None,
+        on_end: Callable[[Wait], None],
+        histories: Histories,
+    ) -> None:
+        self.began = asyncio.get_running_loop().time() if began is None else began
+        super().__init__(order_id, deadline=math.inf if timeout is None else self.began + timeout)
         self.judge = judge
+        self.operation = operation
+        self.timeout = timeout
+        self.transition = transition
+        self.lost = lost
         self._on_change = on_change
+        self._on_end = on_end
+        self._histories = histories
         # the caller's functions run in the caller's context, not in the poll's
         self._context = copy_context() if on_change is not None or isinstance(judge, PredicateJudge) else None
-        self.ticket = Subscription(self._observe, order_id, deadline=deadline)
         self.order: Order | None = None
-        self.end: Verdict | None = None
-        self.asks_history = False
-        self.last_error: TrooperError | None = None
+        self.verdict = Verdict.WAIT
+        self.error: BaseException | None = None
+        self.other_error: TrooperError | None = None
 
-    def _observe(self, snapshot: Snapshot, at: float, answered: float) -> bool:
-        if self.end is not None:
-            return False
+    @property
+    def order_id(self) -> int:
+        assert self.item_id is not None  # noqa: S101 - __init__ takes an int
+        return self.item_id
+
+    @property
+    def ended(self) -> bool:
+        return self.verdict is not Verdict.WAIT
+
+    def observe(self, snapshot: Snapshot[Order], began: float, answered: float) -> bool:
         if self._context is None:
-            return self._judge(snapshot, at, answered)
-        return self._context.run(self._judge, snapshot, at, answered)
+            return self._observe(snapshot, began, answered)
+        return self._context.run(self._observe, snapshot, began, answered)
 
-    def _judge(self, snapshot: Snapshot, at: float, answered: float) -> bool:
-        sighting = snapshot.sighting(self.order_id)
+    def _observe(self, snapshot: Snapshot[Order], began: float, answered: float) -> bool:
+        sighting = snapshot.get(self.order_id)
         if isinstance(sighting, Order):
             before, self.order = self.order, sighting
             if self._on_change is not None and (before is None or _words(before) != _words(sighting)):
                 _call(self._on_change, sighting)
-        verdict = self.judge.observe(sighting, at, answered)
+        verdict = self.judge.observe(sighting, began, answered)
         if verdict is Verdict.ASK_HISTORY:
-            self.asks_history = True
+            self._histories.ask(self)
         elif verdict is not Verdict.WAIT:
-            self.end = verdict
-        if verdict is not Verdict.WAIT:
-            self.ticket.tell()
-        return self.judge.restless
+            self._end(verdict)
+        return self.judge.wants_every_poll
+
+    def take_history(self, rows: list[StatusChange] | None, at: float) -> None:
+        """The status history as read at that time; None: it could not be read."""
+        over = isinstance(self.judge, RestartJudge) and self.judge.read_history(rows, at) is Verdict.DONE
+        if over and not self.ended:
+            self._end(Verdict.DONE)
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self._end(Verdict.FAILED)
+
+    def expire(self) -> None:
+        self._end(Verdict.TIMED_OUT)
+
+    def cancel(self) -> None:
+        """Whoever waited for it has gone."""
+        self._on_end = lambda wait: None
+        self._end(Verdict.FAILED)
+
+    def _end(self, verdict: Verdict) -> None:
+        if not self.ended:
+            self.verdict = verdict
+            if isinstance(self.judge, RestartJudge):
+                self._histories.forget(self)
+            self._on_end(self)
+
+    def result(self, poller: Poller[Order]) -> Order:
+        """The order where it should be, or the error that the wait failed with."""
+        if self.verdict is Verdict.DONE and self.order is not None:
+            return self.order
+        error = self.failure(poller)
+        if isinstance(error, WaitError) and error.__cause__ is None and self.lost is not None:
+            raise error from self.lost
+        raise error
+
+    def context(self, poller: Poller[Order]) -> WaitContext:
+        """What every error of this wait can say."""
+        return WaitContext(
+            operation=self.operation,
+            subject=f"order {self.order_id}",
+            seconds=asyncio.get_running_loop().time() - self.began,
+            order=self.order,
+            target=self.judge.target,
+            polls=poller.good_polls(self),
+            last_error=poller.last_error or self.other_error,
+            transition=self.transition,
+        )
+
+    def failure(self, poller: Poller[Order]) -> BaseException:
+        """The error that it failed with."""
+        subject = f"order {self.order_id}"
+        seconds = asyncio.get_running_loop().time() - self.began
+        if isinstance(self.error, ClientClosedError):
+            closed = self.error.about(self.operation, subject)
+            closed.seconds = seconds
+            return closed
+        if self.error is not None and not isinstance(self.error, APIStatusError):
+            return self.error  # of the caller's function
+        context = self.context(poller)
+        last = _last_seen(self.order)
+        what = self.judge.target or "the awaited condition"
+        match self.verdict:
+            case Verdict.FAILED if isinstance(self.error, APIStatusError):
+                refused = WaitError(f"{refusal(self.error)} ({last})", **context)
+                refused.__cause__ = refused.last_error = self.error
+                return refused
+            case Verdict.SUPERSEDED:
+                return SupersededError(f"another action took the place of this one ({last}, not {what})", **context)
+            case Verdict.VANISHED if self.order is None and self.transition is None:
+                not_found = OrderNotFoundError("it is not in the list of orders", operation=self.operation)
+                not_found.subject, not_found.seconds = subject, seconds
+                return not_found
+            case Verdict.VANISHED:
+                return OrderVanishedError(f"it is no longer in the list of orders ({last})", **context)
+            case Verdict.FAILED_STATUS:
+                return WaitError(f"it is {last.removeprefix('last seen ')}, which cannot become {what}", **context)
+            case Verdict.UNJUDGEABLE:
+                text = "the API gives no desired status for it: wait for a status by name instead"
+                return WaitError(text, **context)
+        if isinstance(self.judge, RestartJudge) and last.startswith("last seen running"):
+            last = "running, but " + (
+                "not for long enough yet to prove the restart" if self.judge.proven else "no restart was seen"
+            )
+        text = f"{what} was not reached within {self.timeout or 0:g} s ({last})"
+        if poller.last_error is not None:
+            text += f"; no poll has succeeded for {poller.silent_for():.0f} s: {poller.last_error.message}"
+        elif self.other_error is not None:
+            text += f"; the last failure in that time: {self.other_error.message}"
+        return WaitTimeoutError(text, **context)
 
 
-def _words(order: Order) -> tuple[str, str | None]:
-    return order.current_status, order.desired_status
+def refusal(error: APIStatusError) -> str:
+    """What ended all waits of a client."""
+    return f"the API refuses the key, twice in a row: the API answered {error.status}: {error.message.rstrip('.')}"
 
 
 def _call(on_change: OnChange, order: Order) -> None:
@@ -75,31 +223,12 @@ def _call(on_change: OnChange, order: Order) -> None:
         raise TypeError("on_change must be a plain function: nobody awaits a coroutine")
 
 
-def ended(wait: Wait, timeout: float | None, **context: Unpack[WaitContext]) -> TrooperError:
-    """The error of a wait that did not end well."""
-    last = "never seen in the list"
-    if wait.order is not None:
-        wish = wait.order.desired_status
-        last = f"last seen {wait.order.current_status}" + (f", desired {wish}" if wish is not None else "")
-    what = context.get("target") or "what was waited for"
-    match wait.end:
-        case Verdict.SUPERSEDED:
-            return SupersededError(f"another switch took the place of this one ({last}, not {what})", **context)
-        case Verdict.VANISHED if wait.order is None and context.get("transition") is None:
-            return OrderNotFoundError(
-                "it is not in the list of orders",
-                operation=context.get("operation", ""),
-                subject=context.get("subject", ""),
-                seconds=context.get("seconds", 0.0),
-            )
-        case Verdict.VANISHED:
-            return OrderVanishedError(f"it is not in the list of orders ({last})", **context)
-        case Verdict.UNJUDGEABLE:
-            return WaitError("the API gives no desired status for it: wait for a status by name instead", **context)
-    if isinstance(wait.judge, RestartJudge) and not wait.judge.proven and last.startswith("last seen running"):
-        last = "running, but no restart was seen"
-    elif isinstance(wait.judge, RestartJudge) and last.startswith("last seen running"):
-        last = "running, but not for long enough yet to prove the restart"
-    text = f"{what} was not reached within {timeout or 0:g} s ({last})"
-    error = context.get("last_error")
-    return WaitTimeoutError(f"{text}; the last failure meanwhile: {error.message}" if error else text, **context)
+def _words(order: Order) -> tuple[str, str | None]:
+    return order.current_status, order.desired_status
+
+
+def _last_seen(order: Order | None) -> str:
+    if order is None:
+        return "never seen in the list"
+    wish = order.desired_status
+    return f"last seen {order.current_status}" + (f", desired {wish}" if wish is not None else "")

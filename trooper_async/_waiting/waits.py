@@ -1,63 +1,138 @@
-"""The waiter coroutines: a share in the poll, a judgement of `_convergence`, and a deadline.
-
-Each wait has its own deadline, its own errors and its own end; what they share is the poll.
-"""
+"""The waits of one client, and the polls that they share."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from operator import attrgetter
 from typing import TypeVar
 
+from attrs import evolve
+
 from trooper_async._api.arguments import check_seconds
-from trooper_async._api.endpoints import CREDENTIALS, STATUS_HISTORY, call
-from trooper_async._http.retry import ONE_ATTEMPT, RetryPolicy
+from trooper_async._api.endpoints import BLIBS, CREDENTIALS, ORDERS, TEMPLATE_CONFIG, Sent, call
+from trooper_async._base.converter import ids_of
+from trooper_async._base.json_text import JSON
+from trooper_async._base.timeouts import timeout_at
+from trooper_async._http.retry import ONE_ATTEMPT
 from trooper_async._http.transport import Transport
-from trooper_async._waiting.feed import Feed
-from trooper_async._waiting.judges import Judge, RestartJudge, SwitchJudge, Verdict, judge_of
+from trooper_async._waiting.histories import Histories
+from trooper_async._waiting.judges import Judge, ReachJudge, Verdict, judge_of
 from trooper_async._waiting.poller import Poller
 from trooper_async._waiting.schedule import PollSchedule
 from trooper_async._waiting.ssh import answers_ssh
-from trooper_async._waiting.wait import OnChange, Wait, ended
+from trooper_async._waiting.store import Items, Store
+from trooper_async._waiting.wait import OnChange, Wait
 from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
-    ClientClosedError,
-    PermissionDeniedError,
+    OutcomeUnknownError,
     ResponseFormatError,
-    TrooperError,
     WaitTimeoutError,
 )
-from trooper_async.models import Credentials, Order, OrderChange, OrderStatus, Transition
-
-_HISTORIES_AT_ONCE = 4
+from trooper_async.models import Blib, Credentials, Order, TemplateInstall, Transition
 
 T = TypeVar("T")
 
 
-class Waiters:
-    """What waits on a client's poll."""
+def _order_id(row: JSON) -> int | None:
+    ids = ids_of(row)
+    return None if ids is None else ids[0]
 
-    def __init__(self, poller: Poller, transport: Transport, schedule: PollSchedule) -> None:
-        self._poller = poller
+
+def _detached(order: Order) -> Order:
+    if not any(install.config for install in order.template_installs or ()):
+        return order
+    return evolve(order, template_installs=deepcopy(order.template_installs))  # their settings can be changed
+
+
+ORDER_LIST = Items(Order, attrgetter("order_id"), _order_id, _detached)
+OFFER_LIST = Items(Blib, attrgetter("id"), lambda row: None)
+INSTALL_LIST = Items(TemplateInstall, attrgetter("install_id"), lambda row: None)
+
+
+class Waits:
+    """What waits on the polls of one client."""
+
+    def __init__(self, transport: Transport, schedule: PollSchedule) -> None:
         self._transport = transport
-        self._schedule = schedule
-        self._histories = asyncio.Semaphore(_HISTORIES_AT_ONCE)
+        self.schedule = schedule
+        self.orders = Poller(Store(transport, ORDERS, ORDER_LIST, "the orders"), schedule)
+        self.offers = Poller(Store(transport, BLIBS, OFFER_LIST, "the offers"), schedule)
+        self._installs: dict[int, Poller[TemplateInstall]] = {}
+        self._histories = Histories(transport)
+
+    def installs(self, order_id: int) -> Poller[TemplateInstall]:
+        """The poll of what is installed on the server of an order."""
+        poller = self._installs.get(order_id)
+        if poller is None:
+            for idle in [one for one, known in self._installs.items() if known.idle]:
+                del self._installs[idle]
+            name = f"the installs of order {order_id}"
+            store = Store(self._transport, TEMPLATE_CONFIG, INSTALL_LIST, name, {"order_id": order_id})
+            # a 403 may stand for "not yet" here: the orders' poll is told of a refused key
+            poller = self._installs[order_id] = Poller(store, self.schedule, refusals=(AuthenticationError,))
+        return poller
+
+    def begin(
+        self,
+        transition: Transition,
+        *,
+        operation: str,
+        timeout: float | None,
+        lost: OutcomeUnknownError | None = None,
+        on_end: Callable[[Wait], None],
+    ) -> Wait:
+        """Begin to wait until an accepted action has taken effect; `on_end` is called when the wait has ended."""
+        judge = judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor)
+        wait = Wait(
+            transition.order_id,
+            judge,
+            operation,
+            timeout,
+            transition=transition,
+            lost=lost,
+            on_end=on_end,
+            histories=self._histories,
+        )
+        self.orders.join(wait)
+        return wait
+
+    def abandon(self, wait: Wait) -> None:
+        """End a wait that nobody waits for any more."""
+        wait.cancel()
+        self.orders.drop(wait)
+
+    async def settle(self) -> None:
+        """Wait until what the last wait has left behind has ended."""
+        await self._histories.settle()
+        await self.orders.settle()
 
     async def transition(
-        self, transition: Transition, *, operation: str, timeout: float | None, on_change: OnChange | None = None
+        self,
+        transition: Transition,
+        *,
+        operation: str,
+        timeout: float | None,
+        lost: OutcomeUnknownError | None = None,
+        on_change: OnChange | None = None,
+        began: float | None = None,
     ) -> Order:
-        """Wait until an accepted action has taken effect."""
-        judge = judge_of(transition, cap=self._schedule.cap, floor=self._schedule.floor)
+        """Wait until an accepted action has taken effect: see `order`."""
+        judge = judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor)
         return await self.order(
             transition.order_id,
             judge,
             operation=operation,
             timeout=timeout,
-            on_change=on_change,
             transition=transition,
+            lost=lost,
+            on_change=on_change,
+            began=began,
         )
 
     async def order(
@@ -67,165 +142,111 @@ class Waiters:
         *,
         operation: str,
         timeout: float | None,
-        on_change: OnChange | None = None,
         transition: Transition | None = None,
+        lost: OutcomeUnknownError | None = None,
+        on_change: OnChange | None = None,
+        began: float | None = None,
     ) -> Order:
         """Wait until `judge` says that the order is where it should be; the order as it is then.
 
+        `timeout` counts from `began`, a time of the event loop's clock; from now where it is None.
+
         Raises:
             WaitTimeoutError: `timeout` seconds have passed.
-            SupersededError, OrderVanishedError, WaitError: as the judge says.
-            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
-            ClientClosedError: the client was closed meanwhile.
+            SupersededError, OrderVanishedError, WaitError: as the judge says, or the API refuses the key.
+            ClientClosedError: the client was closed in the meantime.
         """
         check_seconds(timeout)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        wait = Wait(order_id, judge, on_change, math.inf if timeout is None else began + timeout)
-        limit = asyncio.timeout(timeout)
-        self._poller.join(wait.ticket)
-        try:
-            async with limit:
-                while wait.end is None:
-                    await wait.ticket.told()
-                    if wait.end is None and wait.asks_history:
-                        await self._read_history(wait)
-        except TimeoutError:
-            if not limit.expired():  # the caller's own function raised it
-                raise
-        except (ClientClosedError, APIStatusError) as error:  # of the poll: it ends this wait too
-            error.operation, error.subject, error.seconds = operation, f"order {order_id}", loop.time() - began
-            raise
-        finally:
-            await self._poller.leave(wait.ticket)
-        if wait.end is Verdict.DONE and wait.order is not None:
-            return wait.order
-        raise ended(
-            wait,
+        ended = asyncio.get_running_loop().create_future()
+
+        def done(_: Wait) -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        wait = Wait(
+            order_id,
+            judge,
+            operation,
             timeout,
-            operation=operation,
-            subject=f"order {order_id}",
-            seconds=loop.time() - began,
-            order=wait.order,
-            target=judge.target,
-            polls=self._poller.polls(wait.ticket),
-            last_error=self._poller.last_error or wait.last_error,
             transition=transition,
+            lost=lost,
+            on_change=on_change,
+            began=began,
+            on_end=done,
+            histories=self._histories,
         )
-
-    async def _read_history(self, wait: Wait) -> None:
-        judge = wait.judge
-        assert isinstance(judge, RestartJudge)  # noqa: S101 - the only one that asks for it
-        wait.asks_history = False
-        history = call(STATUS_HISTORY, "orders.history", f"order {wait.order_id}", {"order_id": wait.order_id})
-        rows = None
-        async with self._histories:
-            try:
-                rows = await self._transport.request(history, retry=ONE_ATTEMPT)
-            except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
-                wait.last_error = error
-        if judge.read_history(rows, asyncio.get_running_loop().time()) is Verdict.DONE and wait.end is None:
-            wait.end = Verdict.DONE
-
-    async def unlisted(
-        self,
-        read: Callable[[], Awaitable[T | None]],
-        *,
-        operation: str,
-        subject: str,
-        target: str,
-        timeout: float | None,
-    ) -> T:
-        """Wait for what is not in the list of orders: `read` again, on the schedule, until it gives something.
-
-        Raises:
-            WaitTimeoutError: `timeout` seconds have passed.
-            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
-            ClientClosedError: the client was closed meanwhile.
-        """
-        check_seconds(timeout)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        last_error: TrooperError | None = None
-        failures = polls = 0
-        limit = asyncio.timeout(timeout)
+        self.orders.join(wait)
         try:
-            async with limit:
-                while True:
-                    asked = loop.time()
-                    try:
-                        found = await read()
-                    except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
-                        refused = AuthenticationError | PermissionDeniedError
-                        if isinstance(error, refused) and isinstance(last_error, refused):
-                            raise
-                        last_error, failures = error, failures + 1
-                        pause = RetryPolicy(max_delay=self._schedule.cap).backoff(failures)
-                        if isinstance(error, APIStatusError):
-                            pause = max(pause, error.retry_after or 0.0)
-                    else:
-                        polls += 1
-                        if found is not None:
-                            return found
-                        last_error, failures = None, 0
-                        pause = self._schedule.interval(loop.time() - began)
-                    if timeout is not None:  # a last look that can end in time
-                        lead = 2 * (loop.time() - asked) + self._schedule.floor / 10
-                        left = began + timeout - loop.time() - lead
-                        pause = min(pause, left) if left > 0 and not failures else pause
-                    await self._transport.pause(pause)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-        text = f"{target} was not reached within {timeout or 0:g} s"
-        raise WaitTimeoutError(
-            f"{text}; the last failure meanwhile: {last_error.message}" if last_error else text,
-            operation=operation,
-            subject=subject,
-            seconds=loop.time() - began,
-            target=target,
-            polls=polls,
-            last_error=last_error,
-        )
+            await ended
+        finally:
+            await self._leave(wait)
+        return wait.result(self.orders)
 
     async def reachable(self, order_id: int, *, operation: str, timeout: float | None) -> Credentials:
-        """Wait until a server runs and an SSH server answers where its credentials say."""
-        subject = f"order {order_id}"
-        judge = SwitchJudge(OrderStatus.running, self._schedule.cap)
-        seen: Order | None = None
-
-        async def reach() -> Credentials | None:
-            nonlocal seen
-            # before each try: it may have been stopped, frozen or moved since
-            seen = await self.order(order_id, judge, operation=operation, timeout=None)
-            wanted = call(CREDENTIALS, "orders.credentials", subject, {"serverId": seen.server_id})
-            credentials = await self._transport.request(wanted, retry=ONE_ATTEMPT)
-            if credentials.ip is None or credentials.ssh_port is None:
-                return None
-            return credentials if await answers_ssh(credentials.ip, credentials.ssh_port) else None
-
-        try:
-            return await self.unlisted(
-                reach, operation=operation, subject=subject, target="an answer of its SSH server", timeout=timeout
-            )
-        except WaitTimeoutError as error:
-            error.order = seen
-            raise
-
-    async def watch(self, *, interval: float) -> AsyncGenerator[OrderChange, None]:
-        """Every order as `appeared`, then each change. A slow reader gets the latest state of each order.
+        """Wait until a server runs and an SSH server answers where its credentials say.
 
         Raises:
-            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
-            ClientClosedError: the client was closed meanwhile.
+            WaitTimeoutError, SupersededError, OrderVanishedError, WaitError, ClientClosedError: as for `order`.
         """
-        check_seconds(interval)
-        feed = Feed(self._schedule.cap, interval)
-        self._poller.join(feed.ticket)
+        check_seconds(timeout)
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+        judge = ReachJudge(self.schedule.cap, news.set)
+        wait = Wait(order_id, judge, operation, timeout, on_end=lambda wait: news.set(), histories=self._histories)
+        credentials: Credentials | None = None
+        asked_for: Order | None = None
+        self.orders.join(wait)
         try:
-            while True:
-                await feed.ticket.told()
-                while (change := feed.take()) is not None:
-                    yield change
+            while not wait.ended:
+                news.clear()
+                async with timeout_at(None if wait.deadline == math.inf else wait.deadline):
+                    if judge.running and (credentials is None or wait.order != asked_for):
+                        asked_for, credentials = wait.order, await self._credentials(wait)
+                    answers = judge.running and credentials is not None and await _answers(credentials)
+                    if answers and judge.running and wait.order == asked_for:  # it has not changed in the meantime
+                        return credentials  # type: ignore[return-value]  # `answers` says that it is not None
+                    pause = self.schedule.interval(loop.time() - wait.joined)
+                    with suppress(TimeoutError):
+                        async with timeout_at(loop.time() + pause if judge.running else None):
+                            await news.wait()
+        except TimeoutError:
+            wait.expire()
         finally:
-            await self._poller.leave(feed.ticket)
+            await self._leave(wait)
+        if judge.running and wait.verdict is Verdict.TIMED_OUT:
+            text = f"it runs, but no SSH server answered within {timeout or 0:g} s"
+            if credentials is None and wait.other_error is not None:
+                text += f", since its credentials can't be read: {wait.other_error.message}"
+            raise WaitTimeoutError(text, **wait.context(self.orders))
+        raise wait.failure(self.orders)
+
+    async def close(self) -> None:
+        """End every wait with ClientClosedError, and the polls."""
+        await self.orders.close()
+        await self.offers.close()
+        for poller in list(self._installs.values()):
+            await poller.close()
+        await self._histories.settle()
+
+    async def _leave(self, wait: Wait) -> None:
+        wait.cancel()
+        await self.orders.leave(wait)
+        await self._histories.settle()
+
+    async def _credentials(self, wait: Wait) -> Credentials | None:
+        """The credentials of a server that has just been seen; None as long as the API does not give them."""
+        assert wait.order is not None  # noqa: S101 - it was seen running
+        sent: Sent = {"serverId": wait.order.server_id}
+        request = call(CREDENTIALS, "orders.credentials", f"order {wait.order_id}", sent)
+        try:
+            return await self._transport.request(request, retry=ONE_ATTEMPT)
+        except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
+            if isinstance(error, AuthenticationError) and isinstance(wait.other_error, AuthenticationError):
+                wait.fail(error)  # twice in a row: a 403 may stand for "not yet", but not this
+            wait.other_error = error
+            return None
+
+
+async def _answers(credentials: Credentials) -> bool:
+    host, port = credentials.ip, credentials.ssh_port
+    return host is not None and port is not None and await answers_ssh(host, port)

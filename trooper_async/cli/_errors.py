@@ -58,7 +58,7 @@ def exit_status(error: BaseException) -> int:
     """The exit status for an error of the package."""
     from trooper_async import errors
 
-    if isinstance(error, errors.AuthenticationError):
+    if isinstance(error, errors.AuthenticationError) or isinstance(error.__cause__, errors.AuthenticationError):
         return REFUSED_KEY
     if isinstance(error, errors.ConfigurationError):
         return USAGE
@@ -87,7 +87,8 @@ def reason(error: TrooperError) -> str:
 
 def hint(error: TrooperError) -> str:
     """What to do next: commands that can be typed as they stand."""
-    text = next((_HINTS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _HINTS), "")
+    refused = error.__cause__ if exit_status(error) == REFUSED_KEY and error.__cause__ is not None else error
+    text = next((_HINTS[kind.__name__] for kind in type(refused).__mro__ if kind.__name__ in _HINTS), "")
     purchase = getattr(error, "purchase", None)
     candidates = [order.order_id for order in getattr(error, "candidates", ())]
     if purchase is not None and purchase.order_id is not None:

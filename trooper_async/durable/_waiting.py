@@ -23,6 +23,8 @@ from trooper_async import (
     WaitTimeoutError,
 )
 from trooper_async._groups.templates import Templates
+from trooper_async._waiting.look import look_for
+from trooper_async._waiting.store import Snapshot
 from trooper_async.durable._locks import LOG
 from trooper_async.durable._process import current
 from trooper_async.durable._records import Intent, Request, Sent, buys, purchase_of, without_settings
@@ -131,10 +133,10 @@ async def client(account: str, sent: Sent, subject: str) -> TrooperClient:
 async def _find(templates: Templates, request: Request, sent: Sent, intent: Intent, where: str) -> int:
     """The install that is new; what a killed process has sent may still be on its way."""
 
-    async def new() -> int | None:
+    def new(installs: Snapshot[TemplateInstall], began: float) -> int | None:
         found = [
             install.install_id
-            for install in await templates.installs(request["order_id"])
+            for install in installs.readable()
             if install.template_id == request["template_id"] and install.install_id not in intent["known"]
         ]
         if len(found) > 1:
@@ -142,9 +144,13 @@ async def _find(templates: Templates, request: Request, sent: Sent, intent: Inte
             raise OutcomeUnknownError(text, operation="templates.install", subject=where)
         return found[0] if found else None
 
-    # the client's own wait for what is in no list: private, since nobody else needs it
-    return await templates._waiters.unlisted(
-        new, operation="templates.install", subject=where, target="a new install of it", timeout=_left(sent)
+    return await look_for(
+        templates._waits.installs(request["order_id"]),
+        new,
+        operation="templates.install",
+        subject=where,
+        target="a new install of it",
+        timeout=_left(sent),
     )
 
 

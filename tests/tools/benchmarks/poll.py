@@ -24,8 +24,8 @@ class Polls:
     """The polls of a client whose waits never end."""
 
     def __init__(self, client: TrooperClient) -> None:
-        self._poll = client._poller._poll
-        client._poller._poll = self._counted  # type: ignore[method-assign]  # there is no public word of a poll's end
+        self._poll = client._waits.orders._poll
+        client._waits.orders._poll = self._counted  # type: ignore[method-assign]  # there is no public word of a poll's end
         self._ended: list[float] = []
         self._wanted = 0
         self._enough = asyncio.Event()

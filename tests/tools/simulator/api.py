@@ -46,6 +46,7 @@ class Api:
     _floor: float = 1.0
     _last_poll: float = -math.inf
     _quiet_until: float = 0.0
+    _looked_early: bool = False
     _burst_ends: float = 0.0
 
     def client(self, schedule: PollSchedule) -> TrooperClient:
@@ -68,8 +69,10 @@ class Api:
         path = call.endpoint.path
         if path == "/api/orders" and headers is not None:
             self.polls += 1
-            if began < self._last_poll + self._floor - 1e-6 or began < self._quiet_until - 1e-6:
-                self.impatient += 1
+            too_close = began < self._last_poll + self._floor - 1e-6
+            early = began < self._quiet_until - 1e-6
+            self.impatient += too_close or (early and self._looked_early)
+            self._looked_early |= early  # one last look before a deadline is allowed
             self._last_poll = began
         if call.sending is not None:
             call.sending()
@@ -95,7 +98,7 @@ class Api:
         try:
             await asyncio.sleep(min(hold, patience) + rng.uniform(0.005, 0.1))
         except asyncio.CancelledError:
-            self.cut += headers is not None
+            self.cut += headers is not None and path == "/api/orders"
             raise
         if hold > patience:
             return FailedAttempt(Failure.LOST, APITimeoutError("no whole answer in time"))
@@ -103,7 +106,11 @@ class Api:
             return FailedAttempt(Failure.LOST, APIConnectionError("the answer was lost or cut"))
         if fault_kind == "unreadable":
             return Response(200, {}, reply.body[: len(reply.body) // 2] if reply.body else b"")
-        self._note(call, reply, began, poll=headers is not None)
+        poll = headers is not None and path == "/api/orders"
+        if path == "/api/orders":
+            self._looked_early = False
+            self._quiet_until = 0.0 if not poll else self._quiet_until  # a list that is read elsewhere ends the pause
+        self._note(call, reply, began, poll=poll)
         if settings.etag and reply.body is not None and path == "/api/orders":
             etag = hashlib.sha1(reply.body, usedforsecurity=False).hexdigest()
             if headers is not None and headers.get("If-None-Match") == etag:

@@ -1,0 +1,73 @@
+"""Starting, stopping, freezing and restarting a server: how the request is made, and sent."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from trooper_async._api import arguments
+from trooper_async._api.endpoints import ORDER_STATUS, Call, Repeatability, call
+from trooper_async._groups.lookup import Lookup
+from trooper_async._http.retry import ONE_ATTEMPT
+from trooper_async._http.transport import Transport
+from trooper_async.errors import APIConnectionError, APIStatusError, OutcomeUnknownError, ResponseFormatError
+from trooper_async.models import JSON, Action, Order, OrderStatus, Transition
+
+# what POST /api/order-status calls an action, and the status that it leads to
+_ACTIONS: dict[Action, tuple[str, OrderStatus]] = {
+    "start": ("running", OrderStatus.running),
+    "stop": ("stopped", OrderStatus.stopped),
+    "restart": ("restarted", OrderStatus.running),
+    "freeze": ("frozen", OrderStatus.frozen),
+}
+
+
+def target_of(action: Action) -> OrderStatus:
+    """The status that an action leads to."""
+    return _ACTIONS[action][1]
+
+
+def is_once_only(action: Action, migration_allowed: bool) -> bool:
+    """Whether an action may be sent once only: a second restart cuts the first, and a second migration moves again."""
+    return action == "restart" or (action == "start" and migration_allowed)
+
+
+class Actions:
+    """The state changes of one client."""
+
+    def __init__(self, transport: Transport, lookup: Lookup) -> None:
+        self._transport = transport
+        self._lookup = lookup
+
+    async def prepare(
+        self,
+        order: Order | int,
+        action: Action,
+        operation: str,
+        *,
+        migration_allowed: bool = False,
+        pace: float | None = None,
+    ) -> tuple[Call[None], Transition]:
+        """The request of an action, and the transition that it is once it has been accepted."""
+        order_id = arguments.order_id(order)
+        server_id = await self._lookup.server_id(order, operation)
+        word, target = _ACTIONS[action]
+        before = None
+        if action == "restart":
+            # where it can't be read, a departure from `running` and then a steady `running` prove the restart
+            with suppress(APIConnectionError, APIStatusError, ResponseFormatError):
+                before = tuple(await self._lookup.history(order_id, retry=ONE_ATTEMPT, pace=pace))
+        transition = Transition(order_id, action, target, before, migration_allowed)
+        sent: dict[str, JSON] = {"serverId": server_id, "action": word}
+        if action == "start":
+            sent["migration_allowed"] = migration_allowed
+        kind = Repeatability.ONCE if is_once_only(action, migration_allowed) else None
+        subject = f"order {order_id}"
+        return call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
+
+    async def send(self, request: Call[None], *, pace: float | None = None) -> OutcomeUnknownError | None:
+        """Send it; None once it is accepted, and an error as a value where its outcome is unknown."""
+        try:
+            await self._transport.request(request, pace=pace)
+        except OutcomeUnknownError as error:
+            return error
+        return None
