@@ -39,8 +39,9 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_of_the_session_is_left() -> Iterator[None]:
+def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the fixtures of modules and of the session leave behind fails the last test."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder stays where it is
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="tests-") as folder:
         Path(folder).chmod(0o755)  # Postgres works in it, as another user where root runs the tests
         patch.setenv("TMPDIR", folder)  # for children

@@ -6,15 +6,18 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import aiohttp
 import pytest
+from mcp import Client, StdioServerParameters, stdio_client
 
 from trooper_async.testing import FakeTrooper
 
@@ -29,11 +32,13 @@ async def fake() -> AsyncIterator[FakeTrooper]:
 
 
 @asynccontextmanager
-async def running(fake: FakeTrooper, program: str, *arguments: object) -> AsyncIterator[Process]:
+async def running(fake: FakeTrooper, *program: object, **settings: str) -> AsyncIterator[Process]:
     """The program as a process of its own; killed if it does not end. Warnings, as of what is left open, fail it."""
-    environment = os.environ | {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
-    command = [sys.executable, "-W", "error::ResourceWarning", str(PROGRAMS / program), *map(str, arguments)]
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment)
+    environment = os.environ | {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url} | settings
+    command = [sys.executable, "-W", "error::ResourceWarning", *map(str, program)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, cwd=PROGRAMS
+    )
     try:
         yield process
     finally:
@@ -141,3 +146,47 @@ async def test_chat_bot(fake: FakeTrooper) -> None:
         process.stdin.write(f"start {order.order_id}\n".encode())
         assert await line(process.stdout, rf"{order.order_id} is (\w+)") == "running"
         assert await output(process, "\n") == []
+
+
+async def test_pandas_report(fake: FakeTrooper) -> None:
+    """Orders become a data frame with numbers that add up."""
+    for status, price in (("running", "0.85"), ("stopped", "0.85"), ("running", "2.50")):
+        gpu = "A100" if price == "2.50" else "RTX 4090"
+        fake.add_order(status=status, price_h=Decimal(price), blib_gpu_type=gpu)
+    async with running(fake, "pandas_report.py") as process:
+        assert await output(process) == ["blib_gpu_type,servers,price,cost", "A100,1,2.5,2.5", "RTX 4090,2,1.7,1.15"]
+
+
+async def test_mcp_tools_return_models(fake: FakeTrooper) -> None:
+    """A tool that returns models' dicts gives an assistant structured data, over stdio."""
+    order = fake.add_order(title="mine", price_h=Decimal("0.85"))
+    environment = os.environ | {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
+    program = StdioServerParameters(command=sys.executable, args=[str(PROGRAMS / "mcp_tools.py")], env=environment)
+    async with asyncio.timeout(120), Client(stdio_client(program)) as assistant:
+        listed = (await assistant.call_tool("servers", {})).structured_content
+        assert listed is not None
+        assert [row["title"] for row in listed["result"]] == ["mine"]
+        assert listed["result"][0]["price_h"] == "0.85"
+        one = (await assistant.call_tool("server_of", {"order_id": order.order_id})).structured_content
+        assert one is not None
+        assert one["price_h"] == 0.85
+
+
+async def test_blocking_tests_with_the_fake(fake: FakeTrooper, tmp_path: Path) -> None:
+    """A user's own pytest run, without pytest-asyncio: plain tests use the fixture, and hang nowhere."""
+    program = shutil.copy(PROGRAMS / "sync_tests.py", tmp_path)  # away from the configuration of these tests
+    options = (
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        tmp_path,
+        "--basetemp",
+        tmp_path / "base",
+    )
+    async with running(fake, "-m", "pytest", *options, program) as process:
+        assert "2 passed" in (await output(process))[-1]
