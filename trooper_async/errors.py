@@ -206,14 +206,18 @@ class PurchaseUnknownError(OutcomeUnknownError):
 class UnresolvedPurchaseError(TrooperError):
     """An earlier purchase has an unknown outcome, or never reached its caller. Nothing was sent.
 
-    `purchase` is that earlier one.
+    `purchase` is that earlier one, `candidates` the orders that it may have bought, likeliest first, where that is
+    unknown.
     """
 
     hint = "Find out what became of it, then await client.orders.resolve(error, order_or_none)"
 
-    def __init__(self, message: str, *, purchase: Purchase, **context: Unpack[Context]) -> None:
+    def __init__(
+        self, message: str, *, purchase: Purchase, candidates: tuple[Order, ...] = (), **context: Unpack[Context]
+    ) -> None:
         super().__init__(message, **context)
         self.purchase = purchase
+        self.candidates = candidates
 
 
 class WaitContext(Context, total=False):

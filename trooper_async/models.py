@@ -391,6 +391,8 @@ class Purchase(Model):
     """The order that was bought, where known."""
     migrated_order_id: int | None = None
     """For a migration, the order that it replaces."""
+    delivered: bool = False
+    """Whether the call that bought it has returned to its caller, or raised; False if it was cancelled before."""
 
 
 _KNOWN_WORDS = {word.value: word for word in OrderStatus}

@@ -8,51 +8,35 @@ import json
 import logging
 import os
 import random
-import signal
 import stat
 import sys
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.buying import POST, buy, posts, states
+from tests.helpers.conditions import until
+from tests.helpers.killed import kill_and_count
 from trooper_async import (
     Blib,
     ConfigurationError,
     Purchase,
     PurchaseUnknownError,
-    Transition,
     TrooperClient,
     UnresolvedPurchaseError,
 )
-from trooper_async._buying.ledger import Entry, Ledger
+from trooper_async._base import stored
+from trooper_async._buying.ledger import Ledger
+from trooper_async._buying.record import Record
 from trooper_async.testing import FakeTrooper
-
-POST = "/api/order"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "purchases.jsonl"
-
-
-async def buy(client: TrooperClient, **options: Any) -> Transition:
-    blib = (await client.blibs.list())[0]
-    return await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True, **options)
-
-
-def states(client: TrooperClient) -> list[tuple[str, int | None]]:
-    return [(purchase.state, purchase.order_id) for purchase in client.orders.purchases]
-
-
-def posts(fake: FakeTrooper) -> int:
-    return sum(request.path == POST for request in fake.requests)
-
 
 texts = st.text(max_size=20)
 purchases = st.builds(
@@ -66,35 +50,44 @@ purchases = st.builds(
     price_h=st.none() | st.decimals(0, 1000, places=3),
     order_id=st.none() | st.integers(1, 10**9),
     migrated_order_id=st.none() | st.integers(1, 10**9),
+    delivered=st.booleans(),
 )
+records = st.builds(
+    Record,
+    purchase=purchases,
+    operation=texts,
+    terms=st.dictionaries(texts, st.none() | st.booleans() | st.integers() | texts | st.lists(texts, max_size=2)),
+    blib=st.none()
+    | st.builds(Blib, id=st.integers(1, 10**9), name=st.none() | texts, gpu_num=st.none() | st.integers()),
+    before=st.lists(st.integers(1, 10**9), max_size=3).map(tuple),
+)
+LAST = Record(Purchase("last", "create", 1, "bought", datetime.now(UTC), None, Decimal("0.80"), 7), "orders.create", {})
 
 
-@given(st.lists(purchases, max_size=5, unique_by=lambda purchase: purchase.id), st.binary(max_size=30))
-def test_what_is_written_is_read_back_whatever_is_torn(written: list[Purchase], torn: bytes) -> None:
-    """Every entry comes back as it was, also with the remains of a line at the end, and after one more is appended."""
-    import tempfile
-
-    last = Purchase("last", "create", 1, "bought", datetime.now(UTC), None, Decimal("0.80"), 7)
+@given(st.lists(records, max_size=5, unique_by=lambda record: record.purchase.id), st.binary(max_size=30))
+def test_what_is_written_is_read_back_whatever_is_torn(written: list[Record], torn: bytes) -> None:
+    """Every record comes back as it was, also with the remains of a line at the end, and after one more is appended."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ledger"
         ledger = Ledger(file)
-        for purchase in written:
-            ledger.append(Entry(purchase, "orders.create", Blib(id=purchase.blib_id, name="n"), frozenset({1, 2})))
+        for record in written:
+            ledger.append(evolve(record, purchase=evolve(record.purchase, state="open")))
+            if record.purchase.state != "open":
+                ledger.append(record)
         ledger.close()
         with file.open("ab") as raw:
             raw.write(b"{" + torn.replace(b"\n", b" "))
         ledger = Ledger(file)
-        assert [entry.purchase for entry in ledger.entries.values()] == written
-        assert all(entry.before == {1, 2} for entry in ledger.entries.values() if entry.purchase.state == "open")
-        ledger.append(Entry(last, "orders.create"))
+        assert list(ledger.records.values()) == written
+        ledger.append(LAST)
         ledger.close()
         ledger = Ledger(file)
-        assert [entry.purchase for entry in ledger.entries.values()] == [*written, last]
+        assert list(ledger.records.values()) == [*written, LAST]
         ledger.close()
 
 
 async def test_purchases_are_known_to_the_next_client(fake_trooper: FakeTrooper, path: Path) -> None:
-    """What was bought is known after a restart, counts as delivered, and its reference buys nothing more."""
+    """What was bought and delivered is known after a restart, and its reference buys nothing more."""
     async with fake_trooper.client(ledger=path) as client:
         first = await buy(client, reference="job-1")
         await buy(client)
@@ -118,12 +111,12 @@ async def test_the_intent_is_on_the_disk_before_the_request_leaves(
         fsync(descriptor)
         if path.exists() and path.stat().st_size:
             lines = path.read_bytes().splitlines()
-            seen.append((json.loads(lines[-1])["state"], posts(fake_trooper)))
+            seen.append((json.loads(lines[-1])["purchase"]["state"], posts(fake_trooper)))
 
     monkeypatch.setattr(os, "fsync", noting)
     async with fake_trooper.client(ledger=path) as client:
         await buy(client)
-    assert seen == [("open", 0), ("bought", 1)]
+    assert seen == [("open", 0), ("bought", 1), ("bought", 1)], "the last line says that its caller has got it"
 
 
 async def test_the_file_is_the_owners_alone_and_holds_no_secret(fake_trooper: FakeTrooper, path: Path) -> None:
@@ -146,6 +139,8 @@ async def test_a_lost_answer_stays_unknown_over_restarts_until_it_is_resolved(
     async with fake_trooper.client(ledger=path) as client:
         with pytest.raises(UnresolvedPurchaseError) as caught:
             await buy(client)
+        assert [order.order_id for order in caught.value.candidates] == [123]
+        assert "candidates: order 123" in str(caught.value)
         with pytest.raises(PurchaseUnknownError) as unknown:
             await buy(client, reference="job-1")
         assert [order.order_id for order in unknown.value.candidates] == [123]
@@ -185,37 +180,125 @@ async def test_a_second_opener_is_refused(fake_trooper: FakeTrooper, path: Path)
         pass
 
 
+def line(**changes: object) -> bytes:
+    """A line as it is written, with changes."""
+    return json.dumps({**json.loads(stored.write(LAST, "trooper_ledger")), **changes}).encode() + b"\n"
+
+
 @pytest.mark.parametrize(
-    ("content", "text"),
+    "content",
     [
-        (b'{"trooper_ledger": 2, "id": "x"}\n', "later release"),
-        (b'{"trooper_ledger": 1, "id": "x"}\n', r"damaged \(line 1\)"),
-        (b'{"trooper_ledger": 1, "id": 5, "kind": "create", "blib_id": 1, "state": "open", "at": "x"}\n', "damaged"),
+        pytest.param(line(trooper_ledger=2), id="a later release's"),
+        pytest.param(line(operation=None), id="a field is missing"),
+        pytest.param(line(terms=[]), id="a field of another kind"),
+        pytest.param(
+            line(purchase={**json.loads(line())["purchase"], "reference": 7}), id="a reference that is no text"
+        ),
+        pytest.param(line() + b'{"trooper_ledger": 1, "purch\n' + line(), id="a line inside is torn"),
+        pytest.param(b"\n" + line(), id="an empty line"),
+        pytest.param(line() + b"\x00\x00\xff\n", id="bytes that are no text"),
+        pytest.param(b'api_key = "secret"\n', id="a TOML file"),
+        pytest.param(b"[]\n", id="other JSON"),
     ],
 )
-def test_a_ledger_that_can_not_be_understood_is_refused(content: bytes, text: str, path: Path) -> None:
-    """A line of a later version, or a whole one that is damaged, is an error before anything is bought."""
+def test_a_file_that_is_not_a_whole_ledger_is_refused_and_left_as_it_is(content: bytes, path: Path) -> None:
+    """A purchase that can't be read would be made again: it is an error before anything is bought."""
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=text):
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match=r"not a ledger, or it is damaged \(line \d: .+\)"):
         TrooperClient("key", ledger=path)
-    Ledger(path.with_name("other")).close()
     assert path.read_bytes() == content
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_lines_that_are_not_whole_are_passed_over(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What is no JSON, or none of ours, in the middle of the file is passed over and logged."""
-    path.write_bytes(b'{"trooper_ledger": 1, "id\n\x00\x00\n[]\n')
-    ledger = Ledger(path)
-    assert ledger.entries == {}
-    ledger.close()
-    assert caplog.text.count("not whole") == 3
+@pytest.mark.parametrize("ledger", [5, True, b"bytes", ["list"]])
+def test_a_ledger_that_is_no_path_is_refused(ledger: Any) -> None:
+    """It says so, whatever was passed."""
+    with pytest.raises(ConfigurationError, match="ledger must be a path"):
+        TrooperClient("key", ledger=ledger)
 
 
-@pytest.mark.parametrize("where", ["missing/folder/ledger", "."])
-def test_a_ledger_that_can_not_be_opened_is_refused(where: str, tmp_path: Path) -> None:
-    """A folder that is not there, or a path that is one, is said when the client is made."""
+@pytest.mark.parametrize("where", ["missing/folder/ledger", ".", "", "nul\0", "fifo", "/dev/null"])
+def test_a_ledger_that_can_not_be_opened_is_refused(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is not there, or a path that is a folder or a device, is said when the client is made."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    before = os.stat("/dev/null").st_mode
     with pytest.raises(ConfigurationError, match="can't be opened"):
-        TrooperClient("key", ledger=tmp_path / where)
+        TrooperClient("key", ledger=where)
+    assert os.stat("/dev/null").st_mode == before
+
+
+def test_a_ledger_behind_a_link_is_used(path: Path) -> None:
+    """A link to it is as good as its path."""
+    link = path.with_name("link")
+    link.symlink_to(path)
+    ledger = Ledger(link)
+    ledger.append(LAST)
+    ledger.close()
+    assert path.read_bytes() == line()
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def replaced(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, 10)
+
+
+def written_to(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"another program's\n")
+
+
+@pytest.mark.parametrize("change", [removed, replaced, truncated, written_to])
+async def test_a_ledger_that_is_not_as_it_was_left_buys_nothing(
+    change: Callable[[Path], None], fake_trooper: FakeTrooper, path: Path
+) -> None:
+    """Removed, replaced, cut or written to while it is open: what it held would be forgotten, so nothing is sent."""
+    async with fake_trooper.client(ledger=path) as client:
+        await buy(client, reference="job-1")
+        change(path)
+        with pytest.raises(ConfigurationError, match="while it was open") as caught:
+            await buy(client, reference="job-2")
+        assert caught.value.operation == "orders.create"
+        assert posts(fake_trooper) == 1
+        assert states(client) == [("bought", 123)], "an intent that was not written is none"
+
+
+async def test_an_outcome_is_written_although_the_ledger_was_cut(
+    fake_trooper: FakeTrooper, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is bought already is written wherever it may be of use, and an error tells of the damage."""
+    async with fake_trooper.client(ledger=path) as client:
+        answered = fake_trooper.hold_next(POST)
+        buying = asyncio.create_task(buy(client, reference="job-1"))
+        await until(lambda: posts(fake_trooper))
+        os.truncate(path, 0)
+        answered.release()
+        assert (await buying).order_id == 123
+    assert "was changed by another program" in caplog.text
+    ledger = Ledger(path)
+    assert [record.purchase.order_id for record in ledger.records.values()] == [123]
+    ledger.close()
+
+
+async def test_without_file_locks_there_is_no_ledger(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no POSIX file locks, a client with a ledger is refused, and one without works."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(ConfigurationError, match="needs a POSIX system"):
+        TrooperClient("key", ledger=path)
+    async with TrooperClient("key"):
+        pass
 
 
 async def test_a_full_disk_keeps_a_purchase_from_being_sent(
@@ -260,66 +343,12 @@ async def test_an_outcome_that_can_not_be_written_is_not_lost(
 
             patch.setattr(os, "fsync", fails_after_the_post)
             assert (await buy(client)).order_id == 123
-        assert [record.levelno for record in caplog.records if "can't be written" in record.getMessage()] == [
-            logging.ERROR
-        ]
+        logged = [record for record in caplog.records if "can't be written" in record.getMessage()]
+        assert [record.levelno for record in logged] == [logging.ERROR] * 2, "the outcome, and that it was delivered"
+        assert (await buy(client)).order_id == 124, "its caller has got it"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # as if the disk had dropped it
     async with fake_trooper.client(ledger=path) as client:
         assert states(client) == [("unknown", None)]
-
-
-@pytest.mark.parametrize("moment", range(8))
-async def test_cancelling_a_purchase_at_any_moment_leaves_its_truth_in_the_ledger(
-    moment: int, fake_trooper: FakeTrooper, path: Path
-) -> None:
-    """Before it is sent it is refused, afterwards it is followed and bought: never open, never unrecorded."""
-    async with fake_trooper.client(ledger=path) as client:
-        blib = (await client.blibs.list())[0]
-        fake_trooper.delay_next(POST, 0.02)
-        task = asyncio.create_task(client.orders.create(blib, contract_interval="HOUR", terms_accepted=True))
-        await asyncio.sleep(0.002 * moment)
-        task.cancel()
-        await asyncio.wait([task])
-    async with fake_trooper.client(ledger=path) as client:
-        bought = [order for state, order in states(client) if state == "bought"]
-        assert len(bought) == posts(fake_trooper)
-        assert {state for state, _ in states(client)} <= {"bought", "refused"}
-
-
-async def killed_run(fake: FakeTrooper, path: Path, count: int, after: float | None) -> str:
-    """Let a process buy, and kill it that many seconds after it began to; None lets it end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tests.buying.buyer", fake.url, fake.api_key, str(path), str(count)),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-    assert process.stdout is not None
-    assert (await process.stdout.readline()) == b"ready\n"
-    if after is not None:
-        await asyncio.sleep(after)
-        with suppress(ProcessLookupError):  # it has ended before
-            process.send_signal(signal.SIGKILL)
-    out = (await process.stdout.read()).decode()
-    await process.wait()
-    return out
-
-
-async def kill_and_count(path: Path, kills: int, rng: random.Random, count: int = 30) -> tuple[int, int, int]:
-    """(servers bought, purchases recorded, jobs) after a process was killed so many times and then ended."""
-    async with FakeTrooper() as fake:
-        for _ in range(kills):
-            await killed_run(fake, path, count, rng.uniform(0.0, 0.15))
-        await killed_run(fake, path, count, None)
-        ledger = Ledger(path)
-        entries = [entry.purchase for entry in ledger.entries.values() if entry.purchase.state != "refused"]
-        ledger.close()
-        async with fake.client() as client:
-            orders = {order.order_id for order in await client.orders.list()}
-        bought = {purchase.order_id for purchase in entries if purchase.state == "bought"}
-        assert bought <= orders, "nothing is recorded as bought that is not there"
-        assert len(orders - bought) <= sum(purchase.state != "bought" for purchase in entries), "unrecorded"
-        return len(orders), len(entries), count
 
 
 async def test_a_killed_process_buys_nothing_twice_and_forgets_nothing(path: Path) -> None:

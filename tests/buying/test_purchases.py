@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.helpers.buying import LIST, POST, buy, buy_and_wait, lose, paths, posts, the_purchase
+from tests.helpers.conditions import until
 from trooper_async import (
     APIConnectionError,
     AuthenticationError,
     BadRequestError,
-    Blib,
     ClientClosedError,
     ConfigurationError,
     Order,
     OutcomeUnknownError,
     PollSchedule,
     PriceError,
-    Purchase,
     PurchaseNotReadyError,
     PurchaseUnknownError,
     RefusedError,
@@ -33,52 +32,8 @@ from trooper_async import (
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async._api.endpoints import Call
-from trooper_async._api.endpoints import call as call_of
-from trooper_async._buying.journal import Journal
-from trooper_async._buying.purchases import Purchases
 from trooper_async._http import wire as wire_module
-from trooper_async._waiting.store import Snapshot
-from trooper_async._waiting.waits import ORDER_LIST
 from trooper_async.testing import FakeTrooper
-
-BLIB = Blib(1, "RTX 4090 Single", "RTX 4090", 1, price_h=Decimal("0.85"))
-POST = "/api/order"
-
-
-async def buy(trooper: TrooperClient, **arguments: Any) -> Transition:
-    return await trooper.orders.create(BLIB, contract_interval="HOUR", terms_accepted=True, **arguments)
-
-
-async def buy_and_wait(trooper: TrooperClient, **arguments: Any) -> Order:
-    return await trooper.orders.create_and_wait(BLIB, contract_interval="HOUR", terms_accepted=True, **arguments)
-
-
-def posts(fake: FakeTrooper, path: str = POST) -> int:
-    """How many purchases were on the wire."""
-    return [request.path for request in fake.requests].count(path)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something has happened."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - conditions of all kinds
-            await asyncio.sleep(0.001)
-
-
-def the_purchase(trooper: TrooperClient) -> Purchase:
-    """The only purchase of a client."""
-    (purchase,) = trooper.orders.purchases
-    return purchase
-
-
-async def lose(fake: FakeTrooper, trooper: TrooperClient, **arguments: Any) -> PurchaseUnknownError:
-    """Buy, and lose the answer after the work was done."""
-    fake.drop_next(POST, when="after")
-    with pytest.raises(PurchaseUnknownError) as caught:
-        await buy(trooper, **arguments)
-    return caught.value
-
 
 # --- sent once ----------------------------------------------------------------------------------------------------
 
@@ -89,7 +44,7 @@ async def test_a_purchase_is_sent_once_after_the_present_orders_were_noted(
     """One list read, one POST; the purchase is recorded as bought, and the next one is free."""
     first, second = await buy(trooper), await buy(trooper)
 
-    assert [request.path for request in fake_trooper.requests] == ["/api/orders", POST] * 2
+    assert paths(fake_trooper) == [LIST, POST] * 2
     assert fake_trooper.requests[1].json == {
         "blib_id": 1,
         "price_h": 0.85,
@@ -113,7 +68,7 @@ async def test_purchases_at_once_go_one_at_a_time(fake_trooper: FakeTrooper, tro
     transitions = await asyncio.gather(*(buy(trooper) for _ in range(5)))
 
     assert sorted(transition.order_id for transition in transitions) == [123, 124, 125, 126, 127]
-    assert [request.path for request in fake_trooper.requests] == ["/api/orders", POST] * 5
+    assert paths(fake_trooper) == [LIST, POST] * 5
 
 
 async def test_where_the_present_orders_cannot_be_noted_nothing_is_bought(
@@ -165,11 +120,12 @@ async def test_a_rate_limited_purchase_is_sent_again(fake_trooper: FakeTrooper) 
 
 async def test_a_purchase_that_could_not_be_sent_was_not_made(fake_trooper: FakeTrooper) -> None:
     """A connection that is refused is tried again; once the attempts are used up it is refused for certain."""
-    fake_trooper.delay_next("/api/orders", 0.1)
+    listed = fake_trooper.hold_next(LIST)
     async with fake_trooper.client(retry=RetryPolicy(attempts=3, max_delay=0.0)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: fake_trooper.requests)
         trooper._transport._wire._proxy = lambda: "http://127.0.0.1:1"  # nobody listens there
+        listed.release()
         with pytest.raises(APIConnectionError) as caught:
             await buying
         assert caught.value.attempts == 3
@@ -188,8 +144,6 @@ async def test_a_lost_answer_is_an_unknown_purchase_with_its_candidate(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """The order that has appeared since is the candidate; it is no TimeoutError, and nothing is sent again."""
-    fake_trooper.add_order(order_id=100)
-
     error = await lose(fake_trooper, trooper)
 
     assert posts(fake_trooper) == 1
@@ -204,13 +158,14 @@ async def test_a_lost_answer_is_an_unknown_purchase_with_its_candidate(
 async def test_after_a_lost_answer_the_next_purchase_is_refused_until_it_is_resolved(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Nothing is sent while a purchase is unknown; once its caller has said what became of it, the next goes on."""
+    """Nothing is bought while a purchase is unknown; once its caller has said what became of it, the next goes on."""
     error = await lose(fake_trooper, trooper)
     fake_trooper.requests.clear()
 
     with pytest.raises(UnresolvedPurchaseError) as caught:
         await buy(trooper)
-    assert fake_trooper.requests == []
+    assert paths(fake_trooper) == [LIST], "only its candidates are looked for"
+    assert [order.order_id for order in caught.value.candidates] == [123]
     assert caught.value.purchase == error.purchase
     assert caught.value.operation == "orders.create"
 
@@ -247,69 +202,10 @@ async def test_resolve_wants_a_purchase_of_this_client(fake_trooper: FakeTrooper
     for other in others:
         with pytest.raises(ConfigurationError, match="no purchase of this client"):
             await trooper.orders.resolve(other, None)
-    with pytest.raises(ConfigurationError, match="order, or its id"):
+    with pytest.raises(ConfigurationError, match="an order, or its id"):
         await trooper.orders.resolve(error, -1)
 
     assert the_purchase(trooper).state == "unknown"
-
-
-async def test_an_answer_lost_before_the_work_leaves_no_candidate(fake_trooper: FakeTrooper) -> None:
-    """The list is read three times over the schedule's cap; nothing found proves nothing, so it stays unknown."""
-    fake_trooper.add_order(order_id=100)
-    fake_trooper.drop_next(POST, when="before")
-
-    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.02)) as trooper:
-        with pytest.raises(PurchaseUnknownError, match="none found, which proves nothing") as caught:
-            await buy(trooper)
-        with pytest.raises(UnresolvedPurchaseError):
-            await buy(trooper)
-
-    assert caught.value.candidates == ()
-    assert [request.path for request in fake_trooper.requests] == ["/api/orders", POST] + ["/api/orders"] * 3
-
-
-async def test_a_candidate_that_shows_late_is_found() -> None:
-    """A list that lags is read again until the new order is in it."""
-    async with (
-        FakeTrooper(read_lag=0.15) as fake,
-        fake.client(poll=PollSchedule(floor=0.02, cap=0.6)) as trooper,
-    ):
-        error = await lose(fake, trooper)
-
-        assert [order.order_id for order in error.candidates] == [123]
-        assert fake.requests[-2].path == "/api/orders", "the first look was in vain"
-
-
-async def test_candidates_are_looked_for_although_the_list_fails(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
-    """A list that can't be read is read again."""
-    fake_trooper.drop_next(POST, when="after")
-    buying = asyncio.create_task(buy(trooper))
-    await until(lambda: fake_trooper.requests)
-    fake_trooper.fail_next("/api/orders", status=401)  # the look, not the note of what was present
-
-    with pytest.raises(PurchaseUnknownError) as caught:
-        await buying
-
-    assert [order.order_id for order in caught.value.candidates] == [123]
-
-
-async def test_the_candidate_that_looks_most_like_it_comes_first(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
-    """Another buyer may share the account: all that appeared since are candidates, the best match first."""
-    fake_trooper.delay_next("/api/orders", 0.05)
-    fake_trooper.drop_next(POST, when="after")
-    buying = asyncio.create_task(buy(trooper))
-    await until(lambda: fake_trooper.requests)  # what is present is noted; its answer is on its way
-    fake_trooper.add_order(order_id=50, blib_id=3)
-    fake_trooper.add_order(order_id=60, blib_id=2, blib_gpu_num=1)
-
-    with pytest.raises(PurchaseUnknownError) as caught:
-        await buying
-
-    assert [order.order_id for order in caught.value.candidates] == [123, 60, 50]
 
 
 @pytest.mark.parametrize(
@@ -345,7 +241,7 @@ async def test_a_purchase_that_is_not_answered_in_time_is_no_timeout_error(
 ) -> None:
     """So that nobody's retry on a timeout buys twice."""
     monkeypatch.setattr(wire_module, "_ONCE_ANSWER", 0.2)
-    fake_trooper.delay_next(POST, 30)
+    fake_trooper.hold_next(POST)
 
     async with fake_trooper.client(timeout=0.2) as trooper:
         with pytest.raises(PurchaseUnknownError) as caught:
@@ -385,11 +281,13 @@ async def test_a_repeat_of_the_twin_waits_for_the_order_that_is_there(
 
 async def test_two_at_once_under_one_reference_buy_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """The second awaits the first, before it was sent and while it is on the wire."""
-    fake_trooper.delay_next(POST, 0.1)
+    answered = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper, reference="job-1"))
     second = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
     third = asyncio.create_task(buy(trooper, reference="job-1"))
+    await asyncio.sleep(0)
+    answered.release()
 
     assert [await one for one in (first, second, third)] == [Transition(123, "create", "running")] * 3
     assert posts(fake_trooper) == 1
@@ -397,13 +295,14 @@ async def test_two_at_once_under_one_reference_buy_once(fake_trooper: FakeTroope
 
 async def test_of_two_at_once_one_may_give_up(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """The caller that stays gets the purchase, which has then reached one."""
-    fake_trooper.delay_next(POST, 0.1)
+    answered = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
     second = asyncio.create_task(buy(trooper, reference="job-1"))
     await asyncio.sleep(0)
 
     first.cancel()
+    answered.release()
 
     assert (await second).order_id == 123
     assert (await buy(trooper)).order_id == 124
@@ -487,10 +386,11 @@ async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
             await buy(trooper)
             await ending
 
-    fake_trooper.delay_next(POST, 0.2)
+    answered = fake_trooper.hold_next(POST)
     with pytest.raises(TimeoutError):
         await buy_and_time_out_once_it_is_sent()
     assert the_purchase(trooper).state == "open"
+    answered.release()
 
     with pytest.raises(UnresolvedPurchaseError, match="order 123 was bought, but its caller never got it") as caught:
         await buy(trooper)
@@ -505,12 +405,13 @@ async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
 
 async def test_a_purchase_on_the_wire_cannot_be_resolved_yet(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """What is not over has not become anything."""
-    fake_trooper.delay_next(POST, 0.1)
+    answered = fake_trooper.hold_next(POST)
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper))
 
-    with pytest.raises(ConfigurationError, match="on the wire still"):
+    with pytest.raises(ConfigurationError, match="in flight"):
         await trooper.orders.resolve(the_purchase(trooper), None)
+    answered.release()
 
     assert (await buying).order_id == 123
 
@@ -519,10 +420,11 @@ async def test_a_repeat_under_its_reference_delivers_what_never_reached_its_call
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """With a reference the caller that gave up finds its purchase by asking again."""
-    fake_trooper.delay_next(POST, 0.1)
+    answered = fake_trooper.hold_next(POST)
     buying = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
     buying.cancel()
+    answered.release()
 
     assert (await buy(trooper, reference="job-1")).order_id == 123
     assert posts(fake_trooper) == 1
@@ -533,13 +435,14 @@ async def test_a_caller_that_is_cancelled_before_it_is_sent_buys_nothing(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """While the present orders are being noted nothing has been sent, and then nothing is."""
-    fake_trooper.delay_next("/api/orders", 30)
+    listed = fake_trooper.hold_next(LIST)
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: fake_trooper.requests)
 
     buying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await buying
+    listed.release()
 
     assert trooper.orders.purchases == ()
     assert (await buy(trooper)).order_id == 123
@@ -550,12 +453,13 @@ async def test_a_caller_that_is_cancelled_while_it_waits_for_its_turn_buys_nothi
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """Behind another purchase nothing has been sent either."""
-    fake_trooper.delay_next(POST, 0.1)
+    answered = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper))
     second = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper))
 
     second.cancel()
+    answered.release()
 
     assert (await first).order_id == 123
     assert the_purchase(trooper).order_id == 123
@@ -580,16 +484,17 @@ async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fak
 
 async def test_a_naive_retry_on_timeouts_buys_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """Tries around a purchase whose answer is slow send it once, and end with an error that says what there is."""
-    fake_trooper.delay_next(POST, 0.4)
+    answered = fake_trooper.hold_next(POST)
 
     async def naive() -> Order | None:
-        for _ in range(10):
+        for _ in range(3):
             try:
-                async with asyncio.timeout(0.15):
+                async with asyncio.timeout(0.1):
                     return await buy_and_wait(trooper)
             except (TimeoutError, APIConnectionError):
                 continue
-        return None
+        answered.release()
+        return await buy_and_wait(trooper)
 
     with pytest.raises(UnresolvedPurchaseError) as caught:
         await naive()
@@ -624,12 +529,15 @@ async def test_a_naive_retry_on_connection_errors_buys_once(
 
 async def test_close_waits_for_a_purchase_on_the_wire(fake_trooper: FakeTrooper) -> None:
     """The client ends once the purchase's outcome is known, and its caller gets it."""
-    fake_trooper.delay_next(POST, 0.2)
+    answered = fake_trooper.hold_next(POST)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper))
 
-    await trooper.close()
+    closing = asyncio.create_task(trooper.close())
+    await until(lambda: trooper._transport.closed)
+    answered.release()
+    await closing
 
     assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("bought", 123)
     assert await buying == Transition(123, "create", "running")
@@ -637,18 +545,20 @@ async def test_close_waits_for_a_purchase_on_the_wire(fake_trooper: FakeTrooper)
 
 async def test_close_waits_for_a_purchase_whose_caller_has_gone(fake_trooper: FakeTrooper) -> None:
     """Its outcome is kept, although nobody waits for it any more."""
-    fake_trooper.delay_next(POST, 0.2)
+    answered = fake_trooper.hold_next(POST)
     async with fake_trooper.client() as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper))
         buying.cancel()
+        await asyncio.wait([buying])
+        asyncio.get_running_loop().call_soon(answered.release)
 
     assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("bought", 123)
 
 
 async def test_close_sends_nothing_that_is_not_sent_yet(fake_trooper: FakeTrooper) -> None:
     """A purchase that is still noting what is present ends with ClientClosedError, and is not made."""
-    fake_trooper.delay_next("/api/orders", 30)
+    fake_trooper.hold_next(LIST)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
     waiting = asyncio.create_task(buy(trooper))
@@ -677,33 +587,19 @@ async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTroope
     assert posts(fake_trooper) == 1
 
 
-async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open() -> None:
-    """A purchase that is ended before its task has begun was not made, and does not look as if it were on the wire."""
+async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """A purchase whose task has not begun yet when the client is closed is not made, and is not recorded."""
+    buying = asyncio.create_task(buy(trooper))
+    await asyncio.sleep(0)  # its task is made, and has its turn after this one
 
-    class Stub:
-        async def request(self, call: Call[Any], **options: Any) -> Any:
-            if call.endpoint.path == POST:
-                raise AssertionError("it was sent")
-            raise AssertionError("the list is read from the store")
-
-        async def read(self, operation: str, subject: str) -> Snapshot[Order]:
-            self.closing = asyncio.create_task(purchases.close())  # its turn comes before the purchase's task
-            return Snapshot(ORDER_LIST)
-
-    async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
-        from trooper_async._api.endpoints import ORDER
-
-        return call_of(ORDER, "orders.create"), Blib(id=1)
-
-    stub: Any = Stub()
-    lists: Any = SimpleNamespace(orders=SimpleNamespace(store=stub))
-    purchases = Purchases(stub, Journal(None), lists)
+    await trooper.close()
 
     with pytest.raises(ClientClosedError):
-        await purchases.buy("orders.create", "create", 1, prepare, price_h=None, reference=None)
-    await stub.closing
-
-    assert [purchase.state for purchase in purchases.journal.all] == ["refused"]
+        await buying
+    assert trooper.orders.purchases == ()
+    assert fake_trooper.requests == []
 
 
 # --- the twin -----------------------------------------------------------------------------------------------------

@@ -319,7 +319,7 @@ async def test_a_refused_connection_is_retried_by_all_and_means_never_sent(verb:
 async def test_a_purchase_is_sent_once_the_api_listens_again() -> None:
     """A purchase whose connection is refused is tried again, and its one request on the wire buys one server."""
     retry = RetryPolicy(attempts=1000, budget=1000, max_delay=0.01)
-    async with RawServer(http(b"[]")) as wire, wire.client(retry=retry) as client:
+    async with RawServer(http(b'[{"order_id": 5, "status": "running"}]')) as wire, wire.client(retry=retry) as client:
         await client.orders.list()
         wire.stop_listening()  # the connection that the list came on stays
         buying = asyncio.create_task(

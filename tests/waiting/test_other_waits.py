@@ -176,19 +176,22 @@ def test_an_offer_is_awaited_until_it_can_be_ordered() -> None:
 
 
 def purchase_script(orders: Callable[[float], list[dict[str, Any]]]) -> Script:
+    """An API that sells order 7; `orders` says what its list shows once it is sold."""
+    sold: list[int] = []
+
     async def answer(call: Call[Any]) -> Response:
         match call.endpoint.path:
-            case "/api/order":
-                return reply({"success": True, "orderId": 7})
             case "/api/blibs":
                 return reply([{"id": 1, "price_h": 0.85}])
             case "/api/migration-options":
                 return reply({"success": True, "availableBlibs": [{"id": 2}]})
             case "/api/migration-cost":
                 return reply({"success": True, "totalDue": 3.20})
-        return reply({"success": True, "new_order_id": 7})
+        sold.append(7 + len(sold))
+        name = "orderId" if call.endpoint.path == "/api/order" else "new_order_id"
+        return reply({"success": True, name: sold[-1]})
 
-    return Script(orders, answer)
+    return Script(lambda t: orders(t) if sold else [row(1, "running")], answer)
 
 
 async def create(client: TrooperClient, **options: Any) -> Order:
@@ -237,9 +240,20 @@ def test_a_purchase_that_is_not_ready_says_that_it_is_bought(buy: Callable[..., 
             assert error.transition.order_id == 7
             assert error.order is not None
             assert error.order.current_status == "frozen"
+
+    run(main())
+
+
+@pytest.mark.parametrize("buy", [create, migrate])
+def test_a_caller_whose_function_fails_is_told_that_it_is_bought(buy: Callable[..., Awaitable[Order]]) -> None:
+    """What `on_change` raises is the cause of the error, which says what is bought."""
+
+    async def main() -> None:
+        async with purchase_script(lambda t: [row(7, "starting", "running")]).client() as client:
             with pytest.raises(PurchaseNotReadyError) as broken:
                 await buy(client, on_change=lambda order: 1 / 0)
             assert isinstance(broken.value.__cause__, ZeroDivisionError)
+            assert broken.value.purchase.order_id == 7
 
     run(main())
 

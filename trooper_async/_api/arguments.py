@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -100,3 +101,13 @@ def seconds_of(timeout: Timeout, transition: Transition) -> float | None:
     if timeout != "default":
         return timeout
     return DEFAULT_TIMEOUTS["migrate"] if transition.migration_allowed else DEFAULT_TIMEOUTS[transition.action]
+
+
+def check_on_change(on_change: object, operation: str) -> None:
+    """Refuse, before anything is sent, what a wait could not call."""
+    if on_change is None:
+        return
+    if not callable(on_change):
+        raise wrong("on_change must be a function that takes an Order", on_change, operation)
+    if any(inspect.iscoroutinefunction(one) for one in (on_change, type(on_change).__call__)):
+        raise wrong("on_change must be a plain function, since nobody awaits it", on_change, operation)

@@ -74,6 +74,8 @@ class Call(Generic[T]):
     """Called when it is about to leave: until then, cancelling it means that nothing was sent."""
     decode: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
     """What the rows of a list become, where that is something else than the endpoint's row says."""
+    fresh: bool = False
+    """Whether a response out of a cache is none."""
 
     @cached_property
     def body(self) -> bytes | None:
@@ -100,7 +102,12 @@ def call(
 
 @overload
 def call(
-    endpoint: Endpoint[Any], operation: str, subject: str = "", *, decode: Callable[[Rows], SlicedWork[T]]
+    endpoint: Endpoint[Any],
+    operation: str,
+    subject: str = "",
+    *,
+    decode: Callable[[Rows], SlicedWork[T]],
+    fresh: bool = False,
 ) -> Call[T]: ...
 
 
@@ -114,6 +121,7 @@ def call(
     transition: Transition | None = None,
     sending: Callable[[], None] | None = None,
     decode: Callable[[Rows], SlicedWork[Any]] | None = None,
+    fresh: bool = False,
 ) -> Call[Any]:
     """A call of `endpoint`.
 
@@ -125,8 +133,9 @@ def call(
         transition: what can be waited for if the response is lost.
         sending: called when it is about to leave.
         decode: what the rows of a list become, where that is something else than the endpoint's row says.
+        fresh: whether a response out of a cache is none.
     """
-    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, sending, decode)
+    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, sending, decode, fresh)
 
 
 # What each endpoint returns -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from trooper_async._api.endpoints import Call
+from trooper_async._api.endpoints import Call, Repeatability
 from trooper_async._api.rows import LARGEST, rows_of
 from trooper_async._api.status_errors import retry_after, status_error
 from trooper_async._base.json_text import loads
@@ -71,6 +71,8 @@ def interpret(
         now: seconds since the epoch, for a Retry-After that is a date and an answer that has none.
     """
     if 200 <= reply.status < 300:
+        if call.fresh and (cached := out_of_cache(reply)) is not None:
+            return cached
         try:
             return (yield from _read(call, reply, redact))
         except ResponseFormatError as error:
@@ -86,6 +88,8 @@ def interpret(
     else:
         failure = Failure.REFUSED
     data = _object(reply.body)
+    if failure is Failure.REFUSED and _contradicts(call, data):
+        failure = Failure.UNREADABLE
     pause = retry_after(reply.headers, now)
     return FailedAttempt(failure, status_error(reply.status, data, redact, pause), pause)
 
@@ -102,10 +106,29 @@ def _read(call: Call[T], reply: Response, redact: Callable[[str], str]) -> Slice
     if isinstance(data, dict):
         success = data.get("success")
         if success is not None and _is_false(success):
-            return FailedAttempt(Failure.REFUSED, status_error(reply.status, data, redact, None))
+            failure = Failure.UNREADABLE if _contradicts(call, data) else Failure.REFUSED
+            return FailedAttempt(failure, status_error(reply.status, data, redact, None))
         if success is None and data.get("error"):
             raise ResponseFormatError("$.success", "there")
     return call.endpoint.read(data, call.sent)
+
+
+def out_of_cache(reply: Response) -> FailedAttempt | None:
+    """Why a response proves nothing, where it comes out of a cache."""
+    if reply.headers.get("Age", "0").strip() == "0":
+        return None
+    return FailedAttempt(Failure.UNREADABLE, ResponseFormatError("Age", "0: a response out of a cache proves nothing"))
+
+
+def _contradicts(call: Call[T], data: dict[str, JSON]) -> bool:
+    """Whether a purchase is refused, and the order that it bought named all the same."""
+    if call.kind is not Repeatability.PURCHASE:
+        return False
+    try:
+        order_id = call.endpoint.read(data, call.sent)
+    except ResponseFormatError:
+        return False
+    return isinstance(order_id, int) and order_id > 0
 
 
 def _is_false(value: JSON) -> bool:

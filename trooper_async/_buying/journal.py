@@ -1,55 +1,25 @@
-"""What is known of the purchases of one client, in memory and, where it has a ledger, on disk; it sends nothing.
-
-A purchase is *unresolved* while its outcome is unknown, and also when it is known but never reached its caller (who was
-cancelled, or whose `asyncio.timeout` ended the call): then nobody knows of the server that is being paid for, and the
-next purchase says so instead of buying another one.
-"""
+"""What is known of the purchases of one client, in memory and, where it has a ledger, on disk; it sends nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
-from attrs import define, evolve, field
+from attrs import evolve
 
-from trooper_async._buying.ledger import Entry, Ledger
-from trooper_async.errors import ConfigurationError, TrooperError, UnresolvedPurchaseError
-from trooper_async.models import Order, OrderStatus, Purchase, Transition
+from trooper_async._base.cancellation import finished
+from trooper_async._buying.ledger import Ledger
+from trooper_async._buying.record import Record
+from trooper_async.errors import ConfigurationError, TrooperError
+from trooper_async.models import Purchase
 
 LOG = logging.getLogger("trooper_async.purchases")
-
-
-@define(eq=False)
-class Record:
-    """A purchase and what only its own client needs to know of it."""
-
-    entry: Entry
-    sent: bool = False
-    delivered: bool = False
-    candidates: tuple[Order, ...] = ()
-    callers: int = 0
-    """Who waits for it, or for what it bought."""
-    follower: asyncio.Task[Transition | TrooperError] | None = field(default=None, repr=False)
-
-    @property
-    def purchase(self) -> Purchase:
-        return self.entry.purchase
-
-    @property
-    def unresolved(self) -> bool:
-        state = self.purchase.state
-        return state in ("open", "unknown") or (state == "bought" and not self.delivered and not self.callers)
-
-    @property
-    def transition(self) -> Transition | None:
-        if self.purchase.order_id is None:
-            return None
-        return Transition(self.purchase.order_id, self.purchase.kind, OrderStatus.running)
 
 
 class Journal:
@@ -60,144 +30,194 @@ class Journal:
         # A thread of its own: lines keep their order, and the loop's default pool may be waiting for this purchase.
         self._thread = None if path is None else ThreadPoolExecutor(1, "trooper ledger")
         self._writing: set[asyncio.Future[None]] = set()
+        self._deciding = asyncio.Lock()
+        self._callers: Counter[str] = Counter()  # by purchase: who waits for what it bought
         self.records: dict[str, Record] = {}
-        if self._ledger is None:
-            return
-        for purchase_id, entry in self._ledger.entries.items():
-            if entry.purchase.state == "open":  # its process ended before its outcome was known, or written
-                LOG.warning("the ledger has an open purchase (%s): whether it was made is unknown", entry.operation)
-                entry = evolve(entry, purchase=evolve(entry.purchase, state="unknown"))
-            self.records[purchase_id] = Record(entry, delivered=True)
+        for record in self._ledger.records.values() if self._ledger is not None else ():
+            if record.purchase.state == "open":  # its process ended before its outcome was known, or written
+                LOG.warning("the ledger has an open purchase (%s): whether it was made is unknown", record.operation)
+                record = evolve(record, purchase=evolve(record.purchase, state="unknown"))
+            self.records[record.purchase.id] = record
+        self._of_others = frozenset(self.records)
 
     @property
     def all(self) -> tuple[Purchase, ...]:
         return tuple(record.purchase for record in self.records.values())
 
-    def add(self, record: Record) -> None:
-        """A purchase that is about to be made."""
-        self.records[record.purchase.id] = record
+    @property
+    def unresolved(self) -> tuple[Record, ...]:
+        """Those whose outcome is unknown, or whose caller has gone without hearing of it."""
+        return tuple(record for record in self.records.values() if self._is_unresolved(record.purchase))
+
+    @property
+    def lost_here(self) -> tuple[Record, ...]:
+        """The unresolved ones that this client made itself."""
+        return tuple(record for record in self.unresolved if record.purchase.id not in self._of_others)
+
+    def _is_unresolved(self, purchase: Purchase) -> bool:
+        if purchase.state == "bought":
+            return not purchase.delivered and not self._callers[purchase.id]
+        return purchase.state in ("open", "unknown")
+
+    def check(self, operation: str) -> None:
+        """Refuse to buy where the ledger can't be used.
+
+        Raises:
+            ConfigurationError: this process is not the one that opened the ledger.
+        """
+        if self._ledger is not None and (problem := self._ledger.problem) is not None:
+            raise ConfigurationError(f"{problem}; nothing was sent", operation=operation)
+
+    def known(self, wanted: Record) -> Record | None:
+        """The latest purchase under the reference of this one, unless it was certainly not made.
+
+        Raises:
+            ConfigurationError: it was another purchase.
+        """
+        reference = wanted.purchase.reference
+        for record in reversed(self.records.values()):
+            if reference is None or record.purchase.reference != reference:
+                continue
+            if record.purchase.order_id is None and record.purchase.state not in ("open", "unknown"):
+                return None
+            other = sorted(
+                name for name in record.terms.keys() | wanted.terms if record.terms.get(name) != wanted.terms.get(name)
+            )
+            if other or record.purchase.kind != wanted.purchase.kind:
+                text = f"the reference {reference!r} is that of another purchase ({record.operation}"
+                text += f", with another {', '.join(other)})" if other else ")"
+                raise ConfigurationError(f"{text}: nothing was sent", operation=wanted.operation)
+            return record
+        return None
+
+    def blocking(self, wanted: Record) -> Record | None:
+        """An unresolved purchase that has to be resolved before this one may be made.
+
+        Two purchases that each have a reference of their own do not block each other.
+        """
+        named = wanted.purchase.reference is not None
+        for record in self.unresolved:
+            if not named or record.purchase.reference is None:
+                return record
+        return None
+
+    def taken(self, record: Record) -> set[int]:
+        """The orders that this purchase cannot have bought: those from before, and those that other ones bought."""
+        others = {one.order_id for one in self.all if one.id != record.purchase.id and one.order_id is not None}
+        migrated = record.purchase.migrated_order_id
+        return others.union(record.before) if migrated is None else others.union(record.before, [migrated])
 
     async def intend(self, record: Record) -> None:
-        """Note the intent. It is durable when this returns.
+        """Note a purchase that is about to be made. It is durable when this returns.
 
         Raises:
             ConfigurationError: it can't be written, and so must not be sent.
         """
         try:
-            await self._write(record.entry)
-        except ConfigurationError:
-            del self.records[record.purchase.id]
-            raise
+            await self._write(record)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error.message}; nothing was sent", operation=record.operation) from None
 
     async def settle(
         self, record: Record, state: Literal["bought", "refused", "unknown"], order_id: int | None = None
-    ) -> None:
+    ) -> Record:
         """Note what became of it. What can't be written stays open on disk, and so is unknown to the next process."""
-        record.entry = evolve(record.entry, purchase=evolve(record.purchase, state=state, order_id=order_id))
+        record = evolve(record, purchase=evolve(record.purchase, state=state, order_id=order_id))
+        self.records[record.purchase.id] = record
         try:
-            await self._write(record.entry)
+            await self._write(record)
         except ConfigurationError as error:
-            LOG.error(
-                "%s: its outcome (%s, order %s) could not be written: %s",
-                record.entry.operation,
-                state,
-                order_id,
-                error,
-            )
+            text = "%s: its outcome (%s, order %s) could not be written: %s"
+            LOG.error(text, record.operation, state, order_id, error)
+        return record
 
-    async def resolve(self, what: Purchase | TrooperError, order_id: int | None) -> None:
-        """The caller says what became of an unresolved purchase."""
-        purchase = what if isinstance(what, Purchase) else getattr(what, "purchase", None)
-        record = self.records.get(purchase.id) if isinstance(purchase, Purchase) else None
-        if record is None:
-            raise ConfigurationError("no purchase of this client or its ledger", operation="orders.resolve")
-        if record.purchase.state == "open":
-            raise ConfigurationError("it is on the wire still: await it first", operation="orders.resolve")
-        if record.purchase.state == "unknown":
-            entry = evolve(record.entry, purchase=evolve(record.purchase, state="resolved", order_id=order_id))
-            await self._write(entry)
-            record.entry = entry
-        record.delivered = True
-
-    def by_reference(
-        self, reference: str | None, kind: str, blib_id: int, migrated_order_id: int | None
-    ) -> Record | None:
-        """The latest purchase of that reference, unless it was certainly not made."""
-        if reference is None:
-            return None
-        if not isinstance(reference, str) or not reference:
-            raise ConfigurationError("a reference must be a text that is not empty: nothing was sent")
-        for record in reversed(self.records.values()):
-            if record.purchase.reference == reference:
-                if record.purchase.order_id is None and record.purchase.state not in ("open", "unknown"):
-                    return None
-                known = record.purchase
-                if (known.kind, known.blib_id, known.migrated_order_id) != (kind, blib_id, migrated_order_id):
-                    text = f"the reference {reference!r} is that of another purchase ({record.entry.operation})"
-                    raise ConfigurationError(f"{text}: nothing was sent")
-                return record
-        return None
-
-    def refuse_while_unresolved(self, operation: str, reference: str | None) -> None:
-        """Two purchases that each have a reference of their own do not block each other."""
-        for record in self.records.values():
-            both_named = reference is not None and record.purchase.reference is not None
-            if record.unresolved and not both_named:
-                purchase = record.purchase
-                what = (
-                    f"order {purchase.order_id} was bought, but its caller never got it"
-                    if purchase.order_id is not None
-                    else "whether it was made is unknown"
-                )
-                raise UnresolvedPurchaseError(
-                    f"an earlier purchase ({record.entry.operation}) is unresolved: {what}; nothing was sent",
-                    purchase=purchase,
-                    operation=operation,
-                )
-
-    def deliver(self, purchase: Purchase) -> None:
-        """Its caller knows of it now."""
-        self.records[purchase.id].delivered = True
-
-    @contextmanager
-    def awaited(self, purchase: Purchase) -> Iterator[None]:
-        """Its caller is there, and will know of it when this ends, however it does; unless it is cancelled."""
-        record = self.records[purchase.id]
-        record.callers += 1
+    @asynccontextmanager
+    async def delivering(self, record: Record) -> AsyncIterator[None]:
+        """The caller of a purchase uses it, and knows of it once this ends, however it does; unless it is cancelled."""
+        purchase_id = record.purchase.id
+        self._callers[purchase_id] += 1
         try:
             yield
         except Exception:
-            record.delivered = True
+            await self._deliver(purchase_id)
             raise
         else:
-            record.delivered = True
+            await self._deliver(purchase_id)
         finally:
-            record.callers -= 1
+            self._callers[purchase_id] -= 1
+
+    async def _deliver(self, purchase_id: str) -> None:
+        record = self.records[purchase_id]
+        if record.purchase.state != "bought" or record.purchase.delivered:
+            return
+        delivered = evolve(record, purchase=evolve(record.purchase, delivered=True))
+        try:
+            await self._write(delivered)
+        except ConfigurationError as error:
+            self.records[purchase_id] = delivered
+            LOG.error("%s: that it was delivered could not be written: %s", record.operation, error)
+        except asyncio.CancelledError:  # in the last moment: its caller does not hear of it after all
+            with suppress(ConfigurationError):
+                await self._write(record)
+            raise
+
+    async def resolve(self, what: Purchase | TrooperError, order_id: int | None) -> None:
+        """Take the caller's word for what became of an unresolved purchase. The first decision holds.
+
+        Raises:
+            ConfigurationError: it contradicts what is known, or can't be written.
+        """
+        self.check("orders.resolve")
+        purchase = what if isinstance(what, Purchase) else getattr(what, "purchase", None)
+        async with self._deciding:
+            record = self.records.get(purchase.id) if isinstance(purchase, Purchase) else None
+            if (objection := self._objection(record, order_id)) is not None:
+                raise ConfigurationError(f"{objection}: nothing was resolved", operation="orders.resolve")
+            assert record is not None  # noqa: S101 - that is an objection
+            known = record.purchase
+            if known.state == "unknown":
+                await self._write(evolve(record, purchase=evolve(known, state="resolved", order_id=order_id)))
+            elif known.state == "bought" and not known.delivered:
+                await self._write(evolve(record, purchase=evolve(known, delivered=True)))
+
+    def _objection(self, record: Record | None, order_id: int | None) -> str | None:
+        if record is None:
+            return "no purchase of this client or its ledger"
+        known = record.purchase
+        if known.state == "open":
+            return "it is in flight: await it first"
+        if known.state != "unknown":
+            if known.order_id == order_id:
+                return None
+            found = "it was not made" if known.order_id is None else f"it is order {known.order_id}"
+            return f"{found}, as is known" if known.state != "resolved" else f"it is resolved already: {found}"
+        if order_id is None or order_id not in self.taken(record):
+            return None
+        if any(one.order_id == order_id for one in self.all):
+            return f"order {order_id} is that of another purchase"
+        return f"order {order_id} was there before it was sent"
 
     async def close(self) -> None:
-        """Give the ledger free for others, once what is being written is written."""
+        """Unlock the ledger for others, once what is being written is written."""
         if self._writing:
             await asyncio.wait(self._writing)
         if self._ledger is not None and self._thread is not None:
             self._thread.shutdown(wait=False)
             self._ledger.close()
 
-    async def _write(self, entry: Entry) -> None:
-        """Off the loop, and to its end: who is cancelled meanwhile is so afterwards."""
+    async def _write(self, record: Record) -> None:
+        """Make it durable, off the loop, and then known. Who is cancelled meanwhile is so afterwards."""
         if self._ledger is None:
+            self.records[record.purchase.id] = record
             return
         try:
-            writing = asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.append, entry)
+            writing = asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.append, record)
         except RuntimeError:  # of a thread that was shut down
-            raise ConfigurationError("the ledger is closed: nothing was sent") from None
+            raise ConfigurationError("the ledger is closed") from None
         self._writing.add(writing)
         writing.add_done_callback(self._writing.discard)
-        cancelled: asyncio.CancelledError | None = None
-        while not writing.done():
-            try:
-                await asyncio.wait([writing])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        writing.result()
+        try:
+            await finished(writing)
+        finally:
+            if writing.done() and not writing.cancelled() and writing.exception() is None:
+                self.records[record.purchase.id] = record

@@ -1,232 +1,315 @@
-"""Purchases: sent once, followed to their end, and recorded. None is ever sent twice."""
+"""Makes the purchases of one client: each is sent once, and followed to its end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Awaitable, Callable
-from copy import copy
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Literal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from attrs import define, evolve, field
 
 from trooper_async._api.endpoints import Call
-from trooper_async._buying.journal import Journal, Record
-from trooper_async._buying.ledger import Entry
+from trooper_async._base.cancellation import finished
+from trooper_async._buying.journal import Journal
+from trooper_async._buying.record import Record, candidates, fits, not_ready
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
     ClientClosedError,
     OutcomeUnknownError,
-    PurchaseNotReadyError,
     PurchaseUnknownError,
+    ResponseFormatError,
     TrooperError,
-    WaitError,
+    UnresolvedPurchaseError,
 )
-from trooper_async.models import Blib, Order, OrderStatus, Purchase, Transition
+from trooper_async.models import Blib, Order, Purchase, Transition
 
 LOG = logging.getLogger("trooper_async.purchases")
-
-_RE_READS = 3
 
 Prepare = Callable[[Callable[[], None]], Awaitable[tuple[Call[int], Blib]]]
 """Checks the price right before a purchase; the call to send, which calls the argument as it leaves, and the offer."""
 
 
+class Bought(NamedTuple):
+    """What a caller of `Purchases.made` gets."""
+
+    purchase: Purchase
+    transition: Transition
+
+
+@define(eq=False)
+class _Turn:
+    """A purchase in line: it begins when those before it that it must not overtake are over."""
+
+    wanted: Record
+    over: asyncio.Event = field(factory=asyncio.Event)
+    follower: asyncio.Task[Record | TrooperError] | None = None
+    """Makes the purchase, in a task of the client's: once it is sent, no caller's cancellation reaches it."""
+    sent: bool = False
+
+    def waits_for(self, other: _Turn) -> bool:
+        """Only purchases that each have a reference of their own are made at once."""
+        ours, theirs = self.wanted.purchase.reference, other.wanted.purchase.reference
+        return ours is None or theirs is None or ours == theirs
+
+
 class Purchases:
-    """Makes the purchases of one client, one at a time."""
+    """Makes the purchases of one client."""
 
     def __init__(self, transport: Transport, journal: Journal, waits: Waits) -> None:
         self._transport = transport
         self._waits = waits
-        self._turn = asyncio.Lock()
+        self._orders = waits.orders.store
+        self._line: list[_Turn] = []
         self.journal = journal
 
-    async def buy(
-        self,
-        operation: str,
-        kind: Literal["create", "migrate"],
-        blib_id: int,
-        prepare: Prepare,
-        *,
-        price_h: Decimal | None,
-        reference: str | None,
-        migrated_order_id: int | None = None,
-    ) -> tuple[Purchase, Transition]:
-        """Send one purchase, once. It still has to be delivered.
+    @asynccontextmanager
+    async def made(self, wanted: Record, prepare: Prepare) -> AsyncIterator[Bought]:
+        """Make a purchase, or find it made under its reference. Its caller has got it once the block ends.
+
+        A block that is cancelled has not got it: the purchase stays unresolved.
 
         Raises:
+            ConfigurationError: it can't be recorded, or its reference is that of another purchase. Nothing was sent.
             UnresolvedPurchaseError: an earlier one is unresolved. Nothing was sent.
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
         """
-        known = self.journal.by_reference(reference, kind, blib_id, migrated_order_id)
-        if known is None:
-            async with self._turn:
-                await self._on_the_wire()
-                known = self.journal.by_reference(reference, kind, blib_id, migrated_order_id)
-                if known is None:
-                    self.journal.refuse_while_unresolved(operation, reference)
-                    at = datetime.now(UTC)
-                    purchase = Purchase(
-                        uuid.uuid4().hex, kind, blib_id, "open", at, reference, price_h, None, migrated_order_id
-                    )
-                    return await self._begin(purchase, operation, prepare)
-        return await self._again(known)
+        self._check(wanted)
+        record = await self._make_in_turn(wanted, prepare)
+        assert record.transition is not None  # noqa: S101 - anything else was raised
+        async with self.journal.delivering(record):
+            yield Bought(record.purchase, record.transition)
 
-    async def wait(
-        self,
-        purchase: Purchase,
-        transition: Transition,
-        *,
-        operation: str,
-        timeout: float | None,
-        on_change: OnChange | None,
-    ) -> Order:
-        """Wait until what was bought runs. A caller that is cancelled meanwhile has not got its purchase."""
-        with self.journal.awaited(purchase):
-            try:
-                return await self._waits.transition(
-                    transition, operation=operation, timeout=timeout, on_change=on_change
-                )
-            except Exception as error:
-                waited = error if isinstance(error, WaitError) else None
-                failure = error if isinstance(error, TrooperError) else None
-                raise PurchaseNotReadyError(
-                    f"bought as order {transition.order_id}, but not running yet: {error}",
-                    purchase=purchase,
-                    operation=operation,
-                    subject=f"order {transition.order_id}",
-                    transition=transition,
-                    target=transition.target,
-                    order=waited.order if waited else None,
-                    polls=waited.polls if waited else 0,
-                    last_error=waited.last_error if waited else failure,
-                    seconds=failure.seconds if failure else 0.0,
-                ) from error
+    async def wait(self, bought: Bought, *, operation: str, timeout: float | None, on_change: OnChange | None) -> Order:
+        """Wait until what was bought runs.
+
+        Raises:
+            PurchaseNotReadyError: the wait failed; its cause says how.
+        """
+        try:
+            return await self._waits.transition(
+                bought.transition, operation=operation, timeout=timeout, on_change=on_change
+            )
+        except Exception as error:
+            raise not_ready(error, bought.purchase, bought.transition, operation) from error
+
+    async def settled(self, wanted: Record) -> Record | None:
+        """What has become of a purchase once it is not in flight any more; None where it was never made."""
+        for turn in self._line.copy():
+            if turn.wanted is wanted:
+                await turn.over.wait()
+        return self.journal.records.get(wanted.purchase.id)
+
+    async def unresolved(self) -> tuple[Purchase, ...]:
+        """The unresolved purchases, once none is in flight."""
+        await self._landed()
+        return tuple(record.purchase for record in self.journal.unresolved)
 
     async def close(self) -> None:
-        """Wait for what is on the wire (the transport has been stopped); what is not sent yet is not sent."""
-        for record in self.journal.records.values():
-            if record.follower is not None and not record.sent and record.purchase.state == "open":
-                record.follower.cancel()
-        await self._on_the_wire()
+        """Wait for what is in flight (the transport has been stopped); what is not sent yet is not sent.
+
+        This runs to its end, whatever is cancelled meanwhile.
+        """
+        await finished(asyncio.create_task(self._close(), name="trooper purchases' end"))
+
+    async def _close(self) -> None:
+        for turn in self._line:
+            if turn.follower is not None and not turn.sent:
+                turn.follower.cancel()
+        await self._landed()
+        for record in self.journal.lost_here:
+            LOG.warning("%s: %s", record.operation, _told(record.purchase))
         await self.journal.close()
 
-    async def _on_the_wire(self) -> None:
-        """Wait for purchases whose callers have gone."""
-        followers = [record.follower for record in self.journal.records.values() if record.follower is not None]
-        if any(not follower.done() for follower in followers):
+    async def _landed(self) -> None:
+        followers = [turn.follower for turn in self._line if turn.follower is not None]
+        if followers:
             await asyncio.wait(followers)
 
-    async def _begin(self, purchase: Purchase, operation: str, prepare: Prepare) -> tuple[Purchase, Transition]:
-        def sending() -> None:
-            record.sent = True
+    # One purchase ---------------------------------------------------------------------------------------------------
 
-        order, blib = await prepare(sending)
-        snapshot = await self._waits.orders.store.read(operation, "the orders present before")
-        before = frozenset(snapshot.rows)
-        record = Record(Entry(purchase, operation, blib, before))
-        self.journal.add(record)
-        record.follower = asyncio.create_task(self._follow(record, order), name="trooper purchase")
-        return await self._outcome(record)
+    def _check(self, wanted: Record) -> None:
+        """Refuse what can't be bought or recorded here, before anything is sent."""
+        self._orders.check(wanted.operation)
+        self.journal.check(wanted.operation)
 
-    async def _outcome(self, record: Record) -> tuple[Purchase, Transition]:
-        """What the follower comes to. Callers that are cancelled leave it at work once it has been sent."""
-        assert record.follower is not None  # noqa: S101 - set by _begin
-        record.callers += 1
+    async def _make_in_turn(self, wanted: Record, prepare: Prepare) -> Record:
+        turn = _Turn(wanted)
+        earlier = [other for other in self._line if turn.waits_for(other)]
+        self._line.append(turn)
         try:
-            await asyncio.wait([record.follower])
-        except asyncio.CancelledError:
-            if record.callers == 1 and not record.sent:
-                record.follower.cancel()
-            raise
+            for other in earlier:
+                await other.over.wait()
+            self._check(wanted)  # the client may have been closed meanwhile
+            known = self.journal.known(wanted)
+            if known is not None:
+                return await self._again(known, wanted.operation)
+            if (blocking := self.journal.blocking(wanted)) is not None:
+                raise await self._unresolved(blocking, wanted.operation)
+            turn.follower = asyncio.create_task(self._follow(turn, prepare), name="trooper purchase")
+            return await self._outcome(turn, turn.follower)
         finally:
-            record.callers -= 1
-        if record.follower.cancelled():
-            if record.sent:
-                raise self._unknown(record, None)
-            if record.purchase.state == "open":  # it was cancelled before it began
-                await self.journal.settle(record, "refused")
-            raise ClientClosedError("the client was closed before it was sent", operation=record.entry.operation)
-        outcome = record.follower.result()
-        if isinstance(outcome, TrooperError):
-            raise copy(outcome)
-        return record.purchase, outcome
+            if turn.follower is None or turn.follower.done():
+                self._leave(turn)
+            else:
+                turn.follower.add_done_callback(lambda _: self._leave(turn))
 
-    async def _follow(self, record: Record, order: Call[int]) -> Transition | TrooperError:
-        """Send it and see it to its end, in a task of the client's: once sent, no caller's cancellation reaches it."""
+    def _leave(self, turn: _Turn) -> None:
+        if turn.follower is not None and not turn.follower.cancelled():
+            turn.follower.exception()  # retrieved, also where its caller has gone
+        self._line.remove(turn)
+        turn.over.set()
+
+    async def _outcome(self, turn: _Turn, follower: asyncio.Task[Record | TrooperError]) -> Record:
+        """What the follower comes to. A caller that is cancelled leaves it at work once it has been sent."""
+        try:
+            await asyncio.wait([follower])
+        except asyncio.CancelledError:
+            if not turn.sent:
+                follower.cancel()
+            raise
+        wanted = turn.wanted
+        if follower.cancelled():
+            if turn.sent:
+                raise _unknown(self.journal.records[wanted.purchase.id])
+            raise ClientClosedError("the client was closed before it was sent", operation=wanted.operation)
+        outcome = follower.result()
+        if isinstance(outcome, TrooperError):
+            raise outcome
+        return outcome
+
+    async def _follow(self, turn: _Turn, prepare: Prepare) -> Record | TrooperError:
+        """Send it, and see it to its end."""
+
+        def sending() -> None:
+            turn.sent = True
 
         def unsent() -> None:
-            record.sent = False
+            turn.sent = False
 
         try:
+            order, blib = await prepare(sending)
+            before = await self._present_orders(turn.wanted.operation)
+            offer = Blib(blib.id, blib.name, blib.gpu_type, blib.gpu_num)
+            record = evolve(turn.wanted, blib=offer, before=before)
             await self.journal.intend(record)
-            order_id = await self._transport.request(order, unsent=unsent)
-        except OutcomeUnknownError as error:
-            LOG.warning("%s: whether it was made is unknown", record.entry.operation)
-            await self.journal.settle(record, "unknown")
-            record.candidates = await self._look_for_candidates(record, _RE_READS)
-            return self._unknown(record, error)
         except TrooperError as error:
-            if record.purchase.id in self.journal.records:  # an intent that could not be written is none
-                await self.journal.settle(record, "refused")
             return error
         except BaseException:
-            await self.journal.settle(record, "unknown" if record.sent else "refused")
+            if (intended := self.journal.records.get(turn.wanted.purchase.id)) is not None:
+                await self.journal.settle(intended, "refused")
             raise
-        await self.journal.settle(record, "bought", order_id)
-        return Transition(order_id, record.purchase.kind, OrderStatus.running)
+        try:
+            order_id = await self._transport.request(order, unsent=unsent)
+            if order_id <= 0 or order_id in self.journal.taken(record):
+                raise OutcomeUnknownError(f"the response names order {order_id}, which it cannot be")
+        except OutcomeUnknownError as error:
+            record = await self.journal.settle(record, "unknown")
+            return _unknown(record, await self._look_for(record), cause=error)
+        except TrooperError as error:
+            await self.journal.settle(record, "refused")
+            return error
+        except BaseException:
+            await self.journal.settle(record, "unknown" if turn.sent else "refused")
+            raise
+        return await self.journal.settle(record, "bought", order_id)
 
-    def _unknown(self, record: Record, cause: OutcomeUnknownError | None) -> PurchaseUnknownError:
-        found = ", ".join(f"order {order.order_id}" for order in record.candidates)
-        what = cause.message if cause else "sent earlier, and its outcome is unknown"
-        return PurchaseUnknownError(
-            f"{what}; candidates: {found or 'none found, which proves nothing'}",
+    async def _again(self, record: Record, operation: str) -> Record:
+        """A repeat under the same reference: nothing is bought."""
+        if record.transition is None:
+            found, failure = await self._look(record, operation)
+            raise _unknown(record, found, failure=failure)
+        return record
+
+    async def _unresolved(self, record: Record, operation: str) -> UnresolvedPurchaseError:
+        found: tuple[Order, ...] = ()
+        what = _told(record.purchase)
+        if record.purchase.order_id is None:
+            found, failure = await self._look(record, operation)
+            what += f"; {_named(found, failure)}"
+        return UnresolvedPurchaseError(
+            f"an earlier purchase ({record.operation}) is unresolved: {what}; nothing was bought",
             purchase=record.purchase,
-            candidates=record.candidates,
-            operation=record.entry.operation,
-            subject=f"blib {record.purchase.blib_id}",
-            attempts=cause.attempts if cause else 0,
-            seconds=cause.seconds if cause else 0.0,
+            candidates=found,
+            operation=operation,
         )
 
-    async def _look_for_candidates(self, record: Record, reads: int) -> tuple[Order, ...]:
-        """The orders that were not there before, once there are any; the list is read a few times over the cap."""
-        for read in range(reads):
-            if read:
-                await self._transport.pause(self._waits.schedule.cap / (reads - 1))
-            if self._transport.closed:
-                break
-            try:
-                snapshot = await self._waits.orders.store.read(record.entry.operation, "candidates")
-            except TrooperError as error:
-                LOG.warning("looking for what was bought: %s", error)
-                continue
-            taken = {purchase.order_id for purchase in self.journal.all} | record.entry.before
-            new = [order for order in snapshot.readable() if order.order_id not in taken]
-            if new:
-                return tuple(sorted(new, key=lambda order: _likeness(order, record.entry), reverse=True))
+    # The list of orders ---------------------------------------------------------------------------------------------
+
+    async def _present_orders(self, operation: str) -> tuple[int, ...]:
+        """The ids of all orders that are there now.
+
+        Raises:
+            TrooperError: they can't be read, whole and fresh: so a new one could not be told from them.
+        """
+        what = "the orders present before"
+        for _ in range(2):  # none at all is read again: it may be a server that has nothing to show yet
+            snapshot = await self._orders.read(operation, what, fresh=True)
+            if not snapshot.complete:
+                raise ResponseFormatError("$[*].order_id", "readable", operation=operation, subject=what)
+            if snapshot.rows:
+                return tuple(sorted(snapshot.rows))
         return ()
 
-    async def _again(self, record: Record) -> tuple[Purchase, Transition]:
-        """A repeat under the same reference: nothing is bought."""
-        if record.purchase.state == "open":
-            return await self._outcome(record)
-        if record.transition is None:
-            record.candidates = await self._look_for_candidates(record, 1)
-            raise self._unknown(record, None)
-        return record.purchase, record.transition
+    async def _look_for(self, record: Record) -> tuple[Order, ...]:
+        """The orders that may be the purchase. The list is read until one of them fits, or `cap` seconds are over."""
+        loop = asyncio.get_running_loop()
+        ends, pause = loop.time() + self._waits.schedule.cap, self._waits.schedule.floor
+        found: tuple[Order, ...] = ()
+        while not self._transport.closed:
+            found, failure = await self._look(record, record.operation)
+            if failure is not None:
+                LOG.warning("looking for what was bought: %s", failure)
+            left = ends - loop.time()
+            if left <= 0 or any(fits(order, record.blib, record.purchase.price_h) for order in found):
+                break
+            await self._transport.pause(min(pause, left))
+            pause *= 2
+        return found
+
+    async def _look(self, record: Record, operation: str) -> tuple[tuple[Order, ...], TrooperError | None]:
+        """The orders that may be the purchase as of now, those most like it first; or why they can't be read."""
+        try:
+            snapshot = await self._orders.read(operation, "candidates")
+        except TrooperError as error:
+            return (), error
+        known = self.journal.taken(record)
+        return candidates(snapshot.readable(), known, record.blib, record.purchase.price_h), None
 
 
-def _likeness(order: Order, entry: Entry) -> int:
-    """How much an order looks like what was to be bought."""
-    blib, score = entry.blib, 0
-    if entry.purchase.price_h is not None and order.price_h == entry.purchase.price_h:
-        score += 1
-    if blib is not None:
-        score += 2 * (order.blib_name == blib.name) + (order.blib_gpu_type == blib.gpu_type)
-        score += order.blib_gpu_num == blib.gpu_num
-    return score
+def _told(purchase: Purchase) -> str:
+    """What is known of an unresolved purchase."""
+    if purchase.order_id is None:
+        return "whether it was made is unknown"
+    cost = "money" if purchase.price_h is None else f"{purchase.price_h} EUR per hour"
+    return f"order {purchase.order_id} was bought, but its caller never got it: it costs {cost} until it is frozen"
+
+
+def _named(found: tuple[Order, ...], failure: TrooperError | None) -> str:
+    if failure is not None:
+        return f"candidates could not be looked for ({failure.message})"
+    return f"candidates: {', '.join(f'order {one.order_id}' for one in found) or 'none found, which proves nothing'}"
+
+
+def _unknown(
+    record: Record,
+    found: tuple[Order, ...] = (),
+    *,
+    cause: OutcomeUnknownError | None = None,
+    failure: TrooperError | None = None,
+) -> PurchaseUnknownError:
+    """The error of a purchase whose outcome is unknown: by what, and why no candidates could be looked for."""
+    what = cause.message if cause else "sent earlier, and its outcome is unknown"
+    return PurchaseUnknownError(
+        f"{what}; {_named(found, failure)}",
+        purchase=record.purchase,
+        candidates=found,
+        operation=record.operation,
+        subject=f"blib {record.purchase.blib_id}",
+        attempts=cause.attempts if cause else 0,
+        seconds=cause.seconds if cause else 0.0,
+    )

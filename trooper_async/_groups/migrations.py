@@ -7,11 +7,12 @@ from decimal import Decimal
 
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import BUY_MIGRATION, MIGRATION_COST, MIGRATION_OPTIONS, Call, call
-from trooper_async._buying.purchases import Purchases
+from trooper_async._buying.purchases import Prepare, Purchases
+from trooper_async._buying.record import Record, new_record
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.wait import OnChange
 from trooper_async.errors import ConfigurationError, PriceError
-from trooper_async.models import Blib, MigrationOptions, MigrationQuote, Order, Purchase, Transition
+from trooper_async.models import JSON, Blib, MigrationOptions, MigrationQuote, Order, Transition
 
 
 class Migrations:
@@ -77,9 +78,9 @@ class Migrations:
             PurchaseUnknownError: it was sent and the answer lost; see `orders.resolve`.
             BadRequestError: the API refuses it (`Insufficient budget for migration`).
         """
-        purchase, transition = await self._buy("migrations.buy", quote, keep_data, max_total_due, reference)
-        self._purchases.journal.deliver(purchase)
-        return transition
+        wanted, prepare = self._wanted("migrations.buy", quote, keep_data, max_total_due, reference)
+        async with self._purchases.made(wanted, prepare) as bought:
+            return bought.transition
 
     async def buy_and_wait(
         self,
@@ -103,18 +104,23 @@ class Migrations:
             PriceError, UnresolvedPurchaseError, PurchaseUnknownError, BadRequestError: as for `buy`.
         """
         arguments.check_seconds(timeout)
-        operation = "migrations.buy_and_wait"
-        bought = await self._buy(operation, quote, keep_data, max_total_due, reference)
-        return await self._purchases.wait(*bought, operation=operation, timeout=timeout, on_change=on_change)
+        arguments.check_on_change(on_change, "migrations.buy_and_wait")
+        wanted, prepare = self._wanted("migrations.buy_and_wait", quote, keep_data, max_total_due, reference)
+        async with self._purchases.made(wanted, prepare) as bought:
+            return await self._purchases.wait(bought, operation=wanted.operation, timeout=timeout, on_change=on_change)
 
-    async def _buy(
+    def _wanted(
         self,
         operation: str,
         quote: MigrationQuote,
         keep_data: bool,
         max_total_due: Decimal | float | None,
         reference: str | None,
-    ) -> tuple[Purchase, Transition]:
+    ) -> tuple[Record, Prepare]:
+        if not isinstance(quote, MigrationQuote):
+            raise ConfigurationError(
+                "a quote is needed, as migrations.quote() gives it: nothing was sent", operation=operation
+            )
         subject = f"order {quote.order_id}"
         limit = quote.total_due
         if max_total_due is not None:
@@ -122,6 +128,12 @@ class Migrations:
 
         if type(keep_data) is not bool:
             raise ConfigurationError("keep_data must be True or False: nothing was sent", operation=operation)
+
+        terms: dict[str, JSON] = {
+            "order_id": quote.order_id,
+            "target_blib_id": quote.target_blib_id,
+            "keep_data": keep_data,
+        }
 
         async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
             options = await self.options(quote.order_id)
@@ -133,15 +145,15 @@ class Migrations:
             if due > limit:
                 text = f"{due} EUR would be due now, and at most {limit} EUR are allowed"
                 raise PriceError(text, operation=operation, subject=subject)
-            sent = {"order_id": quote.order_id, "target_blib_id": quote.target_blib_id, "keep_data": keep_data}
-            return call(BUY_MIGRATION, operation, subject, sent, sending=sending), offer
+            return call(BUY_MIGRATION, operation, subject, terms, sending=sending), offer
 
-        return await self._purchases.buy(
+        wanted = new_record(
             operation,
             "migrate",
             quote.target_blib_id,
-            prepare,
+            terms,
             price_h=quote.new_rate.amount if quote.new_rate is not None else None,
             reference=reference,
             migrated_order_id=quote.order_id,
         )
+        return wanted, prepare

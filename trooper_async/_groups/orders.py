@@ -11,11 +11,12 @@ from decimal import Decimal
 from typing import Any, Literal, overload
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import CREDENTIALS, ORDER, ORDER_LOCK, ORDER_TITLE, Call, call
+from trooper_async._api.endpoints import CREDENTIALS, ORDER_LOCK, ORDER_TITLE, call
 from trooper_async._buying.purchases import Purchases
 from trooper_async._groups.actions import Actions
 from trooper_async._groups.history import running_since
 from trooper_async._groups.lookup import Lookup
+from trooper_async._groups.ordering import wanted_order
 from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.feed import Outage, Watch
@@ -24,7 +25,6 @@ from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
     ConfigurationError,
-    PriceError,
     PurchaseNotReadyError,
     PurchaseUnknownError,
     ResponseFormatError,
@@ -453,20 +453,20 @@ class Orders:
             PurchaseUnknownError: it was sent and the answer lost: it may be bought. See `resolve`.
             BadRequestError: the API refuses it, also for a price that is no longer the current one.
         """
-        purchase, transition = await self._buy(
+        wanted, prepare = wanted_order(
             "orders.create",
             blib,
-            reference,
-            max_price_h,
             contract_interval=contract_interval,
             terms_accepted=terms_accepted,
             price_h=price_h,
             total_price=total_price,
             second_partition_percentage=second_partition_percentage,
             templates=templates,
+            max_price_h=max_price_h,
+            reference=reference,
         )
-        self._purchases.journal.deliver(purchase)
-        return transition
+        async with self._purchases.made(wanted, prepare) as bought:
+            return bought.transition
 
     async def create_and_wait(
         self,
@@ -495,20 +495,21 @@ class Orders:
             ConfigurationError, PriceError, UnresolvedPurchaseError, PurchaseUnknownError, …: as for `create`.
         """
         arguments.check_seconds(timeout)
-        operation = "orders.create_and_wait"
-        bought = await self._buy(
-            operation,
+        arguments.check_on_change(on_change, "orders.create_and_wait")
+        wanted, prepare = wanted_order(
+            "orders.create_and_wait",
             blib,
-            reference,
-            max_price_h,
             contract_interval=contract_interval,
             terms_accepted=terms_accepted,
             price_h=price_h,
             total_price=total_price,
             second_partition_percentage=second_partition_percentage,
             templates=templates,
+            max_price_h=max_price_h,
+            reference=reference,
         )
-        return await self._purchases.wait(*bought, operation=operation, timeout=timeout, on_change=on_change)
+        async with self._purchases.made(wanted, prepare) as bought:
+            return await self._purchases.wait(bought, operation=wanted.operation, timeout=timeout, on_change=on_change)
 
     @property
     def purchases(self) -> tuple[Purchase, ...]:
@@ -530,60 +531,3 @@ class Orders:
             ConfigurationError: no purchase of this client, or one that is on the wire still.
         """
         await self._purchases.journal.resolve(purchase_or_error, None if order is None else arguments.order_id(order))
-
-    async def _buy(
-        self,
-        operation: str,
-        blib: Blib,
-        reference: str | None,
-        max_price_h: Decimal | float | None,
-        *,
-        contract_interval: str,
-        terms_accepted: bool,
-        price_h: Decimal | float | None,
-        total_price: Decimal | float | None,
-        second_partition_percentage: int | None,
-        templates: Iterable[Template | int],
-    ) -> tuple[Purchase, Transition]:
-        if not isinstance(blib, Blib):
-            raise ConfigurationError(
-                "an offer is needed, as blibs.list() gives it: nothing was sent", operation=operation
-            )
-        subject = f"blib {blib.id}"
-        asked = blib.price_h if price_h is None else price_h
-        if asked is None:
-            raise ConfigurationError("the offer has no price: pass price_h; nothing was sent", operation=operation)
-        price = arguments.money(asked, "price_h")
-        if total_price is None and contract_interval != "HOUR":
-            text = f"total_price must be given for {contract_interval}: how the API reckons it is not documented"
-            raise ConfigurationError(f"{text}; nothing was sent", operation=operation, subject=subject)
-        total = price if total_price is None else arguments.money(total_price, "total_price")
-        limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", sent=False)
-        if type(terms_accepted) is not bool:
-            raise ConfigurationError("terms_accepted must be True or False: nothing was sent", operation=operation)
-        wanted: list[JSON] = [
-            {"id": one.id, "name": one.name} if isinstance(one, Template) else {"id": arguments.template_id(one)}
-            for one in templates
-        ]
-        sent: dict[str, JSON] = {
-            "blib_id": blib.id,
-            "price_h": price,
-            "total_price": total,
-            "terms_accepted": terms_accepted,
-            "contract_interval": contract_interval,
-            "templates": wanted,
-        }
-        if second_partition_percentage is not None:
-            sent["second_partition_percentage"] = second_partition_percentage
-
-        async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
-            # here, since what its reference says is bought already is not bought again, whatever it would cost now
-            if blib.price_h is not None and price != blib.price_h:
-                text = f"the offer costs {blib.price_h} EUR per hour, not {price}"
-                raise PriceError(text, operation=operation, subject=subject)
-            if limit is not None and price > limit:
-                text = f"it costs {price} EUR per hour, and at most {limit} are allowed"
-                raise PriceError(text, operation=operation, subject=subject)
-            return call(ORDER, operation, subject, sent, sending=sending), blib
-
-        return await self._purchases.buy(operation, "create", blib.id, prepare, price_h=price, reference=reference)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from attrs import evolve, field, frozen
 
 from trooper_async._api.endpoints import Call, Endpoint, Sent, call
-from trooper_async._api.responses import FailedAttempt, Failure, Response
+from trooper_async._api.responses import FailedAttempt, Response, out_of_cache
 from trooper_async._api.rows import Rows
 from trooper_async._base.converter import structure
 from trooper_async._base.json_text import JSON
@@ -257,17 +257,17 @@ class Store(Generic[M]):
         self._etag: str | None = None
         self._poll = self._call(self.operation)
 
-    def check(self) -> None:
-        """Refuse to poll for a client that is closed, of another event loop, or without the key that it takes."""
-        self.transport.check(self._poll)
+    def check(self, operation: str | None = None) -> None:
+        """Refuse to read for a client that is closed, of another event loop, or without the key that it takes."""
+        self.transport.check(self._poll if operation is None else self._call(operation))
 
-    async def read(self, operation: str, subject: str = "") -> Snapshot[M]:
-        """Read the list, with retries.
+    async def read(self, operation: str, subject: str = "", *, fresh: bool = False) -> Snapshot[M]:
+        """Read the list, with retries; `fresh`: a response out of a cache is none.
 
         Raises:
             APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
         """
-        snapshot = self._keep(await self.transport.request(self._call(operation, subject)), None)
+        snapshot = self._keep(await self.transport.request(self._call(operation, subject, fresh=fresh)), None)
         if self.on_read is not None:
             self.on_read()
         return snapshot
@@ -278,9 +278,8 @@ class Store(Generic[M]):
         headers = {} if etag is None else {"If-None-Match": etag}
         response = await self.transport.fetch(self._poll, headers=headers)
         if isinstance(response, Response):
-            if response.status in (200, 304) and response.headers.get("Age", "0").strip() != "0":
-                error = ResponseFormatError("Age", "0: a response out of a cache proves nothing")
-                return FailedAttempt(Failure.UNREADABLE, error)
+            if response.status in (200, 304) and (cached := out_of_cache(response)) is not None:
+                return cached
             if response.status == 304 and etag is not None:
                 return base.unchanged()
         outcome = await self.transport.interpret(self._poll, response)
@@ -294,8 +293,8 @@ class Store(Generic[M]):
         self._etag = None if headers is None else headers.get("ETag")
         return self.latest
 
-    def _call(self, operation: str, subject: str = "") -> Call[Any]:
+    def _call(self, operation: str, subject: str = "", *, fresh: bool = False) -> Call[Any]:
         if self._endpoint.read_rows is None:
             return call(self._endpoint, operation, subject, self._sent)
         # the list to compare with is asked for when the response is there: a call, and an error, hold no list
-        return call(self._endpoint, operation, subject, decode=lambda rows: self.latest.next(rows))
+        return call(self._endpoint, operation, subject, fresh=fresh, decode=lambda rows: self.latest.next(rows))

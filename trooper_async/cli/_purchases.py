@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trooper_async._buying.record import not_ready
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, FailedError, explained
 from trooper_async.cli._options import ID, alone_or, command
 from trooper_async.cli._tables import ORDERS, plain_table, table_of
 from trooper_async.cli._text import cell, euros, moment
-from trooper_async.errors import PurchaseNotReadyError, TrooperError
+from trooper_async.errors import TrooperError
 from trooper_async.models import Purchase, Transition
 
 if TYPE_CHECKING:
@@ -66,16 +67,9 @@ async def bought(cli: Cli, purchase: Purchase, transition: Transition, *, no_wai
         cli.purchases = [purchase]
         raise
     except TrooperError as error:
-        not_ready = PurchaseNotReadyError(
-            f"bought as order {order_id}, but not running yet: {error}",
-            purchase=purchase,
-            operation=error.operation,
-            subject=f"order {order_id}",
-            transition=transition,
-            target=transition.target,
-        )
-        not_ready.__cause__ = error
-        raise explained(not_ready) from None
+        failure = not_ready(error, purchase, transition, error.operation)
+        failure.__cause__ = error
+        raise explained(failure) from None
     cli.result(order, table_of(ORDERS, [order]))
 
 

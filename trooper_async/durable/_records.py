@@ -9,6 +9,7 @@ from typing import Literal, TypedDict
 from attrs import evolve
 
 from trooper_async import (
+    Blib,
     ConfigurationError,
     Order,
     OrderStatus,
@@ -18,6 +19,7 @@ from trooper_async import (
     __version__,
 )
 from trooper_async._api.arguments import check_seconds
+from trooper_async._buying import record
 
 FORMAT = 1
 """Of what is stored; it rises when a workflow's steps change, and those of formats not known are refused."""
@@ -195,12 +197,8 @@ def decided(workflow_id: str, request: Request, intent: Intent, order_id: int | 
 
 def candidates(orders: list[Order], intent: Intent) -> tuple[Order, ...]:
     """The orders that were not there before, those of the same kind and price first."""
-
-    def likeness(order: Order) -> int:
-        return 2 * (order.blib_name == intent["blib_name"]) + (order.price_h == intent["price"])
-
-    new = [order for order in orders if order.order_id not in intent["known"]]
-    return tuple(sorted(map(without_settings, new), key=likeness, reverse=True))
+    offer = Blib(0, intent["blib_name"])
+    return tuple(map(without_settings, record.candidates(orders, intent["known"], offer, intent["price"])))
 
 
 def without_settings(order: Order) -> Order:

@@ -13,7 +13,6 @@ from trooper_async import (
     FleetOutcome,
     FleetReport,
     OutcomeUnknownError,
-    PurchaseNotReadyError,
     TemplateFailedError,
     TemplateInstall,
     Transition,
@@ -22,6 +21,7 @@ from trooper_async import (
     WaitError,
     WaitTimeoutError,
 )
+from trooper_async._buying.record import not_ready
 from trooper_async._groups.templates import Templates
 from trooper_async._waiting.look import look_for
 from trooper_async._waiting.store import Snapshot
@@ -53,18 +53,8 @@ async def wait(sender: str, account: str, request: Request, sent: Sent, intent: 
         if waited is not None:
             waited.order = waited.order and without_settings(waited.order)
         if buys(request):
-            raise PurchaseNotReadyError(
-                f"bought as {subject}, but not running yet: {error}",
-                purchase=purchase_of(sender, request, intent, "bought", transition.order_id),
-                operation=f"durable.{request['action']}",
-                subject=subject,
-                seconds=failure.seconds if failure else 0.0,
-                order=waited.order if waited else None,
-                target=transition.target,
-                polls=waited.polls if waited else 0,
-                last_error=waited.last_error if waited else failure,
-                transition=transition,
-            ) from error
+            purchase = purchase_of(sender, request, intent, "bought", transition.order_id)
+            raise not_ready(error, purchase, transition, f"durable.{request['action']}") from error
         if sent["doubt"] is not None and failure is not None:
             raise _unknown(sent, failure, action, subject, transition) from error
         if waited is not None and waited.transition is None:

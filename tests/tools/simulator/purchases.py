@@ -25,6 +25,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 
+from tests.helpers.killed import kill_and_count
 from tests.tools.simulator.api import Api
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.world import Settings, World
@@ -169,8 +170,6 @@ def table(outcomes: list[tuple[str, Outcome]]) -> str:
 
 async def killed(runs: int, seed: str) -> tuple[int, int, int]:
     """(kills, servers bought beyond one a job, purchases unrecorded) over real processes on a real file."""
-    from tests.buying.test_ledger import kill_and_count
-
     kills = double = unrecorded = 0
     rng = random.Random(seed)
     while kills < runs:

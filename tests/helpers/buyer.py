@@ -1,4 +1,4 @@
-"""A program that buys with a ledger, to be killed at any moment: `python -m tests.buying.buyer URL KEY LEDGER COUNT`.
+"""A program that buys with a ledger, to be killed at any moment: `python -m tests.helpers.buyer URL KEY LEDGER COUNT`.
 
 It buys a server for each of `job-0` to `job-<COUNT - 1>`; what it has bought, or does not know of, it leaves alone.
 """

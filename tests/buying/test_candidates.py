@@ -1,0 +1,196 @@
+"""Which orders may be a purchase whose response was lost, and what it takes to tell them from those before."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from tests.helpers.buying import LIST, POST, buy, lose, paths, posts, states
+from tests.helpers.conditions import until
+from trooper_async import (
+    Blib,
+    Order,
+    PollSchedule,
+    PurchaseUnknownError,
+    ResponseFormatError,
+    TrooperClient,
+    UnresolvedPurchaseError,
+)
+from trooper_async._buying.record import candidates, fits
+from trooper_async.testing import FakeTrooper
+
+OFFER = Blib(1, "RTX 4090 Single", "RTX 4090", 1)
+PRICE = Decimal("0.85")
+
+
+def order(order_id: int, name: str | None, gpu: str | None, number: int | None, price: str | None) -> Order:
+    return Order(
+        order_id,
+        "running",
+        blib_name=name,
+        blib_gpu_type=gpu,
+        blib_gpu_num=number,
+        price_h=None if price is None else Decimal(price),
+    )
+
+
+OURS = order(1, "RTX 4090 Single", "RTX 4090", 1, "0.85")
+RENAMED = order(2, "powerai", "RTX 4090", 1, "0.850")
+SILENT = order(3, None, None, None, None)
+DEARER = order(4, "RTX 4090 Single", "RTX 4090", 1, "0.86")
+LARGER = order(5, "H100 Octo", "H100", 8, "19.9")
+
+
+def test_what_looks_most_like_it_comes_first() -> None:
+    """By name, GPU, number of GPUs and price; those known before are left out."""
+    found = candidates([LARGER, SILENT, RENAMED, OURS, DEARER], {4}, OFFER, PRICE)
+    assert [one.order_id for one in found] == [1, 2, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("order", "may_be"), [(OURS, True), (RENAMED, True), (SILENT, True), (DEARER, False), (LARGER, False)]
+)
+def test_what_contradicts_nothing_may_be_it(order: Order, may_be: bool) -> None:
+    """An order fits unless its GPUs or its price say otherwise; an offer's name may be another than its order's."""
+    assert fits(order, OFFER, PRICE) is may_be
+    assert fits(order, None, None), "where nothing is known of the offer, nothing can contradict"
+
+
+async def test_a_response_lost_before_the_work_leaves_no_candidate(fake_trooper: FakeTrooper) -> None:
+    """The list is read again and again for `cap` seconds; nothing found proves nothing, so it stays unknown."""
+    fake_trooper.drop_next(POST, when="before")
+
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.02)) as trooper:
+        with pytest.raises(PurchaseUnknownError, match="none found, which proves nothing") as caught:
+            await buy(trooper)
+        with pytest.raises(UnresolvedPurchaseError, match="none found, which proves nothing"):
+            await buy(trooper)
+
+    assert caught.value.candidates == ()
+    assert paths(fake_trooper)[:5] == [LIST, POST, LIST, LIST, LIST]
+
+
+async def test_a_candidate_that_shows_late_is_found() -> None:
+    """A list that lags is read again until the new order is in it."""
+    async with (
+        FakeTrooper(read_lag=0.15) as fake,
+        fake.client(poll=PollSchedule(floor=0.02, cap=60)) as trooper,
+    ):
+        error = await lose(fake, trooper)
+
+        assert [order.order_id for order in error.candidates] == [123]
+        assert fake.requests[-2].path == LIST, "the first look was in vain"
+
+
+async def test_a_strangers_order_does_not_end_the_search(fake_trooper: FakeTrooper) -> None:
+    """Another buyer's order shows first; the list is read on until one fits, and that comes first."""
+    fake_trooper.drop_next(POST, when="before")  # it shows as one that lags does: once the test adds it
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
+        buying = asyncio.create_task(buy(trooper))
+        await until(lambda: posts(fake_trooper))
+        stranger = fake_trooper.add_order(blib_id=3)
+        looks = len(fake_trooper.requests)
+        await until(lambda: len(fake_trooper.requests) > looks + 2)
+        assert not buying.done()
+        ours = fake_trooper.add_order(blib_id=1)
+        with pytest.raises(PurchaseUnknownError) as caught:
+            await buying
+
+    assert [order.order_id for order in caught.value.candidates] == [ours.order_id, stranger.order_id]
+
+
+async def test_where_only_strangers_show_all_are_named_in_the_end(fake_trooper: FakeTrooper) -> None:
+    """After `cap` seconds what has appeared is told, although none of it fits."""
+    fake_trooper.drop_next(POST, when="before")
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.05)) as trooper:
+        buying = asyncio.create_task(buy(trooper))
+        await until(lambda: posts(fake_trooper))
+        stranger = fake_trooper.add_order(blib_id=3)
+        with pytest.raises(PurchaseUnknownError) as caught:
+            await buying
+
+    assert [order.order_id for order in caught.value.candidates] == [stranger.order_id]
+
+
+async def test_candidates_are_looked_for_although_the_list_fails(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """A list that can't be read is read again."""
+    fake_trooper.drop_next(POST, when="after")
+    listed = fake_trooper.hold_next(LIST)
+    buying = asyncio.create_task(buy(trooper))
+    await until(lambda: fake_trooper.requests)
+    fake_trooper.fail_next(LIST, status=401)  # the look, not the note of what was present
+    listed.release()
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buying
+
+    assert [order.order_id for order in caught.value.candidates] == [123]
+
+
+async def test_candidates_that_can_not_be_looked_for_are_said_so(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """The refusal of the next purchase says why it names none."""
+    await lose(fake_trooper, trooper)
+    fake_trooper.fail_next(LIST, status=401)
+
+    with pytest.raises(UnresolvedPurchaseError, match="candidates could not be looked for") as caught:
+        await buy(trooper)
+    assert caught.value.candidates == ()
+
+
+async def test_another_purchases_order_is_no_candidate(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """What this client knows as bought by another purchase can't be what was lost."""
+    await lose(fake_trooper, trooper, reference="job-1")
+    await buy(trooper, reference="job-2")
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buy(trooper, reference="job-1")
+    assert [order.order_id for order in caught.value.candidates] == [123]
+
+
+async def test_an_empty_list_is_read_again() -> None:
+    """A first list without any order may be of a server that has nothing to show yet: one read is not believed."""
+    async with FakeTrooper() as fake, fake.client() as trooper:
+        await buy(trooper)
+        assert paths(fake) == [LIST, LIST, POST]
+    async with FakeTrooper() as fake, fake.client() as trooper:
+        fake.add_order(order_id=100)
+        fake.fail_next(LIST, status=200, body=[])
+        error = await lose(fake, trooper)
+        assert [order.order_id for order in error.candidates] == [123], "order 100 was there before"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "times"),
+    [
+        ({"Age": "30"}, [{"order_id": 100, "status": "running"}], 2),
+        (None, [{"order_id": None, "status": "running"}], 1),
+        (None, [{"order_id": 100, "status": "running"}, {"status": "running"}], 1),
+    ],
+)
+async def test_a_list_that_is_old_or_not_whole_buys_nothing(
+    headers: dict[str, str] | None, body: object, times: int, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Out of a cache, or with a row without an id: a new order could not be told from it, so nothing is bought."""
+    fake_trooper.fail_next(LIST, status=200, body=body, headers=headers, times=times)
+
+    with pytest.raises(ResponseFormatError) as caught:
+        await buy(trooper)
+
+    assert caught.value.operation == "orders.create"
+    assert posts(fake_trooper) == 0
+    assert states(trooper) == []
+    assert (await buy(trooper)).order_id == 123
+
+
+async def test_a_cached_list_is_read_again(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A response out of a cache is retried once, as one that can't be read; the next may be fresh."""
+    fake_trooper.fail_next(LIST, status=200, body=[], headers={"Age": "1"})
+
+    assert (await buy(trooper)).order_id == 123
+    assert paths(fake_trooper) == [LIST, LIST, POST]
