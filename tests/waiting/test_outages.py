@@ -1,0 +1,160 @@
+"""Polls that fail for a while: what is ridden out, for how long, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply, row
+from trooper_async import Order, OrderChange, Outage, Transition, WaitTimeoutError
+from trooper_async._api.responses import Response
+
+STOP = Transition(1, "stop", "stopped")
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "longest"),
+    [
+        (503, {"Retry-After": "3600"}, 31),
+        (503, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, 31),
+        (429, {"Retry-After": "3600"}, 121),
+    ],
+    ids=["an hour", "the year 9999", "rate limited"],
+)
+def test_a_long_retry_after_does_not_blind_the_waits(status: int, headers: dict[str, str], longest: float) -> None:
+    """A pause that the API asks for is believed up to the cap, after a 429 up to two minutes."""
+
+    async def main() -> float:
+        script = Script(lambda t: [row(1, "stopped")])
+        answers = iter([Response(status, headers, b"{}")])
+        script.orders = lambda t: next(answers, [row(1, "stopped")])
+        async with script.client() as client:
+            began = now()
+            await client.orders.wait(STOP)
+            return now() - began
+
+    assert run(main()) < longest
+
+
+def test_a_list_that_is_read_elsewhere_ends_the_pause() -> None:
+    """If `list()` succeeds, so may the poll: waits do not sit out the pause of an earlier failure."""
+
+    async def main() -> float:
+        script = Script(lambda t: [])
+        script.orders = lambda t: reply({}, 429, Retry_After="100") if len(script.polls) == 1 else [row(1, "stopped")]
+        async with script.client() as client:
+            began = now()
+            waiting = asyncio.create_task(client.orders.wait(STOP))
+            await asyncio.sleep(5)
+            client._transport._gate.opens_at = 0.0  # the call itself is not the subject
+            await client.orders.list()
+            await waiting
+            return now() - began
+
+    assert run(main()) < 10
+
+
+def test_a_rate_limited_wait_has_one_last_look() -> None:
+    """A wait whose deadline lies within the pause of a 429 still looks once before it."""
+
+    async def main() -> Order:
+        script = Script(lambda t: [])
+        script.orders = lambda t: reply({}, 429, Retry_After="100") if len(script.polls) == 1 else [row(1, "stopped")]
+        async with script.client() as client:
+            return await client.orders.wait(STOP, timeout=20)
+
+    assert run(main()).current_status == "stopped"
+
+
+def test_a_wait_that_saw_nothing_says_why_and_for_how_long() -> None:
+    """Its timeout says how long no poll has succeeded, and with what the last one failed."""
+
+    async def main() -> WaitTimeoutError:
+        async with Script(lambda t: reply({"error": "overloaded"}, 503)).client() as client:
+            with pytest.raises(WaitTimeoutError) as caught:
+                await client.orders.wait(STOP, timeout=60)
+            return caught.value
+
+    error = run(main())
+    assert "never seen in the list" in str(error)
+    assert "no poll has succeeded for 60 s: overloaded" in str(error)
+    assert (error.polls, error.order) == (0, None)
+
+
+def test_an_outage_is_logged_once_and_once_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Single failures are INFO; polls that fail for a while are one WARNING, and their end is another."""
+    caplog.set_level(logging.INFO, "trooper_async")
+
+    async def main() -> None:
+        def orders(t: float) -> Any:
+            return reply({"error": "overloaded"}, 503) if 1010 < t < 1100 else [row(1, "running")]
+
+        async with Script(orders).client() as client:
+            with pytest.raises(WaitTimeoutError):
+                await client.orders.wait(STOP, timeout=200)
+
+    run(main())
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("the poll of the orders has failed for")
+    assert "overloaded" in warnings[0]
+    assert warnings[1].startswith("the poll of the orders succeeds again after")
+
+
+def test_a_single_failure_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """One poll that fails warns nobody."""
+
+    async def main() -> None:
+        script = Script(lambda t: [])
+        script.orders = lambda t: reply({}, 503) if len(script.polls) == 1 else [row(1, "stopped")]
+        async with script.client() as client:
+            await client.orders.wait(STOP)
+
+    run(main())
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_reader_is_told_of_an_outage_and_of_its_end() -> None:
+    """`watch(outages=True)` yields since when polls have failed and why, and when they succeed again."""
+
+    async def main() -> list[OrderChange | Outage]:
+        def orders(t: float) -> Any:
+            return reply({"error": "overloaded"}, 503) if 1010 < t < 1100 else [row(1, "running", price_h=t)]
+
+        seen: list[OrderChange | Outage] = []
+        async with Script(orders).client() as client, client.orders.watch(outages=True) as changes:
+            async for change in changes:
+                seen.append(change)
+                if isinstance(change, Outage) and change.over:
+                    return seen
+        raise AssertionError("it ended")
+
+    first, second = [one for one in run(main()) if isinstance(one, Outage)]
+    assert not first.over
+    assert first.error is not None
+    assert first.error.message == "overloaded"
+    assert second.over
+    assert first.since == second.since
+
+
+def test_a_reader_who_does_not_ask_for_outages_gets_none() -> None:
+    """By default `watch` yields changes only."""
+
+    async def main() -> None:
+        def orders(t: float) -> Any:
+            return reply({}, 503) if 1010 < t < 1100 else [row(1, "running" if t < 1050 else "stopped")]
+
+        async with Script(orders).client() as client:
+            changes = client.orders.watch()
+            assert [(await anext(changes)).kind for _ in range(2)] == ["appeared", "changed"]
+            await changes.aclose()
+
+    run(main())

@@ -1,0 +1,177 @@
+"""Waits for offers, installs and SSH servers share their requests as waits for orders do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply, row
+from trooper_async import Blib, ConfigurationError, Order, TrooperClient, WaitError, WaitTimeoutError
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import Response
+from trooper_async._waiting import waits
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def offers(*rows: dict[str, Any]) -> Response:
+    return Response(200, {}, json.dumps(rows).encode())
+
+
+def scripted(others: Callable[[Call[Any]], Response], orders: Any = ()) -> Script:
+    async def answer(call: Call[Any]) -> Response:
+        await asyncio.sleep(0.05)
+        return others(call)
+
+    return Script(lambda t: list(orders), answer)
+
+
+async def all_of(client: TrooperClient, wait: Callable[[int], Awaitable[object]]) -> None:
+    """200 waits, which time out together after six seconds."""
+    results = await asyncio.gather(*(wait(number) for number in range(200)), return_exceptions=True)
+    assert all(isinstance(result, WaitTimeoutError) for result in results)
+
+
+def test_200_waits_for_one_offer_share_one_poll() -> None:
+    """In six seconds seven requests serve them all."""
+    script = scripted(lambda call: offers({"id": 1, "is_available": False}))
+
+    async def main() -> None:
+        async with script.client() as client:
+            await all_of(client, lambda _: client.blibs.wait_until_available(1, timeout=6))
+
+    run(main())
+    assert Counter(script.sent)["/api/blibs"] <= 7
+
+
+def test_200_waits_for_installs_of_one_order_share_one_poll() -> None:
+    """Each order has one poll of its installs, whoever waits for whichever of them."""
+    installs = [{"install_id": number, "status": 0, "status_readable": "Queued"} for number in range(1, 201)]
+    script = scripted(lambda call: reply({"success": True, "templates": installs}))
+
+    async def main() -> None:
+        async with script.client() as client:
+            await all_of(client, lambda number: client.templates.wait(7, number + 1, timeout=6))
+
+    run(main())
+    assert Counter(script.sent)["/api/template-config"] <= 7
+
+
+def test_credentials_are_asked_for_once_for_each_change_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 servers whose SSH servers do not answer yet cost 200 credentials and one poll, not a request a try each."""
+    monkeypatch.setattr(waits, "answers_ssh", mock.AsyncMock(return_value=False))
+    servers = [row(number, "running") for number in range(1, 201)]
+    script = scripted(lambda call: reply({"success": True, "ip": "192.0.2.1", "ssh_port": 22}), servers)
+
+    async def main() -> None:
+        async with script.client() as client:
+            await all_of(client, lambda number: client.orders.wait_until_reachable(number + 1, timeout=6))
+
+    run(main())
+    assert Counter(script.sent)["/api/credentials"] == 200
+    assert Counter(script.sent)["/api/orders"] <= 7
+
+
+def test_credentials_that_are_refused_are_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 403 right after a server runs ends no wait: the server may not be known everywhere yet."""
+    monkeypatch.setattr(waits, "answers_ssh", mock.AsyncMock(return_value=True))
+    refusals = iter([403, 403, 403])
+
+    def others(call: Call[Any]) -> Response:
+        status = next(refusals, 200)
+        return reply({"success": True, "ip": "192.0.2.1", "ssh_port": 22} if status == 200 else {"error": "no"}, status)
+
+    script = scripted(others, [row(1, "running")])
+
+    async def main() -> str | None:
+        async with script.client() as client:
+            return (await client.orders.wait_until_reachable(1, timeout=60)).ip
+
+    assert run(main()) == "192.0.2.1"
+
+
+def test_a_wait_until_reachable_that_fails_says_what_it_saw() -> None:
+    """On a stopped server its error has the order, the polls and the last failure of every wait."""
+    script = scripted(lambda call: reply({}), [row(1, "stopped", "running")])
+
+    async def main() -> WaitTimeoutError:
+        async with script.client() as client:
+            with pytest.raises(WaitTimeoutError) as caught:
+                await client.orders.wait_until_reachable(1, timeout=10)
+            return caught.value
+
+    error = run(main())
+    assert isinstance(error.order, Order)
+    assert error.polls > 3
+    assert "last seen stopped" in str(error)
+
+
+def test_installs_that_are_refused_are_not_there_yet() -> None:
+    """Two 403 in a row end no wait for an install, and its id is in its error if it times out."""
+    refusals = iter([403, 403, 403])
+    done = {"install_id": 5, "status": 1, "status_readable": "Completed"}
+
+    def others(call: Call[Any]) -> Response:
+        status = next(refusals, 200)
+        return reply({"success": True, "templates": [done]} if status == 200 else {"error": "no"}, status)
+
+    async def main() -> int:
+        async with scripted(others).client() as client:
+            return (await client.templates.wait(7, 5)).install_id
+
+    assert run(main()) == 5
+
+
+def test_an_install_that_is_not_there_ends_its_wait() -> None:
+    """A wait for an install that the order does not have ends once that is steady, not after an hour."""
+    script = scripted(lambda call: reply({"success": True, "templates": []}))
+
+    async def main() -> float:
+        async with script.client() as client:
+            began = now()
+            with pytest.raises(WaitError, match="not among the installs") as caught:
+                await client.templates.wait(7, 999)
+            assert caught.value.subject == "install 999 on order 7"
+            return now() - began
+
+    assert 30 <= run(main()) < 70
+
+
+def test_the_first_of_several_offers_that_can_be_had() -> None:
+    """Offers that are too dear, or not available, are passed over."""
+
+    def others(call: Call[Any]) -> Response:
+        return offers(
+            {"id": 1, "is_available": True, "price_h": 2},
+            {"id": 2, "is_available": now() > 1050, "price_h": 0.8},
+            {"id": 3, "is_available": True},
+        )
+
+    async def main() -> Blib:
+        async with scripted(others).client() as client:
+            return await client.blibs.wait_until_available(1, Blib(2), 3, max_price_h=1)
+
+    assert run(main()).id == 2
+
+
+@pytest.mark.parametrize("wrong", [(), ("x",), (0,), (True,)], ids=repr)
+def test_a_wait_for_no_offer_is_refused(wrong: tuple[Any, ...]) -> None:
+    """Without an offer, or with what is none, nothing is sent."""
+    script = scripted(lambda call: offers())
+
+    async def main() -> None:
+        async with script.client() as client:
+            with pytest.raises(ConfigurationError):
+                await client.blibs.wait_until_available(*wrong)
+
+    run(main())
+    assert not script.sent
