@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trooper_async._groups.templates import Templates
     from trooper_async._http.once import check_before_sending
     from trooper_async._http.retry import RetryPolicy
+    from trooper_async._waiting.feed import Outage, Watch
     from trooper_async._waiting.schedule import PollSchedule
     from trooper_async._waiting.wait import OnChange
     from trooper_async.client import TrooperClient
@@ -107,6 +108,7 @@ __all__ = [
     "OrderStatus",
     "OrderVanishedError",
     "Orders",
+    "Outage",
     "OutcomeUnknownError",
     "PermissionDeniedError",
     "PollSchedule",
@@ -135,6 +137,7 @@ __all__ = [
     "UnresolvedPurchaseError",
     "WaitError",
     "WaitTimeoutError",
+    "Watch",
     "__version__",
     "check_before_sending",
     "cost_h",
@@ -154,11 +157,13 @@ _MODULES = {
     "OnChange": "_waiting.wait",
     "OnProgress": "_fleet.run",
     "Orders": "_groups.orders",
+    "Outage": "_waiting.feed",
     "PollSchedule": "_waiting.schedule",
     "RetryPolicy": "_http.retry",
     "Templates": "_groups.templates",
     "Timeout": "_api.arguments",
     "TrooperClient": "client",
+    "Watch": "_waiting.feed",
     "__version__": "_base.version",
     "check_before_sending": "_http.once",
     "cost_h": "_groups.costs",

@@ -41,7 +41,7 @@ class Lookup:
 
     async def orders(self, operation: str) -> Snapshot[Order]:
         """All orders as they are now, as far as they can be read."""
-        return await self._store.read(operation, "its orders")
+        return await self._store.read(operation)
 
     async def server_id(self, order: Order | int, operation: str) -> int:
         """What status, title, lock and credentials want; of an id from the last list, else by one shared read."""

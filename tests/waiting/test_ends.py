@@ -1,0 +1,223 @@
+"""How waits end where something unusual happens: in the caller's functions, at the deadline, after acceptance."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply, row
+from trooper_async import (
+    AuthenticationError,
+    Order,
+    OrderChange,
+    PermissionDeniedError,
+    Transition,
+    TrooperClient,
+    WaitError,
+    WaitTimeoutError,
+)
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import Response
+
+STOP = Transition(1, "stop", "stopped")
+RESTART = Transition(1, "restart", "running", ())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_was_accepted_ends_with_wait_errors_only(status: int) -> None:
+    """After the API accepted a stop, a refused poll is a WaitError with the transition, not "it was not done"."""
+
+    async def main() -> WaitError:
+        script = Script(lambda t: [])
+        script.orders = lambda t: [row(1, "running")] if len(script.polls) < 2 else reply({"error": "no"}, status)
+        async with script.client() as client:
+            with pytest.raises(WaitError, match="refuses the key") as caught:
+                await client.orders.stop_and_wait(Order(1, "running"))
+            return caught.value
+
+    error = run(main())
+    assert error.transition == STOP
+    assert type(error.__cause__) is {401: AuthenticationError, 403: PermissionDeniedError}[status]
+    assert not isinstance(error, AuthenticationError | PermissionDeniedError)
+
+
+@pytest.mark.parametrize("raised", [pytest.fail.Exception("no"), SystemExit(3), KeyError("x"), StopIteration()])
+def test_what_a_predicate_raises_fails_its_own_wait_alone(raised: BaseException) -> None:
+    """Also what is no Exception: the poll goes on for the others."""
+
+    def predicate(order: Order) -> bool:
+        raise raised
+
+    async def main() -> Order:
+        async with Script(lambda t: [row(1, "stopped" if t > 1010 else "running")]).client() as client:
+            other = asyncio.create_task(client.orders.wait(STOP))
+            await asyncio.sleep(3)
+            with pytest.raises(
+                (type(raised), RuntimeError)
+            ) as caught:  # a coroutine turns StopIteration into the latter
+                await client.orders.wait_until(1, predicate)
+            assert raised in (caught.value, caught.value.__cause__)
+            return await other
+
+    assert run(main()).current_status == "stopped"
+
+
+def test_if_the_poll_ends_all_waits_are_told() -> None:
+    """Whatever ends the poll from within is the end of each wait: nobody hangs."""
+
+    async def main() -> list[object]:
+        script = Script(lambda t: [row(1, "running")])
+        async with script.client() as client:
+            waits = [asyncio.create_task(client.orders.wait(STOP)) for _ in range(3)]
+            await asyncio.sleep(2)
+
+            def broken(_: float) -> list[Any]:
+                raise MemoryError
+
+            script.orders = broken
+            return [*await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 60)]
+
+    assert [type(end) for end in run(main())] == [MemoryError] * 3
+
+
+@pytest.mark.parametrize("wish", ["restarted", "restarting", "Restarted"])
+@pytest.mark.parametrize("wait", ["running", "converged", "predicate"])
+def test_a_wish_that_stays_restarted_means_running(wish: str, wait: str) -> None:
+    """A server that runs after a restart is where it should be, though its desired status stays the restart's word."""
+
+    async def main() -> Order:
+        async with Script(lambda t: [row(1, "running", wish)]).client() as client:
+            if wait == "running":
+                return await client.orders.wait_until(1, "running", timeout=60)
+            if wait == "converged":
+                return await client.orders.wait_until_converged(1, timeout=60)
+            return await client.orders.wait_until(1, lambda order: order.is_converged, timeout=60)
+
+    assert run(main()).current_status == "running"
+
+
+def test_statuses_that_the_caller_calls_failures() -> None:
+    """With `fail_on` a wait ends once such a status is steady, not at its deadline; by default none fails it."""
+
+    async def main(**options: Any) -> tuple[float, WaitError]:
+        async with Script(lambda t: [row(1, "terminated", "running")]).client() as client:
+            began = now()
+            with pytest.raises(WaitError) as caught:
+                await client.orders.wait_until(1, "running", timeout=900, **options)
+            return now() - began, caught.value
+
+    seconds, error = run(main(fail_on={"Terminated", "error"}))
+    assert 30 <= seconds < 70
+    assert "it is terminated" in str(error)
+    seconds, error = run(main())
+    assert seconds >= 900
+    assert isinstance(error, WaitTimeoutError)
+
+
+def test_a_reader_goes_on_after_a_step_that_timed_out() -> None:
+    """`wait_for(anext(changes), 5)` may time out and be called again: nothing is lost."""
+
+    async def main() -> list[str]:
+        async with Script(lambda t: [row(1, "running" if t < 1030 else "stopped")]).client() as client:
+            changes = client.orders.watch()
+            kinds: list[str] = []
+            while len(kinds) < 2:
+                try:
+                    kinds.append((await asyncio.wait_for(anext(changes), 5)).kind)
+                except TimeoutError:
+                    continue
+            await changes.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await anext(changes)
+            return kinds
+
+    assert run(main()) == ["appeared", "changed"]
+
+
+def test_a_reader_that_is_dropped_leaves_the_poll() -> None:
+    """A loop that was left by `break` needs no `aclose`: with its last reference the poll ends."""
+
+    async def main() -> None:
+        script = Script(lambda t: [row(1, "running")])
+        async with script.client() as client:
+
+            async def first(client: TrooperClient) -> OrderChange:
+                async for change in client.orders.watch():
+                    return change
+                raise AssertionError("it ended")
+
+            await first(client)
+            await asyncio.sleep(60)
+            polls = len(script.polls)
+            await asyncio.sleep(60)
+            assert len(script.polls) == polls
+
+    run(main())
+
+
+def test_steady_running_ends_a_restart_whose_history_hangs() -> None:
+    """A departure and then a steady `running` end the wait, however long the history takes: its request is cut."""
+    cut = 0
+
+    async def hangs(call: Call[Any]) -> Response:
+        nonlocal cut
+        try:
+            await asyncio.sleep(25)
+        except asyncio.CancelledError:
+            cut += 1
+            raise
+        return reply({"success": True, "history": []})
+
+    async def main() -> float:
+        def orders(t: float) -> list[Any]:
+            return [row(1, "restarting" if 1001 < t < 1010 else "running", "running")]
+
+        async with Script(orders, hangs).client() as client:
+            began = now()
+            waits = [client.orders.wait(RESTART) for _ in range(20)]
+            await asyncio.gather(*waits)
+            assert len(asyncio.all_tasks()) == 1
+            return now() - began
+
+    assert run(main()) < 10 + 3 * 30 + 30 + 5
+    assert cut > 0
+
+
+@pytest.mark.parametrize("before", [0.5, 0.2])
+def test_what_converges_right_before_the_deadline_is_seen(before: float) -> None:
+    """A regular poll just before the deadline does not cost the last look."""
+    missed = 0
+    for timeout in range(20, 60):
+
+        async def main(timeout: float = timeout) -> Order:
+            began = now()
+            script = Script(lambda t: [row(1, "stopped" if t > began + timeout - before else "running", "stopped")])
+            async with script.client() as client:
+                return await client.orders.wait(STOP, timeout=timeout)
+
+        try:
+            run(main())
+        except WaitTimeoutError:
+            missed += 1
+    assert missed == 0
+
+
+def test_a_process_that_was_suspended_looks_once_more() -> None:
+    """A deadline that passed while the process slept ends no wait unseen."""
+
+    async def main() -> Order:
+        async with Script(lambda t: [row(1, "running" if t < 1500 else "stopped", "stopped")]).client() as client:
+            waiting = asyncio.create_task(client.orders.wait(STOP, timeout=300))
+            await asyncio.sleep(100)
+            loop: Any = asyncio.get_running_loop()
+            loop._jump.now += 1000  # nobody ran in the meantime
+            return await waiting
+
+    assert run(main()).current_status == "stopped"
