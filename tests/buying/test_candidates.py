@@ -19,7 +19,7 @@ from trooper_async import (
     UnresolvedPurchaseError,
 )
 from trooper_async._buying.record import candidates, fits
-from trooper_async.testing import FakeTrooper
+from trooper_async.testing import FakeTrooper, Profile
 
 OFFER = Blib(1, "RTX 4090 Single", "RTX 4090", 1)
 PRICE = Decimal("0.85")
@@ -75,7 +75,7 @@ async def test_a_response_lost_before_the_work_leaves_no_candidate(fake_trooper:
 async def test_a_candidate_that_shows_late_is_found() -> None:
     """A list that lags is read again until the new order is in it."""
     async with (
-        FakeTrooper(read_lag=0.15) as fake,
+        FakeTrooper(profile=Profile(read_lag=0.15)) as fake,
         fake.client(poll=PollSchedule(floor=0.02, cap=60)) as trooper,
     ):
         error = await lose(fake, trooper)

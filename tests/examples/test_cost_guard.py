@@ -17,7 +17,7 @@ from tests.helpers import processes
 from tests.helpers.conditions import LIMIT, until
 from tests.helpers.fake_orders import order_of
 from trooper_async import TrooperClient
-from trooper_async.testing import FakeTrooper
+from trooper_async.testing import FakeTrooper, Profile
 
 
 class Said(list[str]):
@@ -88,7 +88,7 @@ async def test_what_is_stopped_for_too_long_is_frozen_and_nothing_else_is(
 
 async def test_a_freeze_is_sent_once_however_late_it_shows() -> None:
     """What was accepted is not sent again while the list still shows the old state."""
-    async with FakeTrooper(read_lag=0.5) as fake, fake.client() as client:
+    async with FakeTrooper(profile=Profile(read_lag=0.5)) as fake, fake.client() as client:
         order = fake.add_order(status="stopped")
         async with guarding(CostGuard(client, {"stopped": 0.9}, act=True)) as said:
             await said.until("freezing it")

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 import pytest_asyncio
+from attrs import evolve
 from playwright.async_api import Browser, Error, Locator, Page, async_playwright, expect
 
 from tests.examples.test_dashboard import serving, states
 from tests.helpers.conditions import until
 from tests.helpers.requirements import missing
-from trooper_async.testing import FakeTrooper
+from trooper_async.testing import FakeTrooper, Profile
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # they share one browser, which lives in one loop
 
@@ -198,7 +199,10 @@ async def test_a_hidden_page_hangs_up_and_comes_back(page: Page, url: str, fake_
 
 async def test_a_sparse_api_is_shown_too(page: Page) -> None:
     """Null and missing fields, numbers as text, no desired status: all is shown, and nothing as undefined or NaN."""
-    async with FakeTrooper(loose_types=True, desired="absent", dialect="current_status") as fake, serving(fake) as url:
+    async with (
+        FakeTrooper(profile=evolve(Profile.load("loose"), current_field="current_status", desired_field=None)) as fake,
+        serving(fake) as url,
+    ):
         fake.add_order(title="", status="Running")
         await page.goto(url)
         await expect(page.locator("#running")).to_have_text("1 of 1")

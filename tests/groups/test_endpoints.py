@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -75,14 +75,12 @@ class Scene:
         return None if self.loose else value
 
 
-@pytest.fixture(params=["status", "current_status", "loose"])
+@pytest.fixture(params=["document", "prose", "loose"])
 async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
-    loose = request.param == "loose"
-    dialect: Literal["status", "current_status"] = "current_status" if request.param == "current_status" else "status"
-    async with FakeTrooper(dialect=dialect, loose_types=loose, durations={"install": 0.0}) as fake:
+    async with FakeTrooper(profile=request.param, durations={"install": 0.0}) as fake:
         order = fake.add_order(order_id=ORDER, server_id=SERVER, status="running", title="My PyTorch Server")
         async with fake.client(retry=FAST) as trooper:
-            yield Scene(fake, trooper, order, loose)
+            yield Scene(fake, trooper, order, request.param == "loose")
 
 
 # --- the 18 endpoints ---------------------------------------------------------------------------------------------

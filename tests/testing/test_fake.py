@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.fake_api import LONG, arrived, running
 from tests.tools.api_document import SAMPLES
-from trooper_async.testing import FakeTrooper, RecordedRequest
+from trooper_async.testing import FakeTrooper, Profile, RecordedRequest
 from trooper_async.testing.__main__ import main
 
 
@@ -34,11 +34,11 @@ def kinds(value: Any) -> Any:
 # --- the endpoints ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dialect", ["status", "current_status"])
+@pytest.mark.parametrize("profile", ["document", "prose"])
 @pytest.mark.parametrize("path", SAMPLES)
-async def test_answers_have_the_fields_and_kinds_of_the_document(path: str, dialect: str) -> None:
+async def test_answers_have_the_fields_and_kinds_of_the_document(path: str, profile: str) -> None:
     """Every endpoint takes the document's sample request and answers with the fields and JSON kinds of its sample."""
-    async with running(dialect=dialect, durations={"install": 0.0}) as (fake, api):
+    async with running(profile=profile, durations={"install": 0.0}) as (fake, api):
         fake.add_order(order_id=123, server_id=123)
         for number in range(1, 6):  # install 5 is the one of the samples
             if number == 5 and path == "/api/template-install-retry":
@@ -46,7 +46,7 @@ async def test_answers_have_the_fields_and_kinds_of_the_document(path: str, dial
             await api("/api/template-install-add", SAMPLES["/api/template-install-add"].request)
         sample = SAMPLES[path]
         expected = kinds(sample.response)
-        if path == "/api/orders" and dialect == "current_status":
+        if path == "/api/orders" and profile == "prose":
             expected[0]["current_status"] = expected[0].pop("status")
             expected[0]["desired_status"] = expected[0].pop("status_user")
 
@@ -202,12 +202,12 @@ async def test_what_is_on_its_way_is_not_begun_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("desired", "stopping", "stopped"),
-    [("wish", "stopped", "stopped"), ("reached", "running", "stopped"), ("absent", None, None)],
+    ("profile", "stopping", "stopped"),
+    [("document", "stopped", "stopped"), ("reached", "running", "stopped"), ("undesired", None, None)],
 )
-async def test_the_readings_of_the_desired_status(desired: str, stopping: Any, stopped: Any) -> None:
+async def test_the_readings_of_the_desired_status(profile: str, stopping: Any, stopped: Any) -> None:
     """The desired status is the wish, the last state that was reached, or not there at all."""
-    async with running(desired=desired, durations={"stop": LONG}) as (fake, api):
+    async with running(profile=profile, durations={"stop": LONG}) as (fake, api):
         order = fake.add_order()
         await api("/api/order-status", {"serverId": order.server_id, "action": "stopped"})
         on_the_way = await api.row(order.order_id)
@@ -215,8 +215,8 @@ async def test_the_readings_of_the_desired_status(desired: str, stopping: Any, s
         ended = await api.row(order.order_id)
 
         assert (on_the_way.get("status_user"), ended.get("status_user")) == (stopping, stopped)
-        assert ("status_user" in ended) is (desired != "absent")
-        assert (order.desired_status is None) is (desired == "absent")
+        assert ("status_user" in ended) is (profile != "undesired")
+        assert (order.desired_status is None) is (profile == "undesired")
 
 
 async def test_a_migration_out_of_frozen_changes_the_port() -> None:
@@ -556,8 +556,8 @@ async def test_templates_install_or_fail() -> None:
 
 
 async def test_etags() -> None:
-    """With `etag`, an unchanged list is a 304 without a body for who names its tag, and a changed one a new 200."""
-    async with running(etag=True) as (fake, api):
+    """With ETags, an unchanged list is a 304 without a body for who names its tag, and a changed one a new 200."""
+    async with running(profile=Profile(etag=True)) as (fake, api):
         order = fake.add_order()
         key = {"Authorization": f"Bearer {fake.api_key}"}
         tag = (await api("/api/orders")).headers["ETag"]
@@ -579,7 +579,7 @@ async def test_no_etag_by_default() -> None:
 
 async def test_loose_types() -> None:
     """With loose types numbers are text, booleans 0 or 1, some fields null or missing, and unknown ones there."""
-    async with running(loose_types=True) as (fake, api):
+    async with running(profile="loose") as (fake, api):
         order = fake.add_order(is_locked=True)
         install = {"order_id": order.order_id, "template_id": 1, "config": {"deep": 1}}
         await api("/api/template-install-add", install)
@@ -595,7 +595,7 @@ async def test_loose_types() -> None:
 
 async def test_reads_can_lag() -> None:
     """With a lag, list and history show what was; all else shows what is."""
-    async with running(read_lag=LONG, durations={"create": 0.0}) as (fake, api):
+    async with running(profile=Profile(read_lag=LONG), durations={"create": 0.0}) as (fake, api):
         order, removed = fake.add_order(), fake.add_order()
         fake.set_status(order, "stopped")
         fake.remove_order(removed)

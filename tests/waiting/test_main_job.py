@@ -1,37 +1,20 @@
-"""The main job over real HTTP: every action converges, in every reading of the API, alone and a hundred at once."""
+"""The main job over real HTTP: every action converges under every profile, alone and a hundred at once."""
 
 from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
-from typing import Literal, get_args
 
 import pytest
 
 from trooper_async import Order, OrderVanishedError, SupersededError, TrooperClient, WaitTimeoutError
-from trooper_async.testing import FakeTrooper
-
-Dialect = Literal["status", "current_status"]
-Desired = Literal["wish", "reached", "absent"]
+from trooper_async.testing import PROFILES, FakeTrooper
 
 
-@pytest.mark.parametrize("desired", get_args(Desired))
-async def test_every_action_converges(desired: Desired) -> None:
-    """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target, seen on the way; in
-    both dialects, with strict and loose types, with and without ETags."""
-
-    async def noted(fake: FakeTrooper, which: str) -> None:
-        try:
-            await main_job(fake)
-        except Exception as error:
-            error.add_note(which)
-            raise
-
-    async with asyncio.TaskGroup() as group:
-        for dialect in get_args(Dialect):
-            for loose in (False, True):
-                fake = FakeTrooper(durations=0.15, dialect=dialect, desired=desired, loose_types=loose, etag=loose)
-                group.create_task(noted(fake, f"{dialect=}, {loose=}"))
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_every_action_converges(profile: str) -> None:
+    """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target, seen on the way."""
+    await main_job(FakeTrooper(profile=profile, durations=0.15))
 
 
 async def main_job(fake: FakeTrooper) -> None:

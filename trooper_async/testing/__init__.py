@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from trooper_async.testing._controls import RecordedRequest
     from trooper_async.testing._fake import FakeTrooper
     from trooper_async.testing._faults import Hold
+    from trooper_async.testing._profile import PROFILES, Profile
     from trooper_async.testing._stock import FakeBlib
-    from trooper_async.testing._world import Desired, Dialect, OrderFields
+    from trooper_async.testing._world import OrderFields
 
-__all__ = ["Desired", "Dialect", "FakeBlib", "FakeTrooper", "Hold", "OrderFields", "RecordedRequest"]
+__all__ = ["PROFILES", "FakeBlib", "FakeTrooper", "Hold", "OrderFields", "Profile", "RecordedRequest"]
 
 _PLACES = {
-    "Desired": "_world",
-    "Dialect": "_world",
+    "PROFILES": "_profile",
     "FakeBlib": "_stock",
     "FakeTrooper": "_fake",
     "Hold": "_faults",
     "OrderFields": "_world",
+    "Profile": "_profile",
     "RecordedRequest": "_controls",
 }
 

@@ -5,7 +5,6 @@ One lock guards the world, so that a test and the server's thread can use it at 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,9 +113,9 @@ class Controls(Faults):
             taken = self._world.servers.get(fields.get("order_id", 0))
             if taken and taken.at(now):
                 raise ValueError(f"the fake has an order {taken.order_id} already")
-            phase = switched(now - 3600, status, desired_status)
-            server = self._world.add([phase], now, **fields)
-        wanted = None if self._world.desired == "absent" else phase.desired
+            phases, changes = switched(now - 3600, status, desired_status)
+            server = self._world.add(phases, changes, now, **fields)
+        wanted = None if self._world.profile.desired_field is None else phases[0].desired
         facts = {name: getattr(server, name) for name in OrderFields.__annotations__ if name != "blib_id"}
         return Order(
             current_status=status_word(status),
@@ -134,9 +133,7 @@ class Controls(Faults):
             desired: Its desired status; the same where None.
         """
         with self._lock:
-            now, server = self._now(), self._server(order)
-            server.enter(now, switched(now, current, desired))
-            server.gone = math.inf
+            self._world.set_status(self._server(order), self._now(), current, desired)
 
     def remove_order(self, order: Order | int) -> None:
         """Let an order vanish, as one that was terminated.

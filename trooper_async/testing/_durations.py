@@ -1,18 +1,24 @@
-"""How long the fake's transitions take. Touches nothing."""
+"""How long the fake's transitions take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
-NAMES = ("start", "stop", "freeze", "restart", "create", "migrate", "thaw", "install")
+from attrs import fields
+
+from trooper_async.testing._profile import Actions, Profile
+
+NAMES = (*(action.name for action in fields(Actions)), "install")
 
 
 class Durations(dict[str, float]):
     """Seconds by transition. A name that is none is refused: it would change nothing, and the test prove nothing."""
 
-    def __init__(self, given: Mapping[str, float] | float = 0.05) -> None:
-        super().__init__(dict.fromkeys(NAMES, 0.05))
-        self.update(given if isinstance(given, Mapping) else dict.fromkeys(NAMES, given))
+    def __init__(self, profile: Profile, given: Mapping[str, float] | float | None = None) -> None:
+        super().__init__({name: getattr(profile.actions, name).seconds for name in NAMES[:-1]})
+        self["install"] = profile.install_seconds
+        if given is not None:
+            self.update(given if isinstance(given, Mapping) else dict.fromkeys(NAMES, given))
 
     def __setitem__(self, name: str, seconds: float) -> None:
         if name not in NAMES:

@@ -8,6 +8,7 @@ import json
 import warnings
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,11 +19,13 @@ from trooper_async.testing._call import Call, RefusalError
 from trooper_async.testing._controls import Controls, RecordedRequest
 from trooper_async.testing._durations import Durations
 from trooper_async.testing._faults import Response
+from trooper_async.testing._profile import Profile
 from trooper_async.testing._remote import PREFIX, RemoteControls
-from trooper_async.testing._routes import NO_KEY, ROUTES
+from trooper_async.testing._routes import ROUTES, refusal
 from trooper_async.testing._rows import encode
+from trooper_async.testing._shape import shaped
 from trooper_async.testing._thread import ServerThread
-from trooper_async.testing._world import LOOPBACK, Desired, Dialect, World
+from trooper_async.testing._world import LOOPBACK, World
 
 if TYPE_CHECKING:
     from trooper_async import TrooperClient
@@ -40,16 +43,12 @@ class FakeTrooper(Controls):
         api_key: The key that is asked for.
         host: The address to listen on.
         port: The port to listen on; 0 picks a free one.
-        durations: Seconds that each transition takes, where not 0.05: start, stop, freeze, restart, create, migrate,
-            thaw (from frozen to running, without a migration) and install (of a template). A number is for all.
-        dialect: The names of an order's two statuses: `status` and `status_user` as in the API document's sample, or
-            `current_status` and `desired_status` as in its prose.
-        desired: What the second of them says: the wish, the last state that was reached, or nothing (it is absent).
-        loose_types: Numbers come as text and booleans as 0 and 1, some fields are null or missing, unknown ones come
-            along: what a client has to bear, since the document excludes none of it.
-        etag: Responses of GET /api/orders carry an `ETag`, and `If-None-Match` is obeyed.
-        read_lag: Seconds by which statuses, appearances and disappearances show late in GET /api/orders and in the
-            history. Titles and locks show at once.
+        profile: How it behaves where the API's document leaves that open: a `Profile`, the path of one, or the name of
+            one in `PROFILES`.
+        scale: Times in the profile are multiplied by this: 0.001 for a profile that was recorded, in a test.
+        durations: Seconds that each transition takes, where not as in the profile: start, stop, freeze, restart,
+            create, migrate, thaw (from frozen to running, without a migration) and install (of a template). A number
+            is for all.
     """
 
     def __init__(
@@ -58,21 +57,21 @@ class FakeTrooper(Controls):
         api_key: str = API_KEY,
         host: str = LOOPBACK,
         port: int = 0,
-        durations: Mapping[str, float] | float = 0.05,
-        dialect: Dialect = "status",
-        desired: Desired = "wish",
-        loose_types: bool = False,
-        etag: bool = False,
-        read_lag: float = 0.0,
+        profile: Profile | Path | str = "document",
+        scale: float = 1.0,
+        durations: Mapping[str, float] | float | None = None,
     ) -> None:
+        behaviour = (profile if isinstance(profile, Profile) else Profile.load(profile)).scaled(scale)
+
         def make_world() -> World:
-            return World(dialect=dialect, desired=desired, read_lag=read_lag, durations=Durations(durations))
+            return World(profile=behaviour, durations=Durations(behaviour, durations))
 
         super().__init__(make_world)
+        self._profile = behaviour
+        self._headers = {"Content-Type": "application/json; charset=utf-8", **behaviour.headers}
         self.api_key = api_key
         """The key that is asked for."""
         self._host, self._port = host, port
-        self._loose_types, self._etag = loose_types, etag
         self._url: str | None = None
         self._close: weakref.finalize[..., FakeTrooper] | None = None
         self._remote = RemoteControls()
@@ -150,7 +149,7 @@ class FakeTrooper(Controls):
         if request.path.startswith(PREFIX):
             return await self._remote.serve(self, request, sent)
         fault = self._take(request.path)
-        response = self._respond(request, body) if fault.works else fault.instead
+        response = (self._limited() or self._respond(request, body)) if fault.works else fault.instead
         status = None if response is None or fault.cuts else response.status
         query = dict(request.query)
         self.requests.append(RecordedRequest(request.method, request.path, query, body, status, started))
@@ -162,17 +161,34 @@ class FakeTrooper(Controls):
             if request.transport is not None:
                 request.transport.close()
             return web.Response()  # which finds nobody there any more
-        return web.Response(status=response.status, headers=response.headers, body=response.body)
+        reply = web.Response(status=response.status, headers=response.headers, body=response.body)
+        if self._profile.gzip and "gzip" in request.headers.get("Accept-Encoding", ""):
+            reply.enable_compression(web.ContentCoding.gzip)
+        return reply
+
+    def _limited(self) -> Response | None:
+        """The 429 of a request that is one too many."""
+        limit = self._profile.rate_limit
+        if limit is None:
+            return None
+        now, passed = self._now(), self._world.passed
+        while passed and passed[0] <= now - limit.seconds:
+            passed.popleft()
+        if len(passed) < limit.requests:
+            passed.append(now)
+            return None
+        pause = {} if limit.retry_after is None else {"Retry-After": str(limit.retry_after)}
+        return Response(429, {**self._headers, **pause}, encode({"error": "Too many requests"}))
 
     def _respond(self, request: web.BaseRequest, body: object) -> Response:
-        headers = {"Content-Type": "application/json; charset=utf-8"}
+        headers = dict(self._headers)
         try:
             with self._lock:
                 status, content = 200, self._work(request, self._now(), body)
         except RefusalError as refusal:
             status, content = refusal.status, refusal.body
-        text = encode(content, loose=self._loose_types)
-        if self._etag and status == 200 and request.path == "/api/orders":
+        text = encode(shaped(content, self._profile, request.path))
+        if self._profile.etag and status == 200 and request.path == "/api/orders":
             headers["ETag"] = f'"{hashlib.sha256(text).hexdigest()}"'
             if request.headers.get("If-None-Match") == headers["ETag"]:
                 return Response(304, headers, b"")
@@ -187,7 +203,8 @@ class FakeTrooper(Controls):
         given = request.headers.get("Authorization")
         has_key = given == f"Bearer {self.api_key}"
         if not has_key and (route.auth == "required" or (route.auth == "optional" and given is not None)):
-            raise RefusalError(401, NO_KEY, **({"next": "login"} if request.path == "/api/orders" else {}))
+            more = {"next": "login"} if request.path == "/api/orders" else {}
+            raise refusal(self._profile.refusals.key, **more)
         return route.answer(self._world, Call(now, request.query, body, has_key))
 
 

@@ -10,12 +10,9 @@ from typing import Literal, NamedTuple
 
 from trooper_async.testing import _rows as rows
 from trooper_async.testing._call import Call, RefusalError
+from trooper_async.testing._profile import Refusal
 from trooper_async.testing._stock import FakeBlib
 from trooper_async.testing._world import ACTIONS, INTERVAL_HOURS, Install, Phase, Server, World
-
-NO_KEY = "Missing or invalid Authorization header"
-LOCKED = "Server is locked and cannot be modified"
-NOT_FOUND = "Access denied or server not found"
 
 
 def test(world: World, call: Call) -> object:
@@ -53,7 +50,7 @@ def order(world: World, call: Call) -> object:
 
 def orders(world: World, call: Call) -> object:
     """GET /api/orders"""
-    when = call.now - world.read_lag
+    when = call.now - world.profile.read_lag
     return [rows.order_row(world, server, phase, when) for server, phase in world.present(when)]
 
 
@@ -64,14 +61,14 @@ def order_status(world: World, call: Call) -> object:
     if not isinstance(word, str) or word not in ACTIONS:
         raise RefusalError(400, "Invalid action")
     migration_allowed = call.boolean("migration_allowed", default=False)
-    _must_be_free(server)
+    _must_be_free(world, server)
     action = ACTIONS[word]
-    world.switch(server, call.now, action, migration_allowed)
+    course = world.switch(server, call.now, action, migration_allowed)
     _, phase = world.order(server.order_id, call.now)
     return {
         "success": True,
         "message": f"Server {action.verb} initiated successfully",
-        "status": phase.current,
+        "status": phase.current if course is None or course.reply is None else course.reply,
     }
 
 
@@ -107,11 +104,11 @@ def credentials(world: World, call: Call) -> object:
 
 def order_status_history(world: World, call: Call) -> object:
     """GET /api/order-status-history"""
-    when = call.now - world.read_lag
+    when = call.now - world.profile.read_lag
     server, _ = _queried(world, call, when)
     return {
         "success": True,
-        "history": [rows.history_row(world, number, phase) for number, phase in server.history(when)],
+        "history": [rows.history_row(world, number, change) for number, change in server.history(when)],
     }
 
 
@@ -148,7 +145,7 @@ def buy_migration(world: World, call: Call) -> object:
     """POST /api/buy-migration"""
     server, blib = _migration(world, call)
     keep_data = call.boolean("keep_data")
-    _must_be_free(server)
+    _must_be_free(world, server)
     if world.budget is not None:
         due = rows.total_due(server, blib)
         if due > world.budget:
@@ -197,11 +194,16 @@ def template_install_retry(world: World, call: Call) -> object:
     return {"success": True, "message": "Template installation retry initiated"}
 
 
+def refusal(how: Refusal, **more: object) -> RefusalError:
+    """The response that a profile has for a refused request."""
+    return RefusalError(how.status, how.error, **more)
+
+
 def _server(world: World, call: Call) -> tuple[Server, Phase]:
     try:
         return world.server(call.integer("serverId"), call.now)
     except LookupError:
-        raise RefusalError(403, NOT_FOUND) from None
+        raise refusal(world.profile.refusals.unknown) from None
 
 
 def _order(world: World, call: Call) -> tuple[Server, Phase]:
@@ -216,14 +218,14 @@ def _by_order_id(world: World, order_id: int, when: float) -> tuple[Server, Phas
     try:
         return world.order(order_id, when)
     except LookupError:
-        raise RefusalError(403, NOT_FOUND) from None
+        raise refusal(world.profile.refusals.unknown) from None
 
 
 def _install(world: World, call: Call) -> tuple[Server, Install]:
     try:
         return world.find_install(call.integer("install_id"), call.now)
     except LookupError:
-        raise RefusalError(403, NOT_FOUND) from None
+        raise refusal(world.profile.refusals.unknown) from None
 
 
 def _available(world: World, blib_id: int) -> FakeBlib:
@@ -241,9 +243,9 @@ def _migration(world: World, call: Call) -> tuple[Server, FakeBlib]:
     return server, blib
 
 
-def _must_be_free(server: Server) -> None:
+def _must_be_free(world: World, server: Server) -> None:
     if server.is_locked:
-        raise RefusalError(403, LOCKED, success=False)
+        raise refusal(world.profile.refusals.locked, success=False)
     if server.is_leaving:
         raise RefusalError(400, "The server is being migrated")
 

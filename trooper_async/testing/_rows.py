@@ -11,27 +11,20 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from trooper_async.testing._stock import FakeBlib, Template
-from trooper_async.testing._world import INTERVAL_HOURS, Install, Phase, Server, World
+from trooper_async.testing._world import INTERVAL_HOURS, Change, Install, Phase, Server, World
 
 Row: TypeAlias = dict[str, object]
-
-# The prose names the one pair, the sample of GET /api/orders shows the other.
-STATUS_FIELDS = {"status": ("status", "status_user"), "current_status": ("current_status", "desired_status")}
-
-# What loose types do to fields that nobody needs in order to wait, switch or buy.
-NULL_WHEN_LOOSE = {"machine_name", "paid_until", "description", "fitCount", "nextBillingDate", "status_txt"}
-MISSING_WHEN_LOOSE = {"country_code", "is_low_priority", "cpu_ram", "category", "server_name"}
 
 
 def order_row(world: World, server: Server, phase: Phase, when: float) -> Row:
     """A row of GET /api/orders."""
-    current, desired = STATUS_FIELDS[world.dialect]
+    profile = world.profile
     return {
         "order_id": server.order_id,
         "serverId": server.server_id,
         "title": server.title,
-        current: phase.current,
-        **({} if world.desired == "absent" else {desired: phase.desired}),
+        profile.current_field: phase.current,
+        **({} if profile.desired_field is None else {profile.desired_field: phase.desired}),
         "server_name": server.server_name,
         "machine_name": server.machine_name,
         "ip": server.ip,
@@ -69,13 +62,13 @@ def install_row(install: Install, when: float) -> Row:
     }
 
 
-def history_row(world: World, number: int, phase: Phase) -> Row:
+def history_row(world: World, number: int, change: Change) -> Row:
     """A row of GET /api/order-status-history."""
     return {
-        "id": number,
-        "status_user": phase.current,
-        "status_txt": phase.note,
-        "status_since": world.moment(phase.since),
+        "id": 1_000_000 + (number if world.profile.history_ids == "rising" else -number),
+        "status_user": change.status,
+        "status_txt": change.note,
+        "status_since": world.moment(change.since),
     }
 
 
@@ -165,9 +158,9 @@ def rate(server: Server, price_h: Decimal) -> Row:
     return {"amount": amount, "display": f"€{amount}/{server.contract_interval.lower()}"}
 
 
-def encode(answer: object, *, loose: bool) -> bytes:
-    """An answer as JSON."""
-    return json.dumps(loosen(answer) if loose else answer, default=_plain).encode()
+def encode(content: object) -> bytes:
+    """A response as JSON."""
+    return json.dumps(content, default=_plain).encode()
 
 
 def _plain(value: object) -> object:
@@ -176,22 +169,3 @@ def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     raise TypeError(f"no JSON for {type(value)}")
-
-
-def loosen(value: object) -> object:
-    """The same answer with what is not known of the API at its worst: see `loose_types` of `FakeTrooper`."""
-    match value:
-        case bool():
-            return int(value)
-        case int() | Decimal():
-            return str(value)
-        case list():
-            return [loosen(item) for item in value]
-        case dict():
-            row = {
-                key: None if key in NULL_WHEN_LOOSE else item if key == "config" else loosen(item)
-                for key, item in value.items()
-                if key not in MISSING_WHEN_LOOSE
-            }
-            return {**row, "beta_field": {"since": 2025}}
-    return value

@@ -9,16 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
-from trooper_async.testing._durations import Durations
+from trooper_async.testing._profile import Course, Profile
 from trooper_async.testing._stock import TEMPLATES, FakeBlib, Template, blibs
-
-Dialect = Literal["status", "current_status"]
-Desired = Literal["wish", "reached", "absent"]
 
 LOOPBACK = "127.0.0.1"
 SERVER_IDS = 100_000  # added to an order's id: the two are not known to be equal, so a client must not mix them up
@@ -27,37 +25,37 @@ INTERVAL_HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
 
 
 class Action(NamedTuple):
-    """An action of POST /api/order-status: its verb, the status on the way, the one at the end, the history's text."""
+    """An action of POST /api/order-status: its verb, the status at its end, the history's text."""
 
     verb: Literal["start", "stop", "restart", "freeze"]
-    passing: str
     target: str
     note: str
 
 
 ACTIONS = {
-    "running": Action("start", "starting", "running", "Server started successfully"),
-    "stopped": Action("stop", "stopping", "stopped", "Server stopped by user"),
-    "restarted": Action("restart", "restarting", "running", "Server restarted successfully"),
-    "frozen": Action("freeze", "freezing", "frozen", "Server frozen by user"),
+    "running": Action("start", "running", "Server started successfully"),
+    "stopped": Action("stop", "stopped", "Server stopped by user"),
+    "restarted": Action("restart", "running", "Server restarted successfully"),
+    "frozen": Action("freeze", "frozen", "Server frozen by user"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What an order shows from a time on; the note is what the history says of it, None for a status on the way."""
+    """What an order shows from a time on."""
 
     since: float
     current: str
     desired: str | None
-    note: str | None
 
 
-def switched(since: float, current: str, desired: str | None) -> Phase:
-    """The phase of an order that somebody else has switched, to be where it is wanted if no wish is given."""
-    wanted = current if desired is None else desired
-    note = f"Server {current}" if wanted == current else None  # still on the way: no row in the history yet
-    return Phase(since, current, wanted, note)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row of the history."""
+
+    since: float
+    status: str
+    note: str
 
 
 @dataclass(slots=True)
@@ -108,6 +106,7 @@ class Server:
     """An order, that is a rented server."""
 
     phases: list[Phase]
+    changes: list[Change]
     order_id: int
     server_id: int
     blib_id: int
@@ -140,14 +139,21 @@ class Server:
             return None
         return next((phase for phase in reversed(self.phases) if phase.since <= when), None)
 
-    def enter(self, now: float, *phases: Phase) -> None:
+    def enter(self, now: float, phases: list[Phase], changes: list[Change]) -> None:
         """Go through these phases instead of the ones that are still to come."""
-        self.phases = [phase for phase in self.phases if phase.since <= now] + list(phases)
+        self.phases = [phase for phase in self.phases if phase.since <= now] + phases
+        self.changes = [change for change in self.changes if change.since <= now] + changes
 
-    def history(self, when: float) -> list[tuple[int, Phase]]:
-        """The last five changes, newest first. As in the document's sample, the newer row has the lower id."""
-        changes = [phase for phase in self.phases if phase.note is not None and phase.since <= when]
-        return [(1_000_000 - number, phase) for number, phase in enumerate(changes)][:-6:-1]
+    def history(self, when: float) -> list[tuple[int, Change]]:
+        """The last five changes, numbered, newest first."""
+        return list(enumerate(change for change in self.changes if change.since <= when))[:-6:-1]
+
+
+def switched(since: float, current: str, desired: str | None) -> tuple[list[Phase], list[Change]]:
+    """What an order shows that somebody else has changed, and the row of the history once it is where it is wanted."""
+    wanted = current if desired is None else desired
+    changes = [Change(since, current, f"Server {current}")] if wanted == current else []
+    return [Phase(since, current, wanted)], changes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,10 +162,8 @@ class World:
 
     epoch: datetime = datetime(2025, 9, 25, tzinfo=UTC)
     """The wall-clock time at which `now` was 0."""
-    dialect: Dialect = "status"
-    desired: Desired = "wish"
-    read_lag: float = 0.0
-    durations: dict[str, float] = field(default_factory=Durations)
+    profile: Profile
+    durations: dict[str, float]
     ssh_ports: tuple[int, ...] = (22001, 22002)
     budget: Decimal | None = None
     failing_templates: set[int] = field(default_factory=set)
@@ -168,6 +172,8 @@ class World:
     servers: dict[int, Server] = field(default_factory=dict)
     """By order id."""
     by_server_id: dict[int, Server] = field(default_factory=dict)
+    passed: deque[float] = field(default_factory=deque)
+    """When the requests came that count for the rate limit."""
     next_id: int = 123  # the document's
     install_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -195,7 +201,7 @@ class World:
             raise LookupError(f"the fake has no server {server_id}")
         return server, phase
 
-    def add(self, phases: list[Phase], now: float, **fields: Unpack[OrderFields]) -> Server:
+    def add(self, phases: list[Phase], changes: list[Change], now: float, **fields: Unpack[OrderFields]) -> Server:
         """Add an order; what is not said is made up from its id and its blib."""
         order_id = fields.get("order_id", self.next_id)
         self.next_id = max(self.next_id, order_id + 1)
@@ -221,7 +227,7 @@ class World:
             "country_code": blib.country_code,
             **fields,
         }
-        server = Server(phases=phases, **said)
+        server = Server(phases=phases, changes=changes, **said)
         self.servers[order_id] = self.by_server_id[server.server_id] = server
         return server
 
@@ -229,44 +235,64 @@ class World:
         """A time of the fake's clock as wall-clock time."""
         return self.epoch + timedelta(seconds=when)
 
-    def journey(
-        self, now: float, before: str | None, passing: str, seconds: float, target: str, note: str
-    ) -> list[Phase]:
-        """The phases of a transition that takes so many seconds; `before` is the last state reached."""
-        wanted = before if self.desired == "reached" else target
-        return [Phase(now, passing, wanted, None), Phase(now + seconds, target, target, note)]
+    def journey(self, action: str, now: float, before: Phase | None, note: str) -> tuple[list[Phase], list[Change]]:
+        """What an order goes through from now on, stretched to the action's duration; `before` is what it showed."""
+        course, duration = self.course(action), self.durations[action]
 
-    def switch(self, server: Server, now: float, action: Action, migration_allowed: bool) -> None:
+        def moment(after: float) -> float:
+            return now + (after * duration / course.seconds if course.seconds else duration)
+
+        phases = [
+            Phase(
+                moment(step.after),
+                step.current or (before.current if before else "unknown"),
+                step.desired or (before.desired if before else None),
+            )
+            for step in course.steps
+        ]
+        return phases, [Change(moment(row.after), row.status, note) for row in course.history]
+
+    def course(self, action: str) -> Course:
+        """How an action goes."""
+        course: Course = getattr(self.profile.actions, action)
+        return course
+
+    def switch(self, server: Server, now: float, action: Action, migration_allowed: bool) -> Course | None:
         """Do what POST /api/order-status asks for; nothing where the server is there, or on its way there, already."""
         last, (_, phase) = server.phases[-1], self.order(server.order_id, now)
         if action.verb != "restart" and last.current == action.target and last.desired in (action.target, None):
-            return
-        passing, duration = action.passing, str(action.verb)
+            return None
+        name = str(action.verb)
         if action.verb == "start" and phase.current == "frozen":
-            duration = "thaw"
+            name = "thaw"
             if migration_allowed:
-                passing, duration = "migrating", "migrate"
+                name = "migrate"
                 server.ip, server.ssh_port = LOOPBACK, self.other_port(server)
-        seconds = self.durations[duration]
-        server.enter(now, *self.journey(now, phase.desired, passing, seconds, action.target, action.note))
+        server.enter(now, *self.journey(name, now, phase, action.note))
+        return self.course(name)
+
+    def set_status(self, server: Server, now: float, current: str, desired: str | None) -> None:
+        """Change the status as somebody else would; it is where it is wanted if no wish is given."""
+        server.enter(now, *switched(now, current, desired))
+        server.gone = math.inf
 
     def create(self, blib: FakeBlib, now: float, contract_interval: str, template_ids: list[int]) -> Server:
         """Do what POST /api/order asks for. The templates are installed once the server runs."""
-        seconds = self.durations["create"]
-        phases = self.journey(now, None, "starting", seconds, "running", "Server started successfully")
-        server = self.add(phases, now, blib_id=blib.id, contract_interval=contract_interval)
+        phases, changes = self.journey("create", now, None, "Server started successfully")
+        server = self.add(phases, changes, now, blib_id=blib.id, contract_interval=contract_interval)
         for template_id in template_ids:
-            self.install(server, now + seconds, template_id, {})
+            self.install(server, now + self.durations["create"], template_id, {})
         return server
 
     def migrate(self, old: Server, now: float, blib: FakeBlib, keep_data: bool) -> Server:
         """Replace an order by one of another blib: both are there on the way, the old one vanishes at the end."""
         _, phase = self.order(old.order_id, now)
-        seconds = self.durations["migrate"]
-        old.enter(now, Phase(now, "migrating", phase.desired, None))
-        old.gone = now + seconds
+        phases, changes = self.journey("migrate", now, None, "Server migrated successfully")
+        old.enter(now, [Phase(now, phases[0].current, phase.desired)], [])
+        old.gone = now + self.durations["migrate"]
         new = self.add(
-            self.journey(now, None, "migrating", seconds, "running", "Server migrated successfully"),
+            phases,
+            changes,
             now,
             blib_id=blib.id,
             title=old.title,
