@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import pexpect  # type: ignore[import-untyped]  # it comes without types
@@ -61,6 +61,13 @@ class Terminal:
             except pexpect.EOF:
                 raise AssertionError(f"it ended before {texts} were shown:\n{screen(self.said)}") from None
         return screen(self.said)
+
+    def wait_for(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds that the screen does not show."""
+        ends = time.monotonic() + _PATIENCE
+        while not holds():
+            assert time.monotonic() < ends, screen(self.said)
+            time.sleep(0.01)
 
     def end(self) -> tuple[int | None, str]:
         """Read to its end: the exit status, and what is on the screen then."""

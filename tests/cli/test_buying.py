@@ -122,20 +122,6 @@ def test_purchases_of_nobody(trooper: Trooper, settings: Settings) -> None:
     assert not settings.ledger.exists()
 
 
-def test_a_ledger_that_is_in_use_buys_nothing(trooper: Trooper, fake: FakeTrooper, settings: Settings) -> None:
-    """Two commands can't buy at once from one ledger; reading commands do not open it."""
-    import fcntl
-
-    settings.ledger.parent.mkdir()
-    with settings.ledger.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        ran = trooper(*ORDER)
-        assert ran.status == 2
-        assert "is open in another client or process" in ran.error
-        assert trooper("ps").status == 0
-    assert sent(fake, "/api/order") == []
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_purchase_says_what_is_known(
     trooper: Trooper, fake: FakeTrooper, number: signal.Signals

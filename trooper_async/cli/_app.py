@@ -169,7 +169,7 @@ def _tell(cli: Cli, failed: FailedError) -> int:
     if failed.hint:
         cli.say(Text("hint:  ", "bold").append(failed.hint, "not bold"))
     if cli.as_json and not cli.has_result:
-        cli.result(_errors.as_json(failed))
+        cli.result(_errors.as_json(failed, cli.purchases))
     return failed.status
 
 

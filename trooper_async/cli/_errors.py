@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import click
 
     from trooper_async.errors import TrooperError
+    from trooper_async.models import Purchase
 
 FAILED, USAGE, REFUSED_KEY, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -153,16 +156,20 @@ def usage(error: click.ClickException) -> FailedError:
     return FailedError(error.exit_code, printable(error.format_message()), f"`{where} --help`")
 
 
-def as_json(failed: FailedError) -> dict[str, object]:
+def as_json(failed: FailedError, purchases: Sequence[Purchase]) -> dict[str, object]:
     """The object that `--json` writes where a command has no result."""
     cause = failed.cause
+    order_id = None if cause is None else _order_id(cause)
+    if order_id is None and purchases:
+        order_id = purchases[0].order_id
+    kinds = {INTERRUPTED: "Interrupted", USAGE: "UsageError"}
     data: dict[str, object] = {
-        "type": "Interrupted" if failed.status == INTERRUPTED else "Failed" if cause is None else type(cause).__name__,
+        "type": kinds.get(failed.status, "Failed") if cause is None else type(cause).__name__,
         "message": failed.message,
         "hint": failed.hint or None,
         "exit_status": failed.status,
-        "order_id": None if cause is None else _order_id(cause),
-        "purchase": getattr(cause, "purchase", None),
+        "order_id": order_id,
+        "purchase": getattr(cause, "purchase", None) or (purchases[0] if purchases else None),
         "candidates": getattr(cause, "candidates", ()),
     }
     return {"error": data}

@@ -4,9 +4,11 @@ bought, is said however it ends."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,17 +19,33 @@ from trooper_async.cli._errors import FAILED, FailedError, explained
 from trooper_async.cli._options import ID, alone_or, command
 from trooper_async.cli._tables import ORDERS, plain_table, table_of
 from trooper_async.cli._text import cell, euros, moment
-from trooper_async.errors import TrooperError
+from trooper_async.errors import ConfigurationError, TrooperError
 from trooper_async.models import Purchase, Transition
 
 if TYPE_CHECKING:
     from trooper_async import TrooperClient
 
 
-@asynccontextmanager
-async def buyer(cli: Cli) -> AsyncIterator[TrooperClient]:
-    """A client with the ledger; after Ctrl-C it says what is known of the purchases of this run."""
-    client = cli.client(buys=True)
+_PATIENCE = 300.0
+"""Seconds that a purchase of another process is waited for: it ends in less."""
+
+
+@contextmanager
+def says_what_was_bought(cli: Cli) -> Iterator[None]:
+    """However the command is interrupted, it says what it has bought, or that it has bought nothing."""
+    try:
+        yield
+    except (asyncio.CancelledError, click.Abort):
+        for purchase in cli.purchases:
+            cli.say(known(purchase))
+        if not cli.purchases:
+            cli.say("nothing was bought")
+        raise
+
+
+async def buy(cli: Cli, send: Callable[[TrooperClient], Awaitable[Transition]]) -> tuple[Purchase, Transition]:
+    """Make a purchase with a client that holds the ledger no longer than that takes: others may buy, too."""
+    client = await _with_ledger(cli)
     began = datetime.now(UTC)
 
     def ours() -> list[Purchase]:
@@ -36,36 +54,71 @@ async def buyer(cli: Cli) -> AsyncIterator[TrooperClient]:
     try:
         async with client:
             try:
-                yield client
+                transition = await send(client)
             except asyncio.CancelledError:
                 if any(purchase.state == "open" for purchase in ours()):
                     cli.say("interrupted: waiting for the response to what was sent (Ctrl-C again does not wait)")
                     cli.leave_at_once = lambda: "\n".join(map(known, ours()))
                 raise
-    except (asyncio.CancelledError, click.Abort):
+    finally:
         cli.leave_at_once = None
-        if not ours():
-            cli.say("nothing was bought")
-        for purchase in ours():
-            cli.say(known(purchase))
         cli.purchases = ours()
-        raise
+    purchase = next(one for one in client.orders.purchases if one.order_id == transition.order_id)
+    cli.purchases = [purchase]
+    return purchase, transition
 
 
-async def bought(cli: Cli, purchase: Purchase, transition: Transition, *, no_wait: bool, timeout: float | None) -> None:
-    """Wait until what was bought runs, with a client that does not hold the ledger: others can buy meanwhile."""
+async def _with_ledger(cli: Cli) -> TrooperClient:
+    """A client with the ledger, once no other process is buying with it."""
+    ends = time.monotonic() + _PATIENCE
+    waits = False
+    while True:
+        if not _is_locked(cli.settings.ledger):
+            try:
+                return cli.client(buys=True)
+            except ConfigurationError:
+                if not _is_locked(cli.settings.ledger):
+                    raise
+        if time.monotonic() > ends:
+            raise FailedError(FAILED, "another process still holds the ledger: nothing was sent", "`trooper purchases`")
+        if not waits:
+            waits = True
+            cli.say("another process is buying with this ledger: waiting for it …")
+        await asyncio.sleep(0.2)
+
+
+def _is_locked(ledger: Path) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        with ledger.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is not there yet, or can't be used, which the client says
+        return False
+    return False
+
+
+async def bought(
+    cli: Cli,
+    client: TrooperClient,
+    purchase: Purchase,
+    transition: Transition,
+    *,
+    no_wait: bool,
+    timeout: float | None,
+) -> None:
+    """Wait until what was bought runs, unless there is nothing to wait for."""
     order_id = transition.order_id
     if no_wait:
         cli.result(transition, f"bought as order {order_id}; `trooper wait {order_id} --until running` waits for it")
         return
     try:
-        async with cli.client() as client:
-            with cli.waiting(f"order {order_id} is bought; waiting until it runs") as show:
-                order = await client.orders.wait(transition, timeout=timeout or "default", on_change=show)
-    except asyncio.CancelledError:
-        cli.say(known(purchase))
-        cli.purchases = [purchase]
-        raise
+        with cli.waiting(f"order {order_id} is bought; waiting until it runs") as show:
+            order = await client.orders.wait(transition, timeout=timeout or "default", on_change=show)
     except TrooperError as error:
         failure = not_ready(error, purchase, transition, error.operation)
         failure.__cause__ = error

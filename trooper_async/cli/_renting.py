@@ -22,7 +22,7 @@ from trooper_async.cli._options import (
     timeout_option,
     yes_option,
 )
-from trooper_async.cli._purchases import bought, buyer
+from trooper_async.cli._purchases import bought, buy, says_what_was_bought
 from trooper_async.cli._tables import OFFERS, Listing, Table, gpus_of, plain_table, table_of
 from trooper_async.cli._templates import named
 from trooper_async.cli._text import NOTHING, alike, cell, euros, moment, printable
@@ -110,26 +110,29 @@ async def order(
     if total_price is None and interval != "HOUR":
         raise click.UsageError(f"--interval {printable(interval)} needs --total-price", click.get_current_context())
     _check_total(interval, total_price, max_price_h, max_total)
-    async with buyer(cli) as client:
-        offer = await _offer(client, blib)
-        wanted = await named(client, templates)
-        cli.say(table_of(OFFERS, [offer]))
-        if not yes and not cli.ask(_question(offer, interval, total_price, wanted)):
-            raise FailedError(FAILED, "not confirmed: nothing was sent")
-        if not accept_terms and not cli.ask("Do you accept the terms and conditions of Trooper.AI?"):
-            raise FailedError(FAILED, "the terms are not accepted: nothing was sent", "--accept-terms accepts them")
-        transition = await client.orders.create(
-            offer,
-            contract_interval=interval,
-            terms_accepted=True,
-            total_price=total_price,
-            second_partition_percentage=second_partition_percentage,
-            templates=wanted,
-            max_price_h=max_price_h,
-            reference=reference,
-        )
-        purchase = next(one for one in client.orders.purchases if one.order_id == transition.order_id)
-    await bought(cli, purchase, transition, no_wait=no_wait, timeout=timeout)
+    with says_what_was_bought(cli):
+        async with cli.client() as client:
+            offer = await _offer(client, blib)
+            wanted = await named(client, templates)
+            cli.say(table_of(OFFERS, [offer]))
+            if not yes and not cli.ask(_question(offer, interval, total_price, wanted)):
+                raise FailedError(FAILED, "not confirmed: nothing was sent")
+            if not accept_terms and not cli.ask("Do you accept the terms and conditions of Trooper.AI?"):
+                raise FailedError(FAILED, "the terms are not accepted: nothing was sent", "--accept-terms accepts them")
+            purchase, transition = await buy(
+                cli,
+                lambda buying: buying.orders.create(
+                    offer,
+                    contract_interval=interval,
+                    terms_accepted=True,
+                    total_price=total_price,
+                    second_partition_percentage=second_partition_percentage,
+                    templates=wanted,
+                    max_price_h=max_price_h,
+                    reference=reference,
+                ),
+            )
+            await bought(cli, client, purchase, transition, no_wait=no_wait, timeout=timeout)
 
 
 def _check_total(
@@ -208,7 +211,7 @@ async def quote(cli: Cli, order: int, blib: int) -> None:
 @yes_option
 @no_wait_option
 @timeout_option
-async def buy(
+async def buy_(
     cli: Cli,
     order: int,
     blib: int,
@@ -227,22 +230,25 @@ async def buy(
         raise click.UsageError("say --keep-data or --lose-data", click.get_current_context())
     if yes and max_total_due is None:
         raise click.UsageError("--yes needs --max-total-due", click.get_current_context())
-    async with buyer(cli) as client:
-        now = await client.orders.get(order)
-        choices = await client.migrations.options(order)
-        price = await client.migrations.quote(order, blib)
-        cli.say(_quote(price))
-        target = next((one for one in choices.available_blibs if one.id == blib), None)
-        if not yes and not cli.ask(_migration_question(now, target, price, keep_data)):
-            raise FailedError(FAILED, "not confirmed: nothing was sent")
-        transition = await client.migrations.buy(
-            price, keep_data=keep_data, max_total_due=max_total_due, reference=reference
-        )
-        purchase = next(one for one in client.orders.purchases if one.order_id == transition.order_id)
-    await bought(cli, purchase, transition, no_wait=no_wait, timeout=timeout)
+    with says_what_was_bought(cli):
+        async with cli.client() as client:
+            now = await client.orders.get(order)
+            choices = await client.migrations.options(order)
+            price = await client.migrations.quote(order, blib)
+            cli.say(_quote(price))
+            target = next((one for one in choices.available_blibs if one.id == blib), None)
+            if not yes and not cli.ask(_migration_question(now, target, price, keep_data)):
+                raise FailedError(FAILED, "not confirmed: nothing was sent")
+            purchase, transition = await buy(
+                cli,
+                lambda buying: buying.migrations.buy(
+                    price, keep_data=keep_data, max_total_due=max_total_due, reference=reference
+                ),
+            )
+            await bought(cli, client, purchase, transition, no_wait=no_wait, timeout=timeout)
 
 
-migrate = group("migrate", "Move a server to another configuration. It becomes a new order.", options, quote, buy)
+migrate = group("migrate", "Move a server to another configuration. It becomes a new order.", options, quote, buy_)
 
 
 def _migration_question(order: Order, target: Blib | None, quote: MigrationQuote, keep_data: bool) -> str:
