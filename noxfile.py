@@ -17,7 +17,15 @@ nox.options.sessions = ["tests", "oldest", "newest", "lint", "types", "build"]
 nox.options.reuse_existing_virtualenvs = True
 
 # The lowest versions that pyproject.toml allows.
-OLDEST = ["aiohttp==3.14.4", "attrs==25.1.0", "cattrs==25.2.0", "backoff==2.2.1", "dbos==3.4.0"]
+OLDEST = [
+    "aiohttp==3.14.4",
+    "attrs==25.1.0",
+    "cattrs==25.2.0",
+    "backoff==2.2.1",
+    "click==8.1.7",
+    "dbos==3.4.0",
+    "rich==13.9.0",
+]
 
 
 def _pythons() -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Trooper, environment, interrupted, sent
 from tests.cli.terminal import terminal
+from tests.helpers.fake_orders import order_of
 from trooper_async import FleetOutcome, FleetReport
 from trooper_async.cli._actions import parse_report
 from trooper_async.cli._settings import Settings, fingerprint
@@ -89,7 +90,7 @@ def test_a_report_of_a_running_run_is_locked(trooper: Trooper, fake: FakeTrooper
             assert (ran.status, ran.error) == (2, f"{file} is the report of a run that is still going on")
     assert fake.requests == []
     assert trooper("resume", str(file)).status == 0
-    assert sorted(body["serverId"] for body in sent(fake, "/api/order-status")) == [123, 124]
+    assert sorted(order_of(fake, body["serverId"]) for body in sent(fake, "/api/order-status")) == [123, 124]
 
 
 def test_a_report_grows_with_the_servers(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:

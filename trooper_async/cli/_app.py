@@ -18,7 +18,7 @@ from trooper_async._base.version import __version__
 from trooper_async.cli import _errors
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, INTERRUPTED, FailedError, explained, usage
-from trooper_async.cli._options import common_options
+from trooper_async.cli._options import Commands, common_options
 
 if TYPE_CHECKING:
     from trooper_async.cli._settings import Settings
@@ -90,7 +90,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
 _FILES = {name: file for section in COMMANDS.values() for name, (file, _) in section.items()}
 
 
-class App(click.Group):
+class App(Commands):
     """The command; those below it are imported when they are run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -144,9 +144,6 @@ def run(
         return status if isinstance(status, int) else 0
     except SystemExit:  # of click: after a completion, or where nobody reads on (`trooper ps | head -1`)
         raise
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "rich":
             raise  # the extra is not installed whole

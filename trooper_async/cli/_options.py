@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import click
 
 from trooper_async.cli._context import Cli
+from trooper_async.cli._errors import USAGE
 
 F = TypeVar("F", bound="Callable[..., object]")
 
@@ -50,7 +51,13 @@ def common_options() -> list[click.Parameter]:
 
 
 class Commands(click.Group):
-    """Commands in the order in which they were added."""
+    """Commands in the order in which they were added; without one, the help is shown, and that is an error."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:  # click's own way differs by its release
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(USAGE)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
