@@ -179,13 +179,24 @@ def test_what_was_typed_before_a_question_is_no_answer(fake: FakeTrooper, tmp_pa
         (["--total-price", "0.21"], 2),
         (["--interval", "FORTNIGHT", "--total-price", "5"], 2),
         (["--interval", "FORTNIGHT", "--total-price", "5", "--max-total", "4"], 2),
-        (["--interval", "MONTH", "--total-price", "200", "--max-total", "250"], 0),
+        (["--interval", "MONTH", "--total-price", "200", "--max-total", "250"], 2),
+        (["--interval", "MONTH", "--total-price", "100", "--max-total", "99"], 2),
+        (["--interval", "MONTH", "--total-price", "100", "--max-total", "100"], 0),
     ],
 )
 def test_the_limit_is_for_what_is_paid(trooper: Trooper, fake: FakeTrooper, options: list[str], status: int) -> None:
     """The price of the interval is at most --max-price-h times its hours, or --max-total; else nothing is sent."""
     assert trooper(*ORDER, *options, "--no-wait").status == status
     assert len(sent(fake, "/api/order")) == (status == 0)
+
+
+def test_the_limit_may_be_of_the_interval_alone(trooper: Trooper, fake: FakeTrooper) -> None:
+    """--max-total is limit enough for --yes."""
+    alone = ("order", "3", "--yes", "--accept-terms", "--no-wait", "--interval", "MONTH", "--total-price", "60")
+    assert trooper(*alone).status == 2
+    assert trooper(*alone, "--max-total", "59").status == 2
+    assert sent(fake, "/api/order") == []
+    assert trooper(*alone, "--max-total", "60").status == 0
 
 
 # Accounts and ledgers -----------------------------------------------------------------------------------------------
@@ -220,7 +231,7 @@ def test_a_ledger_in_use_is_waited_for(trooper: Trooper, fake: FakeTrooper, sett
     settings.ledger.parent.mkdir()
     held = settings.ledger.open("w")
     fcntl.flock(held, fcntl.LOCK_EX)
-    assert trooper("ps").status == 0
+    assert trooper("ps").status == trooper("purchases").status == 0
 
     def release() -> None:
         held.close()

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from attrs import evolve
 
+from trooper_async._buying.ledger import records_of
 from trooper_async._buying.record import not_ready
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, FailedError, explained
@@ -172,14 +174,18 @@ async def resolve(cli: Cli, purchase: str, order: int | None, not_made: bool) ->
 def purchases(cli: Cli) -> None:
     """What this account bought from this machine, and which outcomes are unknown. Sends no request."""
     if click.get_current_context().invoked_subcommand is None:
-        cli.run(_list(cli))
+        _list(cli)
 
 
-async def _list(cli: Cli) -> None:
-    found: tuple[Purchase, ...] = ()
-    if cli.settings.ledger.exists():
-        async with cli.client(buys=True, needs_key=False) as client:
-            found = client.orders.purchases
+def _list(cli: Cli) -> None:
+    """Reads the ledger without holding it, whoever is buying meanwhile."""
+    ledger = cli.settings.ledger
+    records = records_of(ledger.read_bytes(), str(ledger)).values() if ledger.exists() else ()
+    in_flight = _is_locked(ledger)  # else whoever sent it is gone, and its outcome is unknown
+    found = tuple(
+        evolve(one, state="unknown") if one.state == "open" and not in_flight else one
+        for one in (record.purchase for record in records)
+    )
     rows = []
     for one in found:
         what = f"offer {one.blib_id}"

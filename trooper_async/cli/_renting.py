@@ -76,7 +76,7 @@ async def gpus(
 @click.option("--interval", default="HOUR", show_default=True, help="Contract interval; it is prepaid, not refunded.")
 @click.option("--total-price", type=EUROS, help="EUR for the interval; needed for all but HOUR.")
 @click.option("--max-price-h", type=EUROS, help="EUR per hour at most; times the interval's hours for its price, too.")
-@click.option("--max-total", type=EUROS, help="EUR for the interval at most, instead.")
+@click.option("--max-total", type=EUROS, help="EUR for the interval at most.")
 @click.option("--accept-terms", is_flag=True, help="You accept Trooper.AI's terms and conditions.")
 @click.option("--template", "templates", multiple=True, metavar="ID|NAME", help="Install it; can be repeated.")
 @click.option("--second-partition-percentage", type=click.IntRange(0, 100), help="Share of a second partition.")
@@ -105,8 +105,10 @@ async def order(
     --accept-terms.
     """
     interval = interval.upper()
-    if yes and (max_price_h is None or not accept_terms):
-        raise click.UsageError("--yes needs --max-price-h and --accept-terms", click.get_current_context())
+    is_limited = max_price_h is not None or (max_total is not None and total_price is not None)
+    if yes and not (is_limited and accept_terms):
+        text = "--yes needs --max-price-h (or --max-total with --total-price) and --accept-terms"
+        raise click.UsageError(text, click.get_current_context())
     if total_price is None and interval != "HOUR":
         raise click.UsageError(f"--interval {printable(interval)} needs --total-price", click.get_current_context())
     _check_total(interval, total_price, max_price_h, max_total)
@@ -143,13 +145,14 @@ def _check_total(
         if max_total is not None and max_price_h is None:
             raise click.UsageError("for HOUR the limit is --max-price-h", click.get_current_context())
         return
-    limit = max_total
-    if limit is None and max_price_h is not None:
+    limits = [] if max_total is None else [max_total]
+    if max_price_h is not None:
         if interval not in HOURS:
-            text = f"how many hours {printable(interval)} has is not known: give --max-total"
+            text = f"how many hours {printable(interval)} has is not known: give --max-total, not --max-price-h"
             raise click.UsageError(text, click.get_current_context())
-        limit = max_price_h * HOURS[interval]
-    if limit is not None and total_price > limit:
+        limits.append(max_price_h * HOURS[interval])
+    limit = min(limits, default=total_price)
+    if total_price > limit:
         text = (
             f"--total-price {euros(total_price)} is more than {euros(limit)} EUR, the limit for {printable(interval)}"
         )
