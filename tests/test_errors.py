@@ -242,10 +242,11 @@ def test_pickling_the_barest(kind: type[TrooperError]) -> None:
 @every_error
 def test_what_str_says(kind: type[TrooperError]) -> None:
     """The text of every error says which operation, on what, after how many attempts or polls, and what to do."""
-    text = str(BUILDERS[kind]())
+    error = BUILDERS[kind]()
+    text = str(error)
     assert text.startswith("orders.stop of order 123: ")
     assert f"({'17 polls' if issubclass(kind, WaitError) else '3 attempts'}, 4.2 s)" in text
-    assert text.endswith(kind.hint)
+    assert text.endswith(error.hint)
 
 
 @every_error
@@ -281,13 +282,13 @@ def test_the_text_leaves_out_what_is_not_known(context: Context, expected: str) 
     [
         (
             "You must accept the terms and conditions.",
-            "the API answered 400: You must accept the terms and conditions. "
-            "Nothing was changed: change the request before sending it again",
+            "the API returned 400: You must accept the terms and conditions. "
+            "Nothing was changed: the message says what the API does not accept",
         ),
         (
-            "Insufficient budget for migration",
-            "the API answered 400: Insufficient budget for migration. "
-            "Nothing was changed: change the request before sending it again",
+            "Invalid or missing contract interval",
+            "the API returned 400: Invalid or missing contract interval. "
+            "Nothing was changed: the message says what the API does not accept",
         ),
     ],
 )
@@ -296,6 +297,38 @@ def test_the_api_s_own_words(message: str, expected: str) -> None:
     error = BadRequestError(message, status=400)
     assert str(error) == expected
     assert (error.message, error.status, error.next_step, error.retry_after) == (message, 400, None, None)
+
+
+def test_the_hint_of_an_unknown_outcome_can_be_followed() -> None:
+    """It says to wait for the transition where there is one, and else to check: rename, lock and install have none."""
+    assert "orders.wait(error.transition)" in str(OutcomeUnknownError("lost", transition=TRANSITION))
+    without = OutcomeUnknownError("lost", operation="orders.rename", subject="order 123")
+    assert "transition" not in str(without)
+    assert str(without) == ("orders.rename of order 123: lost. It may have been done: check before you send it again")
+
+
+def test_what_a_5xx_proves() -> None:
+    """Only of a 4xx is it said that nothing was changed."""
+    for kind in TREE:
+        if issubclass(kind, APIStatusError) and kind is not APIStatusError:
+            error = BUILDERS[kind]()
+            assert ("Nothing was changed" in str(error)) is (kind not in (ServerError, AuthenticationError)), kind
+    assert "does not say whether anything was done" in str(ServerError("boom", status=500))
+
+
+@pytest.mark.parametrize(
+    ("purchase", "described"),
+    [
+        (PURCHASE, "(the order, blib 1, 2025-09-26 00:00:00 UTC, reference 'my-ref')"),
+        (
+            Purchase("p2", "migrate", 3, "unknown", datetime(2025, 9, 26, 7, 8, 9, tzinfo=UTC), migrated_order_id=124),
+            "(the migration of order 124, blib 3, 2025-09-26 07:08:09 UTC)",
+        ),
+    ],
+)
+def test_an_unresolved_purchase_is_named(purchase: Purchase, described: str) -> None:
+    """Which purchase has to be resolved is in the text: its kind, blib, time and reference."""
+    assert described in str(UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=purchase))
 
 
 def test_a_format_error_names_the_place() -> None:

@@ -1,27 +1,27 @@
 """Every exception of trooper_async.
 
 TrooperError
-├── ConfigurationError (also ValueError)      a bad key, URL or argument: nothing was sent
-├── ClientClosedError                         the client is closed, or was closed in mid-call
-├── APIConnectionError                        no usable answer, and safe to repeat
-│   └── APITimeoutError (also TimeoutError)   a read was not answered in time
-├── APIStatusError                            the API answered, and not with success: 3xx and other 4xx
+├── ConfigurationError (also ValueError)      a key, URL or argument is invalid: nothing was sent
+├── ClientClosedError                         the client is closed, or was closed during the call
+├── APIConnectionError                        no usable response, and safe to repeat
+│   └── APITimeoutError (also TimeoutError)   no response to a read in time
+├── APIStatusError                            the API returned an error: 3xx, other 4xx
 │   ├── BadRequestError 400 · AuthenticationError 401 · NotFoundError 404 · ServerError 5xx
 │   ├── PermissionDeniedError 403 ── ServerLockedError (its text says "locked")
 │   ├── RateLimitError 429
 │   └── RefusedError                          {"success": false} under a 2xx
 ├── OrderNotFoundError                        no such order in the list
-├── ResponseFormatError                       an answer that is not what the API document says
+├── ResponseFormatError                       a response is not what the API's document says
 ├── PriceError                                dearer than the caller's limit: nothing was sent
-├── OutcomeUnknownError                       sent, and the answer lost: it may or may not have happened
+├── OutcomeUnknownError                       sent, and the response lost: it may or may not have happened
 │   └── PurchaseUnknownError                  a purchase that may or may not have been made
 ├── UnresolvedPurchaseError                   an earlier purchase must be resolved first: nothing was sent
-└── WaitError                                 a wait that ended otherwise than hoped for
+└── WaitError                                 a wait failed; what it waits for was accepted
     ├── WaitTimeoutError (also TimeoutError) · SupersededError · OrderVanishedError · TemplateFailedError
-    └── PurchaseNotReadyError                 bought, but the wait after it ended otherwise
+    └── PurchaseNotReadyError                 bought, but the wait after it failed
 
-Nothing that is raised once a purchase may have been sent is a connection error or a TimeoutError, so that a generic
-"retry on timeout" around a purchase cannot buy twice.
+Once a purchase may have been sent, no exception is a connection error or a `TimeoutError`, so generic retry code cannot
+buy twice. The text of an error says which operation failed, on what, what happened, and one next step.
 """
 
 from __future__ import annotations
@@ -62,28 +62,33 @@ __all__ = [
 
 
 class ClientClosedError(TrooperError):
-    """The client is closed, or was closed while the call was under way."""
+    """The client is closed, or was closed during the call."""
 
     hint = "Open a new TrooperClient, or keep this one open for as long as it is needed"
 
 
 class APIConnectionError(TrooperError):
-    """No usable answer, and safe to repeat: nothing arrived, or it was only a read."""
+    """No usable response, and safe to repeat: nothing was sent, or it was only a read."""
 
     hint = "Nothing was changed: check the network and the base URL, and try again"
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """A read was not answered in time; nothing was changed."""
+    """There was no response to a read in time. Nothing was changed."""
 
     hint = "Nothing was changed: try again, or allow a longer timeout"
 
 
 class APIStatusError(TrooperError):
-    """The API answered, and not with success.
+    """The API returned an error.
 
-    `status` is the HTTP status, `message` the API's own text, `next_step` what the API suggests (`login`),
-    `retry_after` the seconds it asked to wait, where it did.
+    A 4xx says that nothing was done. A 5xx does not say whether anything was.
+
+    Attributes:
+        status: the HTTP status.
+        message: the API's own text, else the standard phrase for the status.
+        next_step: what the API suggests, such as `login`.
+        retry_after: seconds that the API asked to wait, or None.
     """
 
     def __init__(
@@ -101,13 +106,13 @@ class APIStatusError(TrooperError):
         self.retry_after = retry_after
 
     def _happened(self) -> str:
-        return f"the API answered {self.status}: {self.message.rstrip('.')}"
+        return f"the API returned {self.status}: {self.message.rstrip('.')}"
 
 
 class BadRequestError(APIStatusError):
-    """400: the API refuses the request as it is (also for a budget that is too small)."""
+    """400: the API does not accept the request, or the account's budget is too small for it."""
 
-    hint = "Nothing was changed: change the request before sending it again"
+    hint = "Nothing was changed: the message says what the API does not accept"
 
 
 class AuthenticationError(APIStatusError):
@@ -117,75 +122,81 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: not yours, or not there: the API answers 403 for "not found" too."""
+    """403: not yours, or not there: the API returns 403 for "not found" too."""
 
-    hint = "Check that the order is there and belongs to this API key"
+    hint = "Nothing was changed: check that the order exists and belongs to this API key"
 
 
 class ServerLockedError(PermissionDeniedError):
     """403: the server is locked against changes."""
 
-    hint = "Unlock it first: await client.orders.unlock(order)"
+    hint = "Nothing was changed: unlock it first (await client.orders.unlock(order))"
 
 
 class NotFoundError(APIStatusError):
-    """404: the API knows no such thing."""
+    """404: there is no such thing at the API."""
 
-    hint = "Check the base URL and the id"
+    hint = "Nothing was changed: check the base URL and the id"
 
 
 class RateLimitError(APIStatusError):
-    """429, for longer than the call may wait."""
+    """429, and the API asks to wait for longer than the call may take."""
 
-    hint = "Nothing was changed: wait `retry_after` seconds, or send less at once"
+    hint = "Nothing was changed: try again later (after error.retry_after seconds, where it is known)"
 
 
 class ServerError(APIStatusError):
     """5xx: the API itself failed."""
 
-    hint = "Try again later"
+    hint = "A 5xx does not say whether anything was done: try again later"
 
 
 class RefusedError(APIStatusError):
-    """`{"success": false}` under a 2xx: the API refuses."""
+    """`{"success": false}` under a 2xx: the API refused the request."""
 
-    hint = "Nothing was changed: the message says why"
+    hint = "Nothing was changed: the message says why, where the API does"
 
 
 class OrderNotFoundError(TrooperError):
-    """No such order in the account's list. Nothing was sent for it."""
+    """There is no such order in the account's list. Nothing was sent for it."""
 
-    hint = "orders.list() shows the orders of this API key"
+    hint = "Check the id: await client.orders.list() returns the orders of this API key"
 
 
 class PriceError(TrooperError):
-    """Dearer than the caller's limit, or no longer the price in hand. Nothing was sent."""
+    """The price is above the caller's limit, or no longer the one in hand. Nothing was sent."""
 
-    hint = "Nothing was bought: read the offers or the quote again, and decide anew"
+    hint = "Nothing was bought: read the offers or the quote again"
 
 
 class OutcomeUnknownError(TrooperError):
-    """Sent, and the answer was lost: it may or may not have happened.
+    """The request was sent and the response lost: it may or may not have happened.
 
-    `transition` can be waited for where there is one (`orders.wait(error.transition)`): if it happened, that ends well.
+    Attributes:
+        transition: what `orders.wait` can wait for, or None. The wait returns if it happened.
     """
 
-    hint = "Do not send it again blindly: look at the order first, or wait for error.transition"
+    hint = "It may have been done: check before you send it again"
 
     def __init__(self, message: str, *, transition: Transition | None = None, **context: Unpack[Context]) -> None:
         super().__init__(message, **context)
         self.transition = transition
+        if transition is not None and type(self) is OutcomeUnknownError:
+            self.hint = "It may have been done: await client.orders.wait(error.transition) before you send it again"
 
 
 class PurchaseUnknownError(OutcomeUnknownError):
-    """A purchase that may or may not have been made. It is never sent again by this package.
+    """A purchase that may or may not have been made. This package never sends it again.
 
-    `purchase` is its record, `candidates` the orders that were not there before it, likeliest first. Somebody else may
-    share the account: no candidate is proven to be this purchase, and none found proves nothing.
+    Somebody else may share the account: no candidate is certain to be this purchase, and an empty list proves nothing.
+
+    Attributes:
+        purchase: its record.
+        candidates: the orders that were not there before it, the likeliest first.
     """
 
     hint = (
-        "Do not buy again yet: look at error.candidates and at the account, "
+        "Do not buy again yet: find out from error.candidates and the account whether it was made, "
         "then await client.orders.resolve(error, order_or_none)"
     )
 
@@ -206,11 +217,12 @@ class PurchaseUnknownError(OutcomeUnknownError):
 class UnresolvedPurchaseError(TrooperError):
     """An earlier purchase has an unknown outcome, or never reached its caller. Nothing was sent.
 
-    `purchase` is that earlier one, `candidates` the orders that it may have bought, likeliest first, where that is
-    unknown.
+    Attributes:
+        purchase: that earlier purchase.
+        candidates: the orders that it may have bought, the likeliest first, where that is unknown.
     """
 
-    hint = "Find out what became of it, then await client.orders.resolve(error, order_or_none)"
+    hint = "Find out whether it was made, then await client.orders.resolve(error, order_or_none)"
 
     def __init__(
         self, message: str, *, purchase: Purchase, candidates: tuple[Order, ...] = (), **context: Unpack[Context]
@@ -219,9 +231,15 @@ class UnresolvedPurchaseError(TrooperError):
         self.purchase = purchase
         self.candidates = candidates
 
+    def _happened(self) -> str:
+        purchase = self.purchase
+        kind = "order" if purchase.kind == "create" else f"migration of order {purchase.migrated_order_id}"
+        reference = "" if purchase.reference is None else f", reference {purchase.reference!r}"
+        return f"{self.message} (the {kind}, blib {purchase.blib_id}, {purchase.at:%Y-%m-%d %H:%M:%S %Z}{reference})"
+
 
 class WaitContext(Context, total=False):
-    """What every ended wait can say besides."""
+    """What the error of a wait can carry besides."""
 
     order: Order | None
     target: str | None
@@ -231,11 +249,14 @@ class WaitContext(Context, total=False):
 
 
 class WaitError(TrooperError):
-    """A wait that ended otherwise than hoped for. The action itself was accepted.
+    """A wait failed. The action itself was accepted.
 
-    `order` is the order as last seen, `target` the status waited for, `polls` how many fresh answers were seen,
-    `last_error` the last failure of the poll, `transition` what was waited for (`orders.wait(error.transition)`
-    goes on with it).
+    Attributes:
+        order: the order as last seen, or None.
+        target: the status that was waited for.
+        polls: how many fresh responses were seen.
+        last_error: the last failure of the poll, or None.
+        transition: what was waited for; `orders.wait(error.transition)` waits again.
     """
 
     def __init__(self, message: str, **context: Unpack[WaitContext]) -> None:
@@ -255,27 +276,31 @@ class WaitError(TrooperError):
 
 
 class WaitTimeoutError(WaitError, TimeoutError):
-    """The deadline passed first. Whatever was begun goes on at the API."""
+    """The deadline passed first. Whatever was requested continues at the API."""
 
-    hint = "It may still get there: wait again, or look at error.order and error.last_error"
+    hint = "It may still get there: wait again, or see error.order and error.last_error"
 
 
 class SupersededError(WaitError):
-    """Another switch took the place of the one that was waited for."""
+    """Another action replaced the one that was waited for."""
 
-    hint = "Somebody else, or the end of a paid period, switched the server: look at error.order"
+    hint = "Somebody else, or the end of a paid period, changed the server: see error.order"
 
 
 class OrderVanishedError(WaitError):
-    """The order is not in the list any more, or never came."""
+    """The order is not in the list any more, or never appeared."""
 
-    hint = "It may have been terminated or replaced: look at orders.list()"
+    hint = "It may have been terminated or replaced: see await client.orders.list()"
 
 
 class TemplateFailedError(WaitError):
-    """A template's installation failed; `install` is how it stands."""
+    """A template's installation failed.
 
-    hint = "await client.templates.retry(error.install), or remove it"
+    Attributes:
+        install: the install as it was last seen.
+    """
+
+    hint = "Try it again (await client.templates.retry(error.install)), or remove it"
 
     def __init__(self, message: str, *, install: TemplateInstall, **context: Unpack[WaitContext]) -> None:
         super().__init__(message, **context)
@@ -283,12 +308,15 @@ class TemplateFailedError(WaitError):
 
 
 class PurchaseNotReadyError(WaitError):
-    """Bought, and billed from now on, but the wait after it ended otherwise: `__cause__` says how.
+    """Bought, and billed from now on, but the wait after it failed: `__cause__` says how.
 
-    `purchase` is its record. Buying again would rent a second server.
+    Buying again would rent a second server.
+
+    Attributes:
+        purchase: its record.
     """
 
-    hint = "It is bought: do not buy again; await client.orders.wait(error.transition) goes on waiting"
+    hint = "It is bought, so do not buy again: await client.orders.wait(error.transition) waits on"
 
     def __init__(self, message: str, *, purchase: Purchase, **context: Unpack[WaitContext]) -> None:
         super().__init__(message, **context)

@@ -242,6 +242,36 @@ def test_success_in_all_its_forms(success: object) -> None:
         assert _answer("/api/order", 200, {"success": success, "orderId": 123, "error": "a warning"}) == 123
 
 
+PAGES = [
+    b"<html><body>Welcome</body></html>",
+    b"\xef\xbb\xbf\r\n  <!DOCTYPE html><title>Hotel Wi-Fi</title>",
+    b'<?xml version="1.0"?><html/>',
+]
+DOWN = "there (the API sent an error: database is down)"
+
+
+@pytest.mark.parametrize("body", [b"", b" \n", b"OK", b"null", b"[]", b'"done"', b"true", b"{}", b"\xff"])
+@pytest.mark.parametrize("status", [200, 202, 204, 205])
+@pytest.mark.parametrize("path", ["/api/order-status", "/api/order-title", "/api/template-install-delete"])
+def test_a_setting_is_accepted_by_any_2xx(path: str, status: int, body: bytes) -> None:
+    """Any whole 2xx to a setting counts as accepted: nothing that is in it is needed."""
+    assert _answer(path, status, body) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}"])
+def test_a_retry_is_accepted_by_no_content(body: bytes) -> None:
+    """A once-only call that returns nothing is accepted by an empty 2xx, or one of any JSON."""
+    assert _answer("/api/template-install-retry", 204, body) is None
+
+
+def test_an_html_page_is_not_blamed_on_the_release() -> None:
+    """A proxy or a login page under 200 is named as what it is, and the hint is about the network."""
+    text = str(_fault(200, PAGES[0]).error)
+    assert "$ should be JSON, and is an HTML page" in text
+    assert "check the base URL" in text
+    assert "newer release" not in text
+
+
 # Answers that can't be read -----------------------------------------------------------------------------------------
 
 
@@ -249,17 +279,21 @@ def test_success_in_all_its_forms(success: object) -> None:
     ("path", "body", "place", "expected"),
     [
         ("/api/orders", b"", "$", "JSON"),
-        ("/api/orders", b"<html><body>Welcome</body></html>", "$", "JSON"),
+        *(("/api/orders", page, "$", "JSON, and is an HTML page") for page in PAGES),
+        ("/api/test", PAGES[0], "$", "JSON, and is an HTML page"),
+        ("/api/order", PAGES[0], "$", "JSON, and is an HTML page"),
+        ("/api/order-status", PAGES[0], "$", "JSON, and is an HTML page"),
         ("/api/orders", b'[{"order_id": 1,', "$", "JSON"),
         ("/api/orders", b"\xff\xfe\xfd", "$", "JSON"),
         ("/api/orders", None, "$", "smaller than max_body_bytes"),
         ("/api/orders", {"orders": []}, "$", "a list"),
-        ("/api/orders", {"error": "database is down"}, "$.success", "there"),
-        ("/api/order-status", {"error": "database is down"}, "$.success", "there"),
-        ("/api/order-status", {"error": "database is down", "success": None}, "$.success", "there"),
-        ("/api/order-status", [], "$", "an object"),
-        ("/api/order-status", "ok", "$", "an object"),
-        ("/api/order-status", b"null", "$", "an object"),
+        ("/api/orders", {"error": "database is down"}, "$.success", DOWN),
+        ("/api/order-status", {"error": "database is down"}, "$.success", DOWN),
+        ("/api/order-status", {"error": "database is down", "success": None}, "$.success", DOWN),
+        ("/api/order-status", b"x" * (2**18 + 1), "$", "at most 256 KiB"),
+        ("/api/order-status", None, "$", "smaller than max_body_bytes"),
+        ("/api/order-status", b'{"success": fal', "$", "JSON"),
+        ("/api/template-install-retry", b"OK", "$", "JSON"),
         ("/api/test", {}, "$.test", "there"),
         ("/api/test", {"test": [5]}, "$.test", "text"),
         ("/api/order", {"success": True}, "$.orderId", "there"),
@@ -355,11 +389,10 @@ def test_every_documented_error_was_tried() -> None:
         b"",
         b"<html><head><title>502 Bad Gateway</title></head></html>",
         b"[]",
-        b'"SECRET"',
         b'{"success": true, "orderId": 123}',
-        b'{"error": {"nested": "SECRET"}, "message": ["SECRET"], "next": 5}',
-        b"\xff\xff",
-        b"[" * 100_000,
+        b'{"error": {"nested": 5}, "message": [true], "next": 5}',
+        b'{"error": " \\n ", "errors": [[[[[[["too deep"]]]]]]]}',
+        b" \r\n ",
         None,
     ],
     ids=lambda body: repr(body)[:24],
@@ -396,16 +429,71 @@ def test_a_refusal_under_2xx(success: object, path: str, status: int) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"success": False}, "OK"),
+        ({"success": False}, "no reason given"),
         ({"success": False, "message": "Try later"}, "Try later"),
         ({"success": False, "error": "", "message": "Try later"}, "Try later"),
-        ({"success": False, "error": " \n ", "message": None}, "OK"),
-        ({"success": False, "error": 5}, "OK"),
+        ({"success": False, "error": " \n ", "message": None}, "no reason given"),
+        ({"success": False, "error": 5}, "no reason given"),
     ],
 )
-def test_where_the_text_comes_from(body: object, message: str) -> None:
-    """The text is `error`, else `message`, else the status's own phrase."""
+def test_where_the_text_of_a_refusal_comes_from(body: object, message: str) -> None:
+    """The text is `error`, else `message`, else that there is none."""
     assert _status_error(200, body).message == message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"error": {"message": "No budget"}}, "No budget"),
+        ({"error": {"code": 17, "message": "No budget"}}, "No budget"),
+        ({"error": {"code": "E17"}}, "code: E17"),
+        ({"error": ["No budget", "Try later"]}, "No budget; Try later"),
+        ({"errors": ["No budget", {"message": "Try later"}]}, "No budget; Try later"),
+        ({"errors": {"blib_id": ["is unknown"], "price_h": "is too low"}}, "blib_id: is unknown; price_h: is too low"),
+        ({"detail": "No budget"}, "No budget"),
+        ({"detail": [{"loc": ["body", "blib_id"], "msg": "missing"}]}, "loc: body; loc: blib_id; msg: missing"),
+        ({"title": "No budget", "status": 400}, "No budget"),
+        ({"message": "No budget", "detail": "not shown"}, "No budget"),
+        (["No budget"], "No budget"),
+        ("No budget", "No budget"),
+        (b"No budget", "No budget"),
+        (b"no \xff\x1b[31m budget\n", "no \ufffd [31m budget"),
+        ({"errors": [f"error {number}" for number in range(9)]}, "error 0; error 1; error 2; error 3; error 4"),
+        (b"x" * 2000, "x" * 500),
+        (b"<html><h1>Bad</h1></html>", "Bad Request"),
+        ({"success": True, "orderId": 5}, "Bad Request"),
+    ],
+    ids=str,
+)
+def test_an_error_text_of_any_shape(body: object, message: str) -> None:
+    """The API's own text is found whatever shape it has: nested, a list, one for each field, or plain text."""
+    assert _status_error(400, body).message == message
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("https://login.example/sign-in", "Found, to https://login.example/sign-in"),
+        ("/login?token=SECRET#SECRET", "Found, to /login"),
+        ("https://SECRET:SECRET@login.example/x", "Found, to https://login.example/x"),
+        (f"/{KEY}/login", "Found, to /…/login"),
+        ("/a\r\nb", "Found, to /ab"),
+        ("http://[", "Found"),
+        ("", "Found"),
+    ],
+)
+def test_a_redirect_names_where_it_leads(location: str, message: str) -> None:
+    """Redirects are not followed: the error says where one leads, and to check the base URL."""
+    error = _status_error(302, b"", {"Location": location})
+    assert error.message.replace(REDACT(KEY), "…") == message
+    assert "check the base URL" in str(error)
+
+
+@pytest.mark.parametrize(("status", "success"), [(400, None), (402, None), (200, False)])
+def test_a_budget_that_is_too_small(status: int, success: object) -> None:
+    """Where the account's budget is too small, the hint is to top it up."""
+    error = _status_error(status, {"success": success, "error": "Insufficient budget for migration"})
+    assert str(error).endswith("Nothing was bought: top up the account, then try again")
 
 
 @pytest.mark.parametrize(

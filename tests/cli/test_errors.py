@@ -67,7 +67,7 @@ def test_a_refused_key_is_3(trooper: Trooper, fake: FakeTrooper, path: str, word
     fake.fail_next(path, status=401, times=50)
     ran = trooper(*words, "--json")
     assert ran.status == 3
-    assert "the API answered 401" in ran.error
+    assert "the API returned 401" in ran.error
     assert "hint:  check the API key" in ran.err
 
 

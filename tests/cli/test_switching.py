@@ -111,7 +111,7 @@ def test_one_that_fails_does_not_stop_the_others(trooper: Trooper) -> None:
     assert "order 999: failed: it is not in the list of orders" in ran.err
     alone = trooper("stop", "123")
     assert alone.status == 1
-    assert alone.error.startswith("order 123: the API answered 403: Server is locked")
+    assert alone.error.startswith("order 123: the API returned 403: Server is locked")
     assert "hint:  unlock it first: `trooper unlock 123`" in alone.err
 
 

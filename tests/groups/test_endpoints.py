@@ -769,7 +769,8 @@ async def test_error_fetching_blibs(scene: Scene) -> None:
         (404, "<html>no such page</html>", NotFoundError, "Not Found"),
         (409, {"error": "Conflict of some kind"}, APIStatusError, "Conflict of some kind"),
         (302, "", APIStatusError, "Found"),
-        (400, {"error": ["no", "text"], "next": 5}, BadRequestError, "Bad Request"),
+        (400, {"error": ["two", "texts"], "next": 5}, BadRequestError, "two; texts"),
+        (400, {"error": [5], "next": 5}, BadRequestError, "Bad Request"),
     ],
 )
 async def test_other_refusals(

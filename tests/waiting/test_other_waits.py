@@ -113,7 +113,7 @@ def test_an_install_that_takes_too_long_times_out_with_the_last_failure() -> Non
     with pytest.raises(WaitTimeoutError) as caught:
         wait_for_install(lambda t: reply({"error": "down"}, 500), timeout=77)
     assert caught.value.seconds == pytest.approx(77)
-    assert "the API answered 500" in str(caught.value.last_error)
+    assert "the API returned 500" in str(caught.value.last_error)
     assert (caught.value.target, caught.value.polls) == ("installed", 0)
 
 

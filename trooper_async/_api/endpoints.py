@@ -52,9 +52,9 @@ class Endpoint(Generic[T]):
     path: str
     kind: Repeatability
     read: Callable[[JSON, Sent], T] = field(repr=False)
-    """(the answer's JSON, what was sent) → what it returns; raises ResponseFormatError."""
+    """(the response's JSON, what was sent) → what it returns; raises ResponseFormatError."""
     public: bool = False
-    """Whether it answers without a key too."""
+    """Whether it can be called without a key too."""
     read_rows: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
     """The same for a list, which is read row by row."""
 
@@ -69,7 +69,7 @@ class Call(Generic[T]):
     subject: str = ""
     sent: Sent = field(factory=dict, repr=False)
     transition: Transition | None = None
-    """What can be waited for if the answer is lost."""
+    """What can be waited for if the response is lost."""
     sending: Callable[[], None] | None = None
     """Called when it is about to leave: until then, cancelling it means that nothing was sent."""
     decode: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
@@ -181,8 +181,8 @@ def _whole(model: type[T]) -> Callable[[JSON, Sent], T]:
     return lambda data, sent: structure(_envelope(data), model)
 
 
-def _accepted(data: JSON, sent: Sent) -> None:
-    _envelope(data)
+def accepted(data: JSON, sent: Sent) -> None:
+    """Nothing is read: a 2xx that does not say `success: false` says that the request was accepted."""
 
 
 def _quote(data: JSON, sent: Sent) -> MigrationQuote:
@@ -203,9 +203,9 @@ BLIBS_PRIVATE = Endpoint("GET", "/api/blibs-private", Repeatability.READ, _no_li
 ORDER = Endpoint("POST", "/api/order", Repeatability.PURCHASE, _field("orderId", int))
 ORDERS = Endpoint("GET", "/api/orders", Repeatability.READ, _no_list, read_rows=_list_of(Order))
 # a restart, and a start that may migrate, are Repeatability.ONCE: orders says so when it calls
-ORDER_STATUS = Endpoint("POST", "/api/order-status", Repeatability.SETTING, _accepted)
-ORDER_TITLE = Endpoint("POST", "/api/order-title", Repeatability.SETTING, _accepted)
-ORDER_LOCK = Endpoint("POST", "/api/order-lock", Repeatability.SETTING, _accepted)
+ORDER_STATUS = Endpoint("POST", "/api/order-status", Repeatability.SETTING, accepted)
+ORDER_TITLE = Endpoint("POST", "/api/order-title", Repeatability.SETTING, accepted)
+ORDER_LOCK = Endpoint("POST", "/api/order-lock", Repeatability.SETTING, accepted)
 CREDENTIALS = Endpoint("POST", "/api/credentials", Repeatability.READ, _whole(Credentials))
 STATUS_HISTORY = Endpoint("GET", "/api/order-status-history", Repeatability.READ, _field("history", list[StatusChange]))
 MIGRATION_OPTIONS = Endpoint("GET", "/api/migration-options", Repeatability.READ, _whole(MigrationOptions))
@@ -216,5 +216,5 @@ TEMPLATE_CONFIG = Endpoint(
     "GET", "/api/template-config", Repeatability.READ, _field("templates", list[TemplateInstall])
 )
 INSTALL_ADD = Endpoint("POST", "/api/template-install-add", Repeatability.ONCE, _field("install_id", int))
-INSTALL_DELETE = Endpoint("POST", "/api/template-install-delete", Repeatability.SETTING, _accepted)
-INSTALL_RETRY = Endpoint("POST", "/api/template-install-retry", Repeatability.ONCE, _accepted)
+INSTALL_DELETE = Endpoint("POST", "/api/template-install-delete", Repeatability.SETTING, accepted)
+INSTALL_RETRY = Endpoint("POST", "/api/template-install-retry", Repeatability.ONCE, accepted)

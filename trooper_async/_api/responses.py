@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from trooper_async._api.endpoints import Call, Repeatability
+from trooper_async._api.endpoints import Call, Repeatability, accepted
 from trooper_async._api.rows import LARGEST, rows_of
-from trooper_async._api.status_errors import retry_after, status_error
+from trooper_async._api.status_errors import error_text, retry_after, status_error
 from trooper_async._base.json_text import loads
 from trooper_async._base.slices import SlicedWork
 from trooper_async.errors import ResponseFormatError, TrooperError
@@ -25,23 +25,23 @@ T = TypeVar("T")
 
 
 class Failure(Enum):
-    """What became of one attempt that did not succeed."""
+    """What became of an attempt that did not succeed."""
 
     NEVER_SENT = "never sent"
     LOST = "lost"
-    """Sent, and no whole answer: reset, cut within the body, not in time."""
+    """Sent, but no whole response: reset, cut within the body, not in time."""
     RATE_LIMITED = "429"
     SERVER_ERROR = "5xx or 408"
-    """Whatever the body says: a catch-all handler can answer "false" after the work was done."""
+    """Whatever the body says: a catch-all handler can send `success: false` after the work was done."""
     REFUSED = "refused"
-    """Another 4xx, or success: false under a 2xx."""
+    """Another 4xx, or `success: false` under a 2xx."""
     UNREADABLE = "2xx that can't be read"
     REDIRECTED = "3xx"
 
 
 @frozen
 class Response:
-    """A whole answer. `body` is None where it was larger than allowed."""
+    """A whole response. `body` is None if it was larger than allowed."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -50,78 +50,83 @@ class Response:
 
 @frozen
 class FailedAttempt:
-    """An attempt that did not succeed: what happened, and the error it is if it is the last."""
+    """An attempt that did not succeed: what happened, and the error to raise if it is the last attempt."""
 
     failure: Failure
     error: TrooperError
     retry_after: float | None = None
     reused_connection: bool = False
-    """Whether it went out on a connection that had been used before (of ours): then a cut says little about the API."""
+    """Whether it was sent on a connection that had been used before: then a cut says little about the API."""
 
 
 def interpret(
-    call: Call[T], reply: Response, *, redact: Callable[[str], str], now: float
+    call: Call[T], response: Response, *, redact: Callable[[str], str], now: float
 ) -> SlicedWork[T | FailedAttempt]:
-    """What the answer to `call` means.
+    """What the response to `call` means.
 
     Args:
-        call: what was called.
-        reply: the whole answer.
-        redact: blanks the API key in a text of the API's.
-        now: seconds since the epoch, for a Retry-After that is a date and an answer that has none.
+        call: what was sent.
+        response: the whole response.
+        redact: blanks the API key in a text.
+        now: seconds since the epoch, for a Retry-After that is a date in a response without one.
     """
-    if 200 <= reply.status < 300:
-        if call.fresh and (cached := out_of_cache(reply)) is not None:
+    if 200 <= response.status < 300:
+        if call.fresh and (cached := out_of_cache(response)) is not None:
             return cached
         try:
-            return (yield from _read(call, reply, redact))
+            return (yield from _read(call, response, redact))
         except ResponseFormatError as error:
             fault = error
         # the same error without the frames that it came through: they hold the body
         return FailedAttempt(Failure.UNREADABLE, fault.with_traceback(None))
-    if reply.status < 400:
+    if response.status < 400:
         failure = Failure.REDIRECTED
-    elif reply.status == HTTPStatus.TOO_MANY_REQUESTS:
+    elif response.status == HTTPStatus.TOO_MANY_REQUESTS:
         failure = Failure.RATE_LIMITED
-    elif reply.status >= 500 or reply.status == HTTPStatus.REQUEST_TIMEOUT:
+    elif response.status >= 500 or response.status == HTTPStatus.REQUEST_TIMEOUT:
         failure = Failure.SERVER_ERROR
     else:
         failure = Failure.REFUSED
-    data = _object(reply.body)
-    if failure is Failure.REFUSED and _contradicts(call, data):
+    body = _error_body(response.body)
+    if failure is Failure.REFUSED and _contradicts(call, body):
         failure = Failure.UNREADABLE
-    pause = retry_after(reply.headers, now)
-    return FailedAttempt(failure, status_error(reply.status, data, redact, pause), pause)
+    pause = retry_after(response.headers, now)
+    location = response.headers.get("Location")
+    return FailedAttempt(failure, status_error(response.status, body, redact, pause=pause, location=location), pause)
 
 
-def _read(call: Call[T], reply: Response, redact: Callable[[str], str]) -> SlicedWork[T | FailedAttempt]:
-    if reply.body is None:
+def _read(call: Call[T], response: Response, redact: Callable[[str], str]) -> SlicedWork[T | FailedAttempt]:
+    body = response.body
+    if body is None:
         raise ResponseFormatError("$", "smaller than max_body_bytes")
     decode = call.decode or call.endpoint.read_rows
-    if decode is not None and (rows := rows_of(reply.body)) is not None:
+    if decode is not None and (rows := rows_of(body)) is not None:
         return (yield from decode(rows))
-    if len(reply.body) > LARGEST:
+    if len(body) > LARGEST:
         raise ResponseFormatError("$", "at most 256 KiB")
-    data = loads(reply.body)
+    if _is_page(body):
+        raise _page()
+    needs_nothing = call.endpoint.read is accepted
+    data = _any_body(body) if needs_nothing and (call.kind is Repeatability.SETTING or not body) else loads(body)
     if isinstance(data, dict):
         success = data.get("success")
         if success is not None and _is_false(success):
             failure = Failure.UNREADABLE if _contradicts(call, data) else Failure.REFUSED
-            return FailedAttempt(failure, status_error(reply.status, data, redact, None))
+            return FailedAttempt(failure, status_error(response.status, data, redact))
         if success is None and data.get("error"):
-            raise ResponseFormatError("$.success", "there")
+            raise ResponseFormatError("$.success", f"there (the API sent an error: {error_text(data, redact)})")
     return call.endpoint.read(data, call.sent)
 
 
-def out_of_cache(reply: Response) -> FailedAttempt | None:
-    """Why a response proves nothing, where it comes out of a cache."""
-    if reply.headers.get("Age", "0").strip() == "0":
+def out_of_cache(response: Response) -> FailedAttempt | None:
+    """Why a response proves nothing, if it comes out of a cache."""
+    if response.headers.get("Age", "0").strip() == "0":
         return None
     return FailedAttempt(Failure.UNREADABLE, ResponseFormatError("Age", "0: a response out of a cache proves nothing"))
 
 
-def _contradicts(call: Call[T], data: dict[str, JSON]) -> bool:
-    """Whether a purchase is refused, and the order that it bought named all the same."""
+def _contradicts(call: Call[T], data: JSON) -> bool:
+    """Whether the response refuses a purchase, but names the order that it bought."""
     if call.kind is not Repeatability.PURCHASE:
         return False
     try:
@@ -135,10 +140,31 @@ def _is_false(value: JSON) -> bool:
     return value in (False, "0") or (isinstance(value, str) and value.casefold() == "false")
 
 
-def _object(body: bytes | None) -> dict[str, JSON]:
-    """The error body's fields; none where it is no JSON object (an HTML page, say), or a very large one."""
+def _is_page(body: bytes) -> bool:
+    return body[:100].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+
+
+def _page() -> ResponseFormatError:
+    error = ResponseFormatError("$", "JSON, and is an HTML page")
+    error.hint = "Something else than the API responded (a proxy, a login page of the network): check the base URL"
+    return error
+
+
+def _any_body(body: bytes) -> JSON:
+    """The JSON of a body, which may also be empty or a word such as `OK`; a broken object may be a refusal, cut."""
     try:
-        data = loads(body if body is not None and len(body) <= LARGEST else b"")
+        return loads(body)
     except ResponseFormatError:
-        return {}
-    return data if isinstance(data, dict) else {}
+        if body.lstrip()[:1] in (b"{", b"["):
+            raise
+        return None
+
+
+def _error_body(body: bytes | None) -> JSON:
+    """What is in an error body: its JSON, else its text; None if it is an HTML page, or too large."""
+    if body is None or len(body) > LARGEST or _is_page(body):
+        return None
+    try:
+        return loads(body)
+    except ResponseFormatError:
+        return body[:10_000].decode("utf-8", "replace")

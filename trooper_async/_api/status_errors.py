@@ -1,12 +1,14 @@
-"""The error of an answer whose status, or whose `success`, says that it is none, and the pause that it asks for."""
+"""The error that the status of a response, or its `success`, makes of it, and the pause that it asks for."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from itertools import islice
+from urllib.parse import urlsplit
 
 from trooper_async import errors
 from trooper_async.errors import APIStatusError
@@ -19,21 +21,27 @@ _STATUS_ERRORS = {
     404: errors.NotFoundError,
     429: errors.RateLimitError,
 }
+_MESSAGES = ("error", "message", "errors", "detail", "details", "title", "description", "reason")
+"""The fields of an error body that may hold its text, the API's own first."""
+_DEEPEST = 5
+_MOST_TEXTS = 5
 
 
 def status_error(
-    status: int, data: Mapping[str, JSON], redact: Callable[[str], str], pause: float | None
+    status: int, data: JSON, redact: Callable[[str], str], *, pause: float | None = None, location: str | None = None
 ) -> APIStatusError:
-    """The error of an answer of that status; its text is the API's where there is one.
+    """The error of a response with that status; its text is the API's where there is one.
 
     Args:
-        status: of the answer, a 2xx too.
-        data: what was in it.
-        redact: blanks the API key in a text of the API's.
+        status: of the response; also a 2xx that says `success: false`.
+        data: its body, as JSON or else as text.
+        redact: blanks the API key in a text.
         pause: seconds that the API asked to wait.
+        location: where a redirect leads.
     """
-    message = _text(data.get("error"), redact) or _text(data.get("message"), redact) or _phrase(status)
-    if 200 <= status < 300:
+    message = error_text(data, redact) or ("no reason given" if status < 300 else _phrase(status))
+    hint = None
+    if status < 300:
         kind: type[APIStatusError] = errors.RefusedError
     elif status == HTTPStatus.FORBIDDEN and re.search(r"\blocked\b", message, re.IGNORECASE):
         kind = errors.ServerLockedError  # "Server is locked and cannot be modified"; not "blocked"
@@ -41,14 +49,47 @@ def status_error(
         kind = errors.ServerError
     else:
         kind = _STATUS_ERRORS.get(status, APIStatusError)
-    return kind(message, status=status, next_step=_text(data.get("next"), redact), retry_after=pause)
+    if 300 <= status < 400:
+        hint = "Redirects are not followed: check the base URL"
+        if where := _clean(_without_query(location), redact):
+            message += f", to {where}"
+    elif status < 500 and re.search(r"\bbudget\b", message, re.IGNORECASE):
+        hint = "Nothing was bought: top up the account, then try again"
+    next_step = data.get("next") if isinstance(data, dict) else None
+    next_step = _clean(next_step, redact) if isinstance(next_step, str) else None
+    error = kind(message, status=status, next_step=next_step, retry_after=pause)
+    error.hint = hint or error.hint
+    return error
 
 
-def _text(value: JSON, redact: Callable[[str], str]) -> str | None:
+def error_text(data: JSON, redact: Callable[[str], str]) -> str | None:
+    """The text of an error body of any shape, fit for a terminal; None where it has none."""
+    return _clean("; ".join(islice(_texts(data), _MOST_TEXTS)), redact)
+
+
+def _texts(data: JSON, depth: int = 0) -> Iterator[str]:
+    """The texts in an error body: the usual fields of an object, else all of them by their names; a list's items."""
+    if isinstance(data, str) and data.strip():
+        yield data
+    elif isinstance(data, list) and depth < _DEEPEST:
+        for item in data[:_MOST_TEXTS]:
+            yield from _texts(item, depth + 1)
+    elif isinstance(data, dict) and depth < _DEEPEST:
+        for name in _MESSAGES:
+            texts = list(islice(_texts(data.get(name), depth + 1), _MOST_TEXTS))
+            if texts:
+                yield from texts
+                return
+        if depth:  # an object of messages by field
+            for name, value in islice(data.items(), _MOST_TEXTS):
+                yield from (f"{name}: {text}" for text in _texts(value, depth + 1))
+
+
+def _clean(text: str | None, redact: Callable[[str], str]) -> str | None:
     """A text of the API's, fit for a terminal and a log: one line of printable characters, not endless."""
-    if not isinstance(value, str):
+    if text is None:
         return None
-    return "".join(c if c.isprintable() else " " for c in redact(value[:100_000]))[:500].strip() or None
+    return "".join(c if c.isprintable() else " " for c in redact(text[:100_000]))[:500].strip() or None
 
 
 def _phrase(status: int) -> str:
@@ -56,6 +97,15 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "no text"
+
+
+def _without_query(location: str | None) -> str | None:
+    """Where a redirect leads, without what may be a secret in it."""
+    try:
+        parts = urlsplit(location or "")
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    except ValueError:
+        return None
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

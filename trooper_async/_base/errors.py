@@ -1,10 +1,10 @@
-"""The base of all errors, and those of data and arguments. `trooper_async.errors` has the whole tree."""
+"""The base of all errors, and the two that data and arguments raise. `trooper_async.errors` has the whole tree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import ClassVar, Self, TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 
 class Context(TypedDict, total=False):
@@ -19,11 +19,16 @@ class Context(TypedDict, total=False):
 class TrooperError(Exception):
     """The base of everything that this package raises.
 
-    `message` says what happened; `operation` what was attempted (`orders.stop`), `subject` on what (`order 123`),
-    `attempts` how many requests went out for it, `seconds` how long it took; `hint` is what to do next.
+    Attributes:
+        message: what happened.
+        operation: what was attempted, such as `orders.stop`.
+        subject: on what, such as `order 123`.
+        attempts: how many requests were sent for it.
+        seconds: how long it took.
+        hint: what to do next.
     """
 
-    hint: ClassVar[str] = ""
+    hint: str = ""
 
     def __init__(self, message: str, **context: Unpack[Context]) -> None:
         super().__init__(message)
@@ -68,18 +73,20 @@ def _revive(cls: type[TrooperError], args: tuple[object, ...]) -> TrooperError:
 
 
 class ConfigurationError(TrooperError, ValueError):
-    """A key, URL or argument that can't be right. Nothing was sent."""
+    """A key, URL or argument is invalid. Nothing was sent."""
 
 
 class ResponseFormatError(TrooperError):
-    """An answer that is not what the API document says.
+    """A response is not what the API's document says.
 
-    `path` is where (`$[3].order_id`) and `expected` what should be there. The value itself is not kept.
+    Attributes:
+        path: where, such as `$[3].order_id`.
+        expected: what should be there. The value itself is not kept.
     """
 
     hint = "The API may have changed: look for a newer release of trooper-async"
 
     def __init__(self, path: str, expected: str, **context: Unpack[Context]) -> None:
-        super().__init__(f"the answer is not as documented: {path} should be {expected}", **context)
+        super().__init__(f"the response is not as documented: {path} should be {expected}", **context)
         self.path = path
         self.expected = expected

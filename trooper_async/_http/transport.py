@@ -212,4 +212,4 @@ class Transport:
 
 
 def _what(error: TrooperError) -> str:
-    return f"the API answered {error.status}" if isinstance(error, APIStatusError) else error.message
+    return f"the API returned {error.status}" if isinstance(error, APIStatusError) else error.message

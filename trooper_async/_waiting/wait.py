@@ -213,7 +213,7 @@ class Wait(Subscription[Order]):
 
 def refusal(error: APIStatusError) -> str:
     """What ended all waits of a client."""
-    return f"the API refuses the key, twice in a row: the API answered {error.status}: {error.message.rstrip('.')}"
+    return f"the API refuses the key, twice in a row: the API returned {error.status}: {error.message.rstrip('.')}"
 
 
 def _call(on_change: OnChange, order: Order) -> None:

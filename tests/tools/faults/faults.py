@@ -134,6 +134,8 @@ class Fault:
     timeout: float = 10.0
     """That of the request that matters."""
     deadline: float = 60.0
+    accepts: bool = False
+    """Whether it is a success for a call that needs nothing of the response."""
     warm: bool = False
     """Whether the client has been used before, so that connections that can be kept are there."""
 
@@ -217,14 +219,14 @@ FAULTS = [
     _status("429 Slow", RATE_LIMITED, "Retry-After: 121", name="429, Retry-After 121"),
     Fault("429 for ever", RATE_LIMITED_LONG, _always(_429), deadline=0.4),
     # 2xx
-    Fault("200 empty", UNREADABLE, _always(_answer("200 OK", b"", works=True))),
-    Fault("204", UNREADABLE, _always(Step(b"HTTP/1.1 204 No Content\r\n\r\n", works=True))),
+    Fault("200 empty", UNREADABLE, _always(_answer("200 OK", b"", works=True)), accepts=True),
+    Fault("204", UNREADABLE, _always(Step(b"HTTP/1.1 204 No Content\r\n\r\n", works=True)), accepts=True),
     Fault("200 HTML", UNREADABLE, _always(_answer("200 OK", HTML, "Content-Type: text/html", works=True))),
     Fault("200 false", _refused(RefusedError), _always(_answer("200 OK", FALSE))),
     Fault("200 error, no success", UNREADABLE, _always(_answer("200 OK", works=True))),
-    Fault("200 null", UNREADABLE, _always(_answer("200 OK", b"null", works=True))),
-    Fault("200 a text", UNREADABLE, _always(_answer("200 OK", b'"ok"', works=True))),
-    Fault("200 wrong type", UNREADABLE, lambda target: (Step(http(target.wrong), works=True),)),
+    Fault("200 null", UNREADABLE, _always(_answer("200 OK", b"null", works=True)), accepts=True),
+    Fault("200 a text", UNREADABLE, _always(_answer("200 OK", b'"ok"', works=True)), accepts=True),
+    Fault("200 wrong type", UNREADABLE, lambda target: (Step(http(target.wrong), works=True),), accepts=True),
     # one after another
     Fault("reset, then served", PASSES, _then_good(RESET)),
     Fault("500, then served", PASSES, _then_good(_500)),
@@ -272,4 +274,6 @@ def cut(target: Target, framing: Framing, offset: int) -> Fault:
     step = Step(whole(target, framing)[:offset], "close", works=True)
     # where only the end of the connection ends an answer, one that is cut is whole, and no JSON
     unreadable = framing == "until closed" and offset >= len(HEAD) + 2
-    return Fault(f"cut at byte {offset} ({framing})", UNREADABLE if unreadable else LOST, _always(step))
+    empty = offset == len(HEAD) + 2
+    expected = UNREADABLE if unreadable else LOST
+    return Fault(f"cut at byte {offset} ({framing})", expected, _always(step), accepts=unreadable and empty)
