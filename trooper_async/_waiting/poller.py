@@ -111,7 +111,7 @@ class Poller(Generic[M]):
         # Subscribers are told in the context that the client was made in, without the trace ids of the first of them.
         self._context = copy_context()
         self._subscriptions: dict[int, Subscription[M]] = {}  # by number, the youngest last
-        self._by_item: dict[int | None, dict[int, Subscription[M]]] = {}
+        self._by_item: dict[int | None, list[Subscription[M]]] = {}
         self._every_poll: dict[int, Subscription[M]] = {}  # to be told of the next poll whatever it shows
         self._deadlines: list[
             tuple[float, int]
@@ -146,7 +146,7 @@ class Poller(Generic[M]):
         subscription.joined = loop.time()
         subscription.first_poll = self._good_polls
         self._subscriptions[subscription.number] = subscription
-        self._by_item.setdefault(subscription.item_id, {})[subscription.number] = subscription
+        self._by_item.setdefault(subscription.item_id, []).append(subscription)
         self._every_poll[subscription.number] = subscription  # its first sighting matters, whatever has changed
         if subscription.deadline < math.inf:
             self._remember_deadline(subscription.deadline, subscription.number)
@@ -168,7 +168,7 @@ class Poller(Generic[M]):
             return
         self._every_poll.pop(number, None)
         peers = self._by_item[subscription.item_id]
-        del peers[number]
+        peers.remove(subscription)
         if not peers:
             del self._by_item[subscription.item_id]
         if len(self._deadlines) > 64 + 2 * len(self._subscriptions):
@@ -264,7 +264,7 @@ class Poller(Generic[M]):
         if youngest is not None:  # of those that go by their age, it wants a poll first
             age = max(0.0, self._began - youngest.joined)
             due = self._began + self._schedule.interval(age, lambda: self._jitter)
-        for one in self._by_item.get(None, {}).values():
+        for one in self._by_item.get(None, ()):
             if one.every is not None:  # one that has not been told of any poll yet does not wait for its turn
                 due = min(due, self._began + (one.every if one.number <= self._youngest else 0.0))
         floor = self._began + self._schedule.floor
@@ -361,9 +361,9 @@ class Poller(Generic[M]):
         self._unreadable = frozenset(snapshot.unreadable)
 
     def _tell(self, snapshot: Snapshot[M], youngest: int, began: float, answered: float) -> SlicedWork[None]:
-        told = {**self._every_poll, **self._by_item.get(None, {})}
+        told = {**self._every_poll, **{one.number: one for one in self._by_item.get(None, ())}}
         for item_id in snapshot.changed_since(self._told):
-            told.update(self._by_item.get(item_id, {}))
+            told |= {one.number: one for one in self._by_item.get(item_id, ())}
         self._told = snapshot
         for number, one in self._in_slices(told, youngest):
             if one is None:
@@ -409,7 +409,7 @@ class Poller(Generic[M]):
         self._refused = refused
 
     def _tell_of_outage(self, since: float | None, error: TrooperError | None) -> None:
-        for one in self._by_item.get(None, {}).values():
+        for one in self._by_item.get(None, ()):
             one.outage(since, error)
 
     def _fail_all(self, error: BaseException, youngest: float = math.inf) -> SlicedWork[None]:

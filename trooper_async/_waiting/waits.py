@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import deepcopy
 from operator import attrgetter
@@ -112,7 +112,7 @@ class Waits:
         await self._histories.settle()
         await self.orders.settle()
 
-    async def transition(
+    def transition(
         self,
         transition: Transition,
         *,
@@ -121,12 +121,11 @@ class Waits:
         lost: OutcomeUnknownError | None = None,
         on_change: OnChange | None = None,
         began: float | None = None,
-    ) -> Order:
+    ) -> Awaitable[Order]:
         """Wait until an accepted action has taken effect: see `order`."""
-        judge = judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor)
-        return await self.order(
+        return self.order(
             transition.order_id,
-            judge,
+            judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor),
             operation=operation,
             timeout=timeout,
             transition=transition,

@@ -134,7 +134,7 @@ async def figures(url: str, *, orders: int, polls: int, runs: int) -> list[Figur
     held = [await stalls_of(url, orders) for _ in range(runs)]
     of = f"poll of {orders:,} orders"
     return [
-        Figure(f"{of}, 1 % changed ÷ read + orjson.loads", [one.one_percent / one.orjson for one in every], 0.25),
+        Figure(f"{of}, 1 % changed ÷ read + orjson.loads", [one.one_percent / one.orjson for one in every], 0.15),
         Figure(
             f"{of}, identical bytes, beyond the read ÷ the same", [one.identical / one.orjson for one in every], 0.05
         ),

@@ -7,7 +7,6 @@ import gc
 import random
 import time
 import tracemalloc
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.tools.benchmarks.server import tagged
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script
 from trooper_async import OrderStatus, Transition
+from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import Response
 
 
@@ -45,35 +45,31 @@ def gets(waiters: int, orders: int, seed: int) -> int:
     return run(wait())
 
 
-def memory(waiters: int) -> float:
-    """Bytes of one more waiter: its coroutines with their frames and all that they hold, without a task."""
-    answer = Response(200, {}, body(10))
-    script = Script(lambda _: answer)
+def memory(waiters: int, *, fleet: bool) -> float:
+    """Bytes of one more wait: awaited, with its task; or one of a fleet, with all that the run knows of it."""
+    order_ids = ids(waiters)
+    listed = Response(200, {}, body(waiters))
+
+    async def accepts(call: Call[Any]) -> Response:
+        return Response(200, {}, b'{"success": true}')
 
     async def measure() -> float:
-        async with script.client() as client:
-            order_id = ids(10)[0]
-            first = asyncio.create_task(client.orders.wait(stopped(order_id), timeout=None))
+        async with Script(lambda _: listed, accepts).client() as client:
+            first = asyncio.create_task(client.orders.wait(stopped(order_ids[0]), timeout=None))
             await asyncio.sleep(5)
-            for warm in [client.orders.wait(stopped(order_id)) for _ in range(100)]:
-                warm.send(None)
-                warm.close()
             gc.collect()
             tracemalloc.start()
             before, _ = tracemalloc.get_traced_memory()
-            # Driven by hand up to where they wait, so that no task is counted that would have to be subtracted again.
-            coroutines: list[Coroutine[Any, Any, object]] = [
-                client.orders.wait(stopped(ids(10)[number % 10]), timeout=900.0) for number in range(waiters)
-            ]
-            for coroutine in coroutines:
-                coroutine.send(None)
-            await asyncio.sleep(5)  # they are told of some polls
+            waits: list[asyncio.Task[Any]]
+            if fleet:
+                waits = [asyncio.create_task(client.fleet.stop(order_ids, force=True))]
+            else:
+                waits = [asyncio.create_task(client.orders.wait(stopped(order_id))) for order_id in order_ids]
+            await asyncio.sleep(60)  # all are sent, and told of some polls
             gc.collect()
             after, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-            for coroutine in coroutines:
-                coroutine.close()
-            await _cancelled([first])
+            await _cancelled([first, *waits])
             return (after - before) / waiters
 
     return run(measure())
@@ -150,17 +146,21 @@ async def tick(url: str, orders: int, waiters: int, polls: int) -> float:
 def virtual_figures(*, waiters: int, runs: int) -> list[Figure]:
     """Those on virtual time, which has its own event loop."""
     few = waiters // 10
-    memory(10)  # whatever is made on first use
+    for fleet in (False, True):
+        memory(10, fleet=fleet)  # whatever is made on first use
     coming_and_going(10)
     numbers = [gets(waiters, 100, seed) / gets(1, 100, seed) for seed in range(runs)]
-    sizes = [memory(waiters) for _ in range(runs)]
+    awaited = [memory(waiters, fleet=False) / 1024 for _ in range(runs)]
+    of_a_fleet = [memory(waiters, fleet=True) / 1024 for _ in range(runs)]
     lives = [(coming_and_going(few), coming_and_going(waiters)) for _ in range(runs)]
     bare = [(bare_tasks(few), bare_tasks(waiters)) for _ in range(runs)]
     return [
         Figure(f"GETs of {waiters:,} waiters ÷ of 1", numbers, 1.0),
-        Figure("memory of one more waiter, its task not counted", [size / 1024 for size in sizes], 2.5, unit="KiB"),
+        Figure("memory of one more wait that is awaited, its task counted", awaited, 2.4, unit="KiB"),
+        Figure("memory of one more wait of a fleet, everything counted", of_a_fleet, 1.3, unit="KiB"),
+        Figure("requests of 200 waits for one offer in 6 s", [shared(200)] * runs, 7, unit="GETs"),
         *(
-            Figure(f"{waiters:,} waiters {what} ÷ {few:,}", [many[what] / less[what] for less, many in lives], 12.0)
+            Figure(f"{waiters:,} waiters {what} ÷ {few:,}", [many[what] / less[what] for less, many in lives], 10.5)
             for what in ("registered", "ended", "cancelled")
         ),
         *(
@@ -168,6 +168,23 @@ def virtual_figures(*, waiters: int, runs: int) -> list[Figure]:
             for what in ("registered", "cancelled")
         ),
     ]
+
+
+def shared(waits: int) -> float:
+    """The requests of so many waits for one offer that time out after six seconds."""
+
+    async def offers(call: Call[Any]) -> Response:
+        return Response(200, {}, b'[{"id": 1, "is_available": false}]')
+
+    script = Script(lambda _: [], offers)
+
+    async def live() -> None:
+        async with script.client() as client:
+            waiting = (client.blibs.wait_until_available(1, timeout=6) for _ in range(waits))
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(live())
+    return len(script.sent)
 
 
 async def figures(url: str, *, waiters: int, runs: int) -> list[Figure]:
