@@ -99,8 +99,19 @@ EVERY = {**PUBLIC, **PRIVATE}
 
 # --- the key ------------------------------------------------------------------------------------------------------
 
+
+class SecretStr:
+    """As pydantic has it."""
+
+    def get_secret_value(self) -> str:
+        raise AssertionError("not read")
+
+
 BAD_KEYS: dict[str, Any] = {
     "empty": "",
+    "blank": "  ",
+    "bearer": "Bearer sesame-open",
+    "secret": SecretStr(),
     "space": "sesame open",
     "leading space": " sesame-open",
     "newline": "sesame-open\n",
@@ -116,11 +127,21 @@ BAD_KEYS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", BAD_KEYS)
 def test_a_key_that_cannot_be_one_is_refused(name: str) -> None:
-    """Anything but printable ASCII without spaces is a ConfigurationError, which is a ValueError."""
-    with pytest.raises(ConfigurationError, match="API key must be printable ASCII") as caught:
+    """Anything but printable ASCII is a ConfigurationError that names the mistake, and never the key."""
+    mistakes = {
+        "empty": "the API key is empty",
+        "blank": "the API key is empty",
+        "bearer": "pass the API key alone, without `Bearer`",
+        "secret": "not SecretStr: pass its get_secret_value()",
+        "bytes": "must be a str, not bytes",
+        "number": "must be a str, not int",
+    }
+    with pytest.raises(ConfigurationError) as caught:
         TrooperClient(BAD_KEYS[name])
 
     assert isinstance(caught.value, ValueError)
+    assert mistakes.get(name, "the API key must be printable ASCII") in caught.value.message
+    assert "sesame" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from decimal import Decimal  # noqa: F401 - the annotation of JSON names it
 from types import TracebackType
 from typing import NoReturn, Self
-from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import TEST, Endpoint, Repeatability, call
 from trooper_async._api.responses import Response
+from trooper_async._api.unlisted import call_of
 from trooper_async._base import converter
+from trooper_async._base.cancellation import finished
 from trooper_async._base.version import __version__
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.purchases import Purchases
@@ -25,9 +30,10 @@ from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.migrations import Migrations
 from trooper_async._groups.orders import Orders
 from trooper_async._groups.templates import Templates
-from trooper_async._http.retry import RetryPolicy
-from trooper_async._http.sessions import key_users
+from trooper_async._http.keys import ApiKey, keys_of, problem_of_key
+from trooper_async._http.retry import ONE_ATTEMPT, RetryPolicy
 from trooper_async._http.transport import Transport
+from trooper_async._http.urls import problem_of_proxy, problem_of_url
 from trooper_async._http.wire import Wire
 from trooper_async._waiting.schedule import PollSchedule
 from trooper_async._waiting.waits import Waits
@@ -65,9 +71,9 @@ class TrooperClient:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: ApiKey | None = None,
         *,
-        base_url: str | None = None,
+        base_url: str | URL | None = None,
         session: aiohttp.ClientSession | None = None,
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
@@ -79,9 +85,11 @@ class TrooperClient:
         ledger: str | os.PathLike[str] | None = None,
     ) -> None:
         api_key = (os.environ.get("TROOPER_API_KEY") or None) if api_key is None else api_key
-        url = base_url or os.environ.get("TROOPER_BASE_URL") or _BASE_URL
-        key, of_key = key_users(api_key), _problem_of_key(api_key)
-        proxies, of_urls = _user_of(proxy), _problem_of_url(url) or _problem_of_proxy(proxy, url)
+        url = str(base_url) if isinstance(base_url, URL) else base_url
+        url = url or os.environ.get("TROOPER_BASE_URL") or _BASE_URL
+        of_key = None if api_key is None or callable(api_key) else problem_of_key(api_key)
+        keys = keys_of(None if of_key else api_key)
+        proxies, of_urls = _user_of(proxy), problem_of_url(url) or problem_of_proxy(proxy, url)
         with_proxy = proxy is not None
         # what is raised from here on may be printed with the locals of this frame
         del api_key, proxy
@@ -105,7 +113,7 @@ class TrooperClient:
             raise ConfigurationError("with a session of yours its proxy counts: set it there")
         wire = Wire(
             base_url=url.rstrip("/"),
-            key=key,
+            keys=keys,
             session=session,
             timeout=timeout,
             max_body_bytes=max_body_bytes,
@@ -114,6 +122,7 @@ class TrooperClient:
         )
         converter.prepare()
         self._transport = Transport(wire, retry=retry, max_concurrency=max_concurrency)
+        self._closing: asyncio.Task[None] | None = None
         self._waits = Waits(self._transport, poll)
         self._purchases = Purchases(self._transport, Journal(ledger), self._waits)
         lookup = Lookup(self._waits.orders.store)
@@ -157,12 +166,42 @@ class TrooperClient:
         """
         return await self._transport.request(call(TEST, "ping"))
 
+    async def call(self, method: str, path: str, *, json: Mapping[str, JSON] | None = None) -> JSON:
+        """Call an endpoint that this package does not know, with the key, the rate limit and the errors of all others.
+
+        It is sent once, since nobody knows whether it can be repeated; one that met a 429 is retried.
+
+        Args:
+            method: GET, POST, PUT, PATCH or DELETE.
+            path: its path, with its query if it has one (`/api/orders?limit=5`).
+            json: the fields of its body; a GET has none.
+
+        Returns:
+            The JSON of the response.
+
+        Raises:
+            ConfigurationError: an argument is wrong, and nothing was sent.
+            OutcomeUnknownError: it was sent, and the response was lost (never for a GET).
+            APIConnectionError, APIStatusError, ResponseFormatError: it was not done, or it was a GET.
+        """
+        request = call_of(method, path, json)
+        return await self._transport.request(request, retry=ONE_ATTEMPT if method == "GET" else None)
+
     async def close(self) -> None:
-        """End all waits with ClientClosedError, wait for a purchase that is on the wire, and close our sessions."""
+        """End all waits with ClientClosedError, wait for a purchase that is in flight, and close our sessions.
+
+        However often the caller is cancelled meanwhile, it runs to its end before the cancellation goes on.
+        """
         self._transport.stop()
-        await self._waits.close()
-        await self._purchases.close()
-        await self._transport.close()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="trooper close")
+        await finished(self._closing)
+
+    async def _close(self) -> None:
+        async with AsyncExitStack() as stack:  # each of them, whatever comes of the one before
+            stack.push_async_callback(self._transport.close)
+            stack.push_async_callback(self._purchases.close)
+            await self._waits.close()
 
     async def __aenter__(self) -> Self:
         self._transport.bind()
@@ -188,60 +227,13 @@ async def raw_get(
     reading = call(endpoint, "doctor", sent=query)
     transport = client._transport
     transport.check(reading)
-    reply = await transport.fetch(reading, headers=headers)
+    reply = await transport.attempt(reading, headers=headers)
     return reply if isinstance(reply, Response) else reply.error
-
-
-def _problem_of_key(api_key: object) -> str | None:
-    if api_key is None or (isinstance(api_key, str) and api_key != "" and all("!" <= c <= "~" for c in api_key)):
-        return None
-    return "the API key must be printable ASCII without spaces or line ends"
-
-
-def _problem_of_url(url: object) -> str | None:
-    parts = _parts(url)
-    if parts is None or not isinstance(url, str):
-        return "base_url is no URL"
-    odd = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user is one, too
-    if parts.scheme not in ("https", "http") or not parts.hostname or odd:
-        return "base_url must be an https URL without user, query and fragment"
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        return "base_url must be https: over http everybody on the way could read the API key"
-    return None
-
-
-def _problem_of_proxy(proxy: object, url: str) -> str | None:
-    if proxy is None:
-        return None
-    parts, target = _parts(proxy), _parts(url)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        return "proxy must be the URL of an HTTP proxy (http://host:port)"
-    if target is not None and target.scheme == "http" and not _is_loopback(parts.hostname):
-        return "with a base_url of http the proxy must be on this machine: another one could read the API key"
-    return None
-
-
-def _parts(url: object) -> SplitResult | None:
-    """The parts of a URL with a host and port that can be read, or None."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        return parts if parts is None or parts.port is None or parts.hostname else None
-    except ValueError:
-        return None
 
 
 def _user_of(proxy: str | None) -> Callable[[], str | None]:
     """It may hold a password: in no attribute."""
     return lambda: proxy
-
-
-def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _user_agent(app: str | None) -> str:

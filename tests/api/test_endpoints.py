@@ -25,7 +25,7 @@ from trooper_async._api.endpoints import Call, Endpoint, Repeatability, call
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._api.status_errors import retry_after
 from trooper_async._base.json_text import loads
-from trooper_async._http.sessions import key_users
+from trooper_async._http.keys import keys_of
 from trooper_async._waiting.store import Snapshot
 from trooper_async._waiting.waits import ORDER_LIST
 from trooper_async.errors import (
@@ -56,7 +56,7 @@ from trooper_async.models import (
 )
 
 KEY = "tr-0123456789abcdef"
-REDACT = key_users(KEY)[1]
+REDACT = keys_of(KEY)[1]
 NOW = datetime(2015, 10, 21, 7, 27, 0, tzinfo=UTC).timestamp()
 
 # The design's: what sending each twice would do, and which of them answer without a key.

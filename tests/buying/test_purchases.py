@@ -240,7 +240,7 @@ async def test_a_purchase_that_is_not_answered_in_time_is_no_timeout_error(
     fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nobody's retry on a timeout buys twice."""
-    monkeypatch.setattr(wire_module, "_ONCE_ANSWER", 0.2)
+    monkeypatch.setattr(wire_module, "_ONCE_RESPONSE", 0.2)
     fake_trooper.hold_next(POST)
 
     async with fake_trooper.client(timeout=0.2) as trooper:
@@ -471,7 +471,7 @@ async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fak
     fake_trooper.fail_next(POST, status=429, retry_after=0.2)
     async with fake_trooper.client() as trooper:
         buying = asyncio.create_task(buy(trooper))
-        await until(lambda: posts(fake_trooper) and trooper._transport._gate.paced)
+        await until(lambda: posts(fake_trooper) and trooper._transport._gate.opens_at)
 
         buying.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -576,7 +576,7 @@ async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTroope
     fake_trooper.fail_next(POST, status=429, retry_after=30)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
-    await until(lambda: posts(fake_trooper) and trooper._transport._gate.paced)
+    await until(lambda: posts(fake_trooper) and trooper._transport._gate.opens_at)
 
     async with asyncio.timeout(10):
         await trooper.close()

@@ -1,13 +1,16 @@
-"""The gate before all requests but the poll's: places, the pace after a 429, deadlines, and nothing left behind."""
+"""The gate before all requests but the poll's: places, rate limits, patience and deadlines, and nothing left behind."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.tools.simulator.clock import run
+from tests.tools.simulator.clock import VirtualLoop, run
 from trooper_async._http import gate
 from trooper_async._http.gate import Gate
 
@@ -33,11 +36,6 @@ async def _nothing_is_left() -> AsyncIterator[None]:
     assert [handle for handle in scheduled() if handle not in before] == []
 
 
-async def soon() -> float:
-    """A deadline that passes within the test."""
-    return asyncio.get_running_loop().time() + 0.03
-
-
 async def settle() -> None:
     """Let everything that is ready run."""
     for _ in range(5):
@@ -53,13 +51,14 @@ class Queue:
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def come(self, *names: str, deadline: float = FOREVER) -> None:
+    async def come(self, *names: str, patience: float = FOREVER, until: float = FOREVER, again: bool = False) -> None:
         for name in names:
-            self.tasks[name] = asyncio.create_task(self._enter(name, deadline))
+            self.tasks[name] = asyncio.create_task(self._enter(name, patience, until, again))
         await settle()
 
-    async def _enter(self, name: str, deadline: float) -> None:
-        (self.inside if await self.gate.enter(deadline) else self.refused).append(name)
+    async def _enter(self, name: str, patience: float, until: float, again: bool) -> None:
+        entered = await self.gate.enter(patience, until=until, again=again)
+        (self.inside if entered else self.refused).append(name)
 
     async def go(self, name: str) -> None:
         self.inside.remove(name)
@@ -79,7 +78,7 @@ class Queue:
 async def pass_with_success(gate: Gate, times: int) -> None:
     for _ in range(times):
         assert await gate.enter(FOREVER)
-        gate.succeeded()
+        gate.got_through()
         gate.leave()
 
 
@@ -135,17 +134,44 @@ async def test_nobody_overtakes_those_who_wait_for_the_gate_to_open() -> None:
     assert queue.inside == ["late"]
 
 
-async def test_waiting_for_others_without_a_429_has_no_deadline() -> None:
-    """A deadline that has passed turns nobody away who only waits for others to finish."""
-    queue = Queue(Gate(1))
-    await queue.come("holder")
-    await queue.come("late", deadline=await soon())
+def test_nobody_loses_patience_who_only_waits_for_others() -> None:
+    """Without a 429 in play, however long others take, who waits for them is not turned away."""
 
-    await asyncio.sleep(0.05)
+    async def main() -> None:
+        queue = Queue(Gate(1))
+        await queue.come("holder")
+        await queue.come("waiting", "another", patience=0.0)
+        await asyncio.sleep(1000)
+        assert queue.refused == []
+        await queue.go("holder")
+        assert queue.inside == ["waiting"]
+        await queue.cancel("another")
 
-    assert queue.refused == []
-    await queue.go("holder")
-    assert queue.inside == ["late"]
+    run(main())
+
+
+@pytest.mark.parametrize("rate_limited", [False, True])
+def test_a_deadline_ends_the_waiting_in_any_case(rate_limited: bool) -> None:
+    """At `until` who waits is turned away, at a gate that is only full too; one whose time is over never enters."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue = Queue(Gate(1))
+        await queue.come("holder")
+        if rate_limited:
+            queue.gate.close(0.0)
+        await queue.come("late", until=loop.time() + 50)
+        await queue.come("patient")
+        await asyncio.sleep(49)
+        assert queue.refused == []
+        await asyncio.sleep(2)
+        assert queue.refused == ["late"]
+        await queue.go("holder")
+        await queue.go("patient")
+        await queue.come("too late", until=loop.time())
+        assert queue.refused == ["late", "too late"]
+
+    run(main())
 
 
 async def test_a_cancelled_waiter_is_passed_over() -> None:
@@ -251,7 +277,7 @@ async def test_after_a_429_requests_go_one_by_one() -> None:
 
     await queue.come("a", "b", "c")
 
-    assert gate.paced
+    assert gate.is_rate_limited(asyncio.get_running_loop().time())
     assert queue.inside == ["a"]
     await queue.go("a")
     assert queue.inside == ["b"]
@@ -270,7 +296,7 @@ async def test_ten_successes_bring_one_more_place(successes: int, at_once: int) 
     await queue.come(*"abcdef")
 
     assert len(queue.inside) == at_once
-    assert gate.paced is (at_once < 4)
+    assert gate.is_rate_limited(asyncio.get_running_loop().time()) is (at_once < 4)
     await queue.cancel(*(name for name in "abcdef" if name not in queue.inside))
 
 
@@ -283,7 +309,7 @@ async def test_the_place_that_a_success_brings_is_taken_at_once() -> None:
     await queue.come("a", "b")
     assert queue.inside == ["a"]
 
-    gate.succeeded()
+    gate.got_through()
     await settle()
 
     assert queue.inside == ["a", "b"]
@@ -320,45 +346,77 @@ async def test_those_inside_at_a_429_are_counted() -> None:
     assert queue.inside == ["c"]
 
 
-async def test_a_deadline_before_the_gate_opens_is_refused_at_once() -> None:
-    """Who cannot be let in in time is told so without waiting."""
+async def test_a_gate_that_opens_too_late_refuses_at_once() -> None:
+    """Who would lose patience, or miss a deadline, before the pause is over is told so without waiting."""
     gate = Gate(1)
     gate.close(60.0)
 
-    async with asyncio.timeout(5):
-        assert not await gate.enter(asyncio.get_running_loop().time() + 30.0)
+    async with asyncio.timeout(10):
+        assert not await gate.enter(30.0)
+        assert not await gate.enter(FOREVER, until=asyncio.get_running_loop().time() + 30.0)
 
     assert scheduled() == []
 
 
-async def test_a_deadline_that_has_passed_is_refused_at_a_paced_gate_only() -> None:
-    """In the pace after a 429 a passed deadline is refused even where nobody else waits; at an open gate it is not."""
+async def test_without_patience_a_rate_limited_gate_refuses_at_once_and_an_open_one_does_not() -> None:
+    """Whether anybody else waits or not."""
     queue = Queue(Gate(2))
-    await queue.come("a", deadline=0.0)
+    await queue.come("a", patience=0.0)
     assert queue.inside == ["a"]
     queue.gate.close(0.0)
 
-    await queue.come("b", deadline=0.0)
+    await queue.come("b", patience=0.0)
 
     assert queue.refused == ["b"]
 
 
-async def test_a_deadline_that_passes_while_waiting_ends_it() -> None:
-    """At a paced gate, who waits longer than the deadline gets False, and no place."""
-    gate = Gate(2)
-    queue = Queue(gate)
-    gate.close(0.0)
-    await queue.come("holder")
-    deadline = await soon()
-    await queue.come("late", deadline=deadline)
-    await queue.come("patient")
+def test_patience_ends_where_nobody_gets_through() -> None:
+    """At a rate limited gate who waits for so long, and sees no request get through, is turned away."""
 
-    await queue.done("late")
+    async def main() -> None:
+        queue = Queue(Gate(2))
+        queue.gate.close(0.0)
+        await queue.come("holder")
+        await queue.come("late", patience=60.0)
+        await queue.come("patient")
+        await asyncio.sleep(59)
+        assert queue.refused == []
+        await asyncio.sleep(2)
+        assert queue.refused == ["late"]
+        await queue.go("holder")
+        assert queue.inside == ["patient"]
 
-    assert asyncio.get_running_loop().time() >= deadline
-    assert queue.refused == ["late"]
-    await queue.go("holder")
-    assert queue.inside == ["patient"]
+    run(main())
+
+
+def test_patience_does_not_end_while_others_get_through() -> None:
+    """Each request that gets through shows the others that their turn will come."""
+
+    async def main() -> None:
+        queue = Queue(Gate(2))
+        queue.gate.close(0.0)
+        await queue.come("holder")
+        await queue.come("waiting", patience=60.0)
+        for _ in range(9):  # the tenth would bring a place
+            await asyncio.sleep(50)
+            queue.gate.got_through()
+        await asyncio.sleep(59)
+        assert queue.refused == []
+        await asyncio.sleep(2)
+        assert queue.refused == ["waiting"]
+
+    run(main())
+
+
+async def test_who_met_a_429_goes_first() -> None:
+    """A call that comes again after a 429 passes those that have not had their turn; two of them keep their order."""
+    queue = Queue(Gate(1))
+    await queue.come("holder", "new")
+    await queue.come("again", "again too", again=True)
+
+    for name in ("holder", "again", "again too", "new"):
+        assert queue.inside == [name]
+        await queue.go(name)
 
 
 async def test_turned_away_all_who_wait_get_false() -> None:
@@ -392,21 +450,21 @@ async def test_turned_away_and_cancelled_in_the_same_moment_takes_no_place() -> 
 
 
 async def test_no_handle_is_left_once_all_have_entered() -> None:
-    """A crowd that was let in through a paced gate leaves no timer, whatever its deadlines."""
+    """A crowd that was let in through a rate limited gate leaves no timer, whatever its patience and its deadlines."""
     gate = Gate(8)
     gate.close(0.01)
     loop = asyncio.get_running_loop()
 
     async def enter(number: int) -> bool:
-        entered = await gate.enter(loop.time() + 100.0 + number)
-        gate.succeeded()
+        entered = await gate.enter(100.0 + number, until=loop.time() + 100.0 + number)
+        gate.got_through()
         gate.leave()
         return entered
 
     assert all(await asyncio.gather(*(enter(number) for number in range(300))))
 
     assert scheduled() == []
-    assert not gate.paced
+    assert not gate.is_rate_limited(asyncio.get_running_loop().time())
 
 
 def test_each_429_widens_the_gap_between_two_requests_and_an_open_gate_has_none(
@@ -421,7 +479,7 @@ def test_each_429_widens_the_gap_between_two_requests_and_an_open_gate_has_none(
         async def pass_through(gate: Gate, count: int) -> float:
             began = loop.time()
             for _ in range(count):
-                assert await gate.enter(began + 1000)
+                assert await gate.enter(1000)
                 gate.leave()
             return loop.time() - began
 
@@ -433,7 +491,7 @@ def test_each_429_widens_the_gap_between_two_requests_and_an_open_gate_has_none(
         assert (once.refusals, often.refusals) == (1, 5)
         spaced, further = await pass_through(once, 5), await pass_through(often, 5)
         for _ in range(10):
-            once.succeeded()
+            once.got_through()
         assert once.refusals == 0
         return spaced, further, await pass_through(once, 50)
 
@@ -443,7 +501,84 @@ def test_each_429_widens_the_gap_between_two_requests_and_an_open_gate_has_none(
     assert opened <= 0.05
 
 
-def test_429s_of_requests_that_were_under_way_together_count_once() -> None:
+# Clocks -------------------------------------------------------------------------------------------------------------
+
+
+class MovingLoop(VirtualLoop):
+    """Its clock moves at each reading, as real ones may."""
+
+    step = 0.0
+
+    def time(self) -> float:
+        self._jump.now += self.step
+        return super().time()
+
+
+class CoarseLoop(VirtualLoop):
+    """Its clock shows whole steps only, as uvloop's shows whole milliseconds."""
+
+    step = 0.0
+
+    def time(self) -> float:
+        now = super().time()
+        self._jump.step = self.step
+        return now - now % self.step if self.step else now
+
+
+steps = st.sampled_from([0.0, 1e-9, 1e-6, 1e-3, 0.013, 0.4])
+acts = st.lists(
+    st.tuples(st.sampled_from(["come", "429", "poll's 429", "through"]), st.floats(0, 0.5), st.floats(0, 2)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from([MovingLoop, CoarseLoop]), steps, st.integers(1, 4), acts)
+def test_the_gate_never_forgets_to_open(
+    kind: type[MovingLoop | CoarseLoop], step: float, places: int, acts: list[tuple[str, float, float]]
+) -> None:
+    """Whatever the clock does between two readings, everybody gets in, and no more than there are places at once."""
+
+    async def main() -> None:
+        gate = Gate(places)
+        gate._gap = 0.01
+        inside = 0
+
+        async def pass_through(what: str, seconds: float) -> None:
+            nonlocal inside
+            assert await gate.enter(math.inf)  # without a timer of its own: only the gate can wake it
+            inside += 1
+            assert inside <= places
+            await asyncio.sleep(seconds / 10)
+            if what == "429":
+                gate.close(seconds)
+                inside -= 1
+                gate.leave()
+                assert await gate.enter(math.inf, again=True)
+                inside += 1
+            elif what == "through":
+                gate.got_through()
+            inside -= 1
+            gate.leave()
+
+        async with asyncio.TaskGroup() as group:
+            for what, pause, seconds in acts:
+                if what == "poll's 429":
+                    gate.close(seconds)
+                else:
+                    group.create_task(pass_through(what, seconds))
+                await asyncio.sleep(pause)
+        assert gate._inside == 0
+
+    with asyncio.Runner(loop_factory=kind) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, kind)
+        loop.step = step
+        runner.run(main())
+
+
+def test_429s_of_requests_that_were_in_flight_together_count_once() -> None:
     """A burst of refusals is one: the pause does not grow with the number of requests that met it."""
 
     async def main() -> int:

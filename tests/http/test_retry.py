@@ -180,11 +180,22 @@ def test_the_jitter_is_random_by_default() -> None:
         (120.0, 120.0, 121.0),
     ],
 )
-@pytest.mark.parametrize("happened", [NEVER, CUT, PACED, FAILED, UNREADABLE], ids=_name)
+@pytest.mark.parametrize("happened", [NEVER, CUT, FAILED, UNREADABLE], ids=_name)
 def test_retry_after_is_a_floor(happened: Failure, retry_after: float, low: float, high: float) -> None:
     """The pause that the API asks for is never undercut, and only a little jitter is put on top of it."""
     assert _delay(READ, [happened], retry_after=retry_after, draw=0.0) == pytest.approx(low)
     assert _delay(READ, [happened], retry_after=retry_after, draw=math.nextafter(1, 0)) == pytest.approx(high)
+
+
+@pytest.mark.parametrize("before", [0, 1, 13])
+@pytest.mark.parametrize(
+    ("retry_after", "high"), [(0.0, 0.0), (0.1, 0.11), (1.0, 1.1), (7.5, 8.25), (60.0, 61.0), (120.0, 121.0)]
+)
+def test_a_429_that_says_how_long_is_the_pause(before: int, retry_after: float, high: float) -> None:
+    """However many 429s there were: the API's figure counts, not a guess that grows, plus a little jitter."""
+    attempts = [PACED] * (before + 1)
+    assert _delay(READ, attempts, retry_after=retry_after, draw=0.0) == retry_after
+    assert _delay(READ, attempts, retry_after=retry_after, draw=math.nextafter(1, 0)) == pytest.approx(high)
 
 
 @pytest.mark.parametrize("kind", Repeatability, ids=_name)
@@ -195,7 +206,8 @@ def test_a_retry_after_that_is_too_long(kind: Repeatability, happened: Failure) 
     assert _delay(kind, [happened], retry_after=120.001) is None
     assert _delay(kind, [happened], retry_after=1e300) is None
     assert _delay(kind, [happened], retry_after=30.0, left=29.0) is None
-    assert _delay(kind, [happened], retry_after=30.0, left=30.0, draw=0.0) is None
+    at_the_deadline = _delay(kind, [happened], retry_after=30.0, left=30.0, draw=0.0)
+    assert at_the_deadline == (30.0 if happened is PACED else None)  # of a rate limit, the pause alone has to fit
     assert _delay(kind, [happened], retry_after=30.0, left=30.001, draw=0.0) == 30.0
 
 
@@ -279,12 +291,13 @@ def test_a_delay_keeps_its_bounds(
     delay = _delay(kind, attempts, policy=policy, left=left, retry_after=retry_after, budget=budget, draw=draw)
     if delay is None:
         return
-    assert 0 <= delay < left
+    assert 0 <= delay < left + (attempts[-1] is PACED)  # the jitter on a pause that fits is at most a second
     assert retry_after is None or retry_after <= delay <= max(retry_after + 1, policy.max_delay)
     assert delay <= max(policy.max_delay, 121)
     assert attempts[-1] not in (REFUSED, REDIRECTED)
     if attempts[-1] is not PACED:
         assert budget >= 1
+        assert policy.attempts is not None
         assert len(attempts) - attempts.count(PACED) < policy.attempts
 
 

@@ -669,7 +669,7 @@ async def test_a_once_only_call_is_given_more_time_than_a_read() -> None:
 
 async def test_a_once_only_call_without_an_answer_has_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time over too, it is no TimeoutError, so that nobody's retry on a timeout sends it again."""
-    monkeypatch.setattr(wire_module, "_ONCE_ANSWER", 0.2)
+    monkeypatch.setattr(wire_module, "_ONCE_RESPONSE", 0.2)
     async with RawServer(SILENCE) as wire, wire.client(timeout=0.2) as client:
         with pytest.raises(OutcomeUnknownError) as caught:
             await client.templates.retry(5)
@@ -955,7 +955,7 @@ async def test_a_cancellation_brings_no_other_exception_along(monkeypatch: pytes
             raise AssertionError("never entered")
 
     async with RawServer() as wire, wire.client() as client:
-        monkeypatch.setattr(client._transport._wire.sessions, "get", lambda sending, once: Cancelled())
+        monkeypatch.setattr(client._transport._wire.sessions, "get", lambda once: Cancelled())
         with pytest.raises(asyncio.CancelledError) as caught:
             await client.ping()
 

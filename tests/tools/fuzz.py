@@ -21,10 +21,10 @@ from trooper_async import TrooperError
 from trooper_async._api import endpoints
 from trooper_async._api.endpoints import Endpoint, call
 from trooper_async._api.responses import FailedAttempt, Response
-from trooper_async._http.sessions import key_users
+from trooper_async._http.keys import keys_of
 
 KEY = "tk-the-key-of-the-fuzzer"
-REDACT = key_users(KEY).redact
+REDACT = keys_of(KEY).redact
 ENDPOINTS: list[Endpoint[Any]] = [value for value in vars(endpoints).values() if isinstance(value, Endpoint)]
 STATUSES = [200, 201, 204, 206, 299, 301, 304, 400, 401, 403, 404, 408, 418, 429, 500, 502, 503, 599, 999]
 SENT = {"order_id": 1, "target_blib_id": 2}

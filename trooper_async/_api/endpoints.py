@@ -70,8 +70,6 @@ class Call(Generic[T]):
     sent: Sent = field(factory=dict, repr=False)
     transition: Transition | None = None
     """What can be waited for if the response is lost."""
-    sending: Callable[[], None] | None = None
-    """Called when it is about to leave: until then, cancelling it means that nothing was sent."""
     decode: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
     """What the rows of a list become, where that is something else than the endpoint's row says."""
     fresh: bool = False
@@ -79,12 +77,12 @@ class Call(Generic[T]):
 
     @cached_property
     def body(self) -> bytes | None:
-        """What a POST carries; a GET carries the same as its query."""
-        return dumps(dict(self.sent)) if self.endpoint.method == "POST" else None
+        """What a request carries; a GET carries the same as its query."""
+        return None if self.endpoint.method == "GET" else dumps(dict(self.sent))
 
     @property
     def query(self) -> dict[str, str]:
-        return {} if self.endpoint.method == "POST" else {name: str(value) for name, value in self.sent.items()}
+        return {name: str(value) for name, value in self.sent.items()} if self.endpoint.method == "GET" else {}
 
 
 @overload
@@ -96,7 +94,6 @@ def call(
     *,
     kind: Repeatability | None = None,
     transition: Transition | None = None,
-    sending: Callable[[], None] | None = None,
 ) -> Call[T]: ...
 
 
@@ -119,7 +116,6 @@ def call(
     *,
     kind: Repeatability | None = None,
     transition: Transition | None = None,
-    sending: Callable[[], None] | None = None,
     decode: Callable[[Rows], SlicedWork[Any]] | None = None,
     fresh: bool = False,
 ) -> Call[Any]:
@@ -131,11 +127,10 @@ def call(
         sent: the fields of the request.
         kind: where sending it twice does other things than the endpoint's row says.
         transition: what can be waited for if the response is lost.
-        sending: called when it is about to leave.
         decode: what the rows of a list become, where that is something else than the endpoint's row says.
         fresh: whether a response out of a cache is none.
     """
-    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, sending, decode, fresh)
+    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, decode, fresh)
 
 
 # What each endpoint returns -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from trooper_async._api.endpoints import Call
 from trooper_async._base.cancellation import finished
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.record import Record, candidates, fits, not_ready
+from trooper_async._http.sessions import Sending
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
@@ -29,8 +30,8 @@ from trooper_async.models import Blib, Order, Purchase, Transition
 
 LOG = logging.getLogger("trooper_async.purchases")
 
-Prepare = Callable[[Callable[[], None]], Awaitable[tuple[Call[int], Blib]]]
-"""Checks the price right before a purchase; the call to send, which calls the argument as it leaves, and the offer."""
+Prepare = Callable[[], Awaitable[tuple[Call[int], Blib]]]
+"""Checks the price right before a purchase; the call to send, and the offer."""
 
 
 class Bought(NamedTuple):
@@ -48,7 +49,7 @@ class _Turn:
     over: asyncio.Event = field(factory=asyncio.Event)
     follower: asyncio.Task[Record | TrooperError] | None = None
     """Makes the purchase, in a task of the client's: once it is sent, no caller's cancellation reaches it."""
-    sent: bool = False
+    sending: Sending = field(factory=Sending)
 
     def waits_for(self, other: _Turn) -> bool:
         """Only purchases that each have a reference of their own are made at once."""
@@ -118,7 +119,7 @@ class Purchases:
 
     async def _close(self) -> None:
         for turn in self._line:
-            if turn.follower is not None and not turn.sent:
+            if turn.follower is not None and not turn.sending.may_have_left:
                 turn.follower.cancel()
         await self._landed()
         for record in self.journal.lost_here:
@@ -169,12 +170,12 @@ class Purchases:
         try:
             await asyncio.wait([follower])
         except asyncio.CancelledError:
-            if not turn.sent:
+            if not turn.sending.may_have_left:
                 follower.cancel()
             raise
         wanted = turn.wanted
         if follower.cancelled():
-            if turn.sent:
+            if turn.sending.may_have_left:
                 raise _unknown(self.journal.records[wanted.purchase.id])
             raise ClientClosedError("the client was closed before it was sent", operation=wanted.operation)
         outcome = follower.result()
@@ -184,15 +185,8 @@ class Purchases:
 
     async def _follow(self, turn: _Turn, prepare: Prepare) -> Record | TrooperError:
         """Send it, and see it to its end."""
-
-        def sending() -> None:
-            turn.sent = True
-
-        def unsent() -> None:
-            turn.sent = False
-
         try:
-            order, blib = await prepare(sending)
+            order, blib = await prepare()
             before = await self._present_orders(turn.wanted.operation)
             offer = Blib(blib.id, blib.name, blib.gpu_type, blib.gpu_num)
             record = evolve(turn.wanted, blib=offer, before=before)
@@ -204,7 +198,7 @@ class Purchases:
                 await self.journal.settle(intended, "refused")
             raise
         try:
-            order_id = await self._transport.request(order, unsent=unsent)
+            order_id = await self._transport.request(order, sending=turn.sending)
             if order_id <= 0 or order_id in self.journal.taken(record):
                 raise OutcomeUnknownError(f"the response names order {order_id}, which it cannot be")
         except OutcomeUnknownError as error:
@@ -214,7 +208,7 @@ class Purchases:
             await self.journal.settle(record, "refused")
             return error
         except BaseException:
-            await self.journal.settle(record, "unknown" if turn.sent else "refused")
+            await self.journal.settle(record, "unknown" if turn.sending.may_have_left else "refused")
             raise
         return await self.journal.settle(record, "bought", order_id)
 

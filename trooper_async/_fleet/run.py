@@ -199,14 +199,15 @@ class Run:
         action = entry.action
         migration_allowed = self._migration_allowed and action == "start"
         planned = Transition(entry.order_id, action, target_of(action), None, migration_allowed)
-        pace = arguments.seconds_of(self._timeout, planned) or math.inf  # a rate limit stretches the run
+        seconds = arguments.seconds_of(self._timeout, planned)  # a rate limit stretches the run
+        until = math.inf if seconds is None else asyncio.get_running_loop().time() + seconds
         try:
             request, entry.transition = await self._actions.prepare(
-                order, action, self._operation, migration_allowed=migration_allowed, pace=pace
+                order, action, self._operation, migration_allowed=migration_allowed, until=until
             )
             entry.sent = None  # from here on it may have been sent, whatever ends the run or the process
             await self._tell(entry)
-            lost = await self._actions.send(request, pace=pace)
+            lost = await self._actions.send(request, until=until)
             if lost is None:
                 entry.sent = True
             return lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 
 from trooper_async._api import arguments
@@ -45,7 +46,7 @@ class Actions:
         operation: str,
         *,
         migration_allowed: bool = False,
-        pace: float | None = None,
+        until: float = math.inf,
     ) -> tuple[Call[None], Transition]:
         """The request of an action, and the transition that it is once it has been accepted."""
         order_id = arguments.order_id(order)
@@ -55,7 +56,7 @@ class Actions:
         if action == "restart":
             # where it can't be read, a departure from `running` and then a steady `running` prove the restart
             with suppress(APIConnectionError, APIStatusError, ResponseFormatError):
-                before = tuple(await self._lookup.history(order_id, retry=ONE_ATTEMPT, pace=pace))
+                before = tuple(await self._lookup.history(order_id, retry=ONE_ATTEMPT, until=until))
         transition = Transition(order_id, action, target, before, migration_allowed)
         sent: dict[str, JSON] = {"serverId": server_id, "action": word}
         if action == "start":
@@ -64,10 +65,10 @@ class Actions:
         subject = f"order {order_id}"
         return call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
 
-    async def send(self, request: Call[None], *, pace: float | None = None) -> OutcomeUnknownError | None:
+    async def send(self, request: Call[None], *, until: float = math.inf) -> OutcomeUnknownError | None:
         """Send it; None once it is accepted, and an error as a value where its outcome is unknown."""
         try:
-            await self._transport.request(request, pace=pace)
+            await self._transport.request(request, until=until)
         except OutcomeUnknownError as error:
             return error
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from trooper_async._api import arguments
 from trooper_async._api.endpoints import STATUS_HISTORY, call
@@ -24,11 +25,11 @@ class Lookup:
         self._failure: TrooperError | None = None
 
     async def history(
-        self, order_id: int, *, retry: RetryPolicy | None = None, pace: float | None = None
+        self, order_id: int, *, retry: RetryPolicy | None = None, until: float = math.inf
     ) -> list[StatusChange]:
         """The status history of an order."""
         history = call(STATUS_HISTORY, "orders.history", f"order {order_id}", {"order_id": order_id})
-        return await self._store.transport.request(history, retry=retry, pace=pace)
+        return await self._store.transport.request(history, retry=retry, until=until)
 
     async def order(self, order_id: int, operation: str) -> Order:
         """An order as it is now.

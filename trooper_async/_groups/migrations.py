@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 
 from trooper_async._api import arguments
@@ -135,7 +134,7 @@ class Migrations:
             "keep_data": keep_data,
         }
 
-        async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
+        async def prepare() -> tuple[Call[int], Blib]:
             options = await self.options(quote.order_id)
             offer = next((blib for blib in options.available_blibs if blib.id == quote.target_blib_id), None)
             if offer is None or offer.is_available is False:
@@ -145,7 +144,7 @@ class Migrations:
             if due > limit:
                 text = f"{due} EUR would be due now, and at most {limit} EUR are allowed"
                 raise PriceError(text, operation=operation, subject=subject)
-            return call(BUY_MIGRATION, operation, subject, terms, sending=sending), offer
+            return call(BUY_MIGRATION, operation, subject, terms), offer
 
         wanted = new_record(
             operation,

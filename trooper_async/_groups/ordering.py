@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 
 from trooper_async._api import arguments
@@ -75,7 +75,7 @@ def wanted_order(
         "second_partition_percentage": second_partition_percentage,
     }
 
-    async def prepare(sending: Callable[[], None]) -> tuple[Call[int], Blib]:
+    async def prepare() -> tuple[Call[int], Blib]:
         # here, since what its reference says is bought already is not bought again, whatever it would cost now
         if blib.price_h is not None and price != blib.price_h:
             text = f"the offer costs {blib.price_h} EUR per hour, not {price}"
@@ -86,6 +86,6 @@ def wanted_order(
         if limit is not None and total > limit * _HOURS[interval]:
             text = f"a {interval} would cost {total} EUR, and at most {limit} per hour are allowed"
             raise PriceError(text, operation=operation, subject=subject)
-        return call(ORDER, operation, subject, sent, sending=sending), blib
+        return call(ORDER, operation, subject, sent), blib
 
     return new_record(operation, "create", blib.id, terms, price_h=price, reference=reference), prepare

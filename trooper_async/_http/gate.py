@@ -1,8 +1,9 @@
-"""The gate that every request but the poll's passes: at most so many at once, and one pace for all after a 429.
+"""The gate that every request but the poll's passes: at most so many at once, and all of them slower after a 429.
 
-Closed by a 429 until its pause is over; then one request at a time, one more at once for every ten successes, until all
-may pass again. (Opened wide at once, the waiting requests only meet the next 429.) Between two requests there is a gap
-that each 429 widens and successes narrow: under an API that allows a steady rate it settles where few meet a 429.
+A 429 closes the gate until its pause is over. Then one request passes at a time, and one more at once for every ten
+that succeed, until all may pass again. (If the gate opened wide at once, the waiting requests would only meet the next
+429.) After a 429 there is also a gap between two requests. Each further 429 widens it and successes narrow it, so that
+under an API that allows a steady rate it settles where few requests meet a 429.
 """
 
 from __future__ import annotations
@@ -17,42 +18,71 @@ _FIRST_GAP, _WIDER, _NARROWER, _LONGEST_GAP = 0.05, 1.25, 0.96, 10.0
 
 
 class Gate:
-    """First come, first served. Nobody holds a place while waiting."""
+    """First come, first served; those that met a 429 come first. Nobody holds a place while waiting.
+
+    The clock is read once for each decision: two readings may differ by as little as the clock's resolution, and a
+    decision that used both could find the gate closed by the one and open by the other.
+    """
 
     def __init__(self, places: int) -> None:
         self._places = places
         self._allowed = places
         self._inside = 0
         self._successes = 0
+        self._succeeded_at = -math.inf
         self.opens_at = 0.0
         """When the pause of the last 429 is over, by the loop's clock."""
         self.refusals = 0
-        """How many 429s there were in a row, those of requests that were under way together counted once."""
+        """How many 429s there were in a row; those of requests that were in flight together count once."""
         self._gap = 0.0
         self._next_at = 0.0
+        self._returned: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
         self._waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
         self._opening: asyncio.TimerHandle | None = None
 
-    @property
-    def paced(self) -> bool:
+    def is_rate_limited(self, now: float) -> bool:
         """Whether a 429 still slows the requests."""
-        return self._allowed < self._places or self.opens_at > asyncio.get_running_loop().time()
+        return self._allowed < self._places or self.opens_at > now
 
-    async def enter(self, deadline: float) -> bool:
-        """Take a place, to be given back with `leave`. False, and no place: `deadline` passed at a paced gate.
+    async def enter(self, patience: float, *, until: float = math.inf, again: bool = False) -> bool:
+        """Take a place, to be given back with `leave`.
 
-        Waiting for others to finish, without a 429 in play, has no deadline: that is only concurrency.
+        Waiting for others to finish has no limit but `until`: that is only concurrency.
+
+        Args:
+            patience: seconds to wait at a rate limited gate without any request succeeding.
+            until: when to give up in any case, by the loop's clock.
+            again: whether this call has just met a 429; it goes first.
+
+        Returns:
+            False, and no place, where the patience or the time is over, or the gate opens too late for them.
         """
         loop = asyncio.get_running_loop()
-        if not self._waiting and self._has_place(loop.time()):
-            self._let_one_in()
+        came = loop.time()
+        if came < until and not self._waiting and not self._returned and self._has_place(came):
+            self._let_one_in(came)
             return True
-        if self.paced and max(loop.time(), self.opens_at) >= deadline:
+        gives_up_at = self._gives_up_at(came, patience, until, came)
+        if max(came, self.opens_at) >= gives_up_at:
             return False
         place: asyncio.Future[bool] = loop.create_future()
-        self._waiting[place] = None
-        self._let_in()
-        expiry = None if deadline == math.inf else loop.call_at(deadline, self._expire, place)
+        queue = self._returned if again else self._waiting
+        queue[place] = None
+        self._let_in(came)
+
+        timer: asyncio.TimerHandle | None = None
+
+        def look_at_the_clock() -> None:
+            nonlocal timer
+            now = loop.time()
+            gives_up_at = self._gives_up_at(came, patience, until, now)
+            if now < gives_up_at:
+                timer = loop.call_at(gives_up_at, look_at_the_clock)
+            elif not place.done():
+                place.set_result(False)
+
+        if gives_up_at < math.inf:
+            timer = loop.call_at(gives_up_at, look_at_the_clock)
         try:
             return await place
         except asyncio.CancelledError:
@@ -60,20 +90,23 @@ class Gate:
                 self.leave()  # let in and cancelled in the same moment
             raise
         finally:
-            if expiry is not None:
-                expiry.cancel()
-            self._waiting.pop(place, None)
-            if not self._waiting and self._opening is not None:
+            if timer is not None:
+                timer.cancel()
+            queue.pop(place, None)
+            if not self._waiting and not self._returned and self._opening is not None:
                 self._opening.cancel()
                 self._opening = None
 
     def leave(self) -> None:
         """Give the place back."""
         self._inside -= 1
-        self._let_in()
+        if self._waiting or self._returned:
+            self._let_in(asyncio.get_running_loop().time())
 
-    def succeeded(self) -> None:
-        """A call succeeded."""
+    def got_through(self) -> None:
+        """A request got a response that is no 429."""
+        now = asyncio.get_running_loop().time()
+        self._succeeded_at = now
         self.refusals = 0
         if self._allowed < self._places or self._gap:
             self._successes += 1
@@ -81,7 +114,7 @@ class Gate:
             self._gap *= _NARROWER
             if self._allowed == self._places and (self._places > 1 or self._gap < _FIRST_GAP):
                 self._gap = 0.0
-            self._let_in()
+            self._let_in(now)
 
     def close(self, seconds: float) -> None:
         """A 429 came: let nobody in for so long, then one by one."""
@@ -95,33 +128,36 @@ class Gate:
 
     def turn_away(self) -> None:
         """End all waiting: every `enter` under way returns False."""
-        while self._waiting:
-            place, _ = self._waiting.popitem(last=False)
-            if not place.done():
-                place.set_result(False)
+        for queue in (self._returned, self._waiting):
+            while queue:
+                place, _ = queue.popitem(last=False)
+                if not place.done():
+                    place.set_result(False)
+
+    def _gives_up_at(self, came: float, patience: float, until: float, now: float) -> float:
+        """When a call that waits gives up, or looks again: nobody loses patience at a gate that is not rate limited."""
+        if self.is_rate_limited(now):
+            return min(until, max(came, self._succeeded_at) + patience)
+        return min(until, now + max(patience, 1.0))
 
     def _has_place(self, now: float) -> bool:
         return self._inside < self._allowed and now >= max(self.opens_at, self._next_at)
 
-    def _let_one_in(self) -> None:
+    def _let_one_in(self, now: float) -> None:
         self._inside += 1
-        self._next_at = asyncio.get_running_loop().time() + self._gap
+        self._next_at = now + self._gap
 
-    def _let_in(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting and self._has_place(loop.time()):
-            place, _ = self._waiting.popitem(last=False)
+    def _let_in(self, now: float) -> None:
+        """Let in as many as there are places for, and see to it that the gate opens for the next."""
+        while (self._returned or self._waiting) and self._has_place(now):
+            place, _ = (self._returned or self._waiting).popitem(last=False)
             if not place.done():
-                self._let_one_in()
+                self._let_one_in(now)
                 place.set_result(True)
         opens = max(self.opens_at, self._next_at)
-        if self._waiting and self._opening is None and opens > loop.time():
-            self._opening = loop.call_at(opens, self._open)
+        if (self._returned or self._waiting) and self._opening is None and opens > now:
+            self._opening = asyncio.get_running_loop().call_at(opens, self._open)
 
     def _open(self) -> None:
         self._opening = None
-        self._let_in()
-
-    def _expire(self, place: asyncio.Future[bool]) -> None:
-        if self.paced and not place.done():
-            place.set_result(False)
+        self._let_in(asyncio.get_running_loop().time())

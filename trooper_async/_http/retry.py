@@ -1,21 +1,25 @@
-"""What is sent again, and after how long: a pure decision, no clock and no I/O. The only user of `backoff`."""
+"""What is retried, and after how long: a pure decision, without clock and I/O. The only user of `backoff`.
+
+The table and its rules are in the docstring of `trooper_async._http`.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from functools import cache
 from itertools import islice
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from trooper_async._api.endpoints import Repeatability
 from trooper_async._api.responses import Failure
 from trooper_async.errors import ConfigurationError
 
 MAX_RETRY_AFTER = 120.0
-"""Seconds; who asks for a longer pause gets no second request from this call."""
+"""Seconds; where the API asks for a longer pause, the call is given up."""
 
 
 _RETRIED = {
@@ -39,36 +43,64 @@ def outcome_unknown(kind: Repeatability, attempts: list[Failure]) -> bool:
         case Repeatability.SETTING if attempts[-1] in _DEFINITE:
             return any(failure not in _DEFINITE for failure in attempts)
         case Repeatability.SETTING:
-            # a last answer that is whole has its own class of error, unless an attempt without one may be at work still
+            # a last response that is whole has its own class of error, unless an attempt without one may be at work
             return Failure.LOST in attempts
 
 
-def _number(least: float) -> Callable[[object, Attribute[Any], float], None]:
-    def validate(instance: object, attribute: Attribute[Any], value: float) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
-            raise ConfigurationError(f"RetryPolicy.{attribute.name} must be a number of at least {least:g}")
+def _limit(least: float, *, whole: bool = False) -> Callable[[object, Attribute[Any], float | None], None]:
+    def validate(instance: object, attribute: Attribute[Any], value: float | None) -> None:
+        if value is None:
+            return
+        is_number = type(value) is int or (isinstance(value, float) and not whole)
+        if not is_number or not least <= value < math.inf:
+            what = "a whole number" if whole else "a number"
+            raise ConfigurationError(f"RetryPolicy.{attribute.name} must be {what} of at least {least:g}, or None")
 
     return validate
 
 
-def _whole(instance: object, attribute: Attribute[int], value: int) -> None:
-    if type(value) is not int:
-        raise ConfigurationError(f"RetryPolicy.{attribute.name} must be a whole number")
+def _seconds(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if value is None:
+        raise ConfigurationError(f"RetryPolicy.{attribute.name} must be a number of at least 0")
+    _limit(0)(instance, attribute, value)
 
 
 @frozen
 class RetryPolicy:
-    """How often a call is tried, and how long it may go on trying.
+    """How often a call is tried, and for how long.
 
-    `attempts` in all; `max_delay` seconds between two at the most; `deadline` seconds after which no further attempt
-    starts (it never cuts one on the wire that must not be repeated); `budget` retries that a client may have in hand
-    against a failing API (each call brings back a tenth of one). A 429 costs neither attempts nor budget.
+    A 429 is not a failure: it uses neither attempts nor budget, and slows down all calls of the client until they get
+    through. A call that waits behind others, while they get through, waits as long as it takes: a gather of 1,000 calls
+    at 60 a minute succeeds. `RateLimitError` is raised where the API asks for a pause of more than `deadline` or 120
+    seconds, or where it answers 429 for `deadline` seconds to this call, or to all.
+
+    Args:
+        attempts: requests for one call in all; None is no limit.
+        max_delay: seconds between two attempts at most.
+        deadline: seconds after which no further attempt starts; it never cuts a request in flight that must not be
+            repeated. None is no limit.
+        budget: retries that the client has in hand against a failing API; each call brings back a tenth of one. None
+            is no limit.
     """
 
-    attempts: int = field(default=4, validator=[_whole, _number(1)])
-    max_delay: float = field(default=20.0, validator=_number(0))
-    deadline: float = field(default=60.0, validator=_number(0))
-    budget: int = field(default=10, validator=[_whole, _number(0)])
+    attempts: int | None = field(default=4, validator=_limit(1, whole=True))
+    max_delay: float = field(default=20.0, validator=_seconds)
+    deadline: float | None = field(default=60.0, validator=_limit(0))
+    budget: int | None = field(default=10, validator=_limit(0, whole=True))
+
+    @property
+    def most_seconds(self) -> float:
+        """The deadline as a number."""
+        return math.inf if self.deadline is None else self.deadline
+
+    @property
+    def most_budget(self) -> float:
+        """The budget as a number."""
+        return math.inf if self.budget is None else self.budget
+
+    def without_limits(self) -> RetryPolicy:
+        """The same delays, but no limit of attempts, time and budget: for a call that has a deadline of its own."""
+        return evolve(self, attempts=None, deadline=None, budget=None)
 
     def delay(
         self,
@@ -85,26 +117,28 @@ class RetryPolicy:
         Args:
             kind: what is being called.
             attempts: what became of each attempt so far, the last one last.
-            left: seconds of the call's deadline that are left.
+            left: seconds within which the next attempt has to start; after a 429, what the pause may last.
             retry_after: seconds that the API asked to wait. Never undercut.
             budget: retries that the client has in hand.
             rng: the jitter's source, from 0 up to 1.
         """
         last = attempts[-1]
-        tries = len(attempts)
+        jitter = 0.0 if retry_after is None else min(1.0, 0.1 * retry_after) * rng()
+        if retry_after is not None and retry_after > MAX_RETRY_AFTER:
+            return None
         if last is Failure.RATE_LIMITED:
-            tries = attempts.count(Failure.RATE_LIMITED)
-        else:
-            counted = tries - attempts.count(Failure.RATE_LIMITED)
-            if last not in _RETRIED[kind] or counted >= self.attempts or budget < 1:
-                return None
-            if last is Failure.UNREADABLE and attempts.count(last) > 1:
-                return None
-        delay = self.backoff(tries, rng)
+            pause = self.backoff(attempts.count(last), rng) if retry_after is None else retry_after
+            return pause + jitter if left > 0 and pause <= left else None
+        counted = len(attempts) - attempts.count(Failure.RATE_LIMITED)
+        if last not in _RETRIED[kind] or (self.attempts is not None and counted >= self.attempts):
+            return None
+        if self.budget is not None and budget < 1:
+            return None
+        if last is Failure.UNREADABLE and attempts.count(last) > 1:
+            return None
+        delay = self.backoff(len(attempts), rng)
         if retry_after is not None:
-            if retry_after > MAX_RETRY_AFTER:
-                return None
-            delay = max(delay, retry_after + min(1.0, 0.1 * retry_after) * rng())
+            delay = max(delay, retry_after + jitter)
         return delay if delay < left else None
 
     def backoff(self, tries: int, rng: Callable[[], float] = random.random) -> float:

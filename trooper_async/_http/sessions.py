@@ -1,19 +1,11 @@
-"""The aiohttp sessions: yours, or ours; and the key, which only the requests themselves carry."""
+"""The aiohttp sessions, yours or ours, and what they tell of a request in flight."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import aiohttp
-from aiohttp import hdrs
-
-from trooper_async._base import timeouts
 
 LOG = logging.getLogger("trooper_async.transport")
 
@@ -34,6 +26,19 @@ class CutError(aiohttp.ClientError):
     """A disconnect, under a name that aiohttp does not answer by sending a GET again on its own."""
 
 
+class Sending:
+    """What is known of a request while it is being sent."""
+
+    __slots__ = ("may_have_left", "on_reused_connection")
+
+    def __init__(self) -> None:
+        self.may_have_left = False
+        """Whether it may have been sent. It is set between the connection and the first byte, and taken back after an
+        attempt that certainly came to nothing: while it is False, to cancel the request is to send nothing."""
+        self.on_reused_connection = False
+        """Whether its connection was used before: a cut says little about the API then."""
+
+
 class Sessions:
     """Yours for everything, never closed here; else two of ours, made when first needed."""
 
@@ -41,7 +46,10 @@ class Sessions:
         self._yours = yours
         self._ours: dict[bool, aiohttp.ClientSession] = {}
         self._warned = False
-        self._left: deque[float] = deque()  # when connections were left open, and not taken since
+
+    @property
+    def are_ours(self) -> bool:
+        return self._yours is None
 
     @property
     def yours_is_closed(self) -> bool:
@@ -52,11 +60,9 @@ class Sessions:
         """Whether there is something of ours to close."""
         return bool(self._ours)
 
-    def get(self, sending: Callable[[], None] | None, *, once: bool) -> aiohttp.ClientSession:
-        """The session to send with; `once` for what must not be sent twice, of which `sending` is told in time."""
+    def get(self, *, once: bool) -> aiohttp.ClientSession:
+        """The session to send with; `once` for what must not be sent twice."""
         if self._yours is not None:
-            if sending is not None:
-                sending()  # your session can't be traced: from here on it may have been sent
             connector = self._yours.connector
             if once and not self._warned and connector is not None and not connector.force_close:
                 self._warned = True
@@ -73,23 +79,9 @@ class Sessions:
                 else aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
             )
             self._ours[once] = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_trace_config()] if once else None,
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_trace_config()]
             )
         return self._ours[once]
-
-    def take_kept(self) -> bool:
-        """Whether what is sent next, not once only, goes out on a kept connection, as far as can be told."""
-        while self._left:
-            if self._left.popleft() > time.monotonic() - _IDLE:
-                return True
-        return False
-
-    def leave_kept(self, headers: Mapping[str, str]) -> None:
-        """A whole answer has come on a connection that is left for the next."""
-        if self._yours is None and headers.get(hdrs.CONNECTION, "").lower() != "close":
-            self._left.append(time.monotonic())
 
     async def close(self) -> None:
         """Close what is ours."""
@@ -99,46 +91,15 @@ class Sessions:
 
 
 def _trace_config() -> aiohttp.TraceConfig:
-    """Calls a request's `trace_request_ctx` between its connection and its first byte."""
+    """Keeps a request's `Sending`, which is its `trace_request_ctx`."""
     config = aiohttp.TraceConfig()
 
     async def connected(session: object, context: SimpleNamespace, params: object) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx()
+        context.trace_request_ctx.may_have_left = True
+
+    async def reused(session: object, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.may_have_left = context.trace_request_ctx.on_reused_connection = True
 
     config.on_connection_create_end.append(connected)
+    config.on_connection_reuseconn.append(reused)
     return config
-
-
-class KeyUsers(NamedTuple):
-    """What needs the key: what puts it on the wire, and what blanks it in a text. It is in their closures alone."""
-
-    authorize: aiohttp.ClientMiddlewareType
-    redact: Callable[[str], str]
-    has_key: bool
-
-
-def key_users(api_key: str | None) -> KeyUsers:
-    """What needs the key, which is in no attribute."""
-
-    async def authorize(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        # Runs once for each attempt on the wire, those that aiohttp makes on its own too.
-        if api_key is not None:
-            request.headers[hdrs.AUTHORIZATION] = f"Bearer {api_key}"
-        cancellations_before = timeouts.cancellations()
-        try:
-            return await handler(request)
-        except asyncio.CancelledError as error:
-            # nobody cancelled it: it is aiohttp's own limit for connecting
-            if timeouts.BROKEN and timeouts.cancellations() <= cancellations_before:
-                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
-            raise
-        except NEVER_SENT:
-            raise
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise CutError from error
-
-    def redact(text: str) -> str:
-        return text if api_key is None else text.replace(api_key, "[api key]")
-
-    return KeyUsers(authorize, redact, api_key is not None)

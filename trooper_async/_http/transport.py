@@ -1,26 +1,30 @@
-"""One call: its attempts, its deadline, what is sent again, and the pace of it all."""
+"""One call: its attempts, its deadline, what is retried, and how fast all calls of the client may go."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from trooper_async._api.endpoints import Call, Repeatability
 from trooper_async._api.responses import FailedAttempt, Failure, Response, interpret
+from trooper_async._base.cancellation import finished
 from trooper_async._base.slices import in_slices
 from trooper_async._base.timeouts import timeout
 from trooper_async._http.gate import Gate
 from trooper_async._http.once import make_check
 from trooper_async._http.retry import MAX_RETRY_AFTER, RetryPolicy, outcome_unknown
-from trooper_async._http.wire import Wire
+from trooper_async._http.sessions import Sending
+from trooper_async._http.wire import Wire, stripped
 from trooper_async.errors import (
     APIStatusError,
+    APITimeoutError,
     ClientClosedError,
     ConfigurationError,
     OutcomeUnknownError,
@@ -32,22 +36,27 @@ T = TypeVar("T")
 
 LOG = logging.getLogger("trooper_async.transport")
 
+_ONCE_ONLY = (Repeatability.ONCE, Repeatability.PURCHASE)
+_GOT_THROUGH = (Failure.REFUSED, Failure.UNREADABLE, Failure.REDIRECTED)
 _LONGEST_GUESS = 10.0
-"""Seconds that the gate is closed for at the most where a 429 does not say how long."""
+"""Seconds that the gate is closed at most where a 429 does not say how long."""
 
 
 class Transport:
-    """Sends calls. Bound to the event loop that it is first used on."""
+    """Sends calls. Bound to the process that it is made in, and to the event loop that it is first used on."""
 
     def __init__(self, wire: Wire, *, retry: RetryPolicy, max_concurrency: int) -> None:
         self._wire = wire
-        self.fetch = wire.fetch
-        """One attempt, which passes no gate and is not sent again."""
         self._retry = retry
-        self._budget = float(retry.budget)
+        self.persistent = retry.without_limits()
+        """The client's retry policy for a call that has a deadline of its own (`until`): with the same delays, but
+        without a limit of attempts, time and budget."""
+        self._budget = retry.most_budget
         self._gate = Gate(max_concurrency)
+        self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
+        self._left_behind: set[asyncio.Task[Any]] = set()
 
     @property
     def closed(self) -> bool:
@@ -57,71 +66,154 @@ class Transport:
         self,
         call: Call[T],
         *,
-        pace: float | None = None,
         retry: RetryPolicy | None = None,
-        unsent: Callable[[], None] | None = None,
+        until: float = math.inf,
+        sending: Sending | None = None,
     ) -> T:
         """Send `call`, again where that is safe and promising, and return what its endpoint returns.
 
+        At `until` the call ends in any case. A request in flight that may be repeated is cut. One that must not be
+        repeated is left in flight, and its outcome is unknown to the caller: the transport sees it to its end, and cuts
+        it when the client is closed.
+
         Args:
             call: what to send.
-            pace: seconds that a rate limit may hold it up; the retry policy's deadline by default.
-            retry: the retry policy, where it is another than the client's.
-            unsent: called after an attempt that has certainly come to nothing: until the next, it is as if never sent.
+            retry: the retry policy, where it is not the client's. With `persistent` and `until`, whatever is safe to
+                repeat is retried until then.
+            until: the deadline of the whole call, by the loop's clock. Rate limits may hold the call up until then,
+                instead of for the policy's `deadline`.
+            sending: says meanwhile whether the request may have been sent.
+
+        Raises:
+            APIConnectionError, APIStatusError, ResponseFormatError: what the last attempt came to.
+            APITimeoutError: `until` has passed, and nothing was changed.
+            OutcomeUnknownError: it may or may not have been done.
+            ClientClosedError: the client, or the session that was given to it, is closed. It was not done.
+            ConfigurationError: it can't be sent, or the client belongs to another process or event loop.
         """
-        self.check(call)
-        retry = retry or self._retry
+        sending = sending or Sending()
+        attempts = self._attempts(call, retry or self._retry, until, sending)
+        if until == math.inf or call.kind not in _ONCE_ONLY:
+            return await attempts
+        return await self._by(until, asyncio.create_task(attempts, name=f"trooper {call.operation}"), call, sending)
+
+    async def _attempts(self, call: Call[T], retry: RetryPolicy, until: float, sending: Sending) -> T:
+        self.check(call, ": nothing was sent")
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        pace = retry.deadline if pace is None else pace
-        # waiting for others to finish is not on the account of this call
-        pace_ends = started + pace if self._gate.paced else math.inf
-        deadline: float | None = None
-        interrupted = False
+        began = loop.time()
+        patience = retry.most_seconds if until == math.inf else math.inf
+        first_sent: float | None = None
         attempts: list[Failure] = []
-        self._budget = min(self._retry.budget, self._budget + 0.1)
+        rate_limited_for = 0.0
+        self._budget = min(self._retry.most_budget, self._budget + 0.1)
         while True:
-            if not await self._gate.enter(pace_ends):
-                last, ends, interrupted = self._turned_away(), [*attempts, Failure.RATE_LIMITED], self.closed
+            if not await self._gate.enter(rate_limited_for + patience, until=until, again=bool(attempts)):
+                made, error = [*attempts, Failure.NEVER_SENT], self._closed() or self._held_up()
                 break
             try:
-                if self.closed:  # in the moment in which it was let in
-                    last, ends, interrupted = self._turned_away(), [*attempts, Failure.RATE_LIMITED], True
-                    break
-                if deadline is None:
-                    deadline = loop.time() + retry.deadline
-                    pace_ends = min(pace_ends, loop.time() + pace)
-                if call.kind in (Repeatability.ONCE, Repeatability.PURCHASE):
+                if call.kind in _ONCE_ONLY:
                     await make_check()
-                outcome = await self.interpret(call, await self.fetch(call, left=deadline - loop.time()))
+                if (closed := self._closed()) is not None:
+                    made, error = [*attempts, Failure.NEVER_SENT], closed
+                    break
+                now = loop.time()
+                first_sent = now if first_sent is None else first_sent
+                outcome = await self._attempt(
+                    call, sending, attempts, left=first_sent + retry.most_seconds - now, limit=until - now
+                )
                 if not isinstance(outcome, FailedAttempt):
-                    self._gate.succeeded()
+                    self._gate.got_through()
                     return outcome
                 attempts.append(outcome.failure)
-                ends = attempts
-                if unsent is not None and not outcome_unknown(call.kind, attempts):
-                    unsent()
-                last = outcome.error
-                delay = self._delay(retry, call.kind, attempts, outcome, deadline=deadline, pace_ends=pace_ends)
+                made, error = attempts, outcome.error
+                if not outcome_unknown(call.kind, attempts):
+                    sending.may_have_left = False
+                delay = self._delay(retry, call.kind, attempts, outcome, first_sent=first_sent, until=until)
             finally:
                 self._gate.leave()
-            interrupted = self._stopped.is_set() and delay is not None  # what is definite is told all the same
-            if delay is None or interrupted:
+            if delay is None:
                 break
-            LOG.warning("%s: %s; sending it again in %.2f s", call.operation, outcome.failure.value, delay)
-            if outcome.failure is not Failure.RATE_LIMITED:  # that is waited for at the gate
+            LOG.info("%s: %s; retrying in %.2f s", call.operation, outcome.error.message, delay)
+            rate_limited_for = delay if outcome.failure is Failure.RATE_LIMITED else 0.0
+            if not rate_limited_for:  # that one is waited for at the gate
                 await self.pause(delay)
-            interrupted = self._stopped.is_set()
-            if interrupted:
+            if (closed := self._closed()) is not None:
+                made, error = [*attempts, Failure.NEVER_SENT], closed
                 break
-        error: TrooperError = last
-        if outcome_unknown(call.kind, ends):
-            error = OutcomeUnknownError(f"sent, and its outcome is unknown: {_what(last)}", transition=call.transition)
-        elif interrupted:
-            error = ClientClosedError("the client was closed meanwhile")
+        if outcome_unknown(call.kind, made):
+            error = OutcomeUnknownError(f"sent, and its outcome is unknown: {_what(error)}", transition=call.transition)
         error.operation, error.subject = call.operation, call.subject
-        error.attempts, error.seconds = len(attempts), loop.time() - started
+        error.attempts, error.seconds = len(attempts), loop.time() - began
         raise error
+
+    async def _attempt(
+        self, call: Call[T], sending: Sending, earlier: list[Failure], *, left: float, limit: float
+    ) -> T | FailedAttempt:
+        """One attempt. A mistake in somebody's code surfaces, but for what may have been done all the same."""
+        try:
+            reply = await self.attempt(call, sending=sending, left=left, limit=limit)
+            return await self.interpret(call, reply)
+        except TrooperError:
+            raise
+        except Exception as error:  # noqa: BLE001 - any mistake
+            mistake = stripped(error)
+        made = [*earlier, Failure.LOST if sending.may_have_left else Failure.NEVER_SENT]
+        if not outcome_unknown(call.kind, made):
+            raise mistake
+        raise OutcomeUnknownError(
+            f"sent, and its outcome is unknown: {type(mistake).__name__} while the response was read",
+            transition=call.transition,
+            operation=call.operation,
+            subject=call.subject,
+            attempts=len(made),
+        ) from mistake
+
+    async def _by(self, until: float, task: asyncio.Task[T], call: Call[T], sending: Sending) -> T:
+        """What `task` comes to by then; a request that is still in flight is left behind."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            await asyncio.wait([task], timeout=max(0.0, until - began))
+            if not task.done() and not sending.may_have_left:
+                task.cancel()
+                await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await finished(task)
+            raise
+        if task.done() and not task.cancelled():
+            return task.result()
+        error: TrooperError
+        if sending.may_have_left:
+            error = OutcomeUnknownError("sent, and not answered before the deadline", transition=call.transition)
+        else:
+            error = APITimeoutError("the deadline passed before it could be sent")
+        if not task.done():
+            self._left_behind.add(task)
+            task.add_done_callback(self._came_late)
+        error.operation, error.subject = call.operation, call.subject
+        error.attempts, error.seconds = int(sending.may_have_left), loop.time() - began
+        raise error
+
+    def _came_late(self, task: asyncio.Task[Any]) -> None:
+        self._left_behind.discard(task)
+        if task.cancelled():
+            LOG.info("%s: cut, since the client was closed", task.get_name())
+        else:
+            LOG.info("%s: answered after its deadline: %s", task.get_name(), task.exception() or "it was done")
+
+    def attempt(
+        self,
+        call: Call[T],
+        *,
+        sending: Sending | None = None,
+        left: float = math.inf,
+        limit: float = math.inf,
+        headers: Mapping[str, str] | None = None,
+    ) -> Coroutine[Any, Any, Response | FailedAttempt]:
+        """One attempt, which passes no gate and is not retried. The arguments are those of `Wire.send`."""
+        return self._wire.send(call, sending or Sending(), left=left, limit=limit, headers=headers)
 
     async def interpret(self, call: Call[T], reply: Response | FailedAttempt) -> T | FailedAttempt:
         """What an attempt at `call` has come to."""
@@ -135,26 +227,33 @@ class Transport:
         retry: RetryPolicy,
         kind: Repeatability,
         attempts: list[Failure],
-        fault: FailedAttempt,
+        failed: FailedAttempt,
         *,
-        deadline: float,
-        pace_ends: float,
+        first_sent: float,
+        until: float,
     ) -> float | None:
-        """Seconds until the next attempt, or None to give up; keeps the budget's and the gate's accounts."""
-        paced = fault.failure is Failure.RATE_LIMITED
-        left = (pace_ends if paced else deadline) - asyncio.get_running_loop().time()
-        pause = fault.retry_after
-        if paced and pause is None:
-            # of the whole client, not of this call; too long a guess would only leave the allowed pace unused
+        """Seconds until the next attempt, or None to give up; keeps the accounts of the budget and the gate."""
+        now = asyncio.get_running_loop().time()
+        deadline = first_sent + retry.most_seconds
+        if failed.failure is not Failure.RATE_LIMITED:
+            left = min(deadline, until) - now
+            delay = retry.delay(kind, attempts, left=left, retry_after=failed.retry_after, budget=self._budget)
+            if failed.failure in _GOT_THROUGH:
+                self._gate.got_through()
+            if delay is not None and retry.budget is not None and not failed.reused_connection:
+                self._budget -= 1
+            return delay
+        # without `until`, a pause that begins before the deadline is waited out
+        left = until - now if until < math.inf else (retry.most_seconds if now < deadline else 0.0)
+        pause = failed.retry_after
+        if pause is None:
+            # of the whole client, not of this call; too long a guess would only leave the allowed rate unused
             pause = min(_LONGEST_GUESS, retry.backoff(self._gate.refusals + 1))
-        delay = retry.delay(kind, attempts, left=left, retry_after=pause, budget=self._budget)
-        if paced and pause is not None:
-            self._gate.close(min(pause, MAX_RETRY_AFTER) if delay is None else delay)
-        elif delay is not None and not fault.reused_connection:
-            self._budget -= 1
+        delay = retry.delay(kind, attempts, left=left, retry_after=pause)
+        self._gate.close(min(pause, MAX_RETRY_AFTER) if delay is None else delay)
         return delay
 
-    def paced(self, seconds: float | None) -> None:
+    def rate_limited(self, seconds: float | None) -> None:
         """The poll got a 429: the gate closes for all calls too."""
         self._gate.close(min(MAX_RETRY_AFTER, self._retry.backoff(1) if seconds is None else seconds))
 
@@ -164,17 +263,30 @@ class Transport:
             async with timeout(seconds):
                 await self._stopped.wait()
 
-    def _turned_away(self) -> TrooperError:
-        pause = max(0.0, self._gate.opens_at - asyncio.get_running_loop().time())
+    def _held_up(self) -> TrooperError:
+        """Why the gate did not let a call in."""
+        now = asyncio.get_running_loop().time()
+        if not self._gate.is_rate_limited(now):
+            return APITimeoutError("the deadline passed before it could be sent")
+        pause = max(0.0, self._gate.opens_at - now)
         return RateLimitError("rate limited for longer than this call may wait", status=429, retry_after=pause)
 
-    def check(self, call: Call[T]) -> None:
+    def _closed(self) -> ClientClosedError | None:
+        if self.closed:
+            return ClientClosedError("the client is closed")
+        if self._wire.sessions.yours_is_closed:
+            return ClientClosedError("the session that was given to this client is closed")
+        return None
+
+    def check(self, call: Call[T], consequence: str = "") -> None:
         """Refuse what can't be sent before anything is."""
         problem: TrooperError | None = None
         try:
             self.bind()
             _ = call.body
-        except (ConfigurationError, ClientClosedError) as error:
+        except ClientClosedError as error:
+            problem = ClientClosedError(error.message + consequence)
+        except ConfigurationError as error:
             problem = error
         if problem is None and not self._wire.has_key and not call.endpoint.public:
             problem = ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
@@ -183,24 +295,29 @@ class Transport:
             raise problem
 
     def bind(self) -> None:
-        """Make sure that the client is open, and used on one event loop only."""
+        """Make sure that the client is open, and used in one process and on one event loop only."""
         loop = asyncio.get_running_loop()
+        if os.getpid() != self._process:
+            raise ConfigurationError("this client was made in another process, before a fork: make one per process")
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
             raise ConfigurationError("this client belongs to another event loop: make one per loop")
-        if self.closed or self._wire.sessions.yours_is_closed:
-            whose = "client" if self.closed else "session that was given to this client"
-            raise ClientClosedError(f"the {whose} is closed: nothing was sent")
+        if (closed := self._closed()) is not None:
+            raise closed
 
     def stop(self) -> None:
-        """Begin nothing any more; what is on the wire may end."""
+        """Begin nothing any more; what is in flight may end."""
         self._stopped.set()
         self._gate.turn_away()
 
     async def close(self) -> None:
-        """Close the sessions that are ours."""
+        """Cut what was left in flight, and close the sessions that are ours."""
         self.stop()
+        while self._left_behind:
+            for task in self._left_behind:
+                task.cancel()
+            await asyncio.wait(self._left_behind)
         await self._wire.sessions.close()
 
     def __reduce__(self) -> NoReturn:

@@ -1,7 +1,7 @@
-"""One request on the wire, and its whole answer. Nothing is sent again here.
+"""One request and its whole response. Nothing is retried here.
 
 aiohttp's exceptions hold the request's headers, and with them the key. So a failure travels as a value
-(`_protocol.FailedAttempt`) out of the frames that hold headers and bodies.
+(`FailedAttempt`) out of the frames that hold headers and bodies.
 """
 
 from __future__ import annotations
@@ -10,28 +10,33 @@ import asyncio
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import NoReturn, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.http import HttpProcessingError
 
 from trooper_async._api.endpoints import Call, Repeatability
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._base.slices import TimeSlice
 from trooper_async._base.timeouts import timeout
-from trooper_async._http.sessions import NEVER_SENT, CutError, KeyUsers, Sessions
-from trooper_async.errors import APIConnectionError, APITimeoutError
+from trooper_async._http.keys import Asked, Keys
+from trooper_async._http.sessions import NEVER_SENT, CutError, Sending, Sessions
+from trooper_async.errors import APIConnectionError, APITimeoutError, ClientClosedError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
+_NEVER_ASKED = Asked(0, 0)
 
 LOG = logging.getLogger("trooper_async.transport")
 
 _CONNECT = 10.0
 """Seconds for a connection, where `timeout` is not shorter."""
-_ONCE_ANSWER = 180.0
-"""Seconds for the answer to what must not be sent twice: giving up early would only make its outcome unknown."""
+_ONCE_RESPONSE = 180.0
+"""Seconds for the response to what must not be sent twice: giving up early would only make its outcome unknown."""
 
 
 class Wire:
@@ -41,7 +46,7 @@ class Wire:
         self,
         *,
         base_url: str,
-        key: KeyUsers,
+        keys: Keys,
         session: aiohttp.ClientSession | None,
         timeout: float,
         max_body_bytes: int,
@@ -49,7 +54,7 @@ class Wire:
         user_agent: str,
     ) -> None:
         self._base_url = base_url
-        self._authorize, self.redact, self.has_key = key
+        self._authorize, self.redact, self.has_key, self._ask_for_key = keys
         self.sessions = Sessions(session)
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
@@ -60,55 +65,113 @@ class Wire:
             hdrs.CACHE_CONTROL: "no-cache",
         }
 
-    async def fetch(
-        self, call: Call[T], *, left: float = math.inf, headers: Mapping[str, str] | None = None
+    async def send(
+        self,
+        call: Call[T],
+        sending: Sending,
+        *,
+        left: float = math.inf,
+        limit: float = math.inf,
+        headers: Mapping[str, str] | None = None,
     ) -> Response | FailedAttempt:
-        """Send `call`, and read its answer within `timeout` and the `left` seconds of its deadline."""
+        """Send `call` and read its response; once more with a new key where the key's function has one after a 401.
+
+        Args:
+            call: what to send.
+            sending: what is known of it meanwhile.
+            left: seconds that are left to wait for the response, where it may be cut.
+            limit: seconds after which it is cut in any case.
+            headers: further ones.
+
+        Raises:
+            Exception: a mistake in the code of this package, or of what your session calls. It has lost its traceback,
+                which holds the headers; a note says where it was raised.
+        """
+        if self.sessions.yours_is_closed:
+            raise ClientClosedError("the session that was given to this client is closed")
+        asked = await self._ask(None)
+        while not isinstance(asked, FailedAttempt):
+            outcome = await self._attempt(call, sending, left=left, limit=limit, headers=headers)
+            if self._ask_for_key is None or not isinstance(outcome, Response) or outcome.status != 401:
+                return outcome
+            before, asked = asked, await self._ask(asked)
+            if isinstance(asked, Asked) and asked.key == before.key:
+                return outcome
+        return asked
+
+    async def _ask(self, since: Asked | None) -> Asked | FailedAttempt:
+        """Ask the key's function, if it has one, and if it was not asked since."""
+        if self._ask_for_key is None:
+            return _NEVER_ASKED
+        try:
+            async with timeout(self._timeout):
+                return await self._ask_for_key(since)
+        except Exception as error:  # noqa: BLE001 - whatever the caller's function raises: nothing was sent, and it is tried again
+            failed = APIConnectionError(self.redact(f"the api_key function failed ({_what(error)})"))
+            return FailedAttempt(Failure.NEVER_SENT, failed)
+
+    async def _attempt(
+        self, call: Call[T], sending: Sending, *, left: float, limit: float, headers: Mapping[str, str] | None
+    ) -> Response | FailedAttempt:
+        """One request, and its whole response within `timeout`."""
         once = call.kind in (Repeatability.ONCE, Repeatability.PURCHASE)
         connect = min(_CONNECT, self._timeout)
-        limit = connect + (max(_ONCE_ANSWER, self._timeout) if once else min(self._timeout, max(left, 0.0)))
-        kept = not once and self.sessions.take_kept()
+        longest = max(_ONCE_RESPONSE, self._timeout) if once else min(self._timeout, max(left, 0.0))
+        limit = min(connect + longest, limit)
+        sending.may_have_left = sending.on_reused_connection = False
         started = time.perf_counter()
-        cancelled: asyncio.CancelledError | None = None
+        raised: BaseException | None = None
         outcome: Response | FailedAttempt | None = None
         try:
             async with timeout(limit):
-                outcome = await self._exchange(call, once=once, connect=connect, headers=headers)
+                outcome = await self._exchange(call, sending, once=once, connect=connect, headers=headers)
         except asyncio.CancelledError as error:
-            # the frames that it came through hold the headers, and whoever catches this may print them
-            cancelled = error.with_traceback(None)
-            cancelled.__cause__ = cancelled.__context__ = None
+            raised = error
         except NEVER_SENT as error:
             # the text of the others has the proxy's URL, and with it a password
-            told = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-            reason = self.redact(f"{type(error).__name__}: {error}" if told else type(error).__name__)
-            outcome = FailedAttempt(
-                Failure.NEVER_SENT, APIConnectionError(f"no connection to {self._base_url} ({reason})")
-            )
+            is_told = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            reason = self.redact(_what(error) if is_told else type(error).__name__)
+            never = APIConnectionError(f"no connection to {self._base_url} ({reason})")
+            outcome = FailedAttempt(Failure.NEVER_SENT, never)
         except TimeoutError:
             pass
-        except Exception as error:  # noqa: BLE001 - whatever came instead of a whole answer: it may have been sent
-            name = type((error.__cause__ if isinstance(error, CutError) else None) or error).__name__
-            lost = APIConnectionError(f"the answer was lost or cut ({name})")
-            outcome = FailedAttempt(Failure.LOST, lost, reused_connection=kept)
-        if cancelled is not None:
-            raise cancelled
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            # instead of a whole response; it may have been sent
+            what = self.redact(_what((error.__cause__ if isinstance(error, CutError) else None) or error))
+            lost = APIConnectionError(f"the response was lost or cut ({what})")
+            outcome = FailedAttempt(Failure.LOST, lost, reused_connection=sending.on_reused_connection)
+        except Exception as error:  # noqa: BLE001 - a mistake in somebody's code
+            raised = error
+        if raised is not None:
+            raise stripped(raised)
         if outcome is None:
-            outcome = FailedAttempt(Failure.LOST, APITimeoutError(f"no whole answer within {limit:.1f} s"))
+            outcome = FailedAttempt(Failure.LOST, APITimeoutError(f"no whole response within {limit:.1f} s"))
         if LOG.isEnabledFor(logging.DEBUG):
-            result = outcome.failure.value if isinstance(outcome, FailedAttempt) else outcome.status
+            result = (
+                f"{outcome.failure.value} ({outcome.error.message})"
+                if isinstance(outcome, FailedAttempt)
+                else outcome.status
+            )
             ms = 1000 * (time.perf_counter() - started)
             LOG.debug("%s %s %s %.0f ms", call.endpoint.method, call.endpoint.path, result, ms)
         return outcome
 
     async def _exchange(
-        self, call: Call[T], *, once: bool, connect: float, headers: Mapping[str, str] | None
+        self, call: Call[T], sending: Sending, *, once: bool, connect: float, headers: Mapping[str, str] | None
     ) -> Response:
-        """Send it and read the answer, in a frame that is in no traceback."""
-        own = {**self._headers, **(headers or {})}
-        if call.body is not None:
-            own[hdrs.CONTENT_TYPE] = "application/json"
-        async with self.sessions.get(call.sending, once=once).request(
+        """Send it and read the response, in a frame that is in no traceback."""
+        own = self._headers
+        if headers or call.body is not None:
+            own = {**own, **(headers or {})}
+            if call.body is not None:
+                own[hdrs.CONTENT_TYPE] = "application/json"
+            if hdrs.IF_NONE_MATCH in own:
+                # with no-cache Express never answers 304; caches must revalidate for this one too (RFC 9111 5.2.1)
+                own[hdrs.CACHE_CONTROL] = "max-age=0"
+        sessions = self.sessions
+        if not sessions.are_ours:
+            sending.may_have_left = True  # your session is not traced by us: from here on it may have been sent
+        async with sessions.get(once=once).request(
             call.endpoint.method,
             self._base_url + call.endpoint.path,
             params=call.query or None,
@@ -120,15 +183,15 @@ class Wire:
             timeout=aiohttp.ClientTimeout(total=None, connect=connect),
             proxy=self._proxy(),
             middlewares=(self._authorize,),
-            trace_request_ctx=call.sending,
+            trace_request_ctx=sending if sessions.are_ours else None,
         ) as response:
-            reply = Response(response.status, response.headers, await self._body(response))
-            if reply.body is not None and not once:
-                self.sessions.leave_kept(reply.headers)
-            return reply
+            return Response(response.status, response.headers, await self._body(response))
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The whole body, or None where it is larger than allowed, on the wire or inflated."""
+        if response.content.at_eof():  # a trace of your session has read it, or it is empty: aiohttp has kept it
+            kept = await response.read()
+            return kept if len(kept) <= self._max_body_bytes else None
         body, turns = BytesIO(), TimeSlice()  # joining a list of chunks would hold all of it twice
         try:
             while chunk := await response.content.readany():
@@ -143,3 +206,22 @@ class Wire:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("it holds an API key, and can't be pickled or copied")
+
+
+def _what(error: BaseException) -> str:
+    """The type and the text of an exception."""
+    text = "".join(c if c.isprintable() else " " for c in str(error)[:300]).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def stripped(error: E) -> E:
+    """An exception without the frames and exceptions that it came with: they hold headers and bodies.
+
+    Whoever catches it may print them. Of a mistake in somebody's code, a note says where it was made.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and isinstance(error, Exception) and not hasattr(error, "__notes__"):
+        at = frames[-1]
+        error.add_note(f"raised in {at.name} ({at.filename}, line {at.lineno}) while a request was made")
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

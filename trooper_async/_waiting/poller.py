@@ -392,7 +392,7 @@ class Poller(Generic[M]):
         if attempt.failure is Failure.RATE_LIMITED:
             limit = MAX_RETRY_AFTER
             self._rate_limited = True
-            self.store.transport.paced(attempt.retry_after)
+            self.store.transport.rate_limited(attempt.retry_after)
         if attempt.retry_after is not None:
             pause = max(pause, min(attempt.retry_after, limit))
         self._not_before = max(self._not_before, now + pause)

@@ -276,7 +276,7 @@ class Store(Generic[M]):
         """Read the list once, or only learn that it has not changed. A response out of a cache proves nothing."""
         base, etag = self.latest, self._etag
         headers = {} if etag is None else {"If-None-Match": etag}
-        response = await self.transport.fetch(self._poll, headers=headers)
+        response = await self.transport.attempt(self._poll, headers=headers)
         if isinstance(response, Response):
             if response.status in (200, 304) and (cached := out_of_cache(response)) is not None:
                 return cached

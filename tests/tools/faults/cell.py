@@ -131,7 +131,7 @@ def arranged(once_answer: float) -> Iterator[None]:
 
     with (
         mock.patch.object(loop, "getaddrinfo", getaddrinfo),
-        mock.patch.object(wire_module, "_ONCE_ANSWER", once_answer),
+        mock.patch.object(wire_module, "_ONCE_RESPONSE", once_answer),
     ):
         yield
 

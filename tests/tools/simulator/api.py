@@ -15,6 +15,7 @@ from tests.tools.simulator.world import World
 from trooper_async import APIConnectionError, APITimeoutError, PollSchedule, TrooperClient
 from trooper_async._api.endpoints import Call, Repeatability
 from trooper_async._api.responses import FailedAttempt, Failure, Response
+from trooper_async._http.sessions import Sending
 
 _KINDS = {"running": "start", "stopped": "stop", "frozen": "freeze", "restarted": "restart"}
 
@@ -51,7 +52,7 @@ class Api:
 
     def client(self, schedule: PollSchedule) -> TrooperClient:
         client = TrooperClient("simulated-key", poll=schedule)
-        client._transport.fetch = self.fetch  # the one place where the wire begins
+        client._transport.attempt = self.fetch  # type: ignore[method-assign]  # the one place where requests leave
         self._floor = schedule.floor
         return client
 
@@ -59,10 +60,12 @@ class Api:
         self,
         call: Call[Any],
         *,
+        sending: Sending | None = None,
         left: float = math.inf,
+        limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Response | FailedAttempt:
-        """What `Transport.fetch` does, without a network."""
+        """What `Transport.attempt` does, without a network."""
         rng, settings = self.world.rng, self.world.settings
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -74,8 +77,8 @@ class Api:
             self.impatient += too_close or (early and self._looked_early)
             self._looked_early |= early  # one last look before a deadline is allowed
             self._last_poll = began
-        if call.sending is not None:
-            call.sending()
+        if sending is not None:
+            sending.may_have_left = True
         await asyncio.sleep(rng.uniform(0.005, 0.1))
         once = call.kind in (Repeatability.ONCE, Repeatability.PURCHASE)
         patience = 180.0 if once else min(30.0, left)

@@ -14,11 +14,13 @@ class _Jump(selectors.SelectSelector):
     """Waits for nothing: what the loop would sleep, the clock is put forward."""
 
     now = 1_000.0
+    step = 0.0
+    """The least that it is put forward."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("everything waits, and no timer is set: a deadlock")
-        self.now += max(timeout, 0.0)
+        self.now += max(timeout, self.step) if timeout > 0 else 0.0
         return []
 
 

@@ -48,8 +48,8 @@ class LosingApi(Api):
     async def fetch(self, call: Call[Any], **options: Any) -> Response | FailedAttempt:
         if call.endpoint.path != "/api/order":
             return await Api.fetch(self, call, **options)
-        if call.sending is not None:
-            call.sending()
+        if options.get("sending") is not None:
+            options["sending"].may_have_left = True
         await asyncio.sleep(0.1)
         first, self.lost = not self.lost, True
         if not first or self.done:
@@ -90,7 +90,7 @@ async def _post(client: TrooperClient) -> int | None:
     """A script's own POST: the new order's id, or None where the answer is lost."""
     from trooper_async._api.endpoints import ORDER, call
 
-    reply = await client._transport.fetch(call(ORDER, "a script", sent={"blib_id": 1}))
+    reply = await client._transport.attempt(call(ORDER, "a script", sent={"blib_id": 1}))
     if isinstance(reply, FailedAttempt):
         return None
     order_id = await client._transport.interpret(call(ORDER, "a script"), reply)

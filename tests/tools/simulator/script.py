@@ -13,6 +13,7 @@ from attrs import define, field
 from trooper_async import PollSchedule, TrooperClient
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import FailedAttempt, Response
+from trooper_async._http.sessions import Sending
 
 Row = dict[str, Any]
 
@@ -41,14 +42,16 @@ class Script:
 
     def client(self, **options: Any) -> TrooperClient:
         client = TrooperClient("scripted-key", **{"poll": PollSchedule(), **options})
-        client._transport.fetch = self.fetch  # the one place where the wire begins
+        client._transport.attempt = self.fetch  # type: ignore[method-assign]  # the one place where requests leave
         return client
 
     async def fetch(
         self,
         call: Call[Any],
         *,
+        sending: Sending | None = None,
         left: float = math.inf,
+        limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Response | FailedAttempt:
         now = asyncio.get_running_loop().time()

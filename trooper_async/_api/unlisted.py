@@ -1,0 +1,46 @@
+"""Calls of endpoints that are not in the table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from trooper_async._api.endpoints import Call, Endpoint, Repeatability, Sent, call
+from trooper_async._api.rows import Rows
+from trooper_async._base.slices import SlicedWork
+from trooper_async.errors import ConfigurationError
+from trooper_async.models import JSON
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def call_of(method: str, path: str, sent: Sent | None) -> Call[JSON]:
+    """A call of an endpoint that is not in the table; it returns the JSON of the response.
+
+    Raises:
+        ConfigurationError: it can't be one.
+    """
+    operation = f"call {method} {path}"[:100]
+    problem = None
+    if method not in _METHODS:
+        problem = f"the method must be one of {', '.join(_METHODS)}, not {method!r:.40}"
+    elif not isinstance(path, str) or not re.fullmatch(r"/[!-~]*", path) or re.search(r"[#\\]|/\.\.?(?=[/?]|$)", path):
+        problem = "the path must begin with / and be printable ASCII, without spaces, backslashes, `#`, `.` and `..`"
+    elif sent is not None and (method == "GET" or not isinstance(sent, Mapping)):
+        problem = "a GET has no JSON: write a query in its path" if method == "GET" else "json must be a mapping"
+    if problem is not None:
+        raise ConfigurationError(f"{problem}: nothing was sent", operation="call")
+    kind = Repeatability.READ if method == "GET" else Repeatability.ONCE
+    return call(Endpoint(method, path, kind, _as_it_is, read_rows=_rows_as_they_are), operation, sent=sent)
+
+
+def _as_it_is(data: JSON, sent: Sent) -> JSON:
+    return data
+
+
+def _rows_as_they_are(rows: Rows) -> SlicedWork[JSON]:
+    items: list[JSON] = []
+    while not rows.ended:
+        items.append(rows.read())
+        yield
+    return items

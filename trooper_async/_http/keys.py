@@ -1,0 +1,110 @@
+"""The API key: what puts it in a request, and what blanks it in a text. It is in their closures alone."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeAlias
+
+import aiohttp
+from aiohttp import hdrs
+
+from trooper_async._base import timeouts
+from trooper_async._http.sessions import NEVER_SENT, CutError
+from trooper_async.errors import ConfigurationError
+
+ApiKey: TypeAlias = str | Callable[[], str | Awaitable[str]]
+"""The key, or a function that returns it, which is asked again after a 401."""
+
+_OLD_KEYS = 4
+"""Keys that are blanked in texts after they were replaced."""
+
+
+class Asked(NamedTuple):
+    """How often the key's function was asked, and which of its keys is used."""
+
+    times: int
+    key: int
+
+
+class Keys(NamedTuple):
+    """What needs the key."""
+
+    authorize: aiohttp.ClientMiddlewareType
+    """Puts the key in a request."""
+    redact: Callable[[str], str]
+    """Blanks the key in a text."""
+    has_key: bool
+    ask: Callable[[Asked | None], Awaitable[Asked]] | None
+    """Asks the key's function, if it has one, unless it was asked after that; with None, unless it was asked at all."""
+
+
+def keys_of(api_key: ApiKey | None) -> Keys:
+    """What needs the key, which is in no attribute."""
+    given = None if callable(api_key) else api_key
+    known = deque([given] if given else [], _OLD_KEYS)  # the last one is used
+    function = api_key if callable(api_key) else None
+    asked = Asked(0, 0)
+    asking = asyncio.Lock()
+
+    async def authorize(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        # Runs once for each request that leaves, those that aiohttp repeats on its own included.
+        if known:
+            request.headers[hdrs.AUTHORIZATION] = f"Bearer {known[-1]}"
+        cancellations_before = timeouts.cancellations()
+        try:
+            return await handler(request)
+        except NEVER_SENT:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise CutError from error
+        except asyncio.CancelledError as error:
+            # nobody cancelled it: it is aiohttp's own limit for connecting
+            if timeouts.BROKEN and timeouts.cancellations() <= cancellations_before:
+                raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
+            raise
+
+    def redact(text: str) -> str:
+        for key in known:
+            text = text.replace(key, "[api key]")
+        return text
+
+    async def ask(since: Asked | None) -> Asked:
+        nonlocal asked
+        times = 0 if since is None else since.times
+        if asked.times > times:
+            return asked
+        async with asking:
+            if asked.times == times:
+                assert function is not None  # noqa: S101 - else this is not handed out
+                key = function()
+                key = await key if inspect.isawaitable(key) else key
+                if (problem := problem_of_key(key)) is not None:
+                    del key
+                    raise ConfigurationError(f"the api_key function: {problem}")
+                is_new = not known or known[-1] != key
+                if is_new:
+                    known.append(key)
+                asked = Asked(times + 1, asked.key + is_new)
+        return asked
+
+    return Keys(authorize, redact, api_key is not None, None if function is None else ask)
+
+
+def problem_of_key(key: object) -> str | None:
+    """What is wrong with an API key, without the key itself."""
+    if isinstance(key, bytes | bytearray):
+        return "the API key must be a str, not bytes: decode it"
+    if hasattr(key, "get_secret_value"):
+        return f"the API key must be a str, not {type(key).__name__}: pass its get_secret_value()"
+    if not isinstance(key, str):
+        return f"the API key must be a str, not {type(key).__name__}"
+    if not key.strip():
+        return "the API key is empty"
+    if key[:7].casefold() == "bearer ":
+        return "pass the API key alone, without `Bearer` in front of it"
+    if not all("!" <= c <= "~" for c in key):
+        return "the API key must be printable ASCII without spaces or line ends"
+    return None
