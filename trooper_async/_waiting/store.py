@@ -135,6 +135,7 @@ class Snapshot(Generic[M]):
         ids: list[int | None] = []
         sizes: list[int] = []
         changed: set[int | None] = set()
+        decoded: dict[int, M | Unreadable] = {}
         faults = 0
         while not rows.ended:
             end = self._same(rows, offsets, expected)
@@ -152,6 +153,8 @@ class Snapshot(Generic[M]):
                     raise ResponseFormatError("$", f"a list of {self.items.model.__name__.lower()}s")
                 listed.append(row)
                 ids.append(item_id)
+                if item_id is not None:
+                    decoded[item_id] = row
                 sizes.append(rows.at - at)
                 if item_id is None or _differ(self.rows.get(item_id), row):
                     changed.add(item_id)
@@ -161,15 +164,19 @@ class Snapshot(Generic[M]):
                     places = places or {one: place for place, one in enumerate(self._ids)}
                     expected = places.get(item_id, expected - 1) + 1
             yield
-        by_id, unreadable = self._by_id(ids, listed)
-        for one in unreadable.keys() | self.unreadable.keys():  # of two rows that contradict each other both were read
-            if one is not None:
-                (changed.add if _differ(self.rows.get(one), by_id.get(one)) else changed.discard)(one)
-        changed |= self.rows.keys() - by_id.keys()
-        ours = frozenset(one for one in changed if one is not None)
+        if ids == self._ids and len(ids) == len(self.rows) and not faults:
+            by_id = self.rows | decoded  # the same ids in the same places: only these rows are other ones
+            unreadable: dict[int | None, ResponseFormatError] = {}
+        else:
+            by_id, unreadable = self._by_id(ids, listed)
+            for one in unreadable.keys() | self.unreadable.keys():  # of two that contradict each other both were read
+                if one is not None:
+                    (changed.add if _differ(self.rows.get(one), by_id.get(one)) else changed.discard)(one)
+            changed |= self.rows.keys() - by_id.keys()
         version = object() if changed or self.unreadable or ids != self._ids else self.version
+        news = frozenset(one for one in changed if one is not None)
         return Snapshot(
-            self.items, by_id, unreadable, ours, version, self.version, listed, ids, sizes, start, rows.body
+            self.items, by_id, unreadable, news, version, self.version, listed, ids, sizes, start, rows.body
         )
 
     def _same(self, rows: Rows, offsets: list[int], first: int) -> int:
