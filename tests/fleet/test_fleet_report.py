@@ -98,7 +98,7 @@ def test_orders_and_transitions_come_back() -> None:
         FleetOutcome(1, "stop", order=ORDER, seconds=0.5, sent=True),
         FleetOutcome(2, "start", order=Order(2, "running", price_h=Decimal("1E+400"))),
         FleetOutcome(3, "freeze"),
-        FleetOutcome(4, "restart", transition=RESTART, sent=None),
+        FleetOutcome(4, "restart", transition=evolve(RESTART, order_id=4), sent=None),
     )
     again = FleetReport.from_json(report.to_json())
     assert again == report
@@ -134,7 +134,7 @@ def test_an_error_of_a_later_release_is_kept() -> None:
     assert "no" in str(error)
 
 
-STORED = json.loads(report_of(*(FleetOutcome(n, "stop", error=e, order=ORDER) for n, e in enumerate(ERRORS))).to_json())
+STORED = json.loads(report_of(*(FleetOutcome(n, "stop", error=e) for n, e in enumerate(ERRORS, 1))).to_json())
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
 
 
@@ -173,6 +173,25 @@ def test_a_value_of_the_wrong_kind_is_refused() -> None:
     assert text != json.dumps(STORED)
     with pytest.raises(ConfigurationError, match="damaged"):
         FleetReport.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        FleetOutcome(4, "restart", sent=True),
+        FleetOutcome(4, "restart", sent=None),
+        FleetOutcome(0, "stop"),
+        FleetOutcome(4, "stop", transition=RESTART, sent=True),
+        FleetOutcome(2, "restart", transition=RESTART, sent=True),
+        FleetOutcome(2, "stop", order=ORDER, sent=True),
+        FleetOutcome(1, "stop", order=ORDER, error=TrooperError("no")),
+    ],
+    ids=["sent as nothing", "perhaps sent as nothing", "order 0", "another action", "another order", "not it", "both"],
+)
+def test_a_report_that_contradicts_itself_is_refused(outcome: FleetOutcome) -> None:
+    """Resuming it could send a restart a second time."""
+    with pytest.raises(ConfigurationError, match="damaged"):
+        FleetReport.from_json(report_of(outcome).to_json())
 
 
 def test_a_later_release_is_named() -> None:

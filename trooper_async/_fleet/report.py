@@ -194,7 +194,7 @@ def _outcome(data: JSON) -> FleetOutcome:
     action: Action = data["action"]  # type: ignore[assignment]  # checked in the next line
     if type(order_id) is not int or action not in get_args(Action) or not isinstance(sent, bool | None):
         raise ValueError
-    return FleetOutcome(
+    outcome = FleetOutcome(
         order_id=order_id,
         action=action,
         order=_optional(data["order"], _order),
@@ -203,6 +203,21 @@ def _outcome(data: JSON) -> FleetOutcome:
         transition=_optional(data["transition"], _transition),
         sent=sent,
     )
+    if not _is_consistent(outcome):
+        raise ValueError
+    return outcome
+
+
+def _is_consistent(outcome: FleetOutcome) -> bool:
+    """Whether an outcome does not contradict itself: resuming one that does could send a restart again."""
+    transition, order = outcome.transition, outcome.order
+    if outcome.order_id < 1 or (
+        order is not None and (outcome.error is not None or order.order_id != outcome.order_id)
+    ):
+        return False
+    if transition is None:
+        return outcome.sent is False or outcome.ended
+    return (transition.order_id, transition.action) == (outcome.order_id, outcome.action)
 
 
 def _error(data: JSON) -> TrooperError:
