@@ -118,9 +118,9 @@ class Transport:
                     break
                 now = loop.time()
                 first_sent = now if first_sent is None else first_sent
-                outcome = await self._attempt(
-                    call, sending, attempts, left=first_sent + retry.most_seconds - now, limit=until - now
-                )
+                left = first_sent + retry.most_seconds - now
+                limit = math.inf if call.kind in _ONCE_ONLY else until - now  # those are left in flight
+                outcome = await self._attempt(call, sending, attempts, left=left, limit=limit)
                 if not isinstance(outcome, FailedAttempt):
                     self._gate.got_through()
                     return outcome

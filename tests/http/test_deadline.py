@@ -1,0 +1,207 @@
+"""`until`: the deadline of a whole call, and what becomes of a request that is in flight then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from tests.helpers.conditions import until
+from tests.helpers.raw_server import FAST, SILENCE, RawServer, http, serving
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply
+from trooper_async import (
+    APITimeoutError,
+    OutcomeUnknownError,
+    RateLimitError,
+    RetryPolicy,
+    ServerError,
+    TrooperClient,
+)
+from trooper_async._api.endpoints import INSTALL_DELETE, INSTALL_RETRY, ORDER, TEST, Call, call
+from trooper_async._api.responses import Response
+from trooper_async._http.sessions import Sending
+
+READ = call(TEST, "ping")
+SETTING = call(INSTALL_DELETE, "templates.remove", sent={"install_id": 1})
+ONCE = call(INSTALL_RETRY, "templates.retry", sent={"install_id": 1})
+PURCHASE = call(ORDER, "orders.create")
+DONE = b'{"success": true}'
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_read_in_flight_is_cut() -> None:
+    """At the deadline a read ends, whatever its own timeout is: nothing was changed."""
+    async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
+        ends = now() + 0.1
+        with pytest.raises(APITimeoutError) as caught:
+            await client._transport.request(READ, until=ends)
+        assert now() >= ends
+    assert (caught.value.attempts, len(server.requests)) == (1, 1)
+
+
+async def test_a_setting_in_flight_is_cut_and_unknown() -> None:
+    """What may be repeated is cut: whether it was done is unknown."""
+    async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client._transport.request(SETTING, until=now() + 0.1)
+    assert (caught.value.attempts, len(server.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize("sent", [ONCE, PURCHASE], ids=["once", "purchase"])
+async def test_what_must_not_be_repeated_is_left_in_flight(sent: Call[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller gets "unknown" at the deadline; the request is seen to its end, and its late response is logged."""
+    caplog.set_level(logging.INFO, "trooper_async.transport")
+    answer = asyncio.Event()
+    arrived = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        await reader.readuntil(b"\r\n\r\n")
+        arrived += 1
+        await answer.wait()
+        writer.write(http(b'{"success": true, "orderId": 7}'))
+        await reader.read()
+
+    async with serving(serve) as url, TrooperClient("key", base_url=url, retry=FAST) as client:
+        began = now()
+        with pytest.raises(OutcomeUnknownError, match="not answered before the deadline") as caught:
+            await client._transport.request(sent, until=began + 0.2)
+        assert 0.2 <= caught.value.seconds < 60
+        assert (caught.value.attempts, arrived, len(client._transport._left_behind)) == (1, 1, 1)
+        answer.set()
+        await until(lambda: not client._transport._left_behind)
+    assert "answered after its deadline: it was done" in caplog.text
+    assert arrived == 1
+
+
+async def test_what_was_left_in_flight_is_cut_when_the_client_is_closed() -> None:
+    """Closing does not wait for a response that nobody waits for any more; nothing is left behind."""
+    async with RawServer(SILENCE) as server:
+        before = asyncio.all_tasks()
+        async with server.client(retry=FAST) as client:
+            with pytest.raises(OutcomeUnknownError):
+                await client._transport.request(ONCE, until=now() + 0.1)
+        await until(lambda: len(asyncio.all_tasks() - before) <= 1)  # the server's own
+
+
+async def test_a_caller_that_is_cancelled_takes_its_request_along() -> None:
+    """With a deadline as without one: who cancels the call cuts the request."""
+    async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
+        task = asyncio.create_task(client._transport.request(ONCE, until=now() + 60))
+        await until(lambda: server.requests)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not client._transport._left_behind
+        assert [one for one in asyncio.all_tasks() if one.get_name() == "trooper templates.retry"] == []
+
+
+async def test_a_response_in_time_is_returned() -> None:
+    """The deadline changes nothing for a call that is answered, or refused, in time."""
+    failed = http(b'{"error": "no"}', status="404 Not Found")
+    async with RawServer(http(DONE), failed) as server, server.client(retry=FAST) as client:
+        await client._transport.request(ONCE, until=now() + 60)
+        with pytest.raises(Exception, match="404"):
+            await client._transport.request(ONCE, until=now() + 60)
+
+
+@pytest.mark.parametrize("sent", [READ, SETTING, ONCE], ids=["read", "setting", "once"])
+async def test_what_had_no_turn_was_not_sent(sent: Call[Any]) -> None:
+    """A call whose deadline passes while it waits for others is an APITimeoutError, and nothing was sent."""
+    async with RawServer(SILENCE) as server, server.client(retry=FAST, max_concurrency=1) as client:
+        holder = asyncio.create_task(client.ping())
+        await until(lambda: server.requests)
+        with pytest.raises(APITimeoutError, match="before it could be sent") as caught:
+            await client._transport.request(sent, until=now() + 0.1)
+        holder.cancel()
+        await asyncio.gather(holder, return_exceptions=True)
+    assert (caught.value.attempts, len(server.requests)) == (0, 1)
+
+
+async def test_a_deadline_that_has_passed_sends_nothing() -> None:
+    """Not even where there is a place."""
+    async with RawServer(http(DONE)) as server, server.client(retry=FAST) as client:
+        both: list[Call[Any]] = [READ, ONCE]
+        for sent in both:
+            with pytest.raises(APITimeoutError):
+                await client._transport.request(sent, until=now())
+    assert server.requests == []
+
+
+async def test_what_never_left_is_tried_until_then_and_no_longer() -> None:
+    """A connection that is not made before the deadline: nothing was sent, for what must not be repeated too."""
+    async with RawServer(SILENCE) as server:
+        url = server.url.replace("http:", "https:")  # the handshake is never answered
+        async with server.client(base_url=url, retry=FAST) as client:
+            sending = Sending()
+            with pytest.raises(APITimeoutError):
+                await client._transport.request(ONCE, until=now() + 0.2, sending=sending)
+            assert not sending.may_have_left
+    assert server.requests == []
+
+
+def scripted(status: int, until_time: float, **headers: str) -> Script:
+    """An API that answers with that status until then."""
+
+    async def answer(call: Call[Any]) -> Response:
+        await asyncio.sleep(0.1)
+        return reply({"success": True, "test": "x"}) if now() >= until_time else reply({}, status, **headers)
+
+    return Script(lambda t: [], answer)
+
+
+@pytest.mark.parametrize("sent", [READ, SETTING], ids=["read", "setting"])
+def test_with_the_persistent_policy_only_the_deadline_ends_the_retries(sent: Call[Any]) -> None:
+    """Ten minutes of 503 are ridden out where the call may last so long, without a limit of attempts or budget."""
+
+    async def main() -> int:
+        script = scripted(503, now() + 600)
+        async with script.client() as client:
+            with pytest.raises(ServerError) as caught:
+                await client._transport.request(sent, retry=client._transport.persistent, until=now() + 100)
+            assert 80 < caught.value.seconds < 100
+            await client._transport.request(sent, retry=client._transport.persistent, until=now() + 900)
+            assert client._transport._budget == 10, "nothing was taken from the other calls"
+        return len(script.sent)
+
+    assert 30 < run(main()) < 80
+
+
+def test_the_persistent_policy_repeats_nothing_that_must_not_be() -> None:
+    """A once-only call under 503 is unknown after one request, whatever its deadline is."""
+
+    async def main() -> None:
+        script = scripted(503, now() + 600)
+        async with script.client() as client:
+            with pytest.raises(OutcomeUnknownError):
+                await client._transport.request(ONCE, retry=client._transport.persistent, until=now() + 900)
+        assert len(script.sent) == 1
+
+    run(main())
+
+
+def test_a_rate_limit_may_hold_a_call_up_until_its_deadline() -> None:
+    """Longer than the policy's deadline, where the call has one of its own; and not past it."""
+
+    async def main() -> None:
+        script = scripted(429, now() + 300, Retry_After="20")
+        async with script.client() as client:
+            with pytest.raises(RateLimitError) as caught:
+                await client._transport.request(ONCE, until=now() + 100)
+            assert 60 < caught.value.seconds <= 100
+            await client._transport.request(ONCE, until=now() + 900)
+            assert now() < 1000 + 300 + 30
+
+    run(main())
+
+
+def test_without_limits_is_a_policy_too() -> None:
+    """None is no limit of attempts, time or budget; delays are the policy's."""
+    policy = RetryPolicy(attempts=2, max_delay=3.0, budget=1).without_limits()
+    assert policy == RetryPolicy(attempts=None, max_delay=3.0, deadline=None, budget=None)

@@ -1,0 +1,189 @@
+"""The API key as a function: asked when it is needed, and again after a 401; and what a key may look like."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from yarl import URL
+
+from tests.helpers.raw_server import CUT, FAST, KEY, RawServer, http
+from tests.helpers.secrets import texts, told
+from trooper_async import (
+    APIConnectionError,
+    AuthenticationError,
+    ConfigurationError,
+    RetryPolicy,
+    TrooperClient,
+    TrooperError,
+)
+from trooper_async.testing import FakeTrooper
+
+REFUSED = http(b'{"error": "who?"}', status="401 Unauthorized")
+SUCCESS = http(b'{"success": true, "test": "hello"}')
+
+
+def keys_seen(server: RawServer) -> list[str]:
+    return [request.header("Authorization")[0].removeprefix("Bearer ") for request in server.requests]
+
+
+class Vault:
+    """Gives one key after the other."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = list(keys)
+        self.asked = 0
+
+    def __call__(self) -> str:
+        self.asked += 1
+        return self.keys[min(self.asked, len(self.keys)) - 1]
+
+    async def later(self) -> str:
+        await asyncio.sleep(0)
+        return self()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_the_function_is_asked_once_and_its_key_is_used(kind: str) -> None:
+    """Its key serves all requests until one is refused."""
+    vault = Vault("first")
+    async with RawServer(SUCCESS) as server:
+        function: Callable[[], str | Awaitable[str]] = vault if kind == "sync" else vault.later
+        async with server.client(api_key=function) as client:
+            assert vault.asked == 0
+            for _ in range(3):
+                await client.ping()
+    assert (vault.asked, keys_seen(server)) == (1, ["first"] * 3)
+
+
+async def test_after_a_401_it_is_asked_again_and_the_request_is_sent_with_the_new_key() -> None:
+    """A rotated key costs one request more, for what must not be sent twice too: a 401 has done nothing."""
+    vault = Vault("old", "new")
+    async with RawServer(SUCCESS, REFUSED, SUCCESS) as server, server.client(api_key=vault) as client:
+        await client.ping()
+        await client.templates.retry(5)
+    assert keys_seen(server) == ["old", "old", "new"]
+
+
+async def test_a_key_that_is_the_same_again_is_refused() -> None:
+    """Where the function has no other key, the 401 is the caller's: sent once."""
+    vault = Vault("only")
+    async with RawServer(REFUSED) as server, server.client(api_key=vault) as client:
+        with pytest.raises(AuthenticationError):
+            await client.ping()
+    assert (vault.asked, keys_seen(server)) == (2, ["only"])
+
+
+async def test_a_burst_of_401s_asks_once() -> None:
+    """Requests that were in flight together when the key was rotated ask for the new one together."""
+    vault = Vault("old", "new")
+    async with FakeTrooper(api_key="old") as fake, fake.client(api_key=vault, max_concurrency=8) as client:
+        await client.orders.list()
+        fake.api_key = "new"
+        await asyncio.gather(*(client.orders.list() for _ in range(8)))
+    assert vault.asked == 2
+    assert sum(request.status == 401 for request in fake.requests) <= 8
+
+
+async def test_a_wait_survives_a_rotated_key() -> None:
+    """The poll asks for the new key as every call does."""
+    vault = Vault("old", "new")
+    async with FakeTrooper(api_key="old") as fake, fake.client(api_key=vault) as client:
+        order = fake.add_order()
+        waiting = asyncio.create_task(client.orders.wait_until(order, "stopped"))
+        while len(fake.requests) < 2:  # noqa: ASYNC110 - it happens at the fake
+            await asyncio.sleep(0.001)
+        fake.api_key = "new"
+        fake.set_status(order, "stopped", "stopped")
+        assert (await waiting).current_status == "stopped"
+    assert vault.asked == 2
+
+
+async def test_a_function_that_fails_is_tried_again_and_nothing_is_sent() -> None:
+    """What it raises is told, without the key; once it works, the call does."""
+    asked = 0
+
+    def vault() -> str:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise ConnectionError("the vault is sealed")
+        return "key"
+
+    retry = RetryPolicy(attempts=2, max_delay=0.0)
+    async with RawServer(SUCCESS) as server, server.client(api_key=vault, retry=retry) as client:
+        with pytest.raises(APIConnectionError, match=r"the api_key function failed .*the vault is sealed") as caught:
+            await client.templates.retry(1)
+        assert (caught.value.attempts, server.requests) == (2, [])
+        await client.templates.retry(1)
+    assert len(server.requests) == 1
+
+
+async def test_a_function_that_hangs_ends_by_the_timeout() -> None:
+    """It has as long as a response has."""
+
+    async def vault() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    retry = RetryPolicy(attempts=1)
+    async with RawServer(SUCCESS) as server, server.client(api_key=vault, timeout=0.05, retry=retry) as client:
+        with pytest.raises(APIConnectionError, match="api_key function failed"):
+            await client.ping()
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("key", ["", "Bearer x", "a b", b"bytes", None, 5])
+async def test_what_the_function_returns_is_checked(key: object) -> None:
+    """As a key that is given: nothing is sent with one that can't be one."""
+    async with RawServer(SUCCESS) as server, server.client(api_key=lambda: key, retry=FAST) as client:
+        with pytest.raises(APIConnectionError, match=r"api_key function failed .*API key"):
+            await client.ping()
+    assert server.requests == []
+
+
+async def failure(client: TrooperClient) -> BaseException:
+    """What a call fails with. (No frame of its traceback is a test's, which knows the keys.)"""
+    try:
+        await client.ping()
+    except TrooperError as error:
+        return error
+    raise AssertionError("it succeeded")
+
+
+async def test_no_key_of_a_function_is_told() -> None:
+    """Neither the old nor the new one: not in an error, the API's own text or an attribute."""
+    old = KEY[::-1]
+    echo = http(b'{"error": "%s and %s"}' % (old.encode(), KEY.encode()), status="400 No")
+    server = RawServer(SUCCESS, REFUSED, echo, CUT)
+    async with server, server.client(api_key=Vault(old, KEY), retry=FAST) as client:
+        await client.ping()
+        echoed, cut = await failure(client), await failure(client)
+        found = [told(echoed), told(cut), *texts(client)]
+    assert keys_seen(server)[:3] == [old, old, KEY]
+    assert "[api key] and [api key]" in str(echoed)
+    assert not any(key in text for text in found for key in (old, KEY))
+
+
+def test_a_base_url_may_be_a_url_object() -> None:
+    """What is harmless is accepted; a URL without its scheme is told what it lacks."""
+    TrooperClient("key", base_url=URL("https://example.com/api"))
+    with pytest.raises(ConfigurationError, match="write https:// in front of the host"):
+        TrooperClient("key", base_url="james.trooper.ai")
+    with pytest.raises(ConfigurationError, match="must be https"):
+        TrooperClient("key", base_url=URL("http://example.com"))
+
+
+async def test_a_slow_function_does_not_count_against_the_response() -> None:
+    """The response has its whole timeout, however long the key took."""
+
+    async def vault() -> str:
+        await asyncio.sleep(0.1)
+        return "key"
+
+    async with RawServer(SUCCESS) as server, server.client(api_key=vault, timeout=60.0) as client:
+        began = time.monotonic()
+        await client.ping()
+    assert time.monotonic() - began >= 0.1
