@@ -161,8 +161,11 @@ class TrooperClient:
     async def ping(self) -> str:
         """The text of the API's test endpoint (GET /api/test).
 
+        Returns:
+            The text.
+
         Raises:
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
         return await self._transport.request(call(TEST, "ping"))
 

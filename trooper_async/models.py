@@ -220,12 +220,22 @@ class Transition(Model):
             raise ConfigurationError(f"a Transition can't be to {self.action!s:.20} towards {self.target!s:.20}")
 
     def to_json(self) -> str:
-        """This transition as JSON text for `from_json`, in another process or a later release too."""
+        """This transition as text, to be stored.
+
+        Returns:
+            JSON text for `from_json`, in another process or a later release too.
+        """
         return stored.write(self, "trooper_transition")
 
     @classmethod
     def from_json(cls, text: str) -> Transition:
         """The transition that `to_json` wrote.
+
+        Args:
+            text: what `to_json` returned.
+
+        Returns:
+            The transition. Give it to `orders.wait`.
 
         Raises:
             ConfigurationError: the text is not a stored transition, is damaged, or was written by a later release.

@@ -19,6 +19,7 @@ from trooper_async import (
     APIConnectionError,
     AuthenticationError,
     ClientClosedError,
+    ConfigurationError,
     Order,
     OrderChange,
     OrderVanishedError,
@@ -553,7 +554,7 @@ def test_rule_11_a_predicate_must_answer_with_a_bool(answer: object) -> None:
 
 
 def test_rule_11_async_functions_are_refused_without_a_warning() -> None:
-    """An async predicate or on_change is a TypeError, and its coroutine is not left un-awaited."""
+    """What an async predicate or on_change returns is a TypeError, and no coroutine is left un-awaited."""
 
     async def predicate(order: Order) -> bool:
         return True
@@ -563,6 +564,8 @@ def test_rule_11_async_functions_are_refused_without_a_warning() -> None:
             with pytest.raises(TypeError, match="async"):
                 await client.orders.wait_until(1, predicate)  # type: ignore[arg-type]  # on purpose
             with pytest.raises(TypeError, match="coroutine"):
+                await client.orders.wait(STOP, on_change=lambda order: predicate(order))
+            with pytest.raises(ConfigurationError, match="a plain function"):
                 await client.orders.wait(STOP, on_change=predicate)
 
     with warnings.catch_warnings():

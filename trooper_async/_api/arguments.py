@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -78,7 +77,10 @@ def money(value: Decimal | float | str, name: str, operation: str = "", *, sent:
     if isinstance(value, bool) or not amount.is_finite() or amount < 0:
         raise wrong(f"{name} must be an amount of EUR of at least 0", value, operation)
     if sent:
-        json_number(amount)
+        try:
+            json_number(amount)
+        except ConfigurationError:
+            raise wrong(f"{name} must be an amount that a JSON number can hold", value, operation) from None
     return amount
 
 
@@ -86,14 +88,29 @@ def check_seconds(seconds: float | None, name: str = "timeout", operation: str =
     """Refuse what is no number of seconds above 0; None is no limit."""
     if seconds is None:
         return
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds) or seconds <= 0:
-        raise wrong(f"{name} must be a number of seconds above 0, or None for no limit", seconds, operation)
+    with suppress(OverflowError):  # of a whole number that no float holds
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and float(seconds) > 0:
+            return
+    raise wrong(f"{name} must be a number of seconds above 0, or None for no limit", seconds, operation)
+
+
+def text(value: str, name: str, operation: str) -> str:
+    """A text, or the error of what is none."""
+    if not isinstance(value, str):
+        raise wrong(f"{name} must be text", value, operation)
+    return value
 
 
 def check_bool(value: bool, name: str, operation: str) -> None:
     """Refuse what is neither True nor False: a text like "no" would count as true."""
     if type(value) is not bool:
         raise wrong(f"{name} must be True or False", value, operation)
+
+
+def check_percentage(value: int, name: str, operation: str) -> None:
+    """Refuse what is no whole number from 0 to 100."""
+    if type(value) is not int or not 0 <= value <= 100:
+        raise wrong(f"{name} must be a whole number of percent from 0 to 100", value, operation)
 
 
 def seconds_of(timeout: Timeout, transition: Transition) -> float | None:

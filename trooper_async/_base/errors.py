@@ -39,7 +39,15 @@ class TrooperError(Exception):
         self.seconds = context.get("seconds", 0.0)
 
     def about(self, operation: str, subject: str = "") -> Self:
-        """A copy of this error that names another operation, and what it was attempted on."""
+        """A copy of this error that names another operation.
+
+        Args:
+            operation: what was attempted: `orders.stop`.
+            subject: on what: `order 123`.
+
+        Returns:
+            The copy.
+        """
         error = copy(self)
         error.operation, error.subject = operation, subject
         return error

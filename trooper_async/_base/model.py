@@ -27,6 +27,9 @@ class Model:
 
         Args:
             money: "text" keeps every digit of an amount (`"15.50"`); "number" gives an int or float (`15.5`).
+
+        Returns:
+            The dict.
         """
         data = to_data(self, money=money)
         assert isinstance(data, dict)  # noqa: S101 - of a model
@@ -34,7 +37,13 @@ class Model:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:
-        """Read what `to_dict` returned, with either form of money: the result equals the original.
+        """Read what `to_dict` returned, with either form of money.
+
+        Args:
+            data: the dict, as `to_dict` returned it or as it came back from JSON.
+
+        Returns:
+            The model, equal to the original.
 
         Raises:
             ConfigurationError: a field is missing or of the wrong kind; the message says which, and not its value.

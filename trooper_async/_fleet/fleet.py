@@ -252,7 +252,7 @@ class Fleet:
         timeout: arguments.Timeout = "default",
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Continue a run that was cancelled, killed or refused, or whose waits timed out.
+        """Continue a run that was cancelled, killed or refused, or timed out (GET /api/orders, POST /api/order-status).
 
         What was accepted is only waited for. What was not sent, and a stop, freeze or plain start of which that is not
         certain, is sent now, unless its server is there or on its way. A restart, or a start with migration, that may

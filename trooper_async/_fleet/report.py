@@ -48,6 +48,7 @@ class FleetOutcome:
 
     @property
     def ended(self) -> bool:
+        """Whether it has ended, well or not."""
         return self.order is not None or self.error is not None
 
     @property
@@ -103,7 +104,11 @@ class FleetReport:
             raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} orders failed", failures)
 
     def to_json(self) -> str:
-        """This report as JSON text for `from_json`, in another process or a later release too."""
+        """This report as text, to be stored.
+
+        Returns:
+            JSON text for `from_json`, in another process or a later release too.
+        """
         return json.dumps(
             {
                 "trooper_fleet_report": 1,
@@ -128,8 +133,14 @@ class FleetReport:
     def from_json(cls, text: str) -> FleetReport:
         """The report that `to_json` wrote.
 
+        Args:
+            text: what `to_json` returned.
+
+        Returns:
+            The report. Give it to `fleet.resume`.
+
         Raises:
-            ConfigurationError: the text is not a stored report, or one of a later release.
+            ConfigurationError: the text is not a stored report, or was written by a later release.
         """
         problem = "not a stored FleetReport (FleetReport.to_json writes one)"
         # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
@@ -161,7 +172,11 @@ class FleetProgress:
     _report: Callable[[], FleetReport] = field(repr=False, eq=False)
 
     def report(self) -> FleetReport:
-        """The report as it is now: nothing that was sent is missing in it, also once the run has been cancelled."""
+        """The report as it is now, for storing.
+
+        Returns:
+            The report. Nothing that was sent is missing in it, even once the run has been cancelled.
+        """
         return self._report()
 
 

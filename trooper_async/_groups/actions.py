@@ -49,7 +49,8 @@ class Actions:
         until: float = math.inf,
     ) -> tuple[Call[None], Transition]:
         """The request of an action, and the transition that it is once it has been accepted."""
-        order_id = arguments.order_id(order)
+        order_id = arguments.order_id(order, operation)
+        arguments.check_bool(migration_allowed, "migration_allowed", operation)
         server_id = await self._lookup.server_id(order, operation)
         word, target = _ACTIONS[action]
         before = None

@@ -16,53 +16,60 @@ from trooper_async.models import Blib
 
 
 class Blibs:
-    """`client.blibs`."""
+    """`client.blibs`: offers, which are GPU server configurations that can be ordered. The API calls them blibs."""
 
     def __init__(self, transport: Transport, poller: Poller[Blib]) -> None:
         self._transport = transport
         self._poller = poller
 
     async def list(self) -> builtins.list[Blib]:
-        """The offers open to everybody, and with a key those of your private networks too (GET /api/blibs).
+        """The public offers, and with a key those of your private networks (GET /api/blibs).
+
+        Returns:
+            The offers, in the API's order.
 
         Raises:
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
         return await self._transport.request(call(BLIBS, "blibs.list"))
 
     async def list_private(self) -> builtins.list[Blib]:
         """The offers open to your account, private ones included (GET /api/blibs-private).
 
+        Returns:
+            The offers, in the API's order.
+
         Raises:
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            AuthenticationError: the API does not accept the key.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
         return await self._transport.request(call(BLIBS_PRIVATE, "blibs.list_private"))
 
     async def wait_until_available(
         self, *blibs: Blib | int, max_price_h: Decimal | float | None = None, timeout: float | None = None
     ) -> Blib:
-        """Wait until one of several offers can be ordered, on one poll that all such waits share (GET /api/blibs).
+        """Wait until one of several offers can be ordered (polls GET /api/blibs, one poll for all such waits).
 
         Args:
             blibs: the offers, or their ids.
-            max_price_h: the most that it may cost, in EUR per hour; an offer without a price is passed over then.
-            timeout: seconds; None waits for ever.
+            max_price_h: the most that it may cost, in EUR per hour; offers without a price are passed over then.
+            timeout: seconds; None for no limit.
 
         Returns:
             The first of them that can be ordered, as it is then.
 
         Raises:
             ConfigurationError: no offer is given, or an argument is invalid. Nothing was sent.
-            WaitTimeoutError: none was available in time.
-            WaitError: the API refuses the key, twice in a row.
+            WaitTimeoutError: none became available in time.
+            WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
         operation = "blibs.wait_until_available"
-        ids = [arguments.blib_id(blib) for blib in blibs]
+        ids = [arguments.blib_id(blib, operation) for blib in blibs]
         if not ids:
             raise ConfigurationError("pass the offers to wait for, or their ids", operation=operation)
-        arguments.check_seconds(timeout)
-        limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", sent=False)
+        arguments.check_seconds(timeout, operation=operation)
+        limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", operation, sent=False)
 
         def available(offers: Snapshot[Blib], began: float) -> Blib | None:
             for blib_id in ids:

@@ -48,7 +48,7 @@ class Lookup:
         """What status, title, lock and credentials want; of an id from the last list, else by one shared read."""
         if isinstance(order, Order):
             return order.server_id
-        order_id = arguments.order_id(order)
+        order_id = arguments.order_id(order, operation)
         begun = self._begun
         if _server_id(self._store.latest, order_id) is None:
             async with self._reading:

@@ -10,44 +10,55 @@ from trooper_async._buying.purchases import Prepare, Purchases
 from trooper_async._buying.record import Record, new_record
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.wait import OnChange
-from trooper_async.errors import ConfigurationError, PriceError
+from trooper_async.errors import PriceError
 from trooper_async.models import JSON, Blib, MigrationOptions, MigrationQuote, Order, Transition
 
 
 class Migrations:
-    """`client.migrations`."""
+    """`client.migrations`: moving an order to another GPU server configuration."""
 
     def __init__(self, transport: Transport, purchases: Purchases) -> None:
         self._transport = transport
         self._purchases = purchases
 
     async def options(self, order: Order | int) -> MigrationOptions:
-        """What a server can be migrated to (GET /api/migration-options).
+        """What an order can be migrated to (GET /api/migration-options).
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The order, its present offer, and the offers that it can be migrated to.
 
         Raises:
-            PermissionDeniedError: no such order, or not yours.
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            ConfigurationError: the order is neither an `Order` nor an id. Nothing was sent.
+            PermissionDeniedError: the order does not exist, or is not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        order_id = arguments.order_id(order)
+        order_id = arguments.order_id(order, "migrations.options")
         return await self._transport.request(
             call(MIGRATION_OPTIONS, "migrations.options", f"order {order_id}", {"order_id": order_id})
         )
 
     async def quote(self, order: Order | int, blib: Blib | int) -> MigrationQuote:
-        """What migrating a server to `blib` costs (POST /api/migration-cost). Nothing is bought.
+        """What the migration of an order to another offer costs (POST /api/migration-cost). Nothing is bought.
+
+        Args:
+            order: the order, or its id.
+            blib: the offer to migrate to, or its id.
+
+        Returns:
+            The quote, in EUR. Give it to `buy`.
 
         Raises:
-            PermissionDeniedError: no such order, or not yours.
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            PermissionDeniedError: the order does not exist, or is not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        order_id, blib_id = arguments.order_id(order), arguments.blib_id(blib)
+        operation = "migrations.quote"
+        order_id, blib_id = arguments.order_id(order, operation), arguments.blib_id(blib, operation)
         return await self._transport.request(
-            call(
-                MIGRATION_COST,
-                "migrations.quote",
-                f"order {order_id}",
-                {"order_id": order_id, "target_blib_id": blib_id},
-            )
+            call(MIGRATION_COST, operation, f"order {order_id}", {"order_id": order_id, "target_blib_id": blib_id})
         )
 
     async def buy(
@@ -58,24 +69,30 @@ class Migrations:
         max_total_due: Decimal | float | None = None,
         reference: str | None = None,
     ) -> Transition:
-        """Buy a migration (POST /api/buy-migration). Sent once, never again by itself.
+        """Buy a migration (POST /api/buy-migration). Sent once, never repeated.
 
-        The options and a new quote are asked for right before it is sent: it is bought at no more than `quote` says.
+        The options and a new quote are read right before it is sent, so it is never bought for more than the quote.
 
         Args:
-            quote: what `quote()` gave.
-            keep_data: whether the server's data moves along.
-            max_total_due: the most that may be due now, in EUR.
-            reference: your own name for this purchase; a repeat under the same name buys nothing more.
+            quote: what `quote()` returned.
+            keep_data: whether the server's data is moved too.
+            max_total_due: the most that may be due now, in EUR; by default the quote's `total_due`.
+            reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
+                returns the same transition.
 
         Returns:
-            The transition of the new order, which takes the place of the old one.
+            The transition of the new order, which replaces the old one. Give it to `orders.wait`, now or in another
+            process.
 
         Raises:
-            PriceError: not offered any more, or dearer than the quote or the limit. Nothing was sent.
-            UnresolvedPurchaseError: an earlier purchase is unresolved. Nothing was sent.
-            PurchaseUnknownError: it was sent and the answer lost; see `orders.resolve`.
-            BadRequestError: the API refuses it (`Insufficient budget for migration`).
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            PriceError: no longer offered, or dearer than the quote or `max_total_due`. Nothing was sent.
+            UnresolvedPurchaseError: the outcome of an earlier purchase is not known; see `orders.resolve`. Nothing was
+                sent.
+            PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
+                may have created; see `orders.resolve`.
+            BadRequestError: the API refused it, for instance with `Insufficient budget for migration`.
+            APIConnectionError, APIStatusError: the migration was not bought.
         """
         wanted, prepare = self._wanted("migrations.buy", quote, keep_data, max_total_due, reference)
         async with self._purchases.made(wanted, prepare) as bought:
@@ -91,20 +108,38 @@ class Migrations:
         timeout: float | None = 7200.0,
         on_change: OnChange | None = None,
     ) -> Order:
-        """Buy a migration, and wait until the new order runs.
+        """Buy a migration, and wait until the new order runs (POST /api/buy-migration, once; polls GET /api/orders).
+
+        The options and a new quote are read right before it is sent, so it is never bought for more than the quote.
 
         Args:
-            quote, keep_data, max_total_due, reference: as for `buy`.
-            timeout: seconds from the accepted purchase; None waits for ever.
-            on_change: called with the new order for each status seen on the way.
+            quote: what `quote()` returned.
+            keep_data: whether the server's data is moved too.
+            max_total_due: the most that may be due now, in EUR; by default the quote's `total_due`.
+            reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
+                waits for the same order.
+            timeout: seconds from the accepted purchase; None for no limit.
+            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+                and is raised here.
+
+        Returns:
+            The new order, running.
 
         Raises:
-            PurchaseNotReadyError: it is bought, but the wait after it ended otherwise; its cause says how.
-            PriceError, UnresolvedPurchaseError, PurchaseUnknownError, BadRequestError: as for `buy`.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            PriceError: no longer offered, or dearer than the quote or `max_total_due`. Nothing was sent.
+            UnresolvedPurchaseError: the outcome of an earlier purchase is not known; see `orders.resolve`. Nothing was
+                sent.
+            PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
+                may have created; see `orders.resolve`.
+            PurchaseNotReadyError: the migration is bought, but the wait failed; the error's cause says how.
+            BadRequestError: the API refused it, for instance with `Insufficient budget for migration`.
+            APIConnectionError, APIStatusError: the migration was not bought.
         """
-        arguments.check_seconds(timeout)
-        arguments.check_on_change(on_change, "migrations.buy_and_wait")
-        wanted, prepare = self._wanted("migrations.buy_and_wait", quote, keep_data, max_total_due, reference)
+        operation = "migrations.buy_and_wait"
+        arguments.check_seconds(timeout, operation=operation)
+        arguments.check_on_change(on_change, operation)
+        wanted, prepare = self._wanted(operation, quote, keep_data, max_total_due, reference)
         async with self._purchases.made(wanted, prepare) as bought:
             return await self._purchases.wait(bought, operation=wanted.operation, timeout=timeout, on_change=on_change)
 
@@ -117,17 +152,12 @@ class Migrations:
         reference: str | None,
     ) -> tuple[Record, Prepare]:
         if not isinstance(quote, MigrationQuote):
-            raise ConfigurationError(
-                "a quote is needed, as migrations.quote() gives it: nothing was sent", operation=operation
-            )
+            raise arguments.wrong("a quote is needed, as migrations.quote() gives it", quote, operation)
         subject = f"order {quote.order_id}"
         limit = quote.total_due
         if max_total_due is not None:
-            limit = min(limit, arguments.money(max_total_due, "max_total_due", sent=False))
-
-        if type(keep_data) is not bool:
-            raise ConfigurationError("keep_data must be True or False: nothing was sent", operation=operation)
-
+            limit = min(limit, arguments.money(max_total_due, "max_total_due", operation, sent=False))
+        arguments.check_bool(keep_data, "keep_data", operation)
         terms: dict[str, JSON] = {
             "order_id": quote.order_id,
             "target_blib_id": quote.target_blib_id,

@@ -52,6 +52,8 @@ def wanted_order(
         text = f"max_price_h can't be compared with the price of an interval {interval!r}: leave it out"
         raise ConfigurationError(f"{text}; nothing was sent", operation=operation, subject=subject)
     arguments.check_bool(terms_accepted, "terms_accepted", operation)
+    if second_partition_percentage is not None:
+        arguments.check_percentage(second_partition_percentage, "second_partition_percentage", operation)
     if isinstance(templates, str | int | Template) or not isinstance(templates, Iterable):
         raise arguments.wrong("templates must be a list of templates or their ids", templates, operation)
     installs: list[dict[str, JSON]] = [

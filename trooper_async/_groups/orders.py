@@ -24,7 +24,6 @@ from trooper_async._waiting.judges import ConvergedJudge, Judge, PredicateJudge,
 from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
-    ConfigurationError,
     PurchaseNotReadyError,
     PurchaseUnknownError,
     ResponseFormatError,
@@ -49,7 +48,11 @@ LOG = logging.getLogger("trooper_async.orders")
 
 
 class Orders:
-    """`client.orders`. Every verb takes an `Order` or an order id."""
+    """`client.orders`: your orders, which are rented servers. Methods take an `Order` or an order id.
+
+    Actions (`start`, `stop`, `restart`, `freeze`) return once the API has accepted them. Their `…_and_wait` twins
+    return once the server is confirmed to have reached the requested state.
+    """
 
     def __init__(
         self, transport: Transport, lookup: Lookup, actions: Actions, waits: Waits, purchases: Purchases
@@ -63,10 +66,13 @@ class Orders:
     async def list(self) -> builtins.list[Order]:
         """All orders of the account (GET /api/orders).
 
+        Returns:
+            The orders, in the order of the list.
+
         Raises:
-            AuthenticationError: the key is not accepted.
-            ResponseFormatError: a row is not as documented.
-            APIConnectionError, APIStatusError: as every read does.
+            AuthenticationError: the API does not accept the key.
+            ResponseFormatError: an order's id or status cannot be read.
+            APIConnectionError, APIStatusError: the request failed.
         """
         orders = (await self._lookup.orders("orders.list")).every()
         if isinstance(orders, ResponseFormatError):
@@ -74,14 +80,21 @@ class Orders:
         return orders
 
     async def get(self, order: Order | int) -> Order:
-        """One order as it is now, from the list (GET /api/orders).
+        """One order as it is now, read from the list (GET /api/orders).
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The order.
 
         Raises:
-            OrderNotFoundError: it is not in the list.
-            ResponseFormatError: its row is not as documented.
-            APIConnectionError, APIStatusError: as every read does.
+            ConfigurationError: the order is neither an `Order` nor an id. Nothing was sent.
+            OrderNotFoundError: the order is not in the list.
+            ResponseFormatError: the order's row cannot be read.
+            APIConnectionError, APIStatusError: the request failed.
         """
-        return await self._lookup.order(arguments.order_id(order), "orders.get")
+        return await self._lookup.order(arguments.order_id(order, "orders.get"), "orders.get")
 
     async def find(self, *, title: str | None = None) -> builtins.list[Order]:
         """The orders with a title (GET /api/orders).
@@ -101,8 +114,8 @@ class Orders:
             ConfigurationError: the title is not text. Nothing was sent.
             APIConnectionError, APIStatusError, ResponseFormatError: the list could not be read.
         """
-        if title is not None and not isinstance(title, str):
-            raise ConfigurationError("title must be text or a pattern: nothing was sent", operation="orders.find")
+        if title is not None:
+            arguments.text(title, "title", "orders.find")
         snapshot = await self._lookup.orders("orders.find")
         if left_out := [f"order {order_id}" for order_id in snapshot.unreadable if order_id is not None]:
             LOG.warning("orders.find: %d cannot be read and are left out: %s", len(left_out), ", ".join(left_out))
@@ -113,11 +126,18 @@ class Orders:
     async def history(self, order: Order | int) -> builtins.list[StatusChange]:
         """The last five status changes of a server (GET /api/order-status-history).
 
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The changes, in the API's order. Sort by `status_since`: ids are not in the order of time.
+
         Raises:
-            PermissionDeniedError: no such order, or not yours.
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            ConfigurationError: the order is neither an `Order` nor an id. Nothing was sent.
+            PermissionDeniedError: the order does not exist, or is not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        return await self._lookup.history(arguments.order_id(order))
+        return await self._lookup.history(arguments.order_id(order, "orders.history"))
 
     async def running_since(self, order: Order | int) -> datetime | None:
         """When a server began to run, from its status history (GET /api/order-status-history).
@@ -136,17 +156,24 @@ class Orders:
             PermissionDeniedError: the order does not exist or is not yours.
             APIConnectionError, APIStatusError, ResponseFormatError: the history could not be read.
         """
-        return running_since(await self.history(order))
+        return running_since(await self._lookup.history(arguments.order_id(order, "orders.running_since")))
 
     async def credentials(self, order: Order | int) -> Credentials:
-        """How to log in to a server (POST /api/credentials). The password is in no repr.
+        """How to log in to a server (POST /api/credentials).
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            Address, SSH port, user name and password. The password is in no `repr`, and credentials cannot be pickled.
 
         Raises:
-            OrderNotFoundError: no such order in the list. Nothing was sent.
-            PermissionDeniedError: no such server, or not yours.
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            ConfigurationError: the order is neither an `Order` nor an id. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            PermissionDeniedError: the server does not exist, is not yours, or is not ready yet.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        order_id = arguments.order_id(order)
+        order_id = arguments.order_id(order, "orders.credentials")
         server_id = await self._lookup.server_id(order, "orders.credentials")
         return await self._transport.request(
             call(CREDENTIALS, "orders.credentials", f"order {order_id}", {"serverId": server_id})
@@ -157,17 +184,19 @@ class Orders:
 
         Args:
             order: the order, or its id.
-            migration_allowed: whether a frozen server may move to other hardware, which takes 10 to 90 minutes and
-                changes its ports, perhaps its CPU. With it, the request is sent once only.
+            migration_allowed: whether a frozen server may move to other hardware. That takes 10 to 90 minutes and
+                changes its ports, perhaps its CPU. The request is never repeated then.
 
         Returns:
-            The accepted transition, for `wait`.
+            The accepted transition. Give it to `wait`, now or in another process.
 
         Raises:
-            OrderNotFoundError: no such order in the list. Nothing was sent.
-            ServerLockedError: it is locked. Nothing was changed.
-            OutcomeUnknownError: it was sent and the answer lost; `.transition` can be waited for.
-            APIConnectionError, APIStatusError: it was not done.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
+                `wait`.
+            APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(
             order, "start", "orders.start", migration_allowed=migration_allowed
@@ -176,27 +205,70 @@ class Orders:
         return transition
 
     async def stop(self, order: Order | int) -> Transition:
-        """Stop a server; it goes on costing 35 % of its price (POST /api/order-status, action `stopped`).
+        """Stop a server (POST /api/order-status, action `stopped`).
 
-        Returns and raises as `start` does.
+        A stopped server keeps its hardware, and costs 35 % of its price; a frozen one releases it.
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The accepted transition. Give it to `wait`, now or in another process.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
+                `wait`.
+            APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(order, "stop", "orders.stop")
         await self._transport.request(request)
         return transition
 
     async def restart(self, order: Order | int) -> Transition:
-        """Restart a server, a forced power reset (POST /api/order-status, action `restarted`). Sent once only.
+        """Restart a server by a power reset (POST /api/order-status, action `restarted`). Never repeated.
 
-        Its status history is read first: a new row in it will be the proof. Returns and raises as `start` does.
+        The status history is read first, since a new row in it is evidence of the restart.
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The accepted transition. Give it to `wait`, now or in another process.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
+                `wait`.
+            APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(order, "restart", "orders.restart")
         await self._transport.request(request)
         return transition
 
     async def freeze(self, order: Order | int) -> Transition:
-        """Freeze a server: it is archived, its resources are released (POST /api/order-status, action `frozen`).
+        """Freeze a server (POST /api/order-status, action `frozen`).
 
-        Returns and raises as `start` does.
+        A frozen server is archived and its hardware is released. It takes minutes to start again, and its address and
+        ports may change.
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The accepted transition. Give it to `wait`, now or in another process.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
+                `wait`.
+            APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(order, "freeze", "orders.freeze")
         await self._transport.request(request)
@@ -210,65 +282,171 @@ class Orders:
         timeout: arguments.Timeout = "default",
         on_change: OnChange | None = None,
     ) -> Order:
-        """Start a server, and wait until it runs.
+        """Start a server, and wait until it runs (POST /api/order-status; polls GET /api/orders).
+
+        If the response is lost, the wait goes on: should the server get there, that is success; if not, the wait's
+        error has the `OutcomeUnknownError` as its cause.
 
         Args:
-            order, migration_allowed: as for `start`.
-            timeout: seconds from the accepted request: 900 by default, 7200 with `migration_allowed`.
-            on_change: called with the order for each status seen on the way.
+            order: the order, or its id.
+            migration_allowed: whether a frozen server may move to other hardware. That takes 10 to 90 minutes and
+                changes its ports, perhaps its CPU. The request is never repeated then.
+            timeout: seconds for the whole call; None for no limit. By default 900, and 7200 with `migration_allowed`.
+            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+                and is raised here.
 
         Returns:
-            The order as it is then.
+            The order, running.
 
         Raises:
-            WaitTimeoutError, SupersededError, OrderVanishedError: as `wait` does.
-            OrderNotFoundError, ServerLockedError, APIConnectionError, APIStatusError: as `start` does. After a lost
-                answer the wait goes on all the same: if the server gets there, all is well; if not, the wait's error
-                has the OutcomeUnknownError as its cause.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            APIConnectionError, APIStatusError: the action was not accepted.
+            WaitTimeoutError: the state was not reached in time. What was begun goes on.
+            SupersededError: another action took the place of this one.
+            OrderVanishedError: the order is not in the list any more.
+            WaitError: the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
         return await self._act_and_wait(order, "start", timeout, on_change, migration_allowed=migration_allowed)
 
     async def stop_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
     ) -> Order:
-        """Stop a server, and wait until it has stopped (by default 900 s). Returns and raises as `start_and_wait`."""
+        """Stop a server, and wait until it has stopped (POST /api/order-status; polls GET /api/orders).
+
+        A stopped server keeps its hardware, and costs 35 % of its price. If the response is lost, the wait goes on:
+        should the server get there, that is success; if not, the wait's error has the `OutcomeUnknownError` as its
+        cause.
+
+        Args:
+            order: the order, or its id.
+            timeout: seconds for the whole call; None for no limit. By default 900.
+            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+                and is raised here.
+
+        Returns:
+            The order, stopped.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            APIConnectionError, APIStatusError: the action was not accepted.
+            WaitTimeoutError: the state was not reached in time. What was begun goes on.
+            SupersededError: another action took the place of this one.
+            OrderVanishedError: the order is not in the list any more.
+            WaitError: the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
+        """
         return await self._act_and_wait(order, "stop", timeout, on_change)
 
     async def restart_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
     ) -> Order:
-        """Restart a server, and wait until it has (by default 900 s). Returns and raises as `start_and_wait`.
+        """Restart a server, and wait until it has restarted (POST /api/order-status; polls GET /api/orders).
 
-        A restart starts and ends at `running`, so `running` alone proves nothing: see `wait`.
+        A restart begins and ends at `running`, so `running` alone is no evidence of it; `wait` says what is. The
+        request is never repeated. If the response is lost, the wait goes on: should the server get there, that is
+        success; if not, the wait's error has the `OutcomeUnknownError` as its cause.
+
+        Args:
+            order: the order, or its id.
+            timeout: seconds for the whole call; None for no limit. By default 900.
+            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+                and is raised here.
+
+        Returns:
+            The order, running again.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            APIConnectionError, APIStatusError: the action was not accepted.
+            WaitTimeoutError: the state was not reached in time. What was begun goes on.
+            SupersededError: another action took the place of this one.
+            OrderVanishedError: the order is not in the list any more.
+            WaitError: the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
         return await self._act_and_wait(order, "restart", timeout, on_change)
 
     async def freeze_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
     ) -> Order:
-        """Freeze a server, and wait until it is frozen (by default 3600 s). Returns and raises as `start_and_wait`."""
+        """Freeze a server, and wait until it is frozen (POST /api/order-status; polls GET /api/orders).
+
+        A frozen server is archived and its hardware is released. If the response is lost, the wait goes on: should the
+        server get there, that is success; if not, the wait's error has the `OutcomeUnknownError` as its cause.
+
+        Args:
+            order: the order, or its id.
+            timeout: seconds for the whole call; None for no limit. By default 3600.
+            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+                and is raised here.
+
+        Returns:
+            The order, frozen.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            ServerLockedError: the server is locked. Nothing was changed.
+            APIConnectionError, APIStatusError: the action was not accepted.
+            WaitTimeoutError: the state was not reached in time. What was begun goes on.
+            SupersededError: another action took the place of this one.
+            OrderVanishedError: the order is not in the list any more.
+            WaitError: the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
+        """
         return await self._act_and_wait(order, "freeze", timeout, on_change)
 
     async def rename(self, order: Order | int, title: str) -> None:
         """Give a server another title (POST /api/order-title).
 
+        Args:
+            order: the order, or its id.
+            title: the new title.
+
         Raises:
-            OrderNotFoundError: no such order in the list. Nothing was sent.
-            OutcomeUnknownError: it was sent and the answer lost.
-            APIConnectionError, APIStatusError: it was not done.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost.
+            APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        if not isinstance(title, str):
-            raise ConfigurationError("a title must be text: nothing was sent", operation="orders.rename")
+        arguments.text(title, "title", "orders.rename")
         server_id = await self._lookup.server_id(order, "orders.rename")
         sent: dict[str, JSON] = {"serverId": server_id, "title": title}
         await self._transport.request(call(ORDER_TITLE, "orders.rename", f"order {arguments.order_id(order)}", sent))
 
     async def lock(self, order: Order | int) -> None:
-        """Lock a server against status changes (POST /api/order-lock). Raises as `rename` does."""
+        """Lock a server, so that its status cannot be changed (POST /api/order-lock).
+
+        Args:
+            order: the order, or its id.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost.
+            APIConnectionError, APIStatusError: the API was not reached, or returned an error.
+        """
         await self._lock(order, True, "orders.lock")
 
     async def unlock(self, order: Order | int) -> None:
-        """Unlock a server (POST /api/order-lock). Raises as `rename` does."""
+        """Unlock a server, so that its status can be changed again (POST /api/order-lock).
+
+        Args:
+            order: the order, or its id.
+
+        Raises:
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost.
+            APIConnectionError, APIStatusError: the API was not reached, or returned an error.
+        """
         await self._lock(order, False, "orders.unlock")
 
     async def _lock(self, order: Order | int, locked: bool, operation: str) -> None:
@@ -287,7 +465,8 @@ class Orders:
     ) -> Order:
         operation = f"orders.{action}_and_wait"
         if timeout != "default":
-            arguments.check_seconds(timeout)
+            arguments.check_seconds(timeout, operation=operation)
+        arguments.check_on_change(on_change, operation)
         began = asyncio.get_running_loop().time()
         request, transition = await self._actions.prepare(order, action, operation, migration_allowed=migration_allowed)
         lost = await self._actions.send(request)
@@ -303,34 +482,39 @@ class Orders:
     async def wait(
         self, transition: Transition, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
     ) -> Order:
-        """Wait until an accepted action has taken effect, on the poll that all waits of this client share.
+        """Wait until an accepted action has taken effect (polls GET /api/orders, one poll for all waits of the client).
 
-        Only polls that began after this call count. It has taken effect when the current status is the target, and the
-        desired one agrees where the API gives one. A restart needs proof: another status seen on the way, and a new row
-        in the status history; with only one of them, `running` must stay so for a while (three times the schedule's
-        `cap`).
+        Only polls started after the wait began are trusted. The action has taken effect when the current status is the
+        target, and the desired status, where the API gives one, agrees. A restart needs evidence: another status seen
+        on the way, and a new row in the status history (GET /api/order-status-history); with only one of the two,
+        `running` must last for three polls that span the schedule's `cap`.
 
-        What no client can tell: what is old in reads that lag longer than a whole transition takes; a restart over
-        between two polls that left no readable row; a row of an earlier start that comes late; and, where the API gives
-        no wish, that somebody else switched the server (that wait times out).
+        No client can notice these: reads that lag longer than a whole transition takes; a restart that was over between
+        two polls and left no readable row; a row of an earlier start that appears late; and, where the API gives no
+        desired status, that somebody else stopped the server (that wait times out).
 
         Args:
-            transition: what start, stop, …, create or buy returned, in this process or (`Transition.from_json`) before.
-            timeout: seconds; None waits for ever; by default what its action usually needs.
-            on_change: called with the order for each status seen on the way.
+            transition: what an action, `create` or `migrations.buy` returned, in this process or, with
+                `Transition.from_json`, in an earlier one.
+            timeout: seconds; None for no limit. By default what the action usually needs: 900 to start, stop or
+                restart, 3600 to freeze, 1800 to create, 7200 to migrate.
+            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+                and is raised here.
 
         Returns:
-            The order as it is then.
+            The order, in the target state.
 
         Raises:
-            WaitTimeoutError: it did not get there in time. Whatever was begun goes on.
-            SupersededError: another switch took its place.
-            OrderVanishedError: it is not in the list any more, or never came.
-            AuthenticationError, PermissionDeniedError: the key is refused, twice in a row.
-            ClientClosedError: the client was closed meanwhile.
+            ConfigurationError: an argument is invalid.
+            WaitTimeoutError: the state was not reached in time. What was begun goes on.
+            SupersededError: another action took the place of this one.
+            OrderVanishedError: the order is not in the list any more.
+            WaitError: the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
         if not isinstance(transition, Transition):
-            raise ConfigurationError("wait takes a Transition: for an order, use wait_until", operation="orders.wait")
+            raise arguments.wrong("a Transition is needed (for an order, use wait_until)", transition, "orders.wait")
+        arguments.check_on_change(on_change, "orders.wait")
         seconds = arguments.seconds_of(timeout, transition)
         return await self._waits.transition(transition, operation="orders.wait", timeout=seconds, on_change=on_change)
 
@@ -342,21 +526,32 @@ class Orders:
         timeout: float | None = 900.0,
         fail_on: Collection[str] = (),
     ) -> Order:
-        """Wait until an order that somebody else switches has a status, or until a function says so.
+        """Wait until an order has a status, or until a function says so (polls GET /api/orders).
+
+        It is for servers that something else starts or stops. One poll serves all waits of the client.
 
         Args:
             order: the order, or its id.
-            status_or_predicate: a status (the desired one must agree), or a function that is asked about the order as
-                first seen and then whenever it has changed. It must return a bool.
-            timeout: seconds; None waits for ever.
-            fail_on: statuses that end the wait with WaitError once they are steady, such as `{"terminated"}`. By
-                default none does: which ones are final is not documented.
+            status_or_predicate: a status, with which the desired status must agree where the API gives one; or a
+                function that takes the order and returns a bool, called on the first fresh poll and then whenever the
+                order has changed. A word that is no known status is logged at WARNING.
+            timeout: seconds; None for no limit.
+            fail_on: statuses that end the wait with a `WaitError` once three polls that span the schedule's `cap`
+                agree, such as `{"terminated"}`. By default none does, since the API does not document which statuses
+                are final.
+
+        Returns:
+            The order as it is then.
 
         Raises:
-            OrderNotFoundError: an id that is, steadily, not in the list and never was.
-            WaitError: it has one of the statuses in `fail_on`.
-            WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
-            TypeError: the function returned something else than a bool. What it raises is raised here.
+            ConfigurationError: an argument is invalid.
+            OrderNotFoundError: the id was never in the list, on three polls that span the schedule's `cap`.
+            WaitError: the order has a status of `fail_on`, or the API refused the key twice in a row.
+            WaitTimeoutError: the state was not reached in time.
+            SupersededError: a desired status that agreed was replaced by another one, and the server is there.
+            OrderVanishedError: the order is not in the list any more.
+            ClientClosedError: the client was closed in the meantime.
+            TypeError: the function returned something other than a bool. What it raises is raised here.
         """
         if isinstance(status_or_predicate, str):
             warn_if_unknown(status_or_predicate, "orders.wait_until")
@@ -364,32 +559,54 @@ class Orders:
         elif callable(status_or_predicate):
             judge = PredicateJudge(status_or_predicate, self._waits.schedule.cap, fail_on=fail_on)
         else:
-            raise ConfigurationError("wait_until needs a status or a function", operation="orders.wait_until")
+            raise arguments.wrong("a status or a function is needed", status_or_predicate, "orders.wait_until")
         return await self._wait_for(order, judge, "orders.wait_until", timeout)
 
     async def wait_until_converged(self, order: Order | int, *, timeout: float | None = 900.0) -> Order:
-        """Wait until an order's current status is its desired one, whatever that is.
+        """Wait until an order's current status is its desired status, whatever that is (polls GET /api/orders).
+
+        Args:
+            order: the order, or its id.
+            timeout: seconds; None for no limit.
+
+        Returns:
+            The order as it is then.
 
         Raises:
-            WaitError: the API gives no desired status for it.
-            OrderNotFoundError: an id that is, steadily, not in the list and never was.
-            WaitTimeoutError, OrderVanishedError, …: as `wait` does.
+            ConfigurationError: an argument is invalid.
+            OrderNotFoundError: the id was never in the list, on three polls that span the schedule's `cap`.
+            WaitError: the API gives no desired status for the order, or refused the key twice in a row.
+            WaitTimeoutError: the two were not the same in time.
+            OrderVanishedError: the order is not in the list any more.
+            ClientClosedError: the client was closed in the meantime.
         """
         judge = ConvergedJudge(self._waits.schedule.cap)
         return await self._wait_for(order, judge, "orders.wait_until_converged", timeout)
 
     async def wait_until_reachable(self, order: Order | int, *, timeout: float | None = 900.0) -> Credentials:
-        """Wait until a server runs and an SSH server answers at its port; how to log in to it.
+        """Wait until a server runs and answers on its SSH port (polls GET /api/orders; POST /api/credentials).
 
-        Address and port are read anew for each try: they may change after a freeze or a migration.
+        The address and port are read again whenever the server has changed: a freeze or a migration may change them.
+
+        Args:
+            order: the order, or its id.
+            timeout: seconds; None for no limit.
+
+        Returns:
+            How to log in to the server.
 
         Raises:
-            OrderNotFoundError: an id that is, steadily, not in the list and never was.
-            WaitTimeoutError, SupersededError, OrderVanishedError, …: as `wait` does.
+            ConfigurationError: an argument is invalid.
+            OrderNotFoundError: the id was never in the list, on three polls that span the schedule's `cap`.
+            WaitTimeoutError: the state was not reached in time. What was begun goes on.
+            SupersededError: another action took the place of this one.
+            OrderVanishedError: the order is not in the list any more.
+            WaitError: the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
-        return await self._waits.reachable(
-            arguments.order_id(order), operation="orders.wait_until_reachable", timeout=timeout
-        )
+        operation = "orders.wait_until_reachable"
+        order_id = arguments.order_id(order, operation)
+        return await self._waits.reachable(order_id, operation=operation, timeout=timeout)
 
     @overload
     def watch(self, *, interval: float = 5.0, outages: Literal[False] = False) -> Watch[OrderChange]: ...
@@ -398,24 +615,29 @@ class Orders:
     def watch(self, *, interval: float = 5.0, outages: bool) -> Watch[OrderChange | Outage]: ...
 
     def watch(self, *, interval: float = 5.0, outages: bool = False) -> Watch[Any]:
-        """Every order as `appeared`, then each change of any of them, until the loop over it ends.
+        """Every order as `appeared`, then each change of any order, for as long as you iterate (polls GET /api/orders).
 
-        It shares the poll with all waits. A slow reader gets each order's latest state. `vanished` comes once the order
-        is missing steadily (three polls that span the schedule's `cap`). Failed polls are ridden out. What it returns
-        goes on after a step of it was cancelled: `asyncio.wait_for(anext(changes), 5)` may be called again and again.
+        It shares the poll with all waits. A slow reader gets the latest state of each order. `vanished` comes once the
+        order is missing on three polls that span the schedule's `cap`. Failed polls are tolerated. The iterator
+        survives a cancelled step: `asyncio.wait_for(anext(changes), 5)` can be called again and again.
 
         Args:
             interval: seconds between polls, never below the schedule's floor.
-            outages: whether an `Outage` is yielded when polls have failed for a while, and again when it is over.
+            outages: whether to yield an `Outage` when polls have failed for a while, and again when it is over.
+
+        Returns:
+            An async iterator of the changes.
 
         Raises:
-            AuthenticationError, PermissionDeniedError: the API refuses the key, twice in a row.
+            ConfigurationError: an argument is invalid.
+            AuthenticationError, PermissionDeniedError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
         return Watch(self._waits.orders, self._waits.schedule.cap, interval, outages=outages)
 
     async def _wait_for(self, order: Order | int, judge: Judge, operation: str, timeout: float | None) -> Order:
-        return await self._waits.order(arguments.order_id(order), judge, operation=operation, timeout=timeout)
+        order_id = arguments.order_id(order, operation)
+        return await self._waits.order(order_id, judge, operation=operation, timeout=timeout)
 
     async def create(
         self,
@@ -430,28 +652,34 @@ class Orders:
         max_price_h: Decimal | float | None = None,
         reference: str | None = None,
     ) -> Transition:
-        """Order a GPU server (POST /api/order). Sent once, never again by itself.
+        """Order a GPU server (POST /api/order). Sent once, never repeated.
 
         Args:
-            blib: the offer, as `blibs.list()` gave it.
-            contract_interval: `HOUR` (the others are not spelled in the API document: `DAY`, `WEEK`, … by analogy).
-            terms_accepted: whether you accept the vendor's terms; without, the API refuses.
-            price_h: EUR per hour; the offer's by default. The API refuses what is not its current price.
-            total_price: EUR for the whole interval; for `HOUR` it is `price_h`, for others it must be given.
-            second_partition_percentage: share of the disk for a second partition.
-            templates: what to install on it.
+            blib: the offer, as `blibs.list()` returned it.
+            contract_interval: what is paid for in advance, and not refunded: `HOUR`. The API document spells no others;
+                `DAY`, `WEEK`, `MONTH` and `YEAR` are by analogy.
+            terms_accepted: whether you accept the vendor's terms and conditions; without that, the API refuses the
+                order.
+            price_h: EUR per hour; by default the offer's. The API refuses a price that is not the current one.
+            total_price: EUR for the whole interval; by default `price_h` for `HOUR`, and required for the others.
+            second_partition_percentage: the share of the disk for a second partition, in percent.
+            templates: templates to install, or their ids. They may still be installing when the server runs: see
+                `create_and_wait`.
             max_price_h: the most that it may cost, in EUR per hour.
-            reference: your own name for this purchase; a repeat under the same name buys nothing more.
+            reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
+                returns the same transition.
 
         Returns:
-            The transition of the new order.
+            The transition of the new order. Give it to `wait`, now or in another process.
 
         Raises:
-            ConfigurationError: no price, or one that can't be sent. Nothing was sent.
-            PriceError: dearer than `max_price_h`, or another price than the offer's. Nothing was sent.
-            UnresolvedPurchaseError: an earlier purchase is unresolved. Nothing was sent.
-            PurchaseUnknownError: it was sent and the answer lost: it may be bought. See `resolve`.
-            BadRequestError: the API refuses it, also for a price that is no longer the current one.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            PriceError: the price is above `max_price_h`, or is not the offer's. Nothing was sent.
+            UnresolvedPurchaseError: the outcome of an earlier purchase is not known; see `resolve`. Nothing was sent.
+            PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
+                may have created; see `resolve`.
+            BadRequestError: the API refused the order, for instance because its price has changed.
+            APIConnectionError, APIStatusError: the order was not made.
         """
         wanted, prepare = wanted_order(
             "orders.create",
@@ -483,21 +711,46 @@ class Orders:
         timeout: float | None = 1800.0,
         on_change: OnChange | None = None,
     ) -> Order:
-        """Order a GPU server, and wait until it runs.
+        """Order a GPU server, and wait until it runs (POST /api/order, once; polls GET /api/orders).
+
+        It returns when the server runs. Templates may still be installing then: wait for each with
+        `templates.wait(order, install)`, where `templates.installs(order)` lists them.
 
         Args:
-            blib … reference: as for `create`.
-            timeout: seconds from the accepted order; None waits for ever.
-            on_change: called with the new order for each status seen on the way.
+            blib: the offer, as `blibs.list()` returned it.
+            contract_interval: what is paid for in advance, and not refunded: `HOUR`. The API document spells no others;
+                `DAY`, `WEEK`, `MONTH` and `YEAR` are by analogy.
+            terms_accepted: whether you accept the vendor's terms and conditions; without that, the API refuses the
+                order.
+            price_h: EUR per hour; by default the offer's. The API refuses a price that is not the current one.
+            total_price: EUR for the whole interval; by default `price_h` for `HOUR`, and required for the others.
+            second_partition_percentage: the share of the disk for a second partition, in percent.
+            templates: templates to install, or their ids.
+            max_price_h: the most that it may cost, in EUR per hour.
+            reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
+                waits for the same order.
+            timeout: seconds from the accepted order; None for no limit.
+            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+                and is raised here.
+
+        Returns:
+            The new order, running.
 
         Raises:
-            PurchaseNotReadyError: it is bought, but the wait after it ended otherwise; its cause says how.
-            ConfigurationError, PriceError, UnresolvedPurchaseError, PurchaseUnknownError, …: as for `create`.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            PriceError: the price is above `max_price_h`, or is not the offer's. Nothing was sent.
+            UnresolvedPurchaseError: the outcome of an earlier purchase is not known; see `resolve`. Nothing was sent.
+            PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
+                may have created; see `resolve`.
+            PurchaseNotReadyError: the server is bought, but the wait failed; the error's cause says how.
+            BadRequestError: the API refused the order, for instance because its price has changed.
+            APIConnectionError, APIStatusError: the order was not made.
         """
-        arguments.check_seconds(timeout)
-        arguments.check_on_change(on_change, "orders.create_and_wait")
+        operation = "orders.create_and_wait"
+        arguments.check_seconds(timeout, operation=operation)
+        arguments.check_on_change(on_change, operation)
         wanted, prepare = wanted_order(
-            "orders.create_and_wait",
+            operation,
             blib,
             contract_interval=contract_interval,
             terms_accepted=terms_accepted,
@@ -513,7 +766,7 @@ class Orders:
 
     @property
     def purchases(self) -> tuple[Purchase, ...]:
-        """What this client bought, tried to buy, or does not know whether it bought, the oldest first."""
+        """Purchases that this client and its ledger know of: made, refused, or of unknown outcome; the oldest first."""
         return self._purchases.journal.all
 
     async def resolve(
@@ -521,13 +774,15 @@ class Orders:
         purchase_or_error: Purchase | PurchaseUnknownError | UnresolvedPurchaseError | PurchaseNotReadyError,
         order: Order | int | None,
     ) -> None:
-        """Say what became of a purchase that is unresolved, so that others can be made.
+        """Say what became of a purchase whose outcome is not known, so that others can be made. No request is sent.
 
         Args:
             purchase_or_error: the purchase, or the error that names it.
-            order: the order that it is; None if it was not made.
+            order: the order that it created, or its id; None if it created none.
 
         Raises:
-            ConfigurationError: no purchase of this client, or one that is on the wire still.
+            ConfigurationError: this client has no such purchase, it is in flight, or the decision contradicts what is
+                known.
         """
-        await self._purchases.journal.resolve(purchase_or_error, None if order is None else arguments.order_id(order))
+        order_id = None if order is None else arguments.order_id(order, "orders.resolve")
+        await self._purchases.journal.resolve(purchase_or_error, order_id)

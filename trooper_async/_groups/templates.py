@@ -6,7 +6,15 @@ import builtins
 from collections.abc import Mapping
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import INSTALL_ADD, INSTALL_DELETE, INSTALL_RETRY, TEMPLATE_CONFIG, TEMPLATES, call
+from trooper_async._api.endpoints import (
+    INSTALL_ADD,
+    INSTALL_DELETE,
+    INSTALL_RETRY,
+    TEMPLATE_CONFIG,
+    TEMPLATES,
+    Call,
+    call,
+)
 from trooper_async._http.retry import RetryPolicy
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.judges import Steady
@@ -18,55 +26,60 @@ from trooper_async.models import JSON, Order, Template, TemplateInstall
 
 
 class Templates:
-    """`client.templates`."""
+    """`client.templates`: software templates, and their installation on servers."""
 
     def __init__(self, transport: Transport, waits: Waits) -> None:
         self._transport = transport
         self._waits = waits
 
     async def list(self) -> builtins.list[Template]:
-        """The templates that there are (GET /api/templates).
+        """The templates that can be installed (GET /api/templates).
+
+        Returns:
+            The templates, in the API's order.
 
         Raises:
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
         return await self._transport.request(call(TEMPLATES, "templates.list"))
 
     async def installs(self, order: Order | int) -> builtins.list[TemplateInstall]:
         """What is installed, or being installed, on a server (GET /api/template-config).
 
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The installs, in the API's order.
+
         Raises:
-            PermissionDeniedError: no such order, or not yours.
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            ConfigurationError: the order is neither an `Order` nor an id. Nothing was sent.
+            PermissionDeniedError: the order does not exist, is not yours, or is not ready yet.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        return await self._installs(arguments.order_id(order), None)
+        return await self._installs(arguments.order_id(order, "templates.installs"), None)
 
     async def install(
         self, order: Order | int, template: Template | int, config: Mapping[str, object] | None = None
     ) -> int:
-        """Begin to install a template on a server (POST /api/template-install-add). Sent once only.
+        """Begin to install a template on a server (POST /api/template-install-add). Sent once, never repeated.
 
         Args:
-            order: the server's order, or its id.
+            order: the order, or its id.
             template: the template, or its id.
-            config: the template's options by name.
+            config: the template's options: their names, and values of JSON types.
 
         Returns:
-            The id of the install.
+            The id of the install. Give it to `wait`.
 
         Raises:
-            OutcomeUnknownError: it was sent and the answer lost: look at `installs(order)` before you send it again.
-            APIConnectionError, APIStatusError: it was not installed.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost: look at `installs(order)` before you
+                try again.
+            APIConnectionError, APIStatusError: nothing was installed.
         """
-        order_id, template_id = arguments.order_id(order), arguments.template_id(template)
-        sent: dict[str, JSON] = {
-            "order_id": order_id,
-            "template_id": template_id,
-            "config": arguments.template_config(config, "templates.install"),
-        }
-        subject = f"template {template_id} on order {order_id}"
-        install = call(INSTALL_ADD, "templates.install", subject, sent)
-        del config, sent  # a password of the application may be in it, and locals may be printed with a traceback
+        install = _install(order, template, config, "templates.install")
+        del config  # a password of the application may be in it, and locals may be printed with a traceback
         return await self._transport.request(install)
 
     async def install_and_wait(
@@ -77,63 +90,94 @@ class Templates:
         *,
         timeout: float | None = 3600.0,
     ) -> TemplateInstall:
-        """Install a template on a server, and wait until it is there.
+        """Install a template, and wait until it is (POST /api/template-install-add, polls GET /api/template-config).
 
-        A status code that is not known counts as on the way; one whose `status_readable` says "fail" or "error" has
-        failed.
+        An install is done when its status is 1 or `Completed`, and has failed when its `status_readable` contains
+        "fail" or "error". Any other status counts as still going on.
 
         Args:
-            order, template, config: as for `install`.
-            timeout: seconds from the accepted request; None waits for ever.
+            order: the order, or its id.
+            template: the template, or its id.
+            config: the template's options: their names, and values of JSON types.
+            timeout: seconds from the accepted request; None for no limit.
+
+        Returns:
+            The finished install.
 
         Raises:
-            TemplateFailedError: the installation failed; `.install` is how it stands.
-            WaitTimeoutError: it was not done in time; it goes on at the API.
-            OutcomeUnknownError, APIConnectionError, APIStatusError: as for `install`.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost: look at `installs(order)` before you
+                try again.
+            APIConnectionError, APIStatusError: nothing was installed.
+            TemplateFailedError: the installation failed; `error.install` is its last state.
+            WaitTimeoutError: it did not finish in time; it goes on.
+            WaitError: it is not among the order's installs, or the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
-        arguments.check_seconds(timeout)
-        order_id = arguments.order_id(order)
-        installing = self.install(order, template, config)
+        operation = "templates.install_and_wait"
+        arguments.check_seconds(timeout, operation=operation)
+        install = _install(order, template, config, operation)
         del config  # as in `install`
-        return await self._ended(order_id, await installing, "templates.install_and_wait", timeout)
+        install_id = await self._transport.request(install)
+        return await self._ended(arguments.order_id(order), install_id, operation, timeout)
 
     async def wait(
         self, order: Order | int, install: TemplateInstall | int, *, timeout: float | None = 3600.0
     ) -> TemplateInstall:
-        """Wait until an installation that was begun before, by any process, is there.
+        """Wait until an install that was begun earlier, by any process, is finished (polls GET /api/template-config).
+
+        An install is done when its status is 1 or `Completed`, and has failed when its `status_readable` contains
+        "fail" or "error". Any other status counts as still going on.
 
         Args:
-            order: the server's order, or its id.
-            install: the install, or its id, as `install` returned it.
-            timeout: seconds; None waits for ever.
+            order: the order, or its id.
+            install: the install, or the id that `install` returned.
+            timeout: seconds; None for no limit.
+
+        Returns:
+            The finished install.
 
         Raises:
-            TemplateFailedError, WaitTimeoutError: as for `install_and_wait`.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            TemplateFailedError: the installation failed; `error.install` is its last state.
+            WaitTimeoutError: it did not finish in time; it goes on.
+            WaitError: it is not among the order's installs, or the API refused the key twice in a row.
+            ClientClosedError: the client was closed in the meantime.
         """
-        arguments.check_seconds(timeout)
-        order_id, install_id = arguments.order_id(order), arguments.install_id(install)
-        return await self._ended(order_id, install_id, "templates.wait", timeout)
+        operation = "templates.wait"
+        arguments.check_seconds(timeout, operation=operation)
+        order_id, install_id = arguments.order_id(order, operation), arguments.install_id(install, operation)
+        return await self._ended(order_id, install_id, operation, timeout)
 
     async def remove(self, install: TemplateInstall | int) -> None:
-        """Remove an installed template (POST /api/template-install-delete).
+        """Remove an installed template from its server (POST /api/template-install-delete).
+
+        Args:
+            install: the install, or its id.
 
         Raises:
-            OutcomeUnknownError: it was sent and the answer lost.
-            APIConnectionError, APIStatusError: it was not removed.
+            ConfigurationError: the install is neither a `TemplateInstall` nor an id. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost.
+            APIConnectionError, APIStatusError: the install was not removed.
         """
-        install_id = arguments.install_id(install)
+        install_id = arguments.install_id(install, "templates.remove")
         await self._transport.request(
             call(INSTALL_DELETE, "templates.remove", f"install {install_id}", {"install_id": install_id})
         )
 
     async def retry(self, install: TemplateInstall | int) -> None:
-        """Try a failed installation again (POST /api/template-install-retry). Sent once only.
+        """Retry a failed installation (POST /api/template-install-retry). Sent once, never repeated.
+
+        Args:
+            install: the install, or its id.
 
         Raises:
-            OutcomeUnknownError: it was sent and the answer lost.
-            APIConnectionError, APIStatusError: it was not tried again.
+            ConfigurationError: the install is neither a `TemplateInstall` nor an id. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost: look at `installs(order)` before you
+                try again.
+            APIConnectionError, APIStatusError: the installation was not retried.
         """
-        install_id = arguments.install_id(install)
+        install_id = arguments.install_id(install, "templates.retry")
         await self._transport.request(
             call(INSTALL_RETRY, "templates.retry", f"install {install_id}", {"install_id": install_id})
         )
@@ -167,6 +211,18 @@ class Templates:
             target="installed",
             timeout=timeout,
         )
+
+
+def _install(
+    order: Order | int, template: Template | int, config: Mapping[str, object] | None, operation: str
+) -> Call[int]:
+    order_id, template_id = arguments.order_id(order, operation), arguments.template_id(template, operation)
+    sent: dict[str, JSON] = {
+        "order_id": order_id,
+        "template_id": template_id,
+        "config": arguments.template_config(config, operation),
+    }
+    return call(INSTALL_ADD, operation, f"template {template_id} on order {order_id}", sent)
 
 
 def _is_done(install: TemplateInstall) -> bool:

@@ -23,6 +23,9 @@ def check_before_sending(check: Check) -> Iterator[None]:
     Args:
         check: a coroutine function without arguments. If it raises, that attempt is not sent, and its exception is
             raised by the call.
+
+    Returns:
+        A context manager.
     """
     token = _check.set(check)
     try:

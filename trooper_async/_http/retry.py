@@ -121,6 +121,9 @@ class RetryPolicy:
             retry_after: seconds that the API asked to wait. Never undercut.
             budget: retries that the client has in hand.
             rng: the jitter's source, from 0 up to 1.
+
+        Returns:
+            The seconds, or None.
         """
         last = attempts[-1]
         jitter = 0.0 if retry_after is None else min(1.0, 0.1 * retry_after) * rng()
@@ -142,7 +145,15 @@ class RetryPolicy:
         return delay if delay < left else None
 
     def backoff(self, tries: int, rng: Callable[[], float] = random.random) -> float:
-        """Seconds to wait after that many tries: 0.5·2ⁿ, at most `max_delay`, times a jitter of 0.5 to 1."""
+        """Seconds to wait after so many tries: 0.5·2ⁿ, at most `max_delay`, times a jitter of 0.5 to 1.
+
+        Args:
+            tries: how many attempts were made.
+            rng: the jitter's source, from 0 up to 1.
+
+        Returns:
+            The seconds.
+        """
         return min(self.max_delay, _expo(tries)) * (0.5 + 0.5 * rng())
 
 

@@ -118,7 +118,7 @@ class Watch(AsyncIterator[E], Generic[E]):
 
     def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
         self._feed: _Feed | None = None
-        check_seconds(interval, "interval")
+        check_seconds(interval, "interval", "orders.watch")
         self._poller = poller
         self._options = cap, interval, outages
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -33,5 +33,13 @@ class PollSchedule:
             raise ConfigurationError("PollSchedule.floor must not be above its cap")
 
     def interval(self, age: float, rng: Callable[[], float] = random.random) -> float:
-        """Seconds between two polls for a waiter of that age in seconds."""
+        """Seconds between two polls for a wait of some age.
+
+        Args:
+            age: how long it has waited, in seconds.
+            rng: the jitter's source, from 0 up to 1.
+
+        Returns:
+            The seconds.
+        """
         return min(self.cap, max(self.floor, self.share * age * (0.9 + 0.2 * rng())))

@@ -155,7 +155,7 @@ class Waits:
             SupersededError, OrderVanishedError, WaitError: as the judge says, or the API refuses the key.
             ClientClosedError: the client was closed in the meantime.
         """
-        check_seconds(timeout)
+        check_seconds(timeout, operation=operation)
         ended = asyncio.get_running_loop().create_future()
 
         def done(_: Wait) -> None:
@@ -187,7 +187,7 @@ class Waits:
         Raises:
             WaitTimeoutError, SupersededError, OrderVanishedError, WaitError, ClientClosedError: as for `order`.
         """
-        check_seconds(timeout)
+        check_seconds(timeout, operation=operation)
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
         judge = ReachJudge(self.schedule.cap, news.set)

@@ -1,0 +1,194 @@
+"""Wrong arguments, of every kind, for every method: refused at the door, by an error that names what is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from trooper_async import (
+    Blib,
+    ConfigurationError,
+    MigrationQuote,
+    Order,
+    OrderStatus,
+    Purchase,
+    Template,
+    TemplateInstall,
+    Transition,
+    TrooperClient,
+)
+from trooper_async.testing import FakeTrooper
+
+Method = Callable[[TrooperClient, Any], Awaitable[object] | object]
+
+OFFER = Blib(1, price_h=Decimal("0.85"))
+ORDER = Order(123, "running")
+QUOTE = MigrationQuote(123, 2, Decimal(1))
+STOP = Transition(123, "stop", OrderStatus.stopped)
+PURCHASE = Purchase("1", "create", 1, "unknown", datetime.now(UTC))
+
+
+async def coroutine_function(_: Order) -> None:
+    """What nobody would await."""
+
+
+NO_ID: list[object] = [0, -1, True, "123", 1.5, None, b"1", [1], (ORDER,), {1}, STOP, object()]
+NO_ORDER = [*NO_ID, OFFER, Template(1), TemplateInstall(1)]
+NO_OFFER = [*NO_ID, ORDER, Template(1)]
+NO_TEMPLATE = [*NO_ID, ORDER, OFFER, TemplateInstall(1)]
+NO_INSTALL = [*NO_ID, ORDER, OFFER, Template(1)]
+NO_SECONDS: list[object] = [0, -1, math.nan, True, "5", [5], 10**400]
+NO_FUNCTION: list[object] = ["x", 5, coroutine_function]
+NO_MONEY: list[object] = ["cheap", -1, math.nan, True, [1]]
+NO_BOOL: list[object] = ["yes", 1, None]
+NO_CONFIG: list[object] = ["{}", [], 5, {1: 2}, {"a": object()}, {"a": math.nan}]
+
+
+def create(trooper: TrooperClient, **changed: Any) -> Awaitable[object]:
+    given: dict[str, Any] = {"blib": OFFER, "contract_interval": "HOUR", "terms_accepted": True} | changed
+    return trooper.orders.create(given.pop("blib"), **given)
+
+
+def create_and_wait(trooper: TrooperClient, **changed: Any) -> Awaitable[object]:
+    given: dict[str, Any] = {"contract_interval": "HOUR", "terms_accepted": True} | changed
+    return trooper.orders.create_and_wait(OFFER, **given)
+
+
+def table(operation: str, wrong: list[object], method: Method, needed: str = "") -> Any:
+    return pytest.param(operation, method, wrong, needed, id=f"{operation} {needed}")
+
+
+ORDER_METHODS = (
+    "get",
+    "history",
+    "running_since",
+    "credentials",
+    "start",
+    "stop",
+    "restart",
+    "freeze",
+    "lock",
+    "unlock",
+)
+WITH_ORDER = [
+    *(f"orders.{name}" for name in ORDER_METHODS),
+    *(f"orders.{action}_and_wait" for action in ("start", "stop", "restart", "freeze")),
+    "orders.wait_until_converged",
+    "orders.wait_until_reachable",
+    "migrations.options",
+    "templates.installs",
+]
+
+
+def called(operation: str) -> Method:
+    group, name = operation.split(".")
+    return lambda trooper, value: getattr(getattr(trooper, group), name)(value)
+
+
+CASES = [
+    *(table(name, NO_ORDER, called(name), "an order, or its id") for name in WITH_ORDER),
+    table("orders.rename", NO_ORDER, lambda t, o: t.orders.rename(o, "a"), "an order, or its id"),
+    table("orders.wait_until", NO_ORDER, lambda t, o: t.orders.wait_until(o, "running"), "an order, or its id"),
+    table("migrations.quote", NO_ORDER, lambda t, o: t.migrations.quote(o, 1), "an order, or its id"),
+    table("templates.install", NO_ORDER, lambda t, o: t.templates.install(o, 1), "an order, or its id"),
+    table("templates.install_and_wait", NO_ORDER, lambda t, o: t.templates.install_and_wait(o, 1), "an order, or"),
+    table("templates.wait", NO_ORDER, lambda t, o: t.templates.wait(o, 1), "an order, or its id"),
+    table("migrations.quote", NO_OFFER, lambda t, b: t.migrations.quote(1, b), "an offer, or its id"),
+    table("blibs.wait_until_available", NO_OFFER, lambda t, b: t.blibs.wait_until_available(b), "an offer, or its id"),
+    table("templates.install", NO_TEMPLATE, lambda t, x: t.templates.install(1, x), "a template, or its id"),
+    table("templates.install_and_wait", NO_TEMPLATE, lambda t, x: t.templates.install_and_wait(1, x), "a template"),
+    table("templates.wait", NO_INSTALL, lambda t, x: t.templates.wait(1, x), "a template install, or its id"),
+    table("templates.remove", NO_INSTALL, lambda t, x: t.templates.remove(x), "a template install, or its id"),
+    table("templates.retry", NO_INSTALL, lambda t, x: t.templates.retry(x), "a template install, or its id"),
+    table("templates.install", NO_CONFIG, lambda t, x: t.templates.install(1, 1, x)),
+    table("templates.install_and_wait", NO_CONFIG, lambda t, x: t.templates.install_and_wait(1, 1, x)),
+    table("orders.wait", [1, ORDER, None, "stop", STOP.to_json()], lambda t, x: t.orders.wait(x), "wait_until"),
+    table(
+        "orders.wait_until", [5, None, ["running"]], lambda t, x: t.orders.wait_until(1, x), "a status or a function"
+    ),
+    table("orders.rename", [5, None, b"a"], lambda t, x: t.orders.rename(1, x), "text"),
+    table("orders.find", [5, b"a", ["a"]], lambda t, x: t.orders.find(title=x), "text"),
+    table("orders.watch", NO_SECONDS, lambda t, x: anext(t.orders.watch(interval=x)), "interval"),
+    table("orders.start", NO_BOOL, lambda t, x: t.orders.start(1, migration_allowed=x), "migration_allowed"),
+    table("orders.start_and_wait", NO_BOOL, lambda t, x: t.orders.start_and_wait(1, migration_allowed=x), "migration"),
+    table("orders.stop_and_wait", NO_SECONDS, lambda t, x: t.orders.stop_and_wait(1, timeout=x), "timeout"),
+    table("orders.wait", NO_SECONDS, lambda t, x: t.orders.wait(STOP, timeout=x), "timeout"),
+    table("orders.wait_until", NO_SECONDS, lambda t, x: t.orders.wait_until(1, "running", timeout=x), "timeout"),
+    table(
+        "orders.wait_until_converged", NO_SECONDS, lambda t, x: t.orders.wait_until_converged(1, timeout=x), "timeout"
+    ),
+    table(
+        "orders.wait_until_reachable", NO_SECONDS, lambda t, x: t.orders.wait_until_reachable(1, timeout=x), "timeout"
+    ),
+    table("blibs.wait_until_available", NO_SECONDS, lambda t, x: t.blibs.wait_until_available(1, timeout=x), "timeout"),
+    table("templates.wait", NO_SECONDS, lambda t, x: t.templates.wait(1, 1, timeout=x), "timeout"),
+    table(
+        "templates.install_and_wait", NO_SECONDS, lambda t, x: t.templates.install_and_wait(1, 1, timeout=x), "timeout"
+    ),
+    table("orders.stop_and_wait", NO_FUNCTION, lambda t, x: t.orders.stop_and_wait(1, on_change=x), "on_change"),
+    table("orders.wait", NO_FUNCTION, lambda t, x: t.orders.wait(STOP, on_change=x), "on_change"),
+    table("orders.create", NO_OFFER, lambda t, x: create(t, blib=x), "an offer"),
+    table("orders.create", NO_MONEY, lambda t, x: create(t, price_h=x), "price_h"),
+    table("orders.create", NO_MONEY, lambda t, x: create(t, total_price=x), "total_price"),
+    table("orders.create", NO_MONEY, lambda t, x: create(t, max_price_h=x), "max_price_h"),
+    table("orders.create", NO_BOOL, lambda t, x: create(t, terms_accepted=x), "terms_accepted"),
+    table("orders.create", ["", 5, None], lambda t, x: create(t, contract_interval=x), "contract_interval"),
+    table("orders.create", [150, -1, "20", True], lambda t, x: create(t, second_partition_percentage=x), "percent"),
+    table("orders.create", [Template(1), 1, "1", None], lambda t, x: create(t, templates=x), "templates"),
+    table("orders.create", NO_TEMPLATE, lambda t, x: create(t, templates=[x]), "a template, or its id"),
+    table("orders.create", [5, "", b"job"], lambda t, x: create(t, reference=x), "reference"),
+    table("orders.create_and_wait", NO_SECONDS, lambda t, x: create_and_wait(t, timeout=x), "timeout"),
+    table("orders.create_and_wait", NO_FUNCTION, lambda t, x: create_and_wait(t, on_change=x), "on_change"),
+    table("migrations.buy", [1, ORDER, None], lambda t, x: t.migrations.buy(x, keep_data=True), "a quote"),
+    table("migrations.buy", NO_BOOL, lambda t, x: t.migrations.buy(QUOTE, keep_data=x), "keep_data"),
+    table(
+        "migrations.buy",
+        NO_MONEY,
+        lambda t, x: t.migrations.buy(QUOTE, keep_data=True, max_total_due=x),
+        "max_total_due",
+    ),
+    table("orders.resolve", [5, None, ORDER], lambda t, x: t.orders.resolve(x, None), "purchase"),
+    table("orders.resolve", NO_ORDER[:5], lambda t, x: t.orders.resolve(PURCHASE, x)),
+]
+
+
+@pytest.mark.parametrize(("operation", "method", "wrong", "needed"), CASES)
+async def test_a_wrong_argument_is_refused_before_anything_is_sent(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, operation: str, method: Method, wrong: list[object], needed: str
+) -> None:
+    """A ConfigurationError that names the operation, and what is needed instead."""
+
+    async def use(value: object) -> None:
+        result = method(trooper, value)
+        if isinstance(result, Awaitable):
+            await result
+
+    for value in wrong:
+        with pytest.raises(ConfigurationError) as caught:
+            await use(value)
+        assert (value, caught.value.operation) == (value, operation)
+        assert needed in str(caught.value)
+        assert fake_trooper.requests == []
+
+
+class WholeNumber:
+    """As numpy's: no int, and just as good."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+async def test_whole_numbers_of_other_libraries_are_ids(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """What has `__index__`, as numpy's numbers do, is taken for the id that it is."""
+    order = fake_trooper.add_order()
+    number: Any = WholeNumber(order.order_id)
+    assert (await trooper.orders.get(number)).order_id == order.order_id
+    assert (await trooper.orders.stop_and_wait(number)).current_status == "stopped"
