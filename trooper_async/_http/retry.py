@@ -99,7 +99,11 @@ class RetryPolicy:
         return math.inf if self.budget is None else self.budget
 
     def without_limits(self) -> RetryPolicy:
-        """The same delays, but no limit of attempts, time and budget: for a call that has a deadline of its own."""
+        """The same delays, but no limit of attempts, time and budget: for a call that has a deadline of its own.
+
+        Returns:
+            The policy.
+        """
         return evolve(self, attempts=None, deadline=None, budget=None)
 
     def delay(
@@ -117,7 +121,7 @@ class RetryPolicy:
         Args:
             kind: what is being called.
             attempts: what became of each attempt so far, the last one last.
-            left: seconds within which the next attempt has to start; after a 429, what the pause may last.
+            left: seconds of the call's deadline that are left.
             retry_after: seconds that the API asked to wait. Never undercut.
             budget: retries that the client has in hand.
             rng: the jitter's source, from 0 up to 1.
