@@ -20,6 +20,7 @@ from trooper_async import (
     AuthenticationError,
     BadRequestError,
     Blib,
+    ConfigurationError,
     CurrentOrder,
     MigrationQuote,
     NotFoundError,
@@ -661,14 +662,13 @@ async def test_a_verb_bears_unreadable_rows(bad_rows: FakeTrooper, trooper: Troo
 
 
 async def test_terms_not_accepted(scene: Scene) -> None:
-    """An order without accepted terms is a BadRequestError with the API's own text."""
-    with pytest.raises(BadRequestError) as caught:
+    """An order without accepted terms is refused before anything is sent: the API makes none."""
+    with pytest.raises(ConfigurationError, match="terms_accepted must be True"):
         await scene.trooper.orders.create(
             Blib(1, price_h=Decimal("0.85")), contract_interval="HOUR", terms_accepted=False
         )
 
-    assert caught.value.status == 400
-    assert caught.value.message == "You must accept the terms and conditions."
+    assert scene.fake.requests == []
 
 
 async def test_invalid_interval(scene: Scene) -> None:

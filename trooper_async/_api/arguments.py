@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from decimal import Decimal
+from numbers import Real
 from operator import index
 from typing import Literal, cast
 
@@ -27,35 +29,47 @@ DEFAULT_TIMEOUTS: dict[Action, float] = {
 
 
 def order_id(order: Order | int, operation: str = "") -> int:
+    """The id of an order; `operation` is for the error of what is none."""
     return order.order_id if isinstance(order, Order) else _id(order, "an order", operation)
 
 
 def blib_id(blib: Blib | int, operation: str = "") -> int:
+    """The id of an offer."""
     return blib.id if isinstance(blib, Blib) else _id(blib, "an offer", operation)
 
 
 def template_id(template: Template | int, operation: str = "") -> int:
+    """The id of a template."""
     return template.id if isinstance(template, Template) else _id(template, "a template", operation)
 
 
 def install_id(install: TemplateInstall | int, operation: str = "") -> int:
+    """The id of a template install."""
     if isinstance(install, TemplateInstall):
         return install.install_id
     return _id(install, "a template install", operation)
 
 
 def _id(value: object, what: str, operation: str) -> int:
-    with suppress(TypeError):  # what is no whole number; numpy's are
+    with suppress(TypeError):  # of what is not a whole number; those of numpy are
         number = 0 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]  # it raises that TypeError
         if number > 0:
             return number
-    raise wrong(f"{what}, or its id (a whole number above 0), is needed", value, operation)
+    advice = ""
+    if what == "an order" and isinstance(value, Transition):
+        advice = " (pass its order_id, or wait for it with orders.wait)"
+    elif what == "an order" and isinstance(value, list | tuple | set | frozenset | dict):
+        advice = " (client.fleet takes several)"
+    raise wrong(f"{what}, or its id (a whole number above 0), is needed", value, operation, advice)
 
 
-def wrong(needed: str, value: object, operation: str) -> ConfigurationError:
+def wrong(needed: str, value: object, operation: str, advice: str = "") -> ConfigurationError:
     """The error of a wrong argument: what is needed, and what was given (by its type, where that is long)."""
-    given = f"{value!r:.40}" if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
-    return ConfigurationError(f"{needed}, not {given}: nothing was sent", operation=operation)
+    given = type(value).__name__
+    if value is None or isinstance(value, bool | int | float | str):
+        with suppress(ValueError):  # of a number with more digits than Python writes
+            given = f"{value!r:.40}"
+    return ConfigurationError(f"{needed}, not {given}{advice}: nothing was sent", operation=operation)
 
 
 def template_config(config: object, operation: str) -> dict[str, JSON]:
@@ -84,14 +98,24 @@ def money(value: Decimal | float | str, name: str, operation: str = "", *, sent:
     return amount
 
 
-def check_seconds(seconds: float | None, name: str = "timeout", operation: str = "") -> None:
-    """Refuse what is no number of seconds above 0; None is no limit."""
+def check_seconds(seconds: object, name: str = "timeout", operation: str = "") -> None:
+    """Refuse what is not a number of seconds above 0, or is too large for a float; None is no limit."""
     if seconds is None:
         return
-    with suppress(OverflowError):  # of a whole number that no float holds
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and float(seconds) > 0:
-            return
-    raise wrong(f"{name} must be a number of seconds above 0, or None for no limit", seconds, operation)
+    advice = " (pass its total_seconds())" if isinstance(seconds, timedelta) else ""
+    if not isinstance(seconds, bool) and isinstance(seconds, Real):
+        try:
+            if float(seconds) > 0:  # not NaN either
+                return
+        except OverflowError:
+            advice = " (it is too large)"
+    raise wrong(f"{name} must be a number of seconds above 0, or None for no limit", seconds, operation, advice)
+
+
+def check_timeout(timeout: Timeout, operation: str) -> None:
+    """The same for a timeout that may also be "default"."""
+    if timeout != "default":
+        check_seconds(timeout, operation=operation)
 
 
 def text(value: str, name: str, operation: str) -> str:
@@ -111,6 +135,12 @@ def check_percentage(value: int, name: str, operation: str) -> None:
     """Refuse what is no whole number from 0 to 100."""
     if type(value) is not int or not 0 <= value <= 100:
         raise wrong(f"{name} must be a whole number of percent from 0 to 100", value, operation)
+
+
+def check_terms(accepted: bool, operation: str) -> None:
+    """Refuse an order whose terms are not accepted: the API makes none."""
+    if accepted is not True:
+        raise wrong("terms_accepted must be True, which accepts the terms of Trooper.AI", accepted, operation)
 
 
 def seconds_of(timeout: Timeout, transition: Transition) -> float | None:

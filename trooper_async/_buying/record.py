@@ -92,8 +92,9 @@ def not_ready(error: Exception, purchase: Purchase, transition: Transition, oper
     """The error of a purchase that was made, and whose wait then failed with `error` (to be raised from that)."""
     waited = error if isinstance(error, WaitError) else None
     failure = error if isinstance(error, TrooperError) else None
+    what = failure.message if failure else f"{type(error).__name__}: {error}"
     return PurchaseNotReadyError(
-        f"bought as order {transition.order_id}, but not running yet: {error}",
+        f"bought as order {transition.order_id}, but not running yet: {what}",
         purchase=purchase,
         operation=operation,
         subject=f"order {transition.order_id}",

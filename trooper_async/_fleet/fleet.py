@@ -230,7 +230,7 @@ class Fleet:
             if action is None:
                 text = f"an order can be wanted running, stopped or frozen, not {status!r:.40}: nothing was sent"
                 raise ConfigurationError(text, operation=operation)
-            order_id = arguments.order_id(order)
+            order_id = arguments.order_id(order, operation)
             if orders.setdefault(order_id, (order, action))[1] != action:
                 raise ConfigurationError(
                     f"order {order_id} is wanted in two ways: nothing was sent", operation=operation
@@ -317,8 +317,7 @@ class Fleet:
             raise ConfigurationError(
                 "concurrency must be a whole number above 0: nothing was sent", operation=operation
             )
-        if options["timeout"] != "default":
-            arguments.check_seconds(options["timeout"])
+        arguments.check_timeout(options["timeout"], operation)
         return Run(self._actions, self._waits, outcomes, operation=operation, **options)
 
     async def _look(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
@@ -349,7 +348,7 @@ def _wanted(orders: Iterable[Order | int], action: Action) -> dict[int, tuple[Or
         raise ConfigurationError(text, operation=f"fleet.{action}")
     wanted: dict[int, tuple[Order | int, Action]] = {}
     for order in orders:
-        order_id = arguments.order_id(order)
+        order_id = arguments.order_id(order, f"fleet.{action}")
         if isinstance(order, Order) or order_id not in wanted:
             wanted[order_id] = order, action
     return wanted

@@ -51,7 +51,7 @@ def wanted_order(
     if limit is not None and interval not in _HOURS:
         text = f"max_price_h can't be compared with the price of an interval {interval!r}: leave it out"
         raise ConfigurationError(f"{text}; nothing was sent", operation=operation, subject=subject)
-    arguments.check_bool(terms_accepted, "terms_accepted", operation)
+    arguments.check_terms(terms_accepted, operation)
     if second_partition_percentage is not None:
         arguments.check_percentage(second_partition_percentage, "second_partition_percentage", operation)
     if isinstance(templates, str | int | Template) or not isinstance(templates, Iterable):

@@ -464,8 +464,7 @@ class Orders:
         migration_allowed: bool = False,
     ) -> Order:
         operation = f"orders.{action}_and_wait"
-        if timeout != "default":
-            arguments.check_seconds(timeout, operation=operation)
+        arguments.check_timeout(timeout, operation)
         arguments.check_on_change(on_change, operation)
         began = asyncio.get_running_loop().time()
         request, transition = await self._actions.prepare(order, action, operation, migration_allowed=migration_allowed)
