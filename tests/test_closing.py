@@ -1,0 +1,258 @@
+"""The client's end: it runs to its end however often its caller is cancelled, twice or concurrently is fine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+import uvloop
+
+from tests.helpers.conditions import until
+from tests.helpers.raw_server import FAST
+from trooper_async import (
+    Blib,
+    ClientClosedError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    RetryPolicy,
+    TrooperClient,
+)
+from trooper_async.testing import FakeTrooper
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def run_on(loop: str, main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main)
+
+
+def is_closed(client: TrooperClient) -> bool:
+    """Whether all that a client closes is closed."""
+    return not client._transport._wire.sessions.any_open and client._transport.closed
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_cancelled_scope_does_not_cut_the_closing(loop: str, tmp_path: Path) -> None:
+    """anyio cancels at each turn of the loop: sessions are closed, the ledger is free, the purchase was awaited."""
+
+    async def main() -> None:
+        ledger = tmp_path / "ledger.jsonl"
+        async with FakeTrooper() as fake:
+            blib = (await _offers(fake))[0]
+            client = fake.client(ledger=ledger)
+            with anyio.CancelScope() as scope, fake.hold_next("/api/order") as hold:
+
+                async def cancel() -> None:
+                    await hold.arrived()
+                    scope.cancel()
+                    for _ in range(50):
+                        await asyncio.sleep(0)
+                    hold.release()
+
+                cancelling = asyncio.create_task(cancel())
+                async with client:
+                    await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True)
+            await cancelling
+            assert scope.cancelled_caught
+            assert is_closed(client)
+            assert [purchase.state for purchase in client.orders.purchases] == ["bought"]
+            async with fake.client(ledger=ledger) as again:  # it is not locked
+                assert len(again.orders.purchases) == 1
+
+    run_on(loop, main())
+
+
+async def _offers(fake: FakeTrooper) -> list[Blib]:
+    async with fake.client() as client:
+        return await client.blibs.list()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_cancelled_at_every_await_the_closing_runs_to_its_end(loop: str) -> None:
+    """Wherever the cancellation comes, once or again and again, it goes on only when all is closed."""
+
+    async def close_cancelled_after(fake: FakeTrooper, turns: int, times: int) -> bool:
+        """Whether the cancellation came before the end."""
+        fake.requests.clear()
+        client = fake.client()
+        waiting = asyncio.create_task(client.orders.wait_until(1, "stopped"))
+        await until(lambda: fake.requests)
+        with fake.hold_next("/api/templates") as hold:
+            reading = asyncio.create_task(client.templates.list())
+            await hold.arrived()
+            closing = asyncio.create_task(client.close())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for _ in range(times):
+                closing.cancel()
+                await asyncio.sleep(0)
+            with suppress(asyncio.CancelledError):
+                await closing
+            assert is_closed(client)
+            for one in (waiting, reading):
+                with pytest.raises(ClientClosedError):
+                    await one
+        return closing.cancelled()
+
+    async def main() -> None:
+        async with FakeTrooper() as fake:
+            fake.add_order(order_id=1)
+            before = asyncio.all_tasks()
+            for times in (1, 3, 50):
+                for turns in range(1, 60):  # before its first turn it has not begun
+                    if not await close_cancelled_after(fake, turns, times):
+                        break
+                assert 3 < turns < 59
+            assert asyncio.all_tasks() == before
+
+    run_on(loop, main())
+
+
+async def test_closed_twice_and_concurrently(fake_trooper: FakeTrooper) -> None:
+    """All who close a client return once it is closed."""
+    client = fake_trooper.client()
+    await client.ping()
+    await asyncio.gather(*(client.close() for _ in range(5)))
+    assert is_closed(client)
+    await client.close()
+
+
+async def test_one_cancelled_close_does_not_end_another(fake_trooper: FakeTrooper) -> None:
+    """The closing belongs to the client, and not to who asked for it first."""
+    client = fake_trooper.client()
+    await client.ping()
+    first = asyncio.create_task(client.close())
+    second = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert is_closed(client)
+    assert first.done()
+
+
+async def test_what_fails_in_the_closing_leaves_nothing_open(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one part can't be closed the others are, and the error comes out."""
+    client = fake_trooper.client()
+    await client.ping()
+
+    async def fails() -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(client._purchases, "close", fails)
+    with pytest.raises(OSError, match="disk full"):
+        await client.close()
+    assert is_closed(client)
+
+
+async def test_closed_while_a_stop_is_in_flight(fake_trooper: FakeTrooper) -> None:
+    """A stop that was sent is never told as "nothing was sent": it is unknown, and can be waited for."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client(retry=FAST) as client:
+        await client.orders.list()
+        fake_trooper.hold_next("/api/order-status")
+        stopping = asyncio.create_task(client.orders.stop(order))
+        await until(lambda: fake_trooper.sent("/api/order-status"))
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await stopping
+    assert caught.value.transition is not None
+    assert caught.value.transition.order_id == order.order_id
+
+
+async def test_nothing_was_sent_is_said_only_where_it_is_true(fake_trooper: FakeTrooper) -> None:
+    """By a call that comes after the end; a wait that begins then has sent something, maybe."""
+    client = fake_trooper.client()
+    await client.close()
+    with pytest.raises(ClientClosedError, match="the client is closed: nothing was sent"):
+        await client.ping()
+    with pytest.raises(ClientClosedError) as caught:
+        await client.orders.wait_until(1, "stopped")
+    assert "nothing was sent" not in str(caught.value)
+
+
+# A session of the caller's that is closed meanwhile -----------------------------------------------------------------
+
+
+async def test_a_session_that_is_closed_ends_waits_at_once(fake_trooper: FakeTrooper) -> None:
+    """A wait whose session is gone does not run to its deadline."""
+    order = fake_trooper.add_order()
+    async with aiohttp.ClientSession() as session, fake_trooper.client(session=session) as client:
+        waiting = asyncio.create_task(client.orders.wait_until(order, "stopped", timeout=600))
+        await until(lambda: fake_trooper.requests)
+        await session.close()
+        with pytest.raises(ClientClosedError, match="session that was given"):
+            async with asyncio.timeout(60):
+                await waiting
+
+
+async def test_a_session_that_is_closed_in_a_rate_limit_leaves_a_purchase_unsent(fake_trooper: FakeTrooper) -> None:
+    """A purchase that waits out a 429 was never made, for certain."""
+    blib = (await _offers(fake_trooper))[0]
+    fake_trooper.fail_next("/api/order", status=429, retry_after=0.3)
+    async with aiohttp.ClientSession() as session, fake_trooper.client(session=session) as client:
+        buying = asyncio.create_task(client.orders.create(blib, contract_interval="HOUR", terms_accepted=True))
+        await until(lambda: client._transport._gate.opens_at)
+        await session.close()
+        with pytest.raises(ClientClosedError, match="session that was given"):
+            await buying
+        assert [purchase.state for purchase in client.orders.purchases] == ["refused"]
+    assert len(fake_trooper.sent("/api/order")) == 1
+
+
+async def test_a_session_that_is_closed_in_the_pause_before_a_retry(fake_trooper: FakeTrooper) -> None:
+    """A read ends with ClientClosedError; a setting whose attempt failed may have been done."""
+    fake_trooper.fail_next("/api/order-status", status=503, retry_after=0.3)
+    order = fake_trooper.add_order()
+    async with aiohttp.ClientSession() as session, fake_trooper.client(session=session, retry=RetryPolicy()) as client:
+        await client.orders.list()
+        stopping = asyncio.create_task(client.orders.stop(order))
+        await until(lambda: fake_trooper.sent("/api/order-status"))
+        await session.close()
+        with pytest.raises(OutcomeUnknownError, match="closed"):
+            await stopping
+
+
+# Another process ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_client_from_before_a_fork_is_refused() -> None:
+    """In another process than the one that made it, nothing is sent: `async with` and each call say so."""
+    client = TrooperClient("key", base_url="http://127.0.0.1:9")
+
+    async def use() -> str:
+        said = []
+        for what in (client.__aenter__, client.ping, client.orders.list):
+            try:
+                await what()
+            except ConfigurationError as error:
+                said.append(str(error))
+        return "\n".join(said)
+
+    sys.stdout.flush()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, asyncio.run(use()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        said = pipe.read().decode().splitlines()
+    os.waitpid(child, 0)
+    assert len(said) == 3
+    assert all("made in another process" in line for line in said)
