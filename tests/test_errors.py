@@ -36,6 +36,7 @@ from trooper_async.errors import (
     ResponseFormatError,
     ServerError,
     ServerLockedError,
+    StillRunningError,
     SupersededError,
     TemplateFailedError,
     TrooperError,
@@ -68,6 +69,7 @@ TREE: dict[type[TrooperError], tuple[type[BaseException], ...]] = {
     OutcomeUnknownError: (TrooperError,),
     PurchaseUnknownError: (OutcomeUnknownError,),
     UnresolvedPurchaseError: (TrooperError,),
+    StillRunningError: (TrooperError,),
     WaitError: (TrooperError,),
     WaitTimeoutError: (WaitError, TimeoutError),
     SupersededError: (WaitError,),
@@ -133,7 +135,10 @@ BUILDERS: dict[type[TrooperError], Callable[[], TrooperError]] = {
     PurchaseUnknownError: lambda: PurchaseUnknownError(
         "it went wrong", purchase=PURCHASE, candidates=(ORDER,), transition=TRANSITION, **CONTEXT
     ),
-    UnresolvedPurchaseError: lambda: UnresolvedPurchaseError("it went wrong", purchase=PURCHASE, **CONTEXT),
+    UnresolvedPurchaseError: lambda: UnresolvedPurchaseError(
+        "it went wrong", purchase=PURCHASE, candidates=(ORDER,), **CONTEXT
+    ),
+    StillRunningError: lambda: StillRunningError("it went wrong", order_id=5, price_h=Decimal("0.85"), **CONTEXT),
     WaitError: _wait(WaitError),
     WaitTimeoutError: _wait(WaitTimeoutError),
     SupersededError: _wait(SupersededError),

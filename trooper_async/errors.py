@@ -16,6 +16,7 @@ TrooperError
 ├── OutcomeUnknownError                       sent, and the response lost: it may or may not have happened
 │   └── PurchaseUnknownError                  a purchase that may or may not have been made
 ├── UnresolvedPurchaseError                   an earlier purchase must be resolved first: nothing was sent
+├── StillRunningError                         a job is over, and its server could not be frozen or stopped
 └── WaitError                                 a wait failed; what it waits for was accepted
     ├── WaitTimeoutError (also TimeoutError) · SupersededError · OrderVanishedError · TemplateFailedError
     └── PurchaseNotReadyError                 bought, but the wait after it failed
@@ -26,6 +27,7 @@ buy twice. The text of an error says which operation failed, on what, what happe
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Unpack
 
 from trooper_async._base.errors import ConfigurationError, Context, ResponseFormatError, TrooperError, count
@@ -52,6 +54,7 @@ __all__ = [
     "ResponseFormatError",
     "ServerError",
     "ServerLockedError",
+    "StillRunningError",
     "SupersededError",
     "TemplateFailedError",
     "TrooperError",
@@ -236,6 +239,26 @@ class UnresolvedPurchaseError(TrooperError):
         kind = "order" if purchase.kind == "create" else f"migration of order {purchase.migrated_order_id}"
         reference = "" if purchase.reference is None else f", reference {purchase.reference!r}"
         return f"{self.message} (the {kind}, blib {purchase.blib_id}, {purchase.at:%Y-%m-%d %H:%M:%S %Z}{reference})"
+
+
+class StillRunningError(TrooperError):
+    """A job is over (`orders.rented`, `orders.running`), and its server could not be frozen or stopped.
+
+    `__cause__` says what failed.
+
+    Attributes:
+        order_id: the order that is billed on.
+        price_h: what it costs, in EUR per hour; None where that is not known.
+    """
+
+    hint = "It is billed on: freeze or stop it, here or in the vendor's dashboard"
+
+    def __init__(
+        self, message: str, *, order_id: int, price_h: Decimal | None = None, **context: Unpack[Context]
+    ) -> None:
+        super().__init__(message, **context)
+        self.order_id = order_id
+        self.price_h = price_h
 
 
 class WaitContext(Context, total=False):

@@ -127,6 +127,11 @@ async def purchases(client: TrooperClient, blib: Blib, error: PurchaseUnknownErr
     assert_type(error.purchase, Purchase)
     await client.orders.resolve(error, 5)
     await client.orders.resolve(error.purchase, None)
+    assert_type(await client.orders.unresolved(), tuple[Purchase, ...])
+    async with client.orders.rented(blib, contract_interval="HOUR", terms_accepted=True, then="stop") as rented:
+        assert_type(rented, Order)
+    async with client.orders.running(5, then="leave") as running:
+        assert_type(running, Order)
     assert_type(await client.migrations.options(1), MigrationOptions)
     quote = await client.migrations.quote(1, blib)
     assert_type(quote, MigrationQuote)

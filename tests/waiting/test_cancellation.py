@@ -8,12 +8,13 @@ import gc
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from tests.helpers.suspending import Suspending
 from tests.tools.simulator.api import Api
 from tests.tools.simulator.clock import VirtualLoop, run
 from tests.tools.simulator.world import Settings, World
@@ -55,34 +56,6 @@ WAITS: dict[str, Wait] = {
     "wait_until_available": lambda client: client.blibs.wait_until_available(1),
     "watch": _watch,
 }
-
-
-class Suspending:
-    """Awaits a coroutine, and cancels the task that does at its `nth` suspension."""
-
-    def __init__(self, awaitable: Awaitable[Any], nth: int) -> None:
-        self._awaitable = awaitable
-        self._nth = nth
-        self.suspensions = 0
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        steps = self._awaitable.__await__()
-        task = asyncio.current_task()
-        assert task is not None
-        sent: BaseException | None = None
-        while True:
-            try:
-                waited_for = next(steps) if sent is None else steps.throw(sent)
-            except StopIteration as stop:
-                return stop.value
-            self.suspensions += 1
-            if self.suspensions == self._nth:
-                asyncio.get_running_loop().call_soon(task.cancel)
-            sent = None
-            try:
-                yield waited_for
-            except BaseException as error:  # noqa: BLE001 - handed on to the coroutine
-                sent = error
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:

@@ -59,15 +59,6 @@ class Journal:
             return not purchase.delivered and not self._callers[purchase.id]
         return purchase.state in ("open", "unknown")
 
-    def check(self, operation: str) -> None:
-        """Refuse to buy where the ledger can't be used.
-
-        Raises:
-            ConfigurationError: this process is not the one that opened the ledger.
-        """
-        if self._ledger is not None and (problem := self._ledger.problem) is not None:
-            raise ConfigurationError(f"{problem}; nothing was sent", operation=operation)
-
     def known(self, wanted: Record) -> Record | None:
         """The latest purchase under the reference of this one, unless it was certainly not made.
 
@@ -167,7 +158,6 @@ class Journal:
         Raises:
             ConfigurationError: it contradicts what is known, or can't be written.
         """
-        self.check("orders.resolve")
         purchase = what if isinstance(what, Purchase) else getattr(what, "purchase", None)
         async with self._deciding:
             record = self.records.get(purchase.id) if isinstance(purchase, Purchase) else None

@@ -62,13 +62,6 @@ class Ledger:
             self.close()
             raise
 
-    @property
-    def problem(self) -> str | None:
-        """Why nothing can be written here, if it can't: after a fork, the lock is that of another process."""
-        if os.getpid() == self._process:
-            return None
-        return f"the ledger {self._path} was opened before this process was forked: make a client in each process"
-
     def append(self, record: Record) -> None:
         """Write a record, and return when it is on the disk.
 

@@ -79,30 +79,34 @@ class Purchases:
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
         """
-        self._check(wanted)
+        self._orders.check(wanted.operation)
         record = await self._make_in_turn(wanted, prepare)
         assert record.transition is not None  # noqa: S101 - anything else was raised
         async with self.journal.delivering(record):
             yield Bought(record.purchase, record.transition)
 
-    async def wait(self, bought: Bought, *, operation: str, timeout: float | None, on_change: OnChange | None) -> Order:
-        """Wait until what was bought runs.
+    async def wait(
+        self, bought: Bought, *, operation: str, timeout: float | None, on_change: OnChange | None, began: float
+    ) -> Order:
+        """Wait until what was bought runs. `timeout` counts from `began`, a time of the event loop's clock.
 
         Raises:
             PurchaseNotReadyError: the wait failed; its cause says how.
         """
         try:
             return await self._waits.transition(
-                bought.transition, operation=operation, timeout=timeout, on_change=on_change
+                bought.transition, operation=operation, timeout=timeout, on_change=on_change, began=began
             )
         except Exception as error:
             raise not_ready(error, bought.purchase, bought.transition, operation) from error
 
-    async def settled(self, wanted: Record) -> Record | None:
-        """What has become of a purchase once it is not in flight any more; None where it was never made."""
+    async def settled(self, wanted: Record) -> Record | TrooperError | None:
+        """What has become of a purchase whose caller has gone, once it is not in flight; None if it was never made."""
         for turn in self._line.copy():
-            if turn.wanted is wanted:
-                await turn.over.wait()
+            if turn.wanted is wanted and turn.follower is not None:
+                await asyncio.wait([turn.follower])
+                if not turn.follower.cancelled() and turn.follower.exception() is None:
+                    return turn.follower.result()
         return self.journal.records.get(wanted.purchase.id)
 
     async def unresolved(self) -> tuple[Purchase, ...]:
@@ -133,11 +137,6 @@ class Purchases:
 
     # One purchase ---------------------------------------------------------------------------------------------------
 
-    def _check(self, wanted: Record) -> None:
-        """Refuse what can't be bought or recorded here, before anything is sent."""
-        self._orders.check(wanted.operation)
-        self.journal.check(wanted.operation)
-
     async def _make_in_turn(self, wanted: Record, prepare: Prepare) -> Record:
         turn = _Turn(wanted)
         earlier = [other for other in self._line if turn.waits_for(other)]
@@ -145,7 +144,7 @@ class Purchases:
         try:
             for other in earlier:
                 await other.over.wait()
-            self._check(wanted)  # the client may have been closed meanwhile
+            self._orders.check(wanted.operation)  # the client may have been closed in the meantime
             known = self.journal.known(wanted)
             if known is not None:
                 return await self._again(known, wanted.operation)

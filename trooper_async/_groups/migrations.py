@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 
 from trooper_async._api import arguments
@@ -118,7 +119,7 @@ class Migrations:
             max_total_due: the most that may be due now, in EUR; by default the quote's `total_due`.
             reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
                 waits for the same order.
-            timeout: seconds from the accepted purchase; None for no limit.
+            timeout: seconds for the purchase and the wait; None for no limit. A request in flight is not cut.
             on_change: a plain function that is called with the order at each new status; what it raises ends the wait
                 and is raised here.
 
@@ -139,9 +140,12 @@ class Migrations:
         operation = "migrations.buy_and_wait"
         arguments.check_seconds(timeout, operation=operation)
         arguments.check_on_change(on_change, operation)
+        began = asyncio.get_running_loop().time()
         wanted, prepare = self._wanted(operation, quote, keep_data, max_total_due, reference)
         async with self._purchases.made(wanted, prepare) as bought:
-            return await self._purchases.wait(bought, operation=wanted.operation, timeout=timeout, on_change=on_change)
+            return await self._purchases.wait(
+                bought, operation=wanted.operation, timeout=timeout, on_change=on_change, began=began
+            )
 
     def _wanted(
         self,

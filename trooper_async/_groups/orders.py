@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import logging
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, overload
@@ -17,6 +18,7 @@ from trooper_async._groups.actions import Actions
 from trooper_async._groups.history import running_since
 from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.ordering import wanted_order
+from trooper_async._groups.rented import Jobs, Then, check_then
 from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.feed import Outage, Watch
@@ -62,6 +64,7 @@ class Orders:
         self._actions = actions
         self._waits = waits
         self._purchases = purchases
+        self._jobs = Jobs(lookup, actions, waits, purchases)
 
     async def list(self) -> builtins.list[Order]:
         """All orders of the account (GET /api/orders).
@@ -728,7 +731,7 @@ class Orders:
             max_price_h: the most that it may cost, in EUR per hour.
             reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
                 waits for the same order.
-            timeout: seconds from the accepted order; None for no limit.
+            timeout: seconds for the purchase and the wait; None for no limit. A request in flight is not cut.
             on_change: a plain function that is called with the order at each new status; what it raises ends the wait
                 and is raised here.
 
@@ -748,6 +751,7 @@ class Orders:
         operation = "orders.create_and_wait"
         arguments.check_seconds(timeout, operation=operation)
         arguments.check_on_change(on_change, operation)
+        began = asyncio.get_running_loop().time()
         wanted, prepare = wanted_order(
             operation,
             blib,
@@ -761,27 +765,175 @@ class Orders:
             reference=reference,
         )
         async with self._purchases.made(wanted, prepare) as bought:
-            return await self._purchases.wait(bought, operation=wanted.operation, timeout=timeout, on_change=on_change)
+            return await self._purchases.wait(
+                bought, operation=wanted.operation, timeout=timeout, on_change=on_change, began=began
+            )
+
+    def rented(
+        self,
+        blib: Blib,
+        *,
+        contract_interval: str,
+        terms_accepted: bool,
+        price_h: Decimal | float | None = None,
+        total_price: Decimal | float | None = None,
+        second_partition_percentage: int | None = None,
+        templates: Iterable[Template | int] = (),
+        max_price_h: Decimal | float | None = None,
+        reference: str | None = None,
+        then: Then = "freeze",
+        timeout: float | None = 1800.0,
+        on_change: OnChange | None = None,
+    ) -> AbstractAsyncContextManager[Order]:
+        """Rent a server for the length of a job (POST /api/order), and freeze it at the end, whatever ends the job.
+
+            async with client.orders.rented(blib, contract_interval="HOUR", terms_accepted=True) as order:
+                ...
+
+        The server is put where `then` says on every way out of the block: its end, an exception, a cancellation,
+        Ctrl-C, and also if the server was bought but did not come up. While the API fails or refuses it, that is tried
+        again for up to 15 minutes; cancellations in the meantime are raised afterwards. It returns once the API has
+        accepted it: `wait_until(order, "frozen")` waits until it is there. A server that was frozen or stopped by
+        somebody else in the meantime is left alone.
+
+        With a `reference` that was bought before, nothing is bought: that server is started if it does not run.
+
+        Args:
+            blib: the offer, as `blibs.list()` returned it.
+            contract_interval: how long one paid period is: `HOUR`, `DAY`, `WEEK`, `MONTH` or `YEAR`. A period is paid
+                in advance, and is not refunded.
+            terms_accepted: whether you accept the vendor's terms; the API refuses an order without.
+            price_h: EUR per hour; the offer's by default.
+            total_price: EUR for the whole interval; for `HOUR` it is `price_h`, for others it must be given.
+            second_partition_percentage: share of the disk for a second partition, in percent.
+            templates: the templates to install, or their ids.
+            max_price_h: the most that it may cost, in EUR per hour.
+            reference: your own name for this purchase.
+            then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
+            timeout: seconds for the purchase and until the server runs; None waits for ever.
+            on_change: called with the order for each status seen until it runs.
+
+        Returns:
+            An asynchronous context manager that gives the running order.
+
+        Raises:
+            StillRunningError: the server could not be frozen or stopped, and is billed on. If the block has raised,
+                its exception goes on, with a note. Both times the log has an ERROR with the order and its price.
+            PurchaseNotReadyError: it is bought, but did not come up; it has been put where `then` says.
+            PurchaseUnknownError: it was sent, and the response lost. `.candidates` are the orders that it may be:
+                nothing was frozen. If the caller was cancelled, the log has that as an ERROR.
+            ConfigurationError, PriceError, UnresolvedPurchaseError, BadRequestError, …: as for `create`.
+        """
+        operation = "orders.rented"
+        check_then(then, operation)
+        arguments.check_seconds(timeout, operation=operation)
+        arguments.check_on_change(on_change, operation)
+        wanted, prepare = wanted_order(
+            operation,
+            blib,
+            contract_interval=contract_interval,
+            terms_accepted=terms_accepted,
+            price_h=price_h,
+            total_price=total_price,
+            second_partition_percentage=second_partition_percentage,
+            templates=templates,
+            max_price_h=max_price_h,
+            reference=reference,
+        )
+        return self._jobs.rented(wanted, prepare, then=then, timeout=timeout, on_change=on_change)
+
+    def running(
+        self,
+        order: Order | int,
+        *,
+        then: Then = "freeze",
+        migration_allowed: bool = False,
+        timeout: float | None = 900.0,
+        on_change: OnChange | None = None,
+    ) -> AbstractAsyncContextManager[Order]:
+        """Have a server run for the length of a job, and freeze it at the end, whatever ends the job.
+
+            async with client.orders.running(123, then="stop") as order:
+                ...
+
+        It is started unless it runs (POST /api/order-status). On the way out it is put where `then` says, as with
+        `rented`; it does not matter whether it ran before.
+
+        Args:
+            order: the order, or its id.
+            then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
+            migration_allowed: whether a frozen server may move to other hardware, which takes 10 to 90 minutes: give it
+                a `timeout` of 7200 then.
+            timeout: seconds until it runs; None waits for ever.
+            on_change: called with the order for each status seen until it runs.
+
+        Returns:
+            An asynchronous context manager that gives the running order.
+
+        Raises:
+            StillRunningError: the server could not be frozen or stopped, and is billed on; as for `rented`.
+            OrderNotFoundError: no such order in the list. Nothing was sent.
+            WaitTimeoutError, SupersededError, OrderVanishedError, ServerLockedError, …: as for `start_and_wait`.
+        """
+        operation = "orders.running"
+        check_then(then, operation)
+        arguments.check_bool(migration_allowed, "migration_allowed", operation)
+        arguments.check_seconds(timeout, operation=operation)
+        arguments.check_on_change(on_change, operation)
+        return self._jobs.running(
+            arguments.order_id(order, operation),
+            then=then,
+            migration_allowed=migration_allowed,
+            timeout=timeout,
+            on_change=on_change,
+        )
 
     @property
     def purchases(self) -> tuple[Purchase, ...]:
         """Purchases that this client and its ledger know of: made, refused, or of unknown outcome; the oldest first."""
         return self._purchases.journal.all
 
+    async def unresolved(self) -> tuple[Purchase, ...]:
+        """The purchases that need a decision, once none is in flight. No request is sent.
+
+        Those are purchases whose outcome is unknown, and those that were made but never reached their caller, since it
+        was cancelled (by Ctrl-C, say) or its process ended. Each that has an `order_id` is a server that is billed:
+
+            except asyncio.CancelledError:
+                for purchase in await client.orders.unresolved():
+                    if purchase.order_id is not None:
+                        await client.orders.freeze(purchase.order_id)
+                        await client.orders.resolve(purchase, purchase.order_id)
+                raise
+
+        Returns:
+            Those purchases, the oldest first.
+
+        Raises:
+            ConfigurationError: the client was made in another process, or is used on another event loop.
+            ClientClosedError: the client is closed; `purchases` can still be read.
+        """
+        self._transport.bind()
+        return await self._purchases.unresolved()
+
     async def resolve(
         self,
         purchase_or_error: Purchase | PurchaseUnknownError | UnresolvedPurchaseError | PurchaseNotReadyError,
         order: Order | int | None,
     ) -> None:
-        """Say what became of a purchase whose outcome is not known, so that others can be made. No request is sent.
+        """Say what became of a purchase that is unresolved, so that others can be made. No request is sent.
+
+        The first decision holds.
 
         Args:
             purchase_or_error: the purchase, or the error that names it.
-            order: the order that it created, or its id; None if it created none.
+            order: the order that it is, or its id; None if it was not made.
 
         Raises:
-            ConfigurationError: this client has no such purchase, it is in flight, or the decision contradicts what is
-                known.
+            ConfigurationError: it is no purchase of this client or its ledger, it is still in flight, or the decision
+                contradicts what is known: another outcome, an order that was there before or that another purchase has,
+                or another decision than the first. Nothing was resolved.
         """
         order_id = None if order is None else arguments.order_id(order, "orders.resolve")
+        self._transport.bind()
         await self._purchases.journal.resolve(purchase_or_error, order_id)

@@ -37,6 +37,7 @@ _HINTS = {
     "ResponseFormatError": "`trooper doctor` shows how the API responds",
     "ServerError": "try again later",
     "ServerLockedError": "unlock it first: `trooper unlock {order}`",
+    "StillRunningError": "it is billed on: `trooper freeze {order}`",
     "SupersededError": "somebody else changed it, or its paid period has ended: `trooper history {order}`",
     "TemplateFailedError": "try it again: `trooper templates retry {install}`",
     "UnresolvedPurchaseError": "look at `trooper purchases` and `trooper ps`, then say what became of it: "

@@ -1,0 +1,149 @@
+"""A client with a ledger that is made before a fork, as `gunicorn --preload` and prefork workers do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import processes
+from tests.helpers.buying import posts, states
+from trooper_async import ConfigurationError
+from trooper_async.testing import FakeTrooper
+
+PROGRAM = """
+import asyncio, os, sys
+from decimal import Decimal
+from trooper_async import Blib, ConfigurationError, TrooperClient
+
+url, key, ledger, how = sys.argv[1:]
+client = TrooperClient(key, base_url=url, ledger=ledger)
+
+async def buy(client):
+    offer = Blib(1, price_h=Decimal("0.85"))
+    return await client.orders.create(offer, contract_interval="HOUR", terms_accepted=True, reference="job-7")
+
+def child(then):
+    then()
+    sys.stdout.flush()
+    os._exit(0)
+
+def buy_here():
+    try:
+        print(asyncio.run(buy(client)))
+    except ConfigurationError as error:
+        print("refused:", error)
+
+def resolve_here():
+    try:
+        asyncio.run(client.orders.resolve(None, None))
+    except ConfigurationError as error:
+        print("refused:", error)
+
+ours, theirs = os.pipe()
+
+def sleep():
+    os.close(theirs)
+    os.read(ours, 1)  # until the parent has ended
+
+def close():
+    asyncio.run(client.close())
+    print("closed", flush=True)
+
+async def main():
+    async with client:
+        print("parent:", (await buy(client)).order_id, flush=True)
+
+if how == "two children buy":
+    for _ in range(2):
+        if (pid := os.fork()) == 0:
+            child(buy_here)
+        os.waitpid(pid, 0)
+    asyncio.run(main())
+elif how == "a child resolves":
+    if (pid := os.fork()) == 0:
+        child(resolve_here)
+    os.waitpid(pid, 0)
+    asyncio.run(client.close())
+elif how == "a child lives on":
+    if os.fork() == 0:
+        child(sleep)
+    asyncio.run(main())
+    TrooperClient(key, base_url=url, ledger=ledger)._purchases.journal._ledger.close()
+    print("opened again", flush=True)
+elif how == "a child closes":
+    if (pid := os.fork()) == 0:
+        child(close)
+    os.waitpid(pid, 0)
+    try:
+        TrooperClient(key, base_url=url, ledger=ledger)
+    except ConfigurationError as error:
+        print("refused:", error)
+    asyncio.run(client.close())
+"""
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+
+async def ran(how: str, fake: FakeTrooper, path: Path) -> str:
+    """What the program printed."""
+    program = ["-c", PROGRAM, fake.url, fake.api_key, str(path), how]
+    async with processes.python(*program) as child:
+        assert await child.ends() == 0, child.err
+        assert "Traceback" not in child.err
+        return child.out
+
+
+async def test_a_forked_process_buys_nothing_with_its_parents_client(fake_trooper: FakeTrooper, path: Path) -> None:
+    """Each child would remember alone, and buy again: it is told to make a client of its own; the parent buys."""
+    out = await ran("two children buy", fake_trooper, path)
+
+    assert out.count("refused: orders.create: this client was made in another process") == 2
+    assert "make one per process" in out
+    assert "parent: 123" in out
+    assert posts(fake_trooper) == 1
+    assert len(fake_trooper.requests) == 2, "the children sent nothing at all"
+
+
+async def test_a_forked_process_resolves_nothing(fake_trooper: FakeTrooper, path: Path) -> None:
+    """What it said would be in no ledger."""
+    assert "refused: this client was made in another process" in await ran("a child resolves", fake_trooper, path)
+
+
+async def test_a_ledger_is_unlocked_by_its_owner_although_a_child_holds_it_open(
+    fake_trooper: FakeTrooper, path: Path
+) -> None:
+    """The parent closes while a child sleeps, with the same open file: the ledger is free."""
+    out = await ran("a child lives on", fake_trooper, path)
+
+    assert "opened again" in out
+    async with fake_trooper.client(ledger=path) as client:
+        assert states(client) == [("bought", 123)]
+
+
+async def test_a_child_that_closes_does_not_unlock_its_parents_ledger(fake_trooper: FakeTrooper, path: Path) -> None:
+    """The lock is the parent's until the parent closes."""
+    out = await ran("a child closes", fake_trooper, path)
+
+    assert out.index("closed") < out.index("refused: the ledger")
+    assert "is open in another client or process" in out
+
+
+async def test_two_processes_with_clients_of_their_own_take_turns(fake_trooper: FakeTrooper, path: Path) -> None:
+    """While one has the ledger open the other is refused; afterwards it knows what was bought."""
+    program = (
+        "import asyncio, sys\n"
+        "from trooper_async import TrooperClient\n"
+        "async def main():\n"
+        "    async with TrooperClient('key', ledger=sys.argv[1]):\n"
+        "        print('open', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    async with processes.python("-c", program, path) as child:
+        await child.says("open")
+        with pytest.raises(ConfigurationError, match="one at a time"):
+            fake_trooper.client(ledger=path)
+    async with fake_trooper.client(ledger=path):
+        pass

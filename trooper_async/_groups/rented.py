@@ -1,0 +1,267 @@
+"""A server for the length of a job: it runs while the job does, and is put away whatever ends the job."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Literal, TypeAlias, get_args
+
+from attrs import define
+
+from trooper_async._api.arguments import wrong
+from trooper_async._base.cancellation import finished
+from trooper_async._buying.purchases import Prepare, Purchases
+from trooper_async._buying.record import Record
+from trooper_async._groups.actions import Actions, target_of
+from trooper_async._groups.lookup import Lookup
+from trooper_async._waiting.judges import SwitchJudge
+from trooper_async._waiting.wait import OnChange
+from trooper_async._waiting.waits import Waits
+from trooper_async.errors import (
+    AuthenticationError,
+    ClientClosedError,
+    ConfigurationError,
+    OrderNotFoundError,
+    PurchaseUnknownError,
+    ServerLockedError,
+    StillRunningError,
+    TrooperError,
+)
+from trooper_async.models import Order, OrderStatus, Purchase, meant
+
+LOG = logging.getLogger("trooper_async.orders")
+
+Then: TypeAlias = Literal["freeze", "stop", "leave"]
+"""Where a server is put when its job is over."""
+
+_PATIENCE = 900.0
+"""Seconds for which a freeze or stop at the end of a job is tried again while the API fails or refuses it."""
+_GONE_CAPS = 4
+"""Times the schedule's cap for which an order has to be missing from the list to count as gone."""
+_HOPELESS = (AuthenticationError, ClientClosedError, ConfigurationError, ServerLockedError)
+"""Errors of a freeze or stop that trying again does not mend."""
+_AWAY = {"stopped": 1, "frozen": 2}
+"""Statuses that a server stays in, the cheaper the higher."""
+
+
+@define
+class _Job:
+    """What is to be put away, and where."""
+
+    operation: str
+    then: Then
+    order_id: int | None = None
+    """None as long as it is not known what was bought."""
+    price_h: Decimal | None = None
+    purchase: Purchase | None = None
+
+    def failure(self, reason: str) -> StillRunningError:
+        """The error of a server that could not be put away."""
+        cost = "money" if self.price_h is None else f"{self.price_h} EUR per hour"
+        return StillRunningError(
+            f"the {self.then} at its end failed ({reason}): order {self.order_id} goes on costing {cost}",
+            order_id=self.order_id or 0,
+            price_h=self.price_h,
+            operation=self.operation,
+            subject=f"order {self.order_id}",
+        )
+
+
+class Jobs:
+    """The jobs of one client that have a server of their own."""
+
+    def __init__(self, lookup: Lookup, actions: Actions, waits: Waits, purchases: Purchases) -> None:
+        self._lookup = lookup
+        self._actions = actions
+        self._waits = waits
+        self._purchases = purchases
+
+    @asynccontextmanager
+    async def rented(
+        self, wanted: Record, prepare: Prepare, *, then: Then, timeout: float | None, on_change: OnChange | None
+    ) -> AsyncIterator[Order]:
+        """Buy an order, or find it bought under its reference; yield it when it runs; put it away at the end."""
+        began = asyncio.get_running_loop().time()
+        operation = wanted.operation
+        job = _Job(operation, then, price_h=wanted.purchase.price_h)
+        async with _whatever_happens(job, lambda: self._give_back(job, wanted)):
+            async with self._purchases.made(wanted, prepare) as bought:
+                job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # from here on it is put away
+            if bought.purchase.id == wanted.purchase.id:
+                order = await self._purchases.wait(
+                    bought, operation=operation, timeout=timeout, on_change=on_change, began=began
+                )
+            else:  # bought earlier: it may have been put away since
+                order = await self._up(
+                    job.order_id, operation=operation, timeout=timeout, on_change=on_change, began=began
+                )
+            yield order
+
+    @asynccontextmanager
+    async def running(
+        self,
+        order_id: int,
+        *,
+        then: Then,
+        migration_allowed: bool,
+        timeout: float | None,
+        on_change: OnChange | None,
+    ) -> AsyncIterator[Order]:
+        """Start an order that does not run, yield it when it does, and put it away at the end."""
+        began = asyncio.get_running_loop().time()
+        operation = "orders.running"
+        found = await self._lookup.order(order_id, operation)
+        job = _Job(operation, then, order_id, found.price_h)
+        async with _whatever_happens(job, lambda: self._put_away(job)):
+            yield await self._up(
+                order_id,
+                found,
+                operation=operation,
+                migration_allowed=migration_allowed,
+                timeout=timeout,
+                on_change=on_change,
+                began=began,
+            )
+
+    async def _up(
+        self,
+        order_id: int,
+        now: Order | None = None,
+        *,
+        operation: str,
+        migration_allowed: bool = False,
+        timeout: float | None,
+        on_change: OnChange | None,
+        began: float,
+    ) -> Order:
+        """The order once it runs. It is started unless it runs, or is on its way to."""
+        now = now or await self._lookup.order(order_id, operation)
+        status, wish = _words(now)
+        if status == wish == "running":
+            return now
+        if status not in _AWAY and wish == "running":
+            judge = SwitchJudge(OrderStatus.running, self._waits.schedule.cap)
+            return await self._waits.order(
+                order_id, judge, operation=operation, timeout=timeout, on_change=on_change, began=began
+            )
+        request, transition = await self._actions.prepare(now, "start", operation, migration_allowed=migration_allowed)
+        lost = await self._actions.send(request)
+        return await self._waits.transition(
+            transition, operation=operation, timeout=timeout, lost=lost, on_change=on_change, began=began
+        )
+
+    async def _give_back(self, job: _Job, wanted: Record) -> StillRunningError | None:
+        """Put away what was bought. If its caller was cancelled, its purchase may still be in flight."""
+        if job.order_id is None:
+            outcome = await self._purchases.settled(wanted)
+            if isinstance(outcome, PurchaseUnknownError):
+                LOG.error("%s", outcome)  # its caller was cancelled, and hears of it nowhere else
+            if not isinstance(outcome, Record) or outcome.purchase.order_id is None:
+                return None
+            job.purchase, job.order_id = outcome.purchase, outcome.purchase.order_id
+        failure = await self._put_away(job)
+        if failure is None and job.then != "leave" and job.purchase is not None:
+            try:  # nobody has to hear of it any more
+                await self._purchases.journal.resolve(job.purchase, job.order_id)
+            except ConfigurationError as error:
+                LOG.error(
+                    "%s: order %d was put away, but that could not be written: %s", job.operation, job.order_id, error
+                )
+        return failure
+
+    async def _put_away(self, job: _Job) -> StillRunningError | None:
+        """Freeze or stop the server; why it could not be done, if so."""
+        if job.then == "leave" or job.order_id is None:
+            return None
+        try:
+            reason = await self._send(job.order_id, job.then, job.operation)
+        except asyncio.CancelledError:  # the event loop is about to be closed
+            LOG.error("%s", job.failure("it was cancelled"))
+            raise
+        if reason is None:
+            return None
+        failure = job.failure(reason.message)
+        failure.__cause__ = reason
+        LOG.error("%s", failure)
+        return failure
+
+    async def _send(self, order_id: int, then: Literal["freeze", "stop"], operation: str) -> TrooperError | None:
+        """None once the API has accepted it, or the order is there already, or gone; else the last error."""
+        loop = asyncio.get_running_loop()
+        schedule = self._waits.schedule
+        began, missing_since, pause = loop.time(), None, schedule.floor
+        while True:
+            now: Order | int = order_id
+            try:
+                now = await self._lookup.order(order_id, operation)
+                if _is_away(now, then):
+                    return None
+            except TrooperError as error:
+                last = error
+            else:
+                missing_since = None
+            if isinstance(now, int) and isinstance(last, OrderNotFoundError):
+                missing_since = missing_since or loop.time()
+                if loop.time() - missing_since >= _GONE_CAPS * schedule.cap:
+                    LOG.warning(
+                        "%s: order %d is not in the list any more, so it is not sent to %s", operation, order_id, then
+                    )
+                    return None
+            else:  # also where the list can't be read: the action is what matters
+                try:
+                    request, _ = await self._actions.prepare(now, then, operation)
+                    lost = await self._actions.send(request)
+                    if lost is None:
+                        return None
+                    last = lost
+                except TrooperError as error:
+                    last = error
+            if isinstance(last, _HOPELESS) or loop.time() + pause - began >= _PATIENCE:
+                return last
+            LOG.warning("%s: %s; trying again in %.1f s", operation, last, pause)
+            await self._lookup.pause(pause)
+            pause = min(2 * pause, schedule.cap)
+
+
+def check_then(then: object, operation: str) -> None:
+    """Refuse what is no place to put a server."""
+    if then not in get_args(Then):
+        raise wrong('then must be "freeze", "stop" or "leave"', then, operation)
+
+
+@asynccontextmanager
+async def _whatever_happens(job: _Job, end: Callable[[], Awaitable[StillRunningError | None]]) -> AsyncIterator[None]:
+    """Have `end` done after the block, however that ends, and whatever is cancelled meanwhile.
+
+    The error that `end` returns is raised; where the block has raised, that goes on, with a note.
+    """
+    try:
+        yield
+    except GeneratorExit:  # its coroutine was thrown away: nothing can be awaited
+        if job.then != "leave" and job.order_id is not None:
+            LOG.error("%s", job.failure("its task was not run to its end"))
+        raise
+    except BaseException as error:
+        failure = await finished(asyncio.ensure_future(end()))
+        if failure is not None:
+            error.add_note(str(failure))
+        raise
+    failure = await finished(asyncio.ensure_future(end()))
+    if failure is not None:
+        raise failure
+
+
+def _words(order: Order) -> tuple[str, str]:
+    """Status and wish, to be compared; where the API gives no wish, it is the status."""
+    status = order.current_status.casefold()
+    return status, status if order.desired_status is None else meant(order.desired_status).casefold()
+
+
+def _is_away(order: Order, then: Literal["freeze", "stop"]) -> bool:
+    """Whether it is where `then` says, or on its way to something cheaper: a stop would start up a frozen server."""
+    status, wish = _words(order)
+    target = target_of(then)
+    return (status == wish == target) or _AWAY.get(wish, 0) > _AWAY[target]
