@@ -30,13 +30,16 @@ sys.exit(run(sys.argv[1:], evolve(load(), options={"poll": PollSchedule(floor=0.
 class Terminal:
     """`trooper`, but for its poll that does not take a second, in a terminal. `said` is all that it has written."""
 
-    def __init__(self, words: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, words: tuple[str, ...], environment: Mapping[str, str], columns: int, shell: str) -> None:
         self.said = ""
+        command = [sys.executable, "-W", "error", "-c", _POLLS_FAST, *words]
+        if shell:
+            command = ["bash", "-c", shell, "bash", *command]
         self._child = pexpect.spawn(
-            sys.executable,
-            ["-W", "error", "-c", _POLLS_FAST, *words],
+            command[0],
+            command[1:],
             env={**environment, "TERM": "xterm-256color"},
-            dimensions=(40, 120),
+            dimensions=(40, columns),
             encoding="utf-8",
         )
 
@@ -45,6 +48,9 @@ class Terminal:
 
     def ctrl_c(self) -> None:
         self._child.sendintr()
+
+    def ctrl_z(self) -> None:
+        self._child.sendcontrol("z")
 
     def terminate(self) -> None:
         self._child.kill(signal.SIGTERM)
@@ -82,9 +88,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*words: str, environment: Mapping[str, str]) -> Iterator[Terminal]:
-    """The command in a terminal of 40 lines and 120 columns."""
-    opened = Terminal(words, environment)
+def terminal(*words: str, environment: Mapping[str, str], columns: int = 120, shell: str = "") -> Iterator[Terminal]:
+    """The command in a terminal of 40 lines; `shell` is a script of bash that runs it, as "$@"."""
+    opened = Terminal(words, environment, columns, shell)
     try:
         yield opened
     finally:

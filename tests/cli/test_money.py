@@ -15,7 +15,7 @@ import pytest
 from tests.cli.conftest import Trooper, environment, interrupted, sent
 from tests.cli.terminal import terminal
 from tests.helpers.fake_orders import order_of
-from trooper_async import FleetOutcome, FleetReport
+from trooper_async import FleetOutcome, FleetReport, Transition
 from trooper_async.cli._actions import parse_report
 from trooper_async.cli._settings import Settings, fingerprint
 from trooper_async.testing import FakeTrooper
@@ -113,9 +113,10 @@ def test_a_report_grows_with_the_servers(trooper: Trooper, fake: FakeTrooper, tm
 def test_a_torn_last_line_of_a_report_is_ignored() -> None:
     """A run that is killed while it writes leaves half a line: what it was about was not sent yet."""
     whole = FleetReport((FleetOutcome(1, "restart"), FleetOutcome(2, "restart"))).to_json()
-    sending = FleetReport((FleetOutcome(1, "restart", sent=None),)).to_json()
+    about_to_be_sent = FleetOutcome(1, "restart", transition=Transition(1, "restart", "running"), sent=None)
+    sending = FleetReport((about_to_be_sent,)).to_json()
     assert parse_report(f"{whole}\n{sending}\n{sending[:50]}").outcomes == (
-        FleetOutcome(1, "restart", sent=None),
+        about_to_be_sent,
         FleetOutcome(2, "restart"),
     )
     assert parse_report(whole).outcomes == FleetReport.from_json(whole).outcomes  # as a program stores it

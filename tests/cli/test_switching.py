@@ -210,7 +210,9 @@ def test_resume_takes_only_reports(trooper: Trooper, tmp_path: Path) -> None:
 def test_what_a_run_has_left_is_not_written_over(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
     """A report with servers of which it is not certain that they were sent stays; one that was left on purpose goes."""
     file = tmp_path / "report.json"
-    left = FleetReport((FleetOutcome(123, "stop", sent=None), FleetOutcome(124, "stop", sent=True))).to_json()
+    doubtful = FleetOutcome(123, "stop", transition=Transition(123, "stop", "stopped"), sent=None)
+    accepted = FleetOutcome(124, "stop", transition=Transition(124, "stop", "stopped"), sent=True)
+    left = FleetReport((doubtful, accepted)).to_json()
     file.write_text(left)
     ran = trooper("stop", "124", "--report", str(file))
     assert ran.status == 2
@@ -222,7 +224,7 @@ def test_what_a_run_has_left_is_not_written_over(trooper: Trooper, fake: FakeTro
     assert file.read_text() == "my notes"
     assert sent(fake, "/api/order-status") == []
 
-    for free in (FleetReport((FleetOutcome(124, "stop", sent=True),)).to_json(), ""):
+    for free in (FleetReport((accepted,)).to_json(), ""):
         file.write_text(free)
         assert trooper("stop", "123", "--report", str(file)).status == 0
         assert len(parse_report(file.read_text()).succeeded) == 1

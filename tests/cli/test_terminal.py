@@ -195,7 +195,9 @@ def test_what_a_terminal_shows_of_many(trooper: Trooper, fake: FakeTrooper, monk
 
     def on_a_terminal(settings: Settings, as_json: bool, debug: bool) -> Cli:
         cli = Cli(settings, as_json=as_json, debug=debug)
-        cli.err = Console(file=shown, force_terminal=True, color_system=None, width=100, height=60, highlight=False)
+        cli.out = cli.err = Console(
+            file=shown, force_terminal=True, color_system=None, width=100, height=60, highlight=False
+        )
         return cli
 
     monkeypatch.setattr(_app, "Cli", on_a_terminal)

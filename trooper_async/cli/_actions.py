@@ -41,6 +41,9 @@ F = TypeVar("F", bound="Callable[..., object]")
 Run = Callable[..., Awaitable[FleetReport]]
 """Takes `on_progress`."""
 
+_force = click.option(
+    "--force", is_flag=True, help="Send it to every server, also to those that are left alone because of their status."
+)
 _concurrency = click.option(
     "--concurrency", type=click.IntRange(min=1), default=16, show_default=True, help="Requests at once."
 )
@@ -53,7 +56,7 @@ _report = click.option(
 
 
 def _action_options(function: F) -> F:
-    for option in (_report, _concurrency, timeout_option, no_wait_option, yes_option):
+    for option in (_report, _force, _concurrency, timeout_option, no_wait_option, yes_option):
         function = option(function)
     return selection_options(function)
 
@@ -65,6 +68,7 @@ class _Given(Filters):
     no_wait: bool
     timeout: float | None
     concurrency: int
+    force: bool
     report: Path | None
 
 
@@ -76,28 +80,37 @@ class _Given(Filters):
     help="Frozen servers may move to other hardware: 10 to 90 minutes, with other ports and perhaps another CPU.",
 )
 async def start(cli: Cli, migration_allowed: bool, **given: Unpack[_Given]) -> None:
-    """Start servers, and wait until they run."""
+    """Start servers, and wait until they run. Those that run already, or are starting, are left alone."""
     await _act(cli, "start", "starting", migration_allowed=migration_allowed, **given)
 
 
 @command()
 @_action_options
 async def stop(cli: Cli, **given: Unpack[_Given]) -> None:
-    """Stop servers, and wait until they have stopped. A stopped server still costs 35 % of its price."""
+    """Stop servers, and wait until they have stopped. A stopped server still costs 35 % of its price.
+
+    Servers that are stopped or frozen already, or on the way there, are left alone.
+    """
     await _act(cli, "stop", "stopping", **given)
 
 
 @command()
 @_action_options
 async def freeze(cli: Cli, **given: Unpack[_Given]) -> None:
-    """Freeze servers: archived, their hardware released. Address and ports may change."""
+    """Freeze servers: archived, their hardware released. Address and ports may change.
+
+    Servers that are frozen already, or on the way there, are left alone.
+    """
     await _act(cli, "freeze", "freezing", **given)
 
 
 @command()
 @_action_options
 async def restart(cli: Cli, **given: Unpack[_Given]) -> None:
-    """Restart servers (a forced power reset), each once only, and wait until that is proven."""
+    """Restart servers (a forced power reset), each once only, and wait until that is proven.
+
+    Servers that do not run are left alone.
+    """
     await _act(cli, "restart", "restarting", **given)
 
 
@@ -129,6 +142,7 @@ async def _act(
     no_wait: bool,
     timeout: float | None,
     concurrency: int,
+    force: bool,
     report: Path | None,
     migration_allowed: bool = False,
     **filters: Unpack[Filters],
@@ -145,9 +159,9 @@ async def _act(
             else:
                 verbs = {"stop": fleet.stop, "freeze": fleet.freeze, "restart": fleet.restart}
                 run = partial(verbs[action], orders)
-            run = partial(run, timeout=usual, wait=not no_wait, concurrency=concurrency)
+            run = partial(run, timeout=usual, wait=not no_wait, concurrency=concurrency, force=force)
             seen = [order for order in orders if isinstance(order, Order)]
-            await _carry_out(cli, client, run, doing, order_ids, seen, kept)
+            await _carry_out(cli, client, run, doing, order_ids, seen, kept, waits=not no_wait)
     _show_report(cli, kept.report)
 
 
@@ -159,8 +173,11 @@ async def _carry_out(
     order_ids: Sequence[int],
     seen: Iterable[Order],
     kept: ReportFile,
+    *,
+    waits: bool = True,
 ) -> None:
-    async with progress(cli, client, f"{doing} {count(len(order_ids), 'server')}", order_ids) as shown:
+    what = f"{doing} {count(len(order_ids), 'server')}"
+    async with progress(cli, client, what, order_ids, follows=waits) as shown:
         for order in seen:
             shown.see(order)
 
@@ -378,14 +395,16 @@ def _outcomes(outcomes: Iterable[FleetOutcome | WaitOutcome]) -> Table:
         elif order is None:
             rows.append([number, NOTHING, "accepted" if getattr(outcome, "sent", None) else "not sent", took, ""])
         else:
-            rows.append([number, cell(order.title), status(order), took, ""])
+            alone = isinstance(outcome, FleetOutcome) and outcome.sent is False
+            rows.append([number, cell(order.title), status(order), took, "left alone" if alone else ""])
     names = ["id", "title", "status", "took", *(["why"] if any(row[-1] for row in rows) else [])]
     return plain_table(*names, rows=rows, numbers=["id", "took"])
 
 
 def _summary(report: FleetReport) -> Text:
-    accepted = sum(bool(outcome.sent) for outcome in report.pending)
-    parts = [f"{len(report.succeeded)} done", f"{accepted} accepted", f"{len(report.failed)} failed"]
+    accepted, alone = sum(bool(outcome.sent) for outcome in report.pending), len(report.left_alone)
+    parts = [f"{len(report.succeeded) - alone} done", f"{alone} left alone"]
+    parts += [f"{accepted} accepted", f"{len(report.failed)} failed"]
     text = ", ".join(part for part in parts if not part.startswith("0 "))
     return Text(f"{text or 'nothing to do'} in {span(report.elapsed)}", "bold")
 

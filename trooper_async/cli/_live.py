@@ -1,6 +1,7 @@
 """What is shown while servers change: the progress of many that are waited for, and `trooper watch`.
 
-Live on a terminal, else a line for each status and each end."""
+Live on a terminal, else a line for each status, each end and each outage.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Unpack
 
 import click
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -28,11 +29,20 @@ from trooper_async.errors import TrooperError
 from trooper_async.models import Order, OrderChange
 
 if TYPE_CHECKING:
-    from trooper_async import TrooperClient
+    from trooper_async import Outage, TrooperClient
 
 _SHOWN_ONE_BY_ONE = 12
 _FOLLOWED_EVERY = 30.0
 """Seconds; the waits poll more often than that, and what they learn is seen too."""
+_REDRAWN_EVERY = 1.0
+"""Seconds."""
+
+
+def _said(outage: Outage) -> Text:
+    if outage.error is None:
+        return Text("the API responds again", "green")
+    since = outage.since.astimezone().strftime("%H:%M:%S")
+    return Text(f"the API has not responded since {since}: {reason(outage.error)}", "yellow")
 
 
 class Progress:
@@ -45,6 +55,7 @@ class Progress:
         self._orders: dict[int, Order | None] = dict.fromkeys(order_ids)
         self._ended: dict[int, Text] = {}
         self._failed = 0
+        self._outage: Outage | None = None
 
     def end(self, order_id: int, result: Order | TrooperError | None, seconds: float) -> None:
         """An order has ended: as an order in its desired status, or with an error."""
@@ -55,17 +66,25 @@ class Progress:
             text = status(result) if result is not None else Text("accepted")
             text.append(f" ({span(seconds)})", "dim")
         self._ended[order_id] = text
-        if not self._cli.is_live and not (self._failed and len(self._orders) == 1):  # of one alone the error tells all
-            self._cli.say(self._counted(order_id).append_text(text))
+        if not (self._failed and len(self._orders) == 1):  # of one alone the error says it all
+            self._say(self._counted(order_id).append_text(text))
 
     def see(self, order: Order) -> None:
         """A server was seen in a status; the first time it may be the one from before the action."""
-        before = self._orders.get(order.order_id)
         if order.order_id not in self._orders or order.order_id in self._ended:
             return
-        self._orders[order.order_id] = order
-        if not self._cli.is_live and before is not None and status(before) != status(order):
-            self._cli.say(self._counted(order.order_id).append_text(status(order)))
+        before, self._orders[order.order_id] = self._orders[order.order_id], order
+        if before is not None and status(before) != status(order):
+            self._say(self._counted(order.order_id).append_text(status(order)))
+
+    def see_outage(self, outage: Outage) -> None:
+        """The API has stopped responding, or responds again."""
+        self._outage = None if outage.error is None else outage
+        self._say(_said(outage))
+
+    def _say(self, line: Text) -> None:
+        if not self._cli.is_live:
+            self._cli.say(line)
 
     def _counted(self, order_id: int) -> Text:
         return Text(f"[{len(self._ended)}/{len(self._orders)}] order {order_id}: ")
@@ -78,7 +97,8 @@ class Progress:
         head.append(f", {span(time.monotonic() - self._began)}", "dim")
         bar = Table.grid(padding=(0, 1))
         bar.add_row(head, ProgressBar(max(total, 1), done, width=24))
-        return Group(bar, self._one_by_one() if total <= _SHOWN_ONE_BY_ONE else self._counts())
+        servers = self._one_by_one() if total <= _SHOWN_ONE_BY_ONE else self._counts()
+        return Group(bar, *([] if self._outage is None else [_said(self._outage)]), servers)
 
     def _one_by_one(self) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
@@ -97,17 +117,32 @@ class Progress:
 
 
 @asynccontextmanager
-async def progress(cli: Cli, client: TrooperClient, what: str, order_ids: Collection[int]) -> AsyncIterator[Progress]:
-    """Show the progress of what is done in this context; the statuses come from the poll that the waits share."""
+async def progress(
+    cli: Cli, client: TrooperClient, what: str, order_ids: Collection[int], *, follows: bool = True
+) -> AsyncIterator[Progress]:
+    """Show the progress of what is done in this context.
+
+    Args:
+        cli, client: where it is shown, and whose poll says which status the servers are in.
+        what: what is done, for people.
+        order_ids: the servers.
+        follows: whether their statuses are shown; False where nothing is waited for.
+    """
     shown = Progress(cli, what, order_ids)
 
     async def follow() -> None:
         with suppress(TrooperError):  # the waits themselves say so
-            async for change in client.orders.watch(interval=_FOLLOWED_EVERY):
-                shown.see(change.order)
+            async for event in client.orders.watch(interval=_FOLLOWED_EVERY, outages=True):
+                if isinstance(event, OrderChange):
+                    shown.see(event.order)
+                else:
+                    shown.see_outage(event)
 
     @asynccontextmanager
     async def followed() -> AsyncIterator[None]:
+        if not follows or not order_ids:
+            yield
+            return
         follower = asyncio.create_task(follow(), name="trooper progress")
         try:
             yield
@@ -123,40 +158,65 @@ async def progress(cli: Cli, client: TrooperClient, what: str, order_ids: Collec
 
     from rich.live import Live
 
-    with stoppable(cli.err), Live(shown, console=cli.err, refresh_per_second=8, transient=True):
+    with stoppable(cli.err), Live(shown, console=cli.err, refresh_per_second=4, transient=True):
         async with followed():
             yield shown
 
 
-# watch ---------------------------------------------------------------------------------------------------------------
+# watch ----------------------------------------------------------------------------------------------------------------
 
 
-class _Board:
-    """The servers as last seen; those on the way come first."""
+class Board:
+    """The servers as last seen, as many as fit on the screen; those on the way come first."""
 
-    def __init__(self, height: int) -> None:
-        self._height = height
+    def __init__(self) -> None:
+        self.is_new = False
+        """Whether it has changed since it was drawn."""
         self._orders: dict[int, Order] = {}
         self._changed: dict[int, float] = {}
+        self._outage: Outage | None = None
 
-    def take(self, change: OrderChange, shown: bool) -> None:
-        if shown and change.kind != "vanished":
+    def take(self, change: OrderChange, matches: bool) -> None:
+        """A server has changed; `matches` says whether it is one of those to be shown."""
+        self.is_new = True
+        if matches and change.kind != "vanished":
             self._orders[change.order_id] = change.order
             if change.kind == "changed":
                 self._changed[change.order_id] = time.monotonic()
         else:
             self._orders.pop(change.order_id, None)
+            self._changed.pop(change.order_id, None)
 
-    def __rich__(self) -> RenderableType:
+    def take_outage(self, outage: Outage) -> None:
+        """The API has stopped responding, or responds again."""
+        self.is_new = True
+        self._outage = None if outage.error is None else outage
+
+    @property
+    def has_ages(self) -> bool:
+        """Whether it changes by itself, with the time."""
+        return bool(self._changed)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         orders = sorted(self._orders.values(), key=lambda order: (order.is_converged, order.order_id))
+        below: list[Text] = [totals(orders), Text("Ctrl-C ends it", "dim")]
+        if self._outage is not None:
+            below.insert(0, _said(self._outage))
+        lines = sum(len(text.wrap(console, options.max_width)) for text in below)
+        room = max(1, console.height - lines - 5)  # the header, its rule, two blank lines, and the cursor's
+        if len(orders) > room + 1:
+            below.insert(0, Text(f"… {len(orders) - room} more", "dim"))
+        else:
+            room += 1
         now = time.monotonic()
 
         def since(order: Order) -> str:
             then = self._changed.get(order.order_id)
             return "" if then is None else f"{span(now - then)} ago"
 
-        columns = (*ORDERS, Column("changed", since))
-        return Group(table_of(columns, orders), "", totals(orders), Text("Ctrl-C ends it", "dim"))
+        yield table_of((*ORDERS, Column("changed", since, leaves=1)), orders[:room])
+        yield Text()
+        yield from below
 
 
 @command()
@@ -165,25 +225,70 @@ class _Board:
 async def watch(cli: Cli, interval: float, **filters: Unpack[Filters]) -> None:
     """Your servers as they change, until Ctrl-C.
 
-    On a terminal a live table, else a line for each change. --json writes each change as one line of JSON.
+    On a terminal a live table, else a line for each change, for each server that no longer matches the filters, and for
+    each outage. --json writes each of them as one line of JSON.
     """
+
+    def matches(order: Order | None) -> bool:
+        return order is not None and bool(select([order], **filters))
+
+    board = Board()
+    async with cli.client() as client, client.orders.watch(interval=interval, outages=True) as events:
+        if cli.is_live and cli.out.is_terminal and not cli.as_json:
+            async with _drawn(cli, board):
+                async for event in events:
+                    if isinstance(event, OrderChange):
+                        board.take(event, matches(event.order))
+                    else:
+                        board.take_outage(event)
+        async for event in events:
+            if not isinstance(event, OrderChange):
+                _tell_outage(cli, event)
+            elif matches(event.order):
+                _tell(cli, event, event.kind)
+            elif matches(event.previous):
+                _tell(cli, event, "left")
+
+
+@asynccontextmanager
+async def _drawn(cli: Cli, board: Board) -> AsyncIterator[None]:
+    """Draw it when it has changed, once a second at most."""
     from rich.live import Live
 
-    board = _Board(cli.err.height)
-    async with cli.client() as client, aclosing(client.orders.watch(interval=interval)) as changes:
-        if cli.is_live and not cli.as_json:
-            with stoppable(cli.err), Live(board, console=cli.err, refresh_per_second=4, vertical_overflow="ellipsis"):
-                async for change in changes:
-                    board.take(change, bool(select([change.order], **filters)))
-        async for change in changes:
-            if select([change.order], **filters):
-                _tell(cli, change)
+    with stoppable(cli.err), Live(board, console=cli.err, auto_refresh=False) as live:
+
+        async def draw() -> None:
+            while True:
+                if board.is_new or board.has_ages:
+                    board.is_new = False
+                    live.refresh()
+                    await asyncio.sleep(_REDRAWN_EVERY)
+                else:
+                    await asyncio.sleep(0.05)
+
+        drawing = asyncio.create_task(draw(), name="trooper watch")
+        try:
+            yield
+        finally:
+            drawing.cancel()
+            await asyncio.wait([drawing])
+            live.refresh()  # as it was last, for who scrolls back
 
 
-def _tell(cli: Cli, change: OrderChange) -> None:
+def _tell(cli: Cli, change: OrderChange, kind: str) -> None:
     if cli.as_json:
         cli.has_result = True
-        click.echo(to_json(change, indent=None))
+        data = {"kind": kind, "order_id": change.order_id, "order": change.order, "previous": change.previous}
+        click.echo(to_json(data, indent=None))
         return
     text = Text(f"{time.strftime('%H:%M:%S')} order {change.order_id} ").append_text(cell(change.order.title))
-    cli.result(None, text.append(f" {change.kind}: ").append_text(status(change.order)))
+    cli.result(None, text.append(f" {kind}: ").append_text(status(change.order)))
+
+
+def _tell_outage(cli: Cli, outage: Outage) -> None:
+    if cli.as_json:
+        cli.has_result = True
+        data = {"kind": "responding" if outage.error is None else "outage", "since": outage.since}
+        click.echo(to_json({**data, "error": outage.error}, indent=None))
+        return
+    cli.result(None, Text(f"{time.strftime('%H:%M:%S')} ").append_text(_said(outage)))
