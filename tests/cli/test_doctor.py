@@ -48,7 +48,7 @@ async def test_the_documented_api() -> None:
 
 async def test_the_other_dialect_with_etags() -> None:
     """The prose's names are told apart from the sample's, and ETags are tried."""
-    async with examined(profile=evolve(Profile.load("prose"), etag=True)) as (_, said):
+    async with examined(profile=evolve(Profile.load("prose"), etag="honoured")) as (_, said):
         assert said["status names"] == "ok: current_status + desired_status (3)"
         assert said["ETag of the orders"] == "ok: honoured with 304"
         assert said["telling headers of the orders"] == "ok: etag"
@@ -56,7 +56,10 @@ async def test_the_other_dialect_with_etags() -> None:
 
 async def test_loose_types() -> None:
     """Numbers as text, booleans as numbers, nulls and new fields are told by field and kind."""
-    async with examined(profile=evolve(Profile.load("loose"), desired_field=None, etag=False, gzip=False)) as (_, said):
+    async with examined(profile=evolve(Profile.load("loose"), desired_field=None, etag="none", gzip=False)) as (
+        _,
+        said,
+    ):
         assert said["status names"] == "note: status (3)"
         assert "status_txt: null" in said["kinds of values in /api/order-status-history"]
         kinds = said["kinds of values in /api/orders"]

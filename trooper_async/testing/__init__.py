@@ -18,10 +18,24 @@ if TYPE_CHECKING:
     from trooper_async.testing._fake import FakeTrooper
     from trooper_async.testing._faults import Hold
     from trooper_async.testing._profile import PROFILES, Profile
+    from trooper_async.testing._recording import RecordingError, record
+    from trooper_async.testing._replay import Replayed, replay
     from trooper_async.testing._stock import FakeBlib
     from trooper_async.testing._world import OrderFields
 
-__all__ = ["PROFILES", "FakeBlib", "FakeTrooper", "Hold", "OrderFields", "Profile", "RecordedRequest"]
+__all__ = [
+    "PROFILES",
+    "FakeBlib",
+    "FakeTrooper",
+    "Hold",
+    "OrderFields",
+    "Profile",
+    "RecordedRequest",
+    "RecordingError",
+    "Replayed",
+    "record",
+    "replay",
+]
 
 _PLACES = {
     "PROFILES": "_profile",
@@ -31,6 +45,10 @@ _PLACES = {
     "OrderFields": "_world",
     "Profile": "_profile",
     "RecordedRequest": "_controls",
+    "RecordingError": "_recording",
+    "Replayed": "_replay",
+    "record": "_recording",
+    "replay": "_replay",
 }
 
 

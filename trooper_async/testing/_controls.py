@@ -52,6 +52,7 @@ class Controls(Faults):
         """The requests received so far, in order."""
         self._make_world, self._world = make_world, make_world()
         self._lock = RLock()
+        self._clock = time.monotonic
         self._ahead = 0.0  # seconds that `advance` has put the clock forward
         self._is_running = False
 
@@ -170,13 +171,13 @@ class Controls(Faults):
 
     def _begin(self, ssh_ports: tuple[int, ...]) -> None:
         self._world.ssh_ports = ssh_ports
-        self._world.epoch = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+        self._world.epoch = datetime.now(UTC) - timedelta(seconds=self._clock())
         self._is_running = True
 
     def _now(self) -> float:
         if not self._is_running:
             raise RuntimeError("this FakeTrooper is not running: use `with FakeTrooper() as fake:`")
-        return time.monotonic() + self._ahead
+        return self._clock() + self._ahead
 
     def _server(self, order: Order | int) -> Server:
         return self._world.order(order if isinstance(order, int) else order.order_id, self._now())[0]

@@ -162,7 +162,7 @@ class FakeTrooper(Controls):
                 request.transport.close()
             return web.Response()  # which finds nobody there any more
         reply = web.Response(status=response.status, headers=response.headers, body=response.body)
-        if self._profile.gzip and "gzip" in request.headers.get("Accept-Encoding", ""):
+        if response.body and self._profile.gzip and "gzip" in request.headers.get("Accept-Encoding", ""):
             reply.enable_compression(web.ContentCoding.gzip)
         return reply
 
@@ -188,9 +188,9 @@ class FakeTrooper(Controls):
         except RefusalError as refusal:
             status, content = refusal.status, refusal.body
         text = encode(shaped(content, self._profile, request.path))
-        if self._profile.etag and status == 200 and request.path == "/api/orders":
+        if self._profile.etag != "none" and status == 200 and request.path == "/api/orders":
             headers["ETag"] = f'"{hashlib.sha256(text).hexdigest()}"'
-            if request.headers.get("If-None-Match") == headers["ETag"]:
+            if self._profile.etag == "honoured" and request.headers.get("If-None-Match") == headers["ETag"]:
                 return Response(304, headers, b"")
         return Response(status, headers, text)
 

@@ -17,7 +17,7 @@ from trooper_async._base.errors import ConfigurationError
 FORMAT = 1
 Kind: TypeAlias = Literal["text", "number", "boolean", "null", "missing", "object", "list"]
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z_ -]{0,39}")
+WORD = re.compile(r"[A-Za-z][A-Za-z_ -]{0,39}")
 
 
 def _check(holds: bool, problem: str) -> None:
@@ -66,7 +66,7 @@ class Course:
         words = [self.reply, *(row.status for row in self.history)]
         words += [word for step in self.steps for word in (step.current, step.desired)]
         for word in words:
-            _check(word is None or _WORD.fullmatch(word) is not None, "a status is a word of letters")
+            _check(word is None or WORD.fullmatch(word) is not None, "a status is a word of letters")
         _check(self.steps[-1].current is not None, "the last step of an action has a current status")
 
     @property
@@ -192,19 +192,22 @@ class Profile:
     """The kinds of single fields by endpoint, where not the document's; under `*` those of all endpoints."""
     headers: dict[str, str] = field(factory=dict)
     """Headers of every response."""
-    etag: bool = False
-    """Whether GET /api/orders has an `ETag` and honours `If-None-Match`."""
+    etag: Literal["none", "ignored", "honoured"] = "none"
+    """Whether GET /api/orders has an `ETag`, and whether an `If-None-Match` is then honoured with a 304."""
     gzip: bool = False
     """Whether responses are compressed for clients that accept it."""
     refusals: Refusals = Refusals()
     """How requests are refused."""
     rate_limit: RateLimit | None = None
     """How many requests are answered; None: all of them."""
+    words: tuple[str, ...] = ()
+    """The status words that were seen while it was recorded. The fake does nothing with them."""
 
     def __attrs_post_init__(self) -> None:
         _check(all(isinstance(names, dict) for names in self.fields.values()), "fields are names and kinds by endpoint")
         kinds = [kind for names in self.fields.values() for kind in names.values()]
         _check(all(kind in get_args(Kind) for kind in kinds), f"the kinds of fields are {', '.join(get_args(Kind))}")
+        _check(all(WORD.fullmatch(word) for word in self.words), "a status is a word of letters")
         _check(all(isinstance(text, str) for text in self.headers.values()), "headers are text")
         _check(all(0 <= one < math.inf for one in (self.read_lag, self.install_seconds)), "times are at least 0")
 

@@ -240,7 +240,7 @@ class World:
         course, duration = self.course(action), self.durations[action]
 
         def moment(after: float) -> float:
-            return now + (after * duration / course.seconds if course.seconds else duration)
+            return now + (after * duration / course.seconds if course.seconds else after + duration)
 
         phases = [
             Phase(
