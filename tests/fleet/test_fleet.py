@@ -317,6 +317,27 @@ async def test_what_is_there_or_farther_is_left_alone(trooper: TrooperClient, fa
     assert sent(fake_trooper) == {running.server_id: 2}
 
 
+async def test_a_fleet_rides_out_an_outage(fake_trooper: FakeTrooper) -> None:
+    """What is safe to repeat is retried until each order's own deadline, whatever the client's retry policy says."""
+    orders = [fake_trooper.add_order() for _ in range(100)]
+    policy = RetryPolicy(attempts=1, budget=0, max_delay=0.05)
+    async with fake_trooper.client(retry=policy) as client:
+        fake_trooper.fail_next("/api/order-status", status=503, times=60)
+        report = await client.fleet.stop(orders)
+    assert len(report.succeeded) == 100
+
+
+async def test_an_outage_that_lasts_ends_at_the_deadline(fake_trooper: FakeTrooper) -> None:
+    """An order that the API did not take before its deadline fails, and can be resumed."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client() as client:
+        fake_trooper.fail_next("/api/order-status", status=503, times=10_000)
+        report = await client.fleet.stop([order], timeout=0.5)
+    (failed,) = report.failed
+    assert sent(fake_trooper)[order.server_id] > 1
+    assert failed.resumable
+
+
 async def test_an_empty_list_is_read_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """One empty list does not make a fleet of orders that are not there."""
     order = fake_trooper.add_order()

@@ -13,6 +13,7 @@ from trooper_async import (
     AuthenticationError,
     Order,
     OrderChange,
+    OutcomeUnknownError,
     PermissionDeniedError,
     Transition,
     TrooperClient,
@@ -21,6 +22,7 @@ from trooper_async import (
 )
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import Response
+from trooper_async.testing import FakeTrooper
 
 STOP = Transition(1, "stop", "stopped")
 RESTART = Transition(1, "restart", "running", ())
@@ -190,7 +192,7 @@ def test_steady_running_ends_a_restart_whose_history_hangs() -> None:
     assert cut > 0
 
 
-@pytest.mark.parametrize("before", [0.5, 0.2])
+@pytest.mark.parametrize("before", [0.5, 0.3])
 def test_what_converges_right_before_the_deadline_is_seen(before: float) -> None:
     """A regular poll just before the deadline does not cost the last look."""
     missed = 0
@@ -221,3 +223,17 @@ def test_a_process_that_was_suspended_looks_once_more() -> None:
             return await waiting
 
     assert run(main()).current_status == "stopped"
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+async def test_the_timeout_of_a_twin_is_for_the_whole_call(fake_trooper: FakeTrooper, verb: str) -> None:
+    """If the request itself hangs, its outcome is unknown at the deadline, and not after a minute or three."""
+    order = fake_trooper.add_order()
+    fake_trooper.delay_next("/api/order-status", 120)
+    async with fake_trooper.client() as client:
+        act = {"stop": client.orders.stop_and_wait, "restart": client.orders.restart_and_wait}[verb]
+        async with asyncio.timeout(60):
+            with pytest.raises(OutcomeUnknownError) as caught:
+                await act(order, timeout=0.5)
+    assert caught.value.transition is not None
+    assert caught.value.transition.action == verb

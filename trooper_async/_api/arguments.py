@@ -143,11 +143,11 @@ def check_terms(accepted: bool, operation: str) -> None:
         raise wrong("terms_accepted must be True, which accepts the terms of Trooper.AI", accepted, operation)
 
 
-def seconds_of(timeout: Timeout, transition: Transition) -> float | None:
+def seconds_of(timeout: Timeout, action: Action, migration_allowed: bool) -> float | None:
     """The timeout, where it is given; else what the action usually needs."""
     if timeout != "default":
         return timeout
-    return DEFAULT_TIMEOUTS["migrate"] if transition.migration_allowed else DEFAULT_TIMEOUTS[transition.action]
+    return DEFAULT_TIMEOUTS["migrate" if migration_allowed else action]
 
 
 def check_on_change(on_change: object, operation: str) -> None:

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
-from trooper_async._groups.actions import Actions, target_of
+from trooper_async._groups.actions import Actions
 from trooper_async._waiting.judges import Verdict
 from trooper_async._waiting.wait import Wait
 from trooper_async._waiting.waits import Waits
@@ -187,7 +187,9 @@ class Run:
                 entry.wait = self._waits.begin(
                     entry.transition,
                     operation=self._operation,
-                    timeout=arguments.seconds_of(self._timeout, entry.transition),
+                    timeout=arguments.seconds_of(
+                        self._timeout, entry.transition.action, entry.transition.migration_allowed
+                    ),
                     lost=lost,
                     on_end=self._note_end,
                 )
@@ -198,8 +200,7 @@ class Run:
         """Send an order's action. What is raised was not done."""
         action = entry.action
         migration_allowed = self._migration_allowed and action == "start"
-        planned = Transition(entry.order_id, action, target_of(action), None, migration_allowed)
-        seconds = arguments.seconds_of(self._timeout, planned)  # a rate limit stretches the run
+        seconds = arguments.seconds_of(self._timeout, action, migration_allowed)
         until = math.inf if seconds is None else asyncio.get_running_loop().time() + seconds
         try:
             request, entry.transition = await self._actions.prepare(
@@ -207,7 +208,7 @@ class Run:
             )
             entry.sent = None  # from here on it may have been sent, whatever ends the run or the process
             await self._tell(entry)
-            lost = await self._actions.send(request, until=until)
+            lost = await self._actions.send(request, until=until, persistent=True)  # an outage is ridden out
             if lost is None:
                 entry.sent = True
             return lost

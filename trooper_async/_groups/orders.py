@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -470,12 +471,18 @@ class Orders:
         arguments.check_timeout(timeout, operation)
         arguments.check_on_change(on_change, operation)
         began = asyncio.get_running_loop().time()
-        request, transition = await self._actions.prepare(order, action, operation, migration_allowed=migration_allowed)
-        lost = await self._actions.send(request)
+        seconds = arguments.seconds_of(timeout, action, migration_allowed)
+        until = math.inf if seconds is None else began + seconds
+        request, transition = await self._actions.prepare(
+            order, action, operation, migration_allowed=migration_allowed, until=until
+        )
+        lost = await self._actions.send(request, until=until)
+        if lost is not None and asyncio.get_running_loop().time() >= until:
+            raise lost
         return await self._waits.transition(
             transition,
             operation=operation,
-            timeout=arguments.seconds_of(timeout, transition),
+            timeout=seconds,
             lost=lost,
             on_change=on_change,
             began=began,
@@ -517,7 +524,7 @@ class Orders:
         if not isinstance(transition, Transition):
             raise arguments.wrong("a Transition is needed (for an order, use wait_until)", transition, "orders.wait")
         arguments.check_on_change(on_change, "orders.wait")
-        seconds = arguments.seconds_of(timeout, transition)
+        seconds = arguments.seconds_of(timeout, transition.action, transition.migration_allowed)
         return await self._waits.transition(transition, operation="orders.wait", timeout=seconds, on_change=on_change)
 
     async def wait_until(
