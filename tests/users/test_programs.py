@@ -1,4 +1,4 @@
-"""Programs as users write them, each a process of its own against the fake: what they print, and what is left."""
+"""Ten programs as users write them, each a process of its own against the fake: what they print, and what is left."""
 
 from __future__ import annotations
 
@@ -125,6 +125,13 @@ async def test_starlette_closes_the_client_with_the_application(fake: FakeTroope
             waiting.result().close()
 
 
+async def test_anyio_task_group_and_cancel_scope(fake: FakeTrooper) -> None:
+    """Waits in a task group share one poll; a cancel scope ends a wait and closes the client; no task is left."""
+    first, second, never = (fake.add_order().order_id for _ in range(3))
+    async with running(fake, "anyio_group.py", first, second, never) as process:
+        assert await output(process) == [f"stopped {first} {second}", "gave up", "left behind: []"]
+
+
 async def test_notebook(fake: FakeTrooper) -> None:
     """In Jupyter: top-level await, one client over many cells, and no word on stderr."""
     for _ in range(3):
@@ -146,6 +153,54 @@ async def test_chat_bot(fake: FakeTrooper) -> None:
         process.stdin.write(f"start {order.order_id}\n".encode())
         assert await line(process.stdout, rf"{order.order_id} is (\w+)") == "running"
         assert await output(process, "\n") == []
+
+
+async def test_forked_workers_with_a_client_of_their_own_buy_once(fake: FakeTrooper, tmp_path: Path) -> None:
+    """Two workers, one ledger, one reference: one order is bought; a worker that finds the ledger locked is refused."""
+    async with running(fake, "prefork.py", "after", tmp_path / "ledger") as process:
+        results = await output(process)
+    bought = {result for result in results if result.startswith("order ")}
+    assert len(bought) == 1
+    assert all("ledger" in result for result in results if result not in bought)
+    assert posts(fake) == 1
+
+
+async def test_forked_workers_with_a_client_made_before_buy_nothing(fake: FakeTrooper, tmp_path: Path) -> None:
+    """What a parent process has locked protects no child: each is refused, and told what to do."""
+    async with running(fake, "prefork.py", "before", tmp_path / "ledger") as process:
+        results = await output(process)
+    assert len(results) == 2
+    assert all(result.startswith("refused: ") and "make one per process" in result for result in results)
+    assert posts(fake) == 0
+
+
+GUNICORN = ("-m", "gunicorn", "gunicorn_app:app", "--preload", "-k", "asgi", "-w", 2, "-b", "127.0.0.1:0")
+
+
+async def test_gunicorn_with_a_client_in_each_worker(fake: FakeTrooper) -> None:
+    """Each worker of `gunicorn --preload` makes its client at its start; SIGTERM ends them well."""
+    order = fake.add_order()
+    async with running(fake, *GUNICORN, CLIENT="in each worker") as process:
+        address = await line(process.stderr, r"Listening at: (http://\S+)")
+        workers: set[int] = set()
+        async with asyncio.timeout(60):
+            while len(workers) < 2:
+                async with (
+                    aiohttp.ClientSession(address) as http,
+                    http.post(f"/servers/{order.order_id}/stop") as reply,
+                ):
+                    told = await reply.json()
+                assert told["status"] == "stopped"
+                workers.add(told["pid"])
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
+async def test_gunicorn_with_a_client_made_before_the_fork(fake: FakeTrooper) -> None:
+    """A client that `gunicorn --preload` forks is refused at the start of each worker, and the log says what to do."""
+    async with running(fake, *GUNICORN, CLIENT="before") as process:
+        assert await line(process.stderr, "(made in another process, before a fork: make one per process)")
+    assert fake.requests == []
 
 
 async def test_pandas_report(fake: FakeTrooper) -> None:
