@@ -6,6 +6,7 @@ Tests run on every Python from 3.11 on that is found here, so that no session fa
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,16 +17,17 @@ import nox
 nox.options.sessions = ["tests", "oldest", "newest", "lint", "types", "build"]
 nox.options.reuse_existing_virtualenvs = True
 
-# The lowest versions that pyproject.toml allows.
-OLDEST = [
-    "aiohttp==3.14.4",
-    "attrs==25.1.0",
-    "cattrs==25.2.0",
-    "backoff==2.2.1",
-    "click==8.1.7",
-    "dbos==3.4.0",
-    "rich==13.9.0",
-]
+ALL = ".[dev,examples]"
+"""What the whole suite needs; `dev` alone skips the tests of the examples' programs."""
+
+
+def _floors() -> list[str]:
+    """The lowest version that pyproject.toml allows of each dependency of the suite."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    needed = list(project["dependencies"])
+    for extra in ("cli", "durable", "testing", "dev", "examples"):
+        needed += project["optional-dependencies"][extra]
+    return [re.sub(r">=([^,;]+)[^;]*", r"==\1", need) for need in needed if not need.startswith("trooper-async")]
 
 
 def _pythons() -> list[str]:
@@ -51,38 +53,53 @@ PYTHONS = _pythons()
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The test suite, with the newest versions of what it needs, and what of the package it covers."""
-    session.install("-e", ".[dev,bench]")
+    session.install("-e", f"{ALL[:-1]},bench]")
     session.run("pytest", "-q", "--cov", "--cov-report=term:skip-covered", *session.posargs)
 
 
 @nox.session(python=PYTHONS[len(PYTHONS) // 2])
 def oldest(session: nox.Session) -> None:
-    """The test suite with the oldest aiohttp, attrs and cattrs that are allowed."""
-    session.install("-e", ".[dev]", *OLDEST)
+    """The test suite with the oldest version of everything that is allowed."""
+    session.install("-e", ALL, *_floors())
     session.run("pytest", "-q", "-n", "4", *session.posargs)
 
 
 @nox.session(python=PYTHONS[-1])
 def newest(session: nox.Session) -> None:
     """The test suite with the newest of everything, on the newest Python found."""
-    session.install("--upgrade", "--upgrade-strategy", "eager", "-e", ".[dev]")
+    session.install("--upgrade", "--upgrade-strategy", "eager", "-e", ALL)
     session.run("pytest", "-q", "-n", "4", *session.posargs)
+
+
+@nox.session
+def load(session: nox.Session) -> None:
+    """The suite three times in random order, beside as many busy processes as there are cores; prints what failed."""
+    session.install("-e", ALL)
+    session.run("python", "-m", "tests.tools.load", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Small faults put into the core, and those that no test notices (`-- --sample 60 --seed 1 --only gate.py`)."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.tools.mutants", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """ruff: rules and format."""
-    session.install("ruff")
+    session.install(*nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["lint"])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict and pyright."""
-    session.install("-e", ".[dev,bench]")
+    """mypy --strict and pyright; the public surface has a type everywhere."""
+    session.install("-e", f"{ALL[:-1]},bench,lint]")
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "trooper_async", "--ignoreexternal")
 
 
 @nox.session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +17,7 @@ from aioresponses import aioresponses as mocked
 from hypothesis import settings
 
 from tests.helpers import environment, leaks
+from tests.helpers.requirements import required
 
 environment.isolate()
 leaks.adopt_orphans()
@@ -38,11 +39,26 @@ def pytest_unconfigure() -> None:
     leaks.kill_children()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    required(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    required(report)
+    return report
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the fixtures of modules and of the session leave behind fails the last test."""
     tmp_path_factory.getbasetemp()  # pytest's own folder stays where it is
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="tests-") as folder:
+        patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # for tests that run pytest
         Path(folder).chmod(0o755)  # Postgres works in it, as another user where root runs the tests
         patch.setenv("TMPDIR", folder)  # for children
         patch.setattr(tempfile, "tempdir", folder)

@@ -12,6 +12,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from attrs import evolve
+
+pytest.importorskip("playwright", reason="needs playwright: pip install -e '.[examples]'")
+
 from playwright.async_api import Browser, Error, Locator, Page, async_playwright, expect
 
 from tests.examples.test_dashboard import serving, states

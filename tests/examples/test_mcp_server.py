@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
+pytest.importorskip("mcp", reason="needs mcp: pip install -e '.[examples]'")
+
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.server.mcpserver import MCPServer
 from mcp.types import TextContent
@@ -220,7 +224,7 @@ async def test_failures_are_tool_errors_in_the_words_of_the_client(fake_trooper:
     """They say what is wrong and what to do; the server goes on."""
     locked = fake_trooper.add_order(is_locked=True).order_id
     async with assistant_over_stdio(fake_trooper, tmp_path / "ledger") as user:
-        assert "Unlock it first" in await user.fail("stop", order_id=locked)
+        assert "unlock it first" in await user.fail("stop", order_id=locked)
         assert "not in the list of orders" in await user.fail("start", order_id=999)
         assert "order_id" in await user.fail("freeze", order_id="all")
         fake_trooper.fail_next("/api/orders", status=401)

@@ -14,6 +14,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+pytest.importorskip("telegram", reason="needs python-telegram-bot: pip install -e '.[examples]'")
+
 from examples.telegram_bot import main, serve
 from tests.helpers import processes
 from tests.helpers.conditions import LIMIT, until
@@ -220,7 +222,7 @@ async def test_errors_are_answers(telegram: FakeTelegram, trooper: TrooperClient
         await telegram.send("/stop 999")
         await telegram.hears("order 999", "not in the list of orders")
         await telegram.send(f"/stop {locked.order_id}")
-        await telegram.hears("locked", "Unlock it first")
+        await telegram.hears("locked", "unlock it first")
         fake_trooper.fail_next("/api/orders", status=400, body={"error": "<b>no"})
         await telegram.send("/servers")
         await telegram.hears("&lt;b&gt;no")

@@ -1,22 +1,23 @@
-"""What some tests need and a machine may not have: they are skipped there, and CI does not let them."""
+"""What some tests need and a machine may not have: they are skipped there, and CI does not let them be."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import NoReturn
 
 import pytest
 
+_NEEDS = "needs "
+
 
 def missing(what: str, remedy: str) -> NoReturn:
-    """Skip the test or module, since it needs `what`; with TROOPER_REQUIRE_ALL=1 fail, as CI does."""
-    if os.environ.get("TROOPER_REQUIRE_ALL") == "1":
-        pytest.fail(f"needs {what}: {remedy}", pytrace=False)
-    pytest.skip(f"needs {what}: {remedy}", allow_module_level=True)
+    """Skip, since the machine does not have `what`."""
+    pytest.skip(f"{_NEEDS}{what}: {remedy}")
 
 
-def require_package(name: str, extra: str) -> None:
-    """Skip a module whose tests need a package that is not installed; it is called before the import."""
-    if importlib.util.find_spec(name) is None:
-        missing(name, f"pip install -e '.[{extra}]'")
+def required(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """With TROOPER_REQUIRE_ALL=1 what was skipped because something it needs is missing has failed."""
+    if os.environ.get("TROOPER_REQUIRE_ALL") == "1" and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith(_NEEDS):
+            report.outcome, report.longrepr = "failed", f"TROOPER_REQUIRE_ALL is set, and this test {reason}"

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+
+pytest.importorskip("mcp", reason="needs the packages of the programs: pip install -e '.[examples]'")
+
 from mcp import Client, StdioServerParameters, stdio_client
 
 from trooper_async.testing import FakeTrooper
@@ -34,7 +37,8 @@ async def fake() -> AsyncIterator[FakeTrooper]:
 @asynccontextmanager
 async def running(fake: FakeTrooper, *program: object, **settings: str) -> AsyncIterator[Process]:
     """The program as a process of its own; killed if it does not end. Warnings, as of what is left open, fail it."""
-    environment = os.environ | {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url} | settings
+    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # older kernels' debugger complains about Python's own modules
+    environment = os.environ | {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url} | quiet | settings
     command = [sys.executable, "-W", "error::ResourceWarning", *map(str, program)]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, cwd=PROGRAMS
