@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trooper_async._base.version import __version__
     from trooper_async._fleet.fleet import Fleet
     from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
+    from trooper_async._fleet.report_file import ReportFile
     from trooper_async._fleet.run import OnProgress
     from trooper_async._groups.blibs import Blibs
     from trooper_async._groups.costs import cost_h, prepaid
@@ -120,6 +121,7 @@ __all__ = [
     "Rate",
     "RateLimitError",
     "RefusedError",
+    "ReportFile",
     "ResponseFormatError",
     "RetryPolicy",
     "ServerError",
@@ -161,6 +163,7 @@ _MODULES = {
     "Orders": "_groups.orders",
     "Outage": "_waiting.feed",
     "PollSchedule": "_waiting.schedule",
+    "ReportFile": "_fleet.report_file",
     "RetryPolicy": "_http.retry",
     "Templates": "_groups.templates",
     "Timeout": "_api.arguments",

@@ -131,32 +131,23 @@ class FleetReport:
 
     @classmethod
     def from_json(cls, text: str) -> FleetReport:
-        """The report that `to_json` wrote.
+        """The report that `to_json` wrote, or that a `ReportFile` holds.
 
         Args:
-            text: what `to_json` returned.
+            text: the stored text. Of several lines, the last one of each order counts. A last line that is not whole is
+                passed over: the process was killed while it wrote it, and what it says was not sent yet.
 
         Returns:
-            The report. Give it to `fleet.resume`.
+            The report.
 
         Raises:
-            ConfigurationError: the text is not a stored report, or was written by a later release.
+            ConfigurationError: the text is not a stored report, contradicts itself, or is one of a later release.
         """
-        problem = "not a stored FleetReport (FleetReport.to_json writes one)"
-        # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
-        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError, TrooperError):
-            data = loads(text.encode())
-            if not isinstance(data, dict):
-                raise TypeError
-            if data["trooper_fleet_report"] != 1:
-                problem = "this FleetReport was stored by a later release: update trooper-async"
-                raise ValueError
-            problem = "this stored FleetReport is damaged"
-            outcomes, migration_allowed = data["outcomes"], data["migration_allowed"]
-            if not isinstance(outcomes, list) or not isinstance(migration_allowed, bool):
-                raise TypeError
-            return cls(tuple(map(_outcome, outcomes)), _seconds(data["elapsed"]), migration_allowed)
-        raise ConfigurationError(problem)
+        *lines, last = text.split("\n")
+        reports = [_from_line(line) for line in lines or [last]]
+        outcomes = {outcome.order_id: outcome for report in reports for outcome in report.outcomes}
+        elapsed = max(report.elapsed for report in reports)
+        return cls(tuple(outcomes.values()), elapsed, reports[0].migration_allowed)
 
 
 @frozen
@@ -178,6 +169,24 @@ class FleetProgress:
             The report. Nothing that was sent is missing in it, even once the run has been cancelled.
         """
         return self._report()
+
+
+def _from_line(text: str) -> FleetReport:
+    problem = "not a stored FleetReport (FleetReport.to_json writes one)"
+    # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError, TrooperError):
+        data = loads(text.encode())
+        if not isinstance(data, dict):
+            raise TypeError
+        if data["trooper_fleet_report"] != 1:
+            problem = "this FleetReport was stored by a later release: update trooper-async"
+            raise ValueError
+        problem = "this stored FleetReport is damaged"
+        outcomes, migration_allowed = data["outcomes"], data["migration_allowed"]
+        if not isinstance(outcomes, list) or not isinstance(migration_allowed, bool):
+            raise TypeError
+        return FleetReport(tuple(map(_outcome, outcomes)), _seconds(data["elapsed"]), migration_allowed)
+    raise ConfigurationError(problem)
 
 
 def _order_data(order: Order) -> dict[str, JSON]:

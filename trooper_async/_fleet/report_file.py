@@ -1,0 +1,107 @@
+"""A fleet's report in a file that grows with the run, so that a run that is killed can be continued."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from trooper_async._fleet.report import FleetProgress, FleetReport
+from trooper_async.errors import ConfigurationError
+
+
+class ReportFile:
+    """Keeps a run's report in a file. Pass it as `on_progress`:
+
+        with ReportFile("freeze.report") as file:
+            if file.report is None:
+                report = await client.fleet.freeze(orders, on_progress=file)
+            else:  # of a run that was killed
+                report = await client.fleet.resume(file.report, on_progress=file)
+
+    The file holds a line of JSON with all orders, then one for each change: what it costs does not grow with the fleet.
+    What is about to be sent is in the file before it is sent, so a process that is killed forgets nothing. It is locked
+    while it is open, so that no two runs carry out one report.
+
+    Args:
+        path: the file. A finished report in it is replaced by that of the next run.
+
+    Raises:
+        ConfigurationError: it cannot be opened, holds something else than a report, or another run has it open.
+            Nothing was sent.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._is_empty = True
+        self.report: FleetReport | None = None
+        """The report that was in the file, if its run has orders left to send or to wait for."""
+        if self._path.exists() and not self._path.is_file():  # a device or a pipe is not even opened
+            raise self._refused("is not a regular file")
+        try:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise self._refused(f"cannot be opened ({error.strerror})") from None
+        problem = self._take()
+        if problem is not None:
+            self.close()
+            raise self._refused(problem)
+
+    def __call__(self, progress: FleetProgress) -> None:
+        """Take down how far a run is."""
+        self._write(progress.report() if self._is_empty else FleetReport((progress.latest,)))
+
+    def close(self) -> None:
+        """Let another run have the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take(self) -> str | None:
+        """Lock the file and read it; why it can't be used, if so."""
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            return "is not a regular file"
+        if not _lock(self._file):
+            return "is the report of a run that is still going on"
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        if text:
+            try:
+                report = FleetReport.from_json(text)
+            except ConfigurationError:
+                return "is not a report of a fleet"
+            self._is_empty = not report.pending  # a finished report is replaced
+            self.report = report if report.pending else None
+        return None
+
+    def _write(self, report: FleetReport) -> None:
+        if self._is_empty:
+            os.ftruncate(self._file, 0)
+            self._is_empty = False
+        rest = memoryview(report.to_json().encode() + b"\n")
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+
+    def _refused(self, problem: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._path} {problem}: nothing was sent", operation="ReportFile")
+
+
+def _lock(file: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: a second run is not noticed there
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
