@@ -50,7 +50,8 @@ class Gate:
         Waiting for others to finish has no limit but `until`: that is only concurrency.
 
         Args:
-            patience: seconds to wait at a rate limited gate without any request succeeding.
+            patience: seconds that the pause after a 429 may last; and twice as many may pass at a rate limited gate
+                without any request getting through.
             until: when to give up in any case, by the loop's clock.
             again: whether this call has just met a 429; it goes first.
 
@@ -62,9 +63,10 @@ class Gate:
         if came < until and not self._waiting and not self._returned and self._has_place(came):
             self._let_one_in(came)
             return True
-        gives_up_at = self._gives_up_at(came, patience, until, came)
-        if max(came, self.opens_at) >= gives_up_at:
+        opens_at = max(came, self.opens_at)
+        if opens_at >= until or (self.is_rate_limited(came) and opens_at >= came + patience):
             return False
+        gives_up_at = self._gives_up_at(came, patience, until, came)
         place: asyncio.Future[bool] = loop.create_future()
         queue = self._returned if again else self._waiting
         queue[place] = None
@@ -137,7 +139,7 @@ class Gate:
     def _gives_up_at(self, came: float, patience: float, until: float, now: float) -> float:
         """When a call that waits gives up, or looks again: nobody loses patience at a gate that is not rate limited."""
         if self.is_rate_limited(now):
-            return min(until, max(came, self._succeeded_at) + patience)
+            return min(until, max(came, self._succeeded_at) + 2 * patience)
         return min(until, now + max(patience, 1.0))
 
     def _has_place(self, now: float) -> bool:

@@ -72,7 +72,8 @@ class RetryPolicy:
     A 429 is not a failure: it uses neither attempts nor budget, and slows down all calls of the client until they get
     through. A call that waits behind others, while they get through, waits as long as it takes: a gather of 1,000 calls
     at 60 a minute succeeds. `RateLimitError` is raised where the API asks for a pause of more than `deadline` or 120
-    seconds, or where it answers 429 for `deadline` seconds to this call, or to all.
+    seconds, where it still answers 429 `deadline` seconds after the first request of the call, or where for twice as
+    long no call gets through.
 
     Args:
         attempts: requests for one call in all; None is no limit.

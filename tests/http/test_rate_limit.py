@@ -1,4 +1,4 @@
-"""A 429 is a pace, not a failure: a thousand calls against stand-ins that allow sixty a minute, on virtual time."""
+"""A 429 slows the client down instead of failing the call: a thousand calls at sixty a minute, on virtual time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
-from trooper_async import RetryPolicy
+from trooper_async import RateLimitError
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import FailedAttempt, Response
 
@@ -65,7 +65,7 @@ def bucket() -> Limiter:
 @pytest.mark.parametrize("told", [True, False], ids=["Retry-After", "no Retry-After"])
 @pytest.mark.parametrize("limiter", [window, sliding, bucket])
 def test_a_thousand_calls_at_sixty_a_minute_all_succeed(limiter: Callable[[], Limiter], told: bool) -> None:
-    """At most 1.3 requests a call, at 90 % of the allowed pace or more, and the poll goes on meanwhile."""
+    """With the default policy: at most 1.3 requests a call, 90 % of the allowed rate or more, and the poll goes on."""
 
     async def main() -> tuple[int, float, list[float]]:
         limit, requests = limiter(), 0
@@ -81,7 +81,7 @@ def test_a_thousand_calls_at_sixty_a_minute_all_succeed(limiter: Callable[[], Li
             return reply({}, 429, **({"Retry_After": str(math.ceil(wait))} if told else {}))
 
         script = Script(lambda t: [row(1, "running")], answer)
-        async with script.client(retry=RetryPolicy(deadline=36_000)) as client:
+        async with script.client() as client:
             began = asyncio.get_running_loop().time()
             watching = asyncio.create_task(client.orders.wait_until(1, lambda order: False, timeout=None))
             assert set(await asyncio.gather(*(client.ping() for _ in range(1000)))) == {"ok"}
@@ -92,6 +92,68 @@ def test_a_thousand_calls_at_sixty_a_minute_all_succeed(limiter: Callable[[], Li
     assert requests <= 1300
     assert seconds <= 1000 / 0.9
     assert max(later - earlier for earlier, later in itertools.pairwise(polls)) <= 31
+
+
+def always_429(until: float, **headers: str) -> Script:
+    """An API that answers with 429 until then."""
+
+    async def answer(call: Call[Any]) -> Response:
+        await asyncio.sleep(0.1)
+        return reply({"test": "ok"}) if asyncio.get_running_loop().time() >= until else reply({}, 429, **headers)
+
+    return Script(lambda t: [], answer)
+
+
+def test_where_the_api_says_how_long_that_is_the_pause() -> None:
+    """Fourteen 429 in a row, each with `Retry-After: 0`, take seconds: no guess grows on top of the figure."""
+
+    async def main() -> float:
+        left = 14
+
+        async def answer(call: Call[Any]) -> Response:
+            nonlocal left
+            left -= 1
+            return reply({}, 429, Retry_After="0") if left >= 0 else reply({"test": "ok"})
+
+        async with Script(lambda t: [], answer).client() as client:
+            began = asyncio.get_running_loop().time()
+            assert await client.ping() == "ok"
+            return asyncio.get_running_loop().time() - began
+
+    assert run(main()) < 10
+
+
+def test_a_429_for_ever_ends_for_all_who_wait() -> None:
+    """Where nobody gets through, a hundred calls end within minutes, not one after the other: RateLimitError."""
+
+    async def main() -> tuple[float, list[float], int]:
+        script = always_429(1e9, Retry_After="5")
+        async with script.client() as client:
+            began = asyncio.get_running_loop().time()
+            errors = await asyncio.gather(*(client.ping() for _ in range(100)), return_exceptions=True)
+            assert {type(error) for error in errors} == {RateLimitError}
+            seconds = [error.seconds for error in errors if isinstance(error, RateLimitError)]
+            return asyncio.get_running_loop().time() - began, seconds, len(script.sent)
+
+    took, seconds, requests = run(main())
+    assert took < 180
+    assert min(seconds) >= 55
+    assert requests < 150
+
+
+@pytest.mark.parametrize(("retry_after", "passes"), [("60", True), ("61", False)])
+def test_a_pause_as_long_as_the_deadline_is_waited_out(retry_after: str, passes: bool) -> None:
+    """A limit of so many a minute answers with up to `Retry-After: 60`, and the default deadline is a minute."""
+
+    async def main() -> None:
+        async with always_429(1050, Retry_After=retry_after).client() as client:
+            if passes:
+                assert await client.ping() == "ok"
+            else:
+                with pytest.raises(RateLimitError):
+                    await client.ping()
+
+    run(main())
 
 
 def test_a_failing_api_is_hit_little_more_often_than_it_is_called() -> None:
