@@ -435,14 +435,14 @@ def test_the_docstring_without_the_source(monkeypatch: pytest.MonkeyPatch) -> No
 
 # Settings -----------------------------------------------------------------------------------------------------------
 
-NO_NUMBERS: list[Any] = [float("nan"), float("inf"), float("-inf"), True, False, "1", None, Decimal(1), [], 1j]
+NO_NUMBERS: list[Any] = [float("nan"), float("inf"), float("-inf"), True, False, "1", Decimal(1), [], 1j]
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         *(("attempts", value) for value in (0, -1, 1.0, 2.5, *NO_NUMBERS)),
-        *(("max_delay", value) for value in (-0.001, -5, *NO_NUMBERS)),
+        *(("max_delay", value) for value in (-0.001, -5, None, *NO_NUMBERS)),
         *(("deadline", value) for value in (-0.001, -5, *NO_NUMBERS)),
         *(("budget", value) for value in (-1, 0.5, 10.0, *NO_NUMBERS)),
     ],
@@ -454,7 +454,8 @@ def test_a_retry_policy_is_checked(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name in ("floor", "cap", "share") for value in (0, 0.0, -1, *NO_NUMBERS)]
+    ("name", "value"),
+    [(name, value) for name in ("floor", "cap", "share") for value in (0, 0.0, -1, None, *NO_NUMBERS)],
 )
 def test_a_poll_schedule_is_checked(name: str, value: Any) -> None:
     """A poll schedule that can't be meant is refused at once, by the name of the setting."""

@@ -105,7 +105,8 @@ def to_data(value: object, *, money: Money = "text") -> JSON:
         case list() | tuple():
             return [to_data(item, money=money) for item in value]
         case Mapping():
-            return {str(key): to_data(item, money=money) for key, item in value.items()}
+            # the API's own JSON, in which a Decimal is any number with a point
+            return {str(key): to_data(item, money="number") for key, item in value.items()}
         case str() | bool() | int() | float() | None:
             return value
     kind: Any = type(value)
@@ -179,7 +180,7 @@ def _new_converter(hooks: Mapping[Any, Hook], model_hook: Callable[[type, Conver
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
     converter.register_structure_hook_factory(_is_word, _word_hook)
-    converter.register_structure_hook_func(lambda kind: _origin(kind) in (dict, Mapping), values.to_object)
+    converter.register_structure_hook_func(lambda kind: _origin(kind) in (dict, Mapping), hooks[dict])
 
     def list_hook(kind: Any) -> Hook:
         item = get_args(kind)[0]
@@ -213,6 +214,7 @@ _LOOSE: dict[Any, Hook] = {
     str: values.to_str,
     Decimal: values.to_decimal,
     datetime: values.to_time,
+    dict: values.to_object,
 }
 
 
@@ -333,6 +335,19 @@ _STRICT: dict[Any, Hook] = {
 }
 
 
+def _to_object(value: object, _: Any) -> dict[str, JSON]:
+    return {name: _with_decimals(item) for name, item in values.to_object(value, dict).items()}
+
+
+def _with_decimals(value: JSON) -> JSON:
+    """A JSON value as `loads` reads it: other readers take a number with a point for a float."""
+    if isinstance(value, float):
+        return Decimal(repr(value))
+    if isinstance(value, list):
+        return [_with_decimals(item) for item in value]
+    return _to_object(value, dict) if isinstance(value, dict) else value
+
+
 def _literal_hook(kind: Any) -> Hook:
     words = get_args(kind)
 
@@ -346,7 +361,7 @@ def _literal_hook(kind: Any) -> Hook:
 
 @cache
 def _own_converter() -> Converter:
-    converter = _new_converter(_STRICT, _own_model_hook)
+    converter = _new_converter({**_STRICT, dict: _to_object}, _own_model_hook)
     converter.register_structure_hook_factory(lambda kind: _origin(kind) is Literal, _literal_hook)
 
     def optional_hook(kind: Any) -> Hook:

@@ -50,6 +50,21 @@ class Model:
         """
         return from_data(data, cls)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
+        """How pydantic (and with it FastAPI, or an MCP tool) reads and writes this: as `from_dict` and `to_dict` do."""
+        from pydantic_core import core_schema  # whoever calls this has it
+
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else cls.from_dict(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.to_dict),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, str]:
+        """What an OpenAPI document says of it."""
+        return {"type": "object", "title": cls.__name__}
+
 
 @frozen
 class APIModel(Model):

@@ -1,0 +1,226 @@
+"""Models as dicts of JSON types and back, by themselves and in the libraries that programs hand them to."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Annotated, Any
+
+import attrs
+import orjson
+import pandas as pd  # type: ignore[import-untyped]  # its stubs are a package of their own
+import pydantic
+import pytest
+from fastapi import Body, FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trooper_async._base.model import Model
+from trooper_async.errors import ConfigurationError
+from trooper_async.models import (
+    Blib,
+    Credentials,
+    CurrentOrder,
+    MigrationOptions,
+    MigrationQuote,
+    Order,
+    OrderChange,
+    OrderStatus,
+    Purchase,
+    Rate,
+    StatusChange,
+    Template,
+    TemplateInstall,
+    TemplateOption,
+    Transition,
+)
+
+NOON = datetime(2025, 9, 26, 14, 30, tzinfo=UTC)
+LATER = datetime(2025, 9, 26, 16, 30, 1, 250, tzinfo=timezone(timedelta(hours=2)))
+INSTALL = TemplateInstall(5, 1, "PyTorch", 1, "Completed", {"a": [1, {"b": None}], "size": Decimal("0.1")})
+ORDER = Order(
+    123,
+    OrderStatus.running,
+    "on fire",
+    server_id=77,
+    title="nächtlich \u2028 🚀",
+    price_h=Decimal("0.850"),
+    paid_until=LATER,
+    is_locked=False,
+    template_installs=(INSTALL,),
+    extra={"uptime": 5, "tags": ["a"]},
+)
+BLIB = Blib(3, "RTX", "RTX 4090", 2, price_h=Decimal("1.65"), available_hosts=("ai18",), is_available=True)
+
+FULL: list[Model] = [
+    ORDER,
+    BLIB,
+    INSTALL,
+    StatusChange("Rebooting", NOON, "by user", 2),
+    Transition(123, "restart", OrderStatus.running, (StatusChange(OrderStatus.stopped),), departed=True),
+    Credentials("192.168.1.100", 22001, "root", "hunter2-secret", OrderStatus.running),
+    CurrentOrder(123, "x", OrderStatus.running, "HOUR", NOON),
+    MigrationOptions((BLIB,), CurrentOrder(123), BLIB),
+    Rate(Decimal("0.85"), "€0.85/hour"),
+    MigrationQuote(123, 2, Decimal("3.20"), next_billing_date=NOON, new_rate=Rate(Decimal("1.65"))),
+    TemplateOption(1, "Python Version", "select", "3.9", "3.8,3.9"),
+    Template(1, "PyTorch", options=(TemplateOption(1),)),
+    OrderChange(ORDER, None, 123, "appeared"),
+    Purchase("p1", "migrate", 3, "unknown", NOON, "my-ref", Decimal("1.65"), None, 123),
+]
+every_model = pytest.mark.parametrize("model", FULL, ids=lambda model: type(model).__name__)
+
+
+def _json_types_only(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(type(name) is str and _json_types_only(item) for name, item in value.items())
+    if type(value) is list:
+        return all(map(_json_types_only, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
+# To a dict, and back ------------------------------------------------------------------------------------------------
+
+
+@every_model
+@pytest.mark.parametrize("money", ["text", "number"])
+def test_each_model_round_trips(model: Model, money: Any) -> None:
+    """Each model is a dict of JSON types, which `json` and back gives the same model, its extra and words too."""
+    data = model.to_dict(money=money)
+    assert _json_types_only(data)
+    again = type(model).from_dict(json.loads(json.dumps(data)))
+    assert again == model
+    assert getattr(again, "extra", None) == getattr(model, "extra", None)
+    assert repr(again) == repr(model) or money == "number"
+    assert {one.name for one in attrs.fields(type(model))} - {"extra"} == set(data) - {"extra"}
+
+
+def test_what_is_in_the_dict() -> None:
+    """The names are those of the fields, times are ISO 8601, money is text or a number, and empty extra is left out."""
+    data = ORDER.to_dict()
+    assert (data["price_h"], ORDER.to_dict(money="number")["price_h"]) == ("0.850", 0.85)
+    assert (data["paid_until"], data["current_status"]) == ("2025-09-26T16:30:01.000250+02:00", "running")
+    assert data["extra"] == {"uptime": 5, "tags": ["a"]}
+    assert "extra" not in BLIB.to_dict()
+    assert type(data["current_status"]) is str
+    assert Order.from_dict(data).current_status is OrderStatus.running
+
+
+def test_an_amount_that_no_number_holds_is_text() -> None:
+    """An amount with more digits than a JSON reader keeps is text in either form, so that none is lost."""
+    blib = Blib(1, price_h=Decimal("0.1000000000000000055511151231257827"))
+    assert blib.to_dict(money="number")["price_h"] == "0.1000000000000000055511151231257827"
+    assert Blib.from_dict(blib.to_dict(money="number")) == blib
+
+
+def test_only_required_fields_have_to_be_there() -> None:
+    """A dict that was written by hand, or by a release with fewer fields, needs what the model needs."""
+    assert Order.from_dict({"order_id": 1, "current_status": "running"}) == Order(1, "running")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "problem"),
+    [
+        (Order, {"current_status": "running"}, "$.order_id should be there"),
+        (Order, {"order_id": "1", "current_status": "running"}, "$.order_id should be a whole number"),
+        (Order, {"order_id": True, "current_status": "running"}, "$.order_id should be a whole number"),
+        (Order, {"order_id": 1, "status": "running"}, "$.current_status should be there"),
+        (Order, {"order_id": 1, "current_status": None}, "$.current_status should be a status word"),
+        (Order, {"order_id": 1, "current_status": "x", "price_h": "SECRET"}, "$.price_h should be a number"),
+        (Order, {"order_id": 1, "current_status": "x", "price_h": float("nan")}, "$.price_h should be a number"),
+        (Order, {"order_id": 1, "current_status": "x", "is_locked": 1}, "$.is_locked should be true or false"),
+        (Order, {"order_id": 1, "current_status": "x", "paid_until": "SECRET"}, "$.paid_until should be a time"),
+        (Order, {"order_id": 1, "current_status": "x", "title": 5}, "$.title should be text"),
+        (Order, {"order_id": 1, "current_status": "x", "extra": ["SECRET"]}, "$.extra should be an object"),
+        (
+            Order,
+            {"order_id": 1, "current_status": "x", "template_installs": [{"install_id": 1}, {"install_id": "SECRET"}]},
+            "$.template_installs[1].install_id should be a whole number",
+        ),
+        (Order, ["SECRET"], "$ should be an object"),
+        (Purchase, {"id": "p", "kind": "create", "blib_id": 1, "state": "SECRET"}, "$.state should be 'open' or"),
+        (Transition, {"order_id": 0, "action": "stop", "target": "stopped"}, "must be a whole number above 0"),
+        (Transition, {"order_id": 1, "action": "stop", "target": "running"}, "can't be to stop towards running"),
+    ],
+    ids=str,
+)
+def test_what_is_not_the_data_of_a_model(kind: type[Model], data: Any, problem: str) -> None:
+    """What `to_dict` did not write is refused, with its place and what should be there, and without its value."""
+    with pytest.raises(ConfigurationError) as caught:
+        kind.from_dict(data)
+    assert f"this is not the data of a {kind.__name__}: " in str(caught.value)
+    assert problem in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+@given(
+    st.builds(
+        Order,
+        order_id=st.integers(),
+        current_status=st.sampled_from(OrderStatus) | st.text(),
+        server_id=st.integers(),
+        title=st.none() | st.text(),
+        price_h=st.none() | st.decimals(allow_nan=False, allow_infinity=False),
+        paid_until=st.none() | st.datetimes(timezones=st.just(UTC)),
+        is_locked=st.none() | st.booleans(),
+    ),
+    st.sampled_from(["text", "number"]),
+)
+def test_any_order_round_trips(order: Order, money: Any) -> None:
+    """Whatever is in an order comes back, except that a known word in any case of letters is its status."""
+    again = Order.from_dict(json.loads(json.dumps(order.to_dict(money=money))))
+    assert attrs.evolve(again, current_status=order.current_status) == order
+    assert again.current_status.casefold() == order.current_status.casefold()
+
+
+# In other libraries -------------------------------------------------------------------------------------------------
+
+
+def test_orjson() -> None:
+    """orjson writes what `to_dict` gives."""
+    assert Order.from_dict(orjson.loads(orjson.dumps(ORDER.to_dict()))) == ORDER
+
+
+def test_a_pandas_frame() -> None:
+    """Dicts with money as numbers make a frame that can be summed, with a column for each field."""
+    frame = pd.DataFrame([order.to_dict(money="number") for order in (ORDER, attrs.evolve(ORDER, order_id=124))])
+    assert list(frame["order_id"]) == [123, 124]
+    assert frame["price_h"].sum() == pytest.approx(1.7)
+    assert pd.to_datetime(frame["paid_until"], utc=True).max() == pd.Timestamp(LATER)
+
+
+def test_pydantic() -> None:
+    """A model is a field of a pydantic model, validated and written by `from_dict` and `to_dict`."""
+
+    class Job(pydantic.BaseModel):
+        order: Order
+        offers: list[Blib] = []
+
+    job = Job(order=ORDER, offers=[BLIB])
+    assert Job.model_validate_json(job.model_dump_json()) == job
+    assert job.model_dump(mode="json")["order"] == ORDER.to_dict()
+    with pytest.raises(pydantic.ValidationError, match=r"\$\.order_id should be a whole number"):
+        Job.model_validate({"order": {"order_id": "x", "current_status": "running"}})
+    assert Job.model_json_schema()["properties"]["order"] == {"title": "Order", "type": "object"}
+
+
+def test_fastapi() -> None:
+    """An endpoint returns and takes models as they are, and they are in its OpenAPI document."""
+    app = FastAPI()
+
+    @app.get("/orders")
+    def orders() -> list[Order]:
+        return [ORDER]
+
+    @app.post("/title")
+    def title(order: Annotated[Order, Body()]) -> str:
+        return order.title or ""
+
+    with TestClient(app) as client:
+        assert client.get("/orders").json() == [ORDER.to_dict()]
+        assert client.post("/title", json=ORDER.to_dict()).json() == ORDER.title
+        assert client.post("/title", json={"order_id": 1}).status_code == 422
+        assert client.get("/openapi.json").status_code == 200
