@@ -179,7 +179,7 @@ class OutcomeUnknownError(TrooperError):
         transition: what `orders.wait` can wait for, or None. The wait returns if it happened.
     """
 
-    hint = "It may have been done: check before you send it again"
+    hint: str = "It may have been done: check before you send it again"
 
     def __init__(self, message: str, *, transition: Transition | None = None, **context: Unpack[Context]) -> None:
         super().__init__(message, **context)
@@ -284,15 +284,15 @@ class WaitError(TrooperError):
 
     def __init__(self, message: str, **context: Unpack[WaitContext]) -> None:
         super().__init__(message)
-        self.operation = context.get("operation", "")
-        self.subject = context.get("subject", "")
-        self.attempts = context.get("attempts", 0)
-        self.seconds = context.get("seconds", 0.0)
-        self.order = context.get("order")
-        self.target = context.get("target")
-        self.polls = context.get("polls", 0)
-        self.last_error = context.get("last_error")
-        self.transition = context.get("transition")
+        self.operation: str = context.get("operation", "")
+        self.subject: str = context.get("subject", "")
+        self.attempts: int = context.get("attempts", 0)
+        self.seconds: float = context.get("seconds", 0.0)
+        self.order: Order | None = context.get("order")
+        self.target: str | None = context.get("target")
+        self.polls: int = context.get("polls", 0)
+        self.last_error: TrooperError | None = context.get("last_error")
+        self.transition: Transition | None = context.get("transition")
 
     def _effort(self) -> str:
         return f"{count(self.polls, 'poll')}, {self.seconds:.1f} s" if self.seconds else ""

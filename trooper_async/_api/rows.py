@@ -30,12 +30,12 @@ class Rows:
     __slots__ = ("at", "body", "count", "ended")
 
     def __init__(self, body: bytes, at: int) -> None:
-        self.body = body
-        self.at = at
+        self.body: bytes = body
+        self.at: int = at
         """Where the next row begins."""
-        self.count = 0
+        self.count: int = 0
         """How many rows were passed."""
-        self.ended = False
+        self.ended: bool = False
         if body.startswith(b"]", at):
             self._end(at + 1)
 

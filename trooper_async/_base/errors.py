@@ -33,10 +33,10 @@ class TrooperError(Exception):
     def __init__(self, message: str, **context: Unpack[Context]) -> None:
         super().__init__(message)
         self.message = message
-        self.operation = context.get("operation", "")
-        self.subject = context.get("subject", "")
-        self.attempts = context.get("attempts", 0)
-        self.seconds = context.get("seconds", 0.0)
+        self.operation: str = context.get("operation", "")
+        self.subject: str = context.get("subject", "")
+        self.attempts: int = context.get("attempts", 0)
+        self.seconds: float = context.get("seconds", 0.0)
 
     def about(self, operation: str, subject: str = "") -> Self:
         """A copy of this error that names another operation.

@@ -32,10 +32,10 @@ class Sending:
     __slots__ = ("may_have_left", "on_reused_connection")
 
     def __init__(self) -> None:
-        self.may_have_left = False
+        self.may_have_left: bool = False
         """Whether it may have been sent. It is set between the connection and the first byte, and taken back after an
         attempt that certainly came to nothing: while it is False, to cancel the request is to send nothing."""
-        self.on_reused_connection = False
+        self.on_reused_connection: bool = False
         """Whether its connection was used before: a cut says little about the API then."""
 
 

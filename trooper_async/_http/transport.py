@@ -48,7 +48,7 @@ class Transport:
     def __init__(self, wire: Wire, *, retry: RetryPolicy, max_concurrency: int) -> None:
         self._wire = wire
         self._retry = retry
-        self.persistent = retry.without_limits()
+        self.persistent: RetryPolicy = retry.without_limits()
         """The client's retry policy for a call that has a deadline of its own (`until`): with the same delays, but
         without a limit of attempts, time and budget."""
         self._budget = retry.most_budget

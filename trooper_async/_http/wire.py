@@ -42,6 +42,10 @@ _ONCE_RESPONSE = 180.0
 class Wire:
     """Where requests leave: one base URL, one key, and the sessions."""
 
+    redact: Callable[[str], str]
+    """Blanks the key in a text."""
+    has_key: bool
+
     def __init__(
         self,
         *,
@@ -55,7 +59,7 @@ class Wire:
     ) -> None:
         self._base_url = base_url
         self._authorize, self.redact, self.has_key, self._ask_for_key = keys
-        self.sessions = Sessions(session)
+        self.sessions: Sessions = Sessions(session)
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
         self._proxy = proxy

@@ -73,7 +73,7 @@ class Judge:
         self.target: str | None = None
         self._fail_on = frozenset(word.casefold() for word in fail_on) if fail_on else None
         self._failed: Steady | None = None
-        self.wants_every_poll = False
+        self.wants_every_poll: bool = False
         """Whether the next sighting counts even if it is the same as the last one."""
         self._cap = cap
         self._may_be_absent = _APPEAR_CAPS * cap if appearing else cap

@@ -55,12 +55,12 @@ class Subscription(Generic[M]):
     __slots__ = ("deadline", "every", "first_poll", "item_id", "joined", "number")
 
     def __init__(self, item_id: int | None, *, deadline: float = math.inf, every: float | None = None) -> None:
-        self.item_id = item_id
-        self.deadline = deadline
-        self.every = every
-        self.number = 0
-        self.joined = 0.0
-        self.first_poll = 0
+        self.item_id: int | None = item_id
+        self.deadline: float = deadline
+        self.every: float | None = every
+        self.number: int = 0
+        self.joined: float = 0.0
+        self.first_poll: int = 0
         """How many good polls there had been when it joined."""
 
     @property

@@ -255,8 +255,8 @@ class Store(Generic[M]):
     ) -> None:
         self.transport = transport
         self.name = name
-        self.operation = f"the poll of {name}"
-        self.latest = Snapshot(items)
+        self.operation: str = f"the poll of {name}"
+        self.latest: Snapshot[M] = Snapshot(items)
         self.on_read: Callable[[], None] | None = None
         """Called when the list was read other than by `poll`."""
         self._endpoint = endpoint

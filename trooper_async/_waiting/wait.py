@@ -77,20 +77,20 @@ class Wait(Subscription[Order]):
         on_end: Callable[[Wait], None],
         histories: Histories,
     ) -> None:
-        self.began = asyncio.get_running_loop().time() if began is None else began
+        self.began: float = asyncio.get_running_loop().time() if began is None else began
         super().__init__(order_id, deadline=math.inf if timeout is None else self.began + timeout)
-        self.judge = judge
-        self.operation = operation
-        self.timeout = timeout
-        self.transition = transition
-        self.lost = lost
+        self.judge: Judge = judge
+        self.operation: str = operation
+        self.timeout: float | None = timeout
+        self.transition: Transition | None = transition
+        self.lost: OutcomeUnknownError | None = lost
         self._on_change = on_change
         self._on_end = on_end
         self._histories = histories
         # the caller's functions run in the caller's context, not in the poll's
         self._context = copy_context() if on_change is not None or isinstance(judge, PredicateJudge) else None
         self.order: Order | None = None
-        self.verdict = Verdict.WAIT
+        self.verdict: Verdict = Verdict.WAIT
         self.error: BaseException | None = None
         self.other_error: TrooperError | None = None
 

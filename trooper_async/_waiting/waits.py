@@ -61,8 +61,8 @@ class Waits:
     def __init__(self, transport: Transport, schedule: PollSchedule) -> None:
         self._transport = transport
         self.schedule = schedule
-        self.orders = Poller(Store(transport, ORDERS, ORDER_LIST, "the orders"), schedule)
-        self.offers = Poller(Store(transport, BLIBS, OFFER_LIST, "the offers"), schedule)
+        self.orders: Poller[Order] = Poller(Store(transport, ORDERS, ORDER_LIST, "the orders"), schedule)
+        self.offers: Poller[Blib] = Poller(Store(transport, BLIBS, OFFER_LIST, "the offers"), schedule)
         self._installs: dict[int, Poller[TemplateInstall]] = {}
         self._histories = Histories(transport)
 
