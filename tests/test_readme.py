@@ -32,7 +32,7 @@ def test_every_block_is_of_a_kind_that_is_run_here() -> None:
     """No Python of the README goes unrun: a script, a test, or a fragment with `await` at its top."""
     assert len(TESTS) == 1
     assert len(SCRIPTS) == 1
-    assert len(FRAGMENTS) == 6
+    assert len(FRAGMENTS) == 8
 
 
 @pytest.mark.parametrize("block", SCRIPTS)

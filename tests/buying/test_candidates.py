@@ -1,4 +1,7 @@
-"""Which orders may be a purchase whose response was lost, and what it takes to tell them from those before."""
+"""Which orders may be a purchase whose response was lost, and what it takes to tell them from those before.
+
+Rules 2 and 4 of `trooper_async._buying`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A client with a ledger that is made before a fork, as `gunicorn --preload` and prefork workers do."""
+"""A client with a ledger that is made before a fork, as `gunicorn --preload` and prefork workers do.
+
+Rule 9 of `trooper_async._buying`.
+"""
 
 from __future__ import annotations
 

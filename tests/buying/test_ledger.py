@@ -1,4 +1,7 @@
-"""The ledger: what was bought, or may have been, is known to the next process, whatever happened to this one."""
+"""The ledger: what was bought, or may have been, is known to the next process, whatever happened to this one.
+
+Rule 9 of `trooper_async._buying`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What people put around a purchase: `asyncio.timeout` in a loop, tenacity, stamina, backoff. It buys once."""
+"""What people put around a purchase: `asyncio.timeout` in a loop, tenacity, stamina, backoff. It buys once.
+
+Rule 10 of `trooper_async._buying`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Purchases: sent once, followed to their end, and never forgotten. What is bought costs money from then on."""
+"""Purchases: sent once, followed to their end, and never forgotten. What is bought costs money from then on.
+
+Rules 1, 3, 7 and 8 of `trooper_async._buying`.
+"""
 
 from __future__ import annotations
 
@@ -365,6 +368,71 @@ async def test_an_unknown_one_without_a_reference_blocks_all(fake_trooper: FakeT
     with pytest.raises(UnresolvedPurchaseError):
         await buy(trooper, reference="job-2")
     assert posts(fake_trooper) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"contract_interval": "DAY", "total_price": 20},
+        {"templates": [1]},
+        {"second_partition_percentage": 20},
+    ],
+    ids=["interval", "templates", "partition"],
+)
+async def test_a_reference_of_another_purchase_is_refused(
+    changes: dict[str, Any], fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Another interval, other templates or another partition are another purchase: nothing is sent."""
+    await buy(trooper, reference="job-1")
+    fake_trooper.requests.clear()
+
+    with pytest.raises(ConfigurationError, match=r"that of another purchase \(orders.create, with another \w+\)"):
+        await buy(trooper, reference="job-1", **changes)
+    assert fake_trooper.requests == []
+
+
+async def test_the_same_templates_in_another_order_are_the_same_purchase(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """So is another price: what is bought already is not bought again, whatever it costs now."""
+    first, second = (await trooper.templates.list())[:2]
+    transition = await buy(trooper, reference="job-1", templates=[first, second.id])
+
+    assert await buy(trooper, reference="job-1", templates=[second, first.id], max_price_h=0.01) == transition
+    assert posts(fake_trooper) == 1
+
+
+async def test_purchases_with_references_of_their_own_are_made_at_once(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Five are in flight together, so they take the time of one; each is sent once."""
+    holds = [fake_trooper.hold_next(POST) for _ in range(5)]
+    buying = [asyncio.create_task(buy(trooper, reference=f"job-{number}")) for number in range(5)]
+    for hold in holds:
+        await hold.arrived()
+    again = asyncio.create_task(buy(trooper, reference="job-0"))
+    for hold in holds:
+        hold.release()
+
+    orders = [(await task).order_id for task in buying]
+    assert sorted(orders) == [123, 124, 125, 126, 127]
+    assert (await again).order_id == orders[0]
+    assert posts(fake_trooper) == 5
+
+
+async def test_one_without_a_reference_has_its_turn_between_those_with_one(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """It waits for those before it, and those after it wait for it: nobody could tell two unknown ones apart."""
+    hold = fake_trooper.hold_next(POST)
+    tasks = [asyncio.create_task(buy(trooper, **options)) for options in ({"reference": "1"}, {}, {"reference": "2"})]
+    await hold.arrived()
+    await asyncio.sleep(0)
+    assert posts(fake_trooper) == 1
+    hold.release()
+
+    assert [(await task).order_id for task in tasks] == [123, 124, 125]
+    assert [purchase.reference for purchase in trooper.orders.purchases] == ["1", None, "2"]
 
 
 # --- callers that go away -----------------------------------------------------------------------------------------

@@ -1,0 +1,198 @@
+"""`orders.resolve`: a decision that contradicts what is known is refused, and the first one holds.
+
+Rules 4 and 6 of `trooper_async._buying`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.buying import POST, buy, lose, states, the_purchase
+from trooper_async import ConfigurationError, PurchaseUnknownError, TrooperClient, UnresolvedPurchaseError
+from trooper_async.testing import FakeTrooper
+
+
+async def bought_for_nobody(fake: FakeTrooper, trooper: TrooperClient) -> UnresolvedPurchaseError:
+    """The error of a purchase that is known as bought, and whose caller was cancelled."""
+    hold = fake.hold_next(POST)
+    task = asyncio.create_task(buy(trooper))
+    await hold.arrived()
+    task.cancel()
+    hold.release()
+    with pytest.raises(UnresolvedPurchaseError) as caught:
+        await buy(trooper)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("order", "problem"),
+    [(None, "it is order 123, as is known"), (100, "it is order 123, as is known"), (124, "it is order 123")],
+)
+async def test_what_is_known_as_bought_is_that_order(
+    order: int | None, problem: str, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Neither "not made" nor another order is believed; its own order resolves it."""
+    error = await bought_for_nobody(fake_trooper, trooper)
+
+    with pytest.raises(ConfigurationError, match=f"{problem}.*: nothing was resolved"):
+        await trooper.orders.resolve(error, order)
+    assert [one.order_id for one in await trooper.orders.unresolved()] == [123]
+
+    await trooper.orders.resolve(error, 123)
+    assert await trooper.orders.unresolved() == ()
+
+
+async def test_an_order_that_was_there_before_is_not_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """What the list showed before it was sent cannot be what it bought."""
+    error = await lose(fake_trooper, trooper)
+
+    with pytest.raises(ConfigurationError, match="order 100 was there before it was sent"):
+        await trooper.orders.resolve(error, 100)
+    assert the_purchase(trooper).state == "unknown"
+
+
+async def test_an_order_that_another_purchase_has_is_not_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Two purchases are two servers."""
+    error = await lose(fake_trooper, trooper, reference="job-1")
+    await buy(trooper, reference="job-2")
+
+    with pytest.raises(ConfigurationError, match="order 124 is that of another purchase"):
+        await trooper.orders.resolve(error, 124)
+    await trooper.orders.resolve(error, 123)
+
+
+async def test_the_order_that_a_migration_replaces_is_not_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A migration buys a new order."""
+    quote = await trooper.migrations.quote(100, 2)
+    fake_trooper.drop_next("/api/buy-migration", when="after")
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await trooper.migrations.buy(quote, keep_data=True)
+
+    with pytest.raises(ConfigurationError, match="order 100 was there before"):
+        await trooper.orders.resolve(caught.value, 100)
+    await trooper.orders.resolve(caught.value, 123)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        (123, None, "it is resolved already: it is order 123"),
+        (123, 999, "it is resolved already: it is order 123"),
+        (None, 123, "it is resolved already: it was not made"),
+    ],
+)
+async def test_the_first_decision_holds(
+    first: int | None, second: int | None, problem: str, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Another one is refused; the same one again is not."""
+    error = await lose(fake_trooper, trooper)
+    await trooper.orders.resolve(error, first)
+
+    with pytest.raises(ConfigurationError, match=problem):
+        await trooper.orders.resolve(error, second)
+    await trooper.orders.resolve(error, first)
+    assert states(trooper) == [("resolved", first)]
+
+
+async def test_of_two_decisions_at_once_the_first_holds(fake_trooper: FakeTrooper, path: Path) -> None:
+    """The second sees the first, although that is still being written to the ledger."""
+    async with fake_trooper.client(ledger=path) as trooper:
+        error = await lose(fake_trooper, trooper)
+        outcomes = await asyncio.gather(
+            trooper.orders.resolve(error, 123), trooper.orders.resolve(error, None), return_exceptions=True
+        )
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], ConfigurationError)
+    async with fake_trooper.client(ledger=path) as trooper:
+        assert states(trooper) == [("resolved", 123)]
+
+
+async def test_what_is_known_as_not_made_is_not_an_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A refused purchase bought nothing."""
+    fake_trooper.fail_next(POST, status=400)
+    with pytest.raises(Exception, match="400"):
+        await buy(trooper)
+
+    with pytest.raises(ConfigurationError, match="it was not made, as is known"):
+        await trooper.orders.resolve(the_purchase(trooper), 123)
+    await trooper.orders.resolve(the_purchase(trooper), None)
+
+
+async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path: Path) -> None:
+    """The checks are the same after a restart: what was there before is in the ledger."""
+    async with fake_trooper.client(ledger=path) as trooper:
+        await lose(fake_trooper, trooper)
+    async with fake_trooper.client(ledger=path) as trooper:
+        (lost,) = await trooper.orders.unresolved()
+        with pytest.raises(ConfigurationError, match="was there before"):
+            await trooper.orders.resolve(lost, 100)
+        await trooper.orders.resolve(lost, 123)
+    async with fake_trooper.client(ledger=path) as trooper:
+        with pytest.raises(ConfigurationError, match="it is resolved already"):
+            await trooper.orders.resolve(lost, None)
+
+
+# Responses that name an order that cannot be it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"success": True, "orderId": 0}),
+        (200, {"success": True, "orderId": -5}),
+        (200, {"success": True, "orderId": 100}),
+        (200, {"success": False, "error": "not done", "orderId": 1001}),
+        (400, {"error": "not done", "orderId": 1001}),
+    ],
+    ids=["0", "negative", "there before", "refused, with an order", "a 400 with an order"],
+)
+async def test_an_order_that_cannot_be_it_is_an_unknown_purchase(
+    status: int, body: Any, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """It is not believed, nor taken for a refusal: what was really bought is among the candidates."""
+    hold = fake_trooper.hold_next("/api/orders")
+    fake_trooper.fail_next(POST, status=status, body=body)
+    buying = asyncio.create_task(buy(trooper))
+    await hold.arrived()
+    fake_trooper.add_order(order_id=500, blib_id=1)  # the real one
+    hold.release()
+
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buying
+
+    assert [order.order_id for order in caught.value.candidates] == [500]
+    assert the_purchase(trooper).state == "unknown"
+
+
+async def test_an_order_of_another_purchase_cannot_be_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Two purchases at once, and the API names the same order twice: the second is unknown."""
+    fake_trooper.fail_next(POST, status=200, body={"success": True, "orderId": 700}, times=2)
+
+    outcomes = await asyncio.gather(
+        buy(trooper, reference="job-1"), buy(trooper, reference="job-2"), return_exceptions=True
+    )
+
+    assert sorted(type(one).__name__ for one in outcomes) == ["PurchaseUnknownError", "Transition"]
+    assert sorted(states(trooper)) == [("bought", 700), ("unknown", None)]
+
+
+async def test_the_migrated_order_is_not_the_new_one(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """`new_order_id` that is the old one's id says nothing of the new server."""
+    quote = await trooper.migrations.quote(100, 2)
+    fake_trooper.fail_next("/api/buy-migration", status=200, body={"success": True, "new_order_id": 100})
+
+    with pytest.raises(PurchaseUnknownError, match="names order 100, which it cannot be"):
+        await trooper.migrations.buy(quote, keep_data=True)
+
+
+@pytest.mark.parametrize("body", [{"success": False, "error": "no"}, {"success": False, "orderId": None}])
+async def test_a_refusal_without_an_order_is_one(body: Any, fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Nothing contradicts it."""
+    fake_trooper.fail_next(POST, status=200, body=body)
+    with pytest.raises(Exception, match="200"):
+        await buy(trooper)
+    assert the_purchase(trooper).state == "refused"
