@@ -192,6 +192,19 @@ def test_steady_running_ends_a_restart_whose_history_hangs() -> None:
     assert cut > 0
 
 
+def test_an_empty_history_is_no_baseline_of_a_restart() -> None:
+    """Read as empty before the request, it would make every old row look like the restart's."""
+
+    async def others(call: Call[Any]) -> Response:
+        return reply({"success": True, "history": []})
+
+    async def main() -> Transition:
+        async with Script(lambda t: [row(1, "running")], others).client() as client:
+            return await client.orders.restart(1)
+
+    assert run(main()).history_before is None
+
+
 @pytest.mark.parametrize("before", [0.5, 0.3])
 def test_what_converges_right_before_the_deadline_is_seen(before: float) -> None:
     """A regular poll just before the deadline does not cost the last look."""

@@ -57,7 +57,8 @@ class Actions:
         if action == "restart":
             # where it can't be read, a departure from `running` and then a steady `running` prove the restart
             with suppress(APIConnectionError, APIStatusError, ResponseFormatError):
-                before = tuple(await self._lookup.history(order_id, retry=ONE_ATTEMPT, until=until))
+                # a server that can be restarted was started: an empty history was not read whole, and all rows look new
+                before = tuple(await self._lookup.history(order_id, retry=ONE_ATTEMPT, until=until)) or None
         transition = Transition(order_id, action, target, before, migration_allowed)
         sent: dict[str, JSON] = {"serverId": server_id, "action": word}
         if action == "start":

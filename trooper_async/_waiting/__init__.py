@@ -20,7 +20,8 @@ server. The rules that all of it keeps, by the numbers that the tests cite:
    once `running` is steady for three times the cap. Rows are compared by word and time, by id only where they have no
    time, never by order. The history is first read at the first `running` after a departure, else after two polls that
    show `running`; then after floor, 2·floor, … cap; four requests at once for a client. A request that is still in
-   flight when the wait ends is cut. Where the history can't be read, a departure and then a steady `running` prove it.
+   flight when the wait ends is cut. Where the history can't be read, or is empty, before the request, a departure and
+   then a steady `running` prove the restart.
 5. **Superseded**: the desired status was seen to agree with the target, and then both statuses are steadily another
    one. A missing desired status contradicts nothing.
 6. **Absent**: an order that is steadily missing from the list has vanished; one just bought may be missing for four

@@ -112,7 +112,7 @@ class Api:
         poll = headers is not None and path == "/api/orders"
         if path == "/api/orders":
             self._looked_early = False
-            self._quiet_until = 0.0 if not poll else self._quiet_until  # a list that is read elsewhere ends the pause
+            self._quiet_until = 0.0  # whoever is let in again need not wait any longer
         self._note(call, reply, began, poll=poll)
         if settings.etag and reply.body is not None and path == "/api/orders":
             etag = hashlib.sha1(reply.body, usedforsecurity=False).hexdigest()
