@@ -1,0 +1,198 @@
+"""A session of the caller's: its traces may read responses, and their mistakes surface; and how ours are traced."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import traceback
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.helpers.conditions import until
+from tests.helpers.raw_server import CUT, FAST, KEY, RawServer, http, serving
+from tests.helpers.secrets import has_key, told
+from trooper_async import (
+    APIConnectionError,
+    OutcomeUnknownError,
+    PurchaseUnknownError,
+    ResponseFormatError,
+    RetryPolicy,
+    TrooperClient,
+)
+from trooper_async.testing import FakeTrooper
+
+DONE = http(b'{"success": true, "test": "hello", "orderId": 7}')
+
+
+def reading_session() -> tuple[aiohttp.ClientSession, list[str]]:
+    """A session that logs each response, as applications do, and what it read."""
+    read: list[str] = []
+    config = aiohttp.TraceConfig()
+
+    async def log(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+        read.append(await params.response.text())
+        assert context.trace_request_ctx is None, "the request's context is the application's"
+
+    config.on_request_end.append(log)
+    return aiohttp.ClientSession(trace_configs=[config], connector=aiohttp.TCPConnector(force_close=True)), read
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_a_trace_of_yours_may_read_the_response(compressed: bool) -> None:
+    """What your trace has read is not lost for the call."""
+    body = b'{"test": "hello"}'
+    answer = http(gzip.compress(body), "Content-Encoding: gzip") if compressed else http(body)
+    session, read = reading_session()
+    async with RawServer(answer) as server, session, server.client(session=session) as client:
+        assert await client.ping() == "hello"
+        await client.ping()
+    assert read == [body.decode()] * 2
+
+
+async def test_a_purchase_whose_response_your_trace_reads_is_known(fake_trooper: FakeTrooper) -> None:
+    """It is bought, and not unknown."""
+    session, read = reading_session()
+    async with session, fake_trooper.client(session=session) as client:
+        blib = (await client.blibs.list())[0]
+        transition = await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True)
+    assert str(transition.order_id) in read[-1]
+
+
+async def test_a_response_that_your_trace_has_read_has_the_same_cap() -> None:
+    """The cap counts what it has read too."""
+    session, _ = reading_session()
+    async with (
+        RawServer(DONE) as server,
+        session,
+        server.client(session=session, max_body_bytes=10, retry=FAST) as client,
+    ):
+        with pytest.raises(ResponseFormatError, match="max_body_bytes"):
+            await client.ping()
+
+
+# Mistakes -----------------------------------------------------------------------------------------------------------
+
+
+def broken_session(event: str) -> aiohttp.ClientSession:
+    """A session whose trace has a mistake."""
+    config = aiohttp.TraceConfig()
+
+    async def mistaken(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+        params.response_that_is_not_there.log()
+
+    getattr(config, event).append(mistaken)
+    return aiohttp.ClientSession(trace_configs=[config], connector=aiohttp.TCPConnector(force_close=True))
+
+
+@pytest.mark.parametrize("event", ["on_request_start", "on_request_end"])
+async def test_a_mistake_of_yours_surfaces_in_a_read(event: str) -> None:
+    """It is raised as it is, once, with the place where it was made, and not told as a lost response."""
+    session = broken_session(event)
+    async with RawServer(DONE) as server, session, server.client(session=session, retry=FAST) as client:
+        with pytest.raises(AttributeError, match="response_that_is_not_there") as caught:
+            await client.ping()
+    assert len(server.requests) <= 1
+    assert "raised in mistaken (" in "".join(traceback.format_exception(caught.value))
+    assert not has_key(told(caught.value))
+
+
+async def test_what_may_have_been_done_all_the_same_is_unknown(fake_trooper: FakeTrooper) -> None:
+    """A mistake after the request has left: a setting and a purchase are unknown, with the mistake as the cause."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client() as clean:
+        blib = (await clean.blibs.list())[0]
+        await clean.orders.list()
+    async with broken_session("on_request_end") as session, fake_trooper.client(session=session) as client:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.templates.remove(1)
+        assert isinstance(caught.value.__cause__, AttributeError)
+        with pytest.raises(AttributeError):
+            await client.orders.stop(order.order_id)  # its look-up is a read
+    config = aiohttp.TraceConfig()
+
+    async def mistaken(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+        if params.url.path == "/api/order":
+            raise KeyError("mine")
+
+    config.on_request_end.append(mistaken)
+    async with aiohttp.ClientSession(trace_configs=[config]) as session, fake_trooper.client(session=session) as client:
+        with pytest.raises(PurchaseUnknownError):
+            await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True)
+        assert [purchase.state for purchase in client.orders.purchases] == ["unknown"]
+
+
+async def test_a_header_that_is_too_long_is_told() -> None:
+    """The error says what was wrong with the response."""
+    async with RawServer(http(b"{}", f"X-Long: {'x' * 9000}")) as server, server.client(retry=FAST) as client:
+        with pytest.raises(APIConnectionError, match="8190"):
+            await client.ping()
+
+
+# The log ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_debug_line_tells_the_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Type and text of what came instead of a response; the key is blanked where the API echoes it."""
+    caplog.set_level(logging.DEBUG, "trooper_async.transport")
+    odd = RawServer(f"HTTP/1.1 {KEY}\r\n\r\n".encode(), CUT)
+    async with odd as server, server.client(retry=RetryPolicy(attempts=1)) as client:
+        for _ in range(2):
+            with pytest.raises(APIConnectionError):
+                await client.ping()
+    odd_line, cut_line = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert "[api key]" in odd_line
+    assert not has_key(caplog.text)
+    assert "GET /api/test lost" in cut_line
+    assert "(ServerDisconnectedError: Server disconnected)" in cut_line
+
+
+async def test_a_retry_is_told_at_info_only(fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture) -> None:
+    """Who asked for no log hears nothing of a single retry; at INFO it says why, and when the next attempt is made."""
+    caplog.set_level(logging.INFO, "trooper_async")
+    fake_trooper.fail_next("/api/test", status=503)
+    async with fake_trooper.client(retry=FAST) as client:
+        await client.ping()
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("trooper_async.transport", logging.INFO)
+    assert "ping: " in record.getMessage()
+    assert "retrying in 0.00 s" in record.getMessage()
+
+
+def test_the_package_writes_to_no_log_by_itself() -> None:
+    """A library's logger has a NullHandler: without handlers of yours nothing is written to stderr."""
+    assert any(isinstance(one, logging.NullHandler) for one in logging.getLogger("trooper_async").handlers)
+
+
+# Kept connections --------------------------------------------------------------------------------------------------
+
+
+async def test_a_cut_on_a_fresh_connection_costs_budget_although_others_are_kept() -> None:
+    """Whether the connection of that very request was used before counts, not whether there are kept ones."""
+    cut_now = asyncio.Event()
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            if cut_now.is_set():
+                return
+            if connections == 1:
+                await until(lambda: connections > 1)
+            writer.write(http())
+
+    async with serving(serve) as url, TrooperClient("key", base_url=url, retry=RetryPolicy(max_delay=0.0)) as client:
+        await asyncio.gather(client.ping(), client.ping())
+        assert connections == 2
+        full = client._transport._budget
+        cut_now.set()
+        with pytest.raises(APIConnectionError) as caught:
+            await client.ping()
+    # both kept ones are tried first, which costs nothing; then fresh ones
+    assert caught.value.attempts == 4
+    assert client._transport._budget == pytest.approx(min(10.0, full + 0.1) - 1)

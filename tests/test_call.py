@@ -1,0 +1,113 @@
+"""`client.call`: an endpoint that the package does not know, with the key and the errors of all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.helpers.raw_server import CUT, FAST, KEY, RawServer, http
+from trooper_async import (
+    APIConnectionError,
+    BadRequestError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    RefusedError,
+    ResponseFormatError,
+)
+
+
+async def test_a_get_returns_the_json() -> None:
+    """The path is sent as it is, its query included, with the key."""
+    async with RawServer(http(b'{"a": [1, null]}'), http(b'[{"b": 1}, {"b": 2}]')) as server, server.client() as client:
+        assert await client.call("GET", "/api/news?since=1") == {"a": [1, None]}
+        assert await client.call("GET", "/api/list") == [{"b": 1}, {"b": 2}]
+    assert [request.head.splitlines()[0] for request in server.requests] == [
+        "GET /api/news?since=1 HTTP/1.1",
+        "GET /api/list HTTP/1.1",
+    ]
+    assert server.requests[0].header("Authorization") == [f"Bearer {KEY}"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_other_methods_carry_json(method: str) -> None:
+    """The fields are its body."""
+    async with RawServer(http(b'{"success": true, "id": 5}')) as server, server.client() as client:
+        assert await client.call(method, "/api/new", json={"n": 1}) == {"success": True, "id": 5}
+    assert server.requests[0].body == b'{"n": 1}'
+    assert server.requests[0].header("Content-Type") == ["application/json"]
+
+
+async def test_it_is_sent_once() -> None:
+    """A lost response is unknown, and of a GET a connection error; a 5xx is not repeated either."""
+    async with RawServer(CUT) as server, server.client(retry=FAST) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.call("POST", "/api/new")
+        with pytest.raises(APIConnectionError):
+            await client.call("GET", "/api/new")
+        server.answers = [server.answers[0]._replace(data=http(b"{}", status="500 No"), then="next")]
+        with pytest.raises(OutcomeUnknownError, match="500"):
+            await client.call("POST", "/api/new")
+    assert len(server.requests) == 3
+
+
+async def test_a_429_is_waited_out() -> None:
+    """It has done nothing: it is sent again when the API allows."""
+    slow = http(b"{}", "Retry-After: 0", status="429 Slow down")
+    async with RawServer(slow, slow, http(b"{}")) as server, server.client(retry=FAST) as client:
+        assert await client.call("POST", "/api/new") == {}
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (http(b'{"error": "no such field"}', status="400 Bad"), BadRequestError),
+        (http(b'{"success": false, "error": "no"}'), RefusedError),
+        (http(b"<html>"), OutcomeUnknownError),
+    ],
+)
+async def test_the_errors_are_those_of_all_calls(answer: bytes, kind: type[Exception]) -> None:
+    """They name the method and the path."""
+    async with RawServer(answer) as server, server.client() as client:
+        with pytest.raises(kind, match="call POST /api/new"):
+            await client.call("POST", "/api/new")
+        if kind is OutcomeUnknownError:
+            with pytest.raises(ResponseFormatError):
+                await client.call("GET", "/api/new")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "json"),
+    [
+        ("FETCH", "/api/x", None),
+        ("get", "/api/x", None),
+        ("GET", "api/x", None),
+        ("GET", "https://evil.example/api/x", None),
+        ("GET", "/api/../x", None),
+        ("GET", "/api/./x", None),
+        ("GET", "/api/x#y", None),
+        ("GET", "/api/a b", None),
+        ("GET", "/api/x\r\nX-Injected: yes", None),
+        ("GET", "/api/ü", None),
+        ("GET", "/api\\x", None),
+        ("GET", 5, None),
+        ("GET", "/api/x", {"a": 1}),
+        ("POST", "/api/x", [1]),
+        ("POST", "/api/x", {"a": float("nan")}),
+    ],
+)
+async def test_what_cannot_be_called_is_refused(method: str, path: Any, json: Any) -> None:
+    """Another host, a path that is none, a GET with a body: a ConfigurationError, and nothing was sent."""
+    async with RawServer() as server, server.client() as client:
+        with pytest.raises(ConfigurationError):
+            await client.call(method, path, json=json)
+    assert server.requests == []
+
+
+async def test_it_needs_a_key() -> None:
+    """Nobody knows whether an unknown endpoint is public."""
+    async with RawServer() as server, server.client(api_key=None) as client:
+        with pytest.raises(ConfigurationError, match="no API key"):
+            await client.call("GET", "/api/x")
+    assert server.requests == []
