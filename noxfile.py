@@ -172,3 +172,10 @@ def faults(session: nox.Session) -> None:
     """Every endpoint under every fault, with your session and ours: requests, errors, seconds, records."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.tools.faults", *session.posargs)
+
+
+@nox.session
+def calibration(session: nox.Session) -> None:
+    """200 random APIs are recorded, and the fakes of their profiles compared with them (`-- --behaviours N`)."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.tools.calibration", *session.posargs)

@@ -219,15 +219,21 @@ class TrooperClient:
         raise TypeError("a TrooperClient holds an API key and can't be pickled")
 
 
-async def raw_get(
-    client: TrooperClient, path: str, query: dict[str, JSON], *, headers: Mapping[str, str] | None = None
+async def raw_request(
+    client: TrooperClient,
+    method: str,
+    path: str,
+    sent: Mapping[str, JSON],
+    *,
+    headers: Mapping[str, str] | None = None,
 ) -> Response | TrooperError:
-    """One GET as it comes back, whatever its status, or why nothing came back: how `trooper doctor` sees the API.
+    """One response as it comes, whatever its status, or why none came: how `trooper doctor` sees the API.
 
-    It is sent once, passes no rate limit, and is not interpreted.
+    The request is sent once, passes no rate limit, and its response is not interpreted.
     """
-    endpoint = Endpoint("GET", path, Repeatability.READ, lambda data, sent: data, public=True)
-    reading = call(endpoint, "doctor", sent=query)
+    kind = Repeatability.READ if method == "GET" else Repeatability.ONCE
+    endpoint = Endpoint(method, path, kind, lambda data, sent: data, public=True)
+    reading = call(endpoint, "doctor", sent=sent)
     transport = client._transport
     transport.check(reading)
     reply = await transport.attempt(reading, headers=headers)

@@ -133,7 +133,7 @@ async def test_what_can_not_be_recorded_is_told() -> None:
         fake.fail_next("/api/order-status", status=500, times=2)
         with pytest.raises(RecordingError, match="stop was refused with a 500"):
             await record(api, seconds=0, exercise=order.order_id)
-        fake.fail_next("/api/orders", status=502)
+        fake.fail_next("/api/orders", status=502, times=11)
         with pytest.raises(RecordingError, match="GET /api/orders: 502"):
             await record(api, seconds=0)
 

@@ -18,8 +18,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin
 
+import click
 from attrs import field, fields, frozen, has, resolve_types
 from rich.text import Text
 
@@ -27,7 +29,7 @@ from trooper_async import __version__
 from trooper_async._base.converter import names_in_api
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, REFUSED_KEY, FailedError, reason
-from trooper_async.cli._options import command
+from trooper_async.cli._options import ID, SECONDS, command, yes_option
 from trooper_async.cli._text import printable
 from trooper_async.errors import TrooperError
 from trooper_async.models import JSON, Blib, Order, OrderStatus, StatusChange, Template, TemplateInstall
@@ -35,6 +37,7 @@ from trooper_async.models import JSON, Blib, Order, OrderStatus, StatusChange, T
 if TYPE_CHECKING:
     from trooper_async import TrooperClient
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _ORDERS_LOOKED_AT = 5
 _PINGS = 3
 _TELLING_HEADERS = ("etag", "age", "content-encoding", "cache-control", "retry-after", "vary")
@@ -75,10 +78,12 @@ async def read(
     client: TrooperClient, path: str, order_id: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Raw:
     """One GET through the client's own transport: the key stays where it is."""
-    from trooper_async.client import raw_get
+    from trooper_async.client import raw_request
 
     began = time.perf_counter()
-    response = await raw_get(client, path, {} if order_id is None else {"order_id": order_id}, headers=headers)
+    response = await raw_request(
+        client, "GET", path, {} if order_id is None else {"order_id": order_id}, headers=headers
+    )
     seconds = time.perf_counter() - began
     if isinstance(response, TrooperError):
         return Raw(0, seconds=seconds, problem=reason(response))
@@ -91,11 +96,32 @@ async def read(
 
 
 @command()
-async def doctor(cli: Cli) -> None:
+@click.option("--record", "recorded", type=_FILE, metavar="FILE", help="Record a profile of the API; reads only.")
+@click.option("--exercise", type=ID, metavar="ID", help="With --record: take this server through all actions. Asks.")
+@click.option("--seconds", type=SECONDS, default=60.0, show_default=True, help="With --record: how long to poll.")
+@click.option("--replay", "replayed", type=_FILE, metavar="FILE", help="Run the waits against the fake of a profile.")
+@yes_option
+async def doctor(
+    cli: Cli, recorded: Path | None, exercise: int | None, seconds: float, replayed: Path | None, yes: bool
+) -> None:
     """Is the key good, and how does the API behave where its document leaves it open? Reads only.
 
     Nothing secret is in what it prints (no key, id, title, address of a server or price): paste it into a report.
+
+    A profile (--record) says how the API behaves, for `FakeTrooper(profile=...)` and --replay. It holds status words,
+    names of fields, kinds, times and counts, and is shown before it is saved. Only --exercise changes anything: it
+    stops, starts, restarts, freezes and thaws one server, and puts it back.
     """
+    if exercise is not None and recorded is None:
+        raise click.UsageError("--exercise needs --record", click.get_current_context())
+    if recorded is not None or replayed is not None:
+        from trooper_async.cli import _recording
+
+        if recorded is not None:
+            await _recording.record_to(cli, recorded, exercise, seconds, yes=yes)
+        if replayed is not None:
+            await _recording.replay_from(cli, replayed)
+        return
     settings = cli.settings
     async with cli.client(needs_key=False) as client:
         found = [_versions(), _base_url(settings.base_url), *await _connection(client)]

@@ -14,17 +14,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trooper_async.testing._assumptions import Assumption, assumptions
     from trooper_async.testing._controls import RecordedRequest
     from trooper_async.testing._fake import FakeTrooper
     from trooper_async.testing._faults import Hold
     from trooper_async.testing._profile import PROFILES, Profile
-    from trooper_async.testing._recording import RecordingError, record
+    from trooper_async.testing._recording import ClientApi, RecordingError, record
     from trooper_async.testing._replay import Replayed, replay
     from trooper_async.testing._stock import FakeBlib
     from trooper_async.testing._world import OrderFields
 
 __all__ = [
     "PROFILES",
+    "Assumption",
+    "ClientApi",
     "FakeBlib",
     "FakeTrooper",
     "Hold",
@@ -33,12 +36,15 @@ __all__ = [
     "RecordedRequest",
     "RecordingError",
     "Replayed",
+    "assumptions",
     "record",
     "replay",
 ]
 
 _PLACES = {
     "PROFILES": "_profile",
+    "Assumption": "_assumptions",
+    "ClientApi": "_recording",
     "FakeBlib": "_stock",
     "FakeTrooper": "_fake",
     "Hold": "_faults",
@@ -47,6 +53,7 @@ _PLACES = {
     "RecordedRequest": "_controls",
     "RecordingError": "_recording",
     "Replayed": "_replay",
+    "assumptions": "_assumptions",
     "record": "_recording",
     "replay": "_replay",
 }

@@ -5,15 +5,18 @@ Of what is read only status words, names of fields, kinds, times and counts are 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from attrs import evolve
 
+from trooper_async.errors import TrooperError
 from trooper_async.testing._call import Call
 from trooper_async.testing._durations import Durations
 from trooper_async.testing._profile import (
@@ -30,6 +33,9 @@ from trooper_async.testing._profile import (
 )
 from trooper_async.testing._routes import ROUTES
 from trooper_async.testing._world import World, switched
+
+if TYPE_CHECKING:
+    from trooper_async import TrooperClient
 
 LISTS: Mapping[str, str | None] = {
     "/api/orders": None,
@@ -58,6 +64,7 @@ _HEADERS = {
 }
 """The headers that are kept, where their text names no host."""
 _ORDERS = 5
+_TRIES = 10
 _LIMIT_SECONDS = 60.0
 
 
@@ -83,16 +90,49 @@ class Api(Protocol):
     async def get(
         self, path: str, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send a GET."""
+        """Send a GET; status 0 where no response came."""
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
-        """Send a POST, once."""
+        """Send a POST, once; status 0 where no response came."""
 
     def now(self) -> float:
         """Seconds of a monotonic clock."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+
+
+class ClientApi:
+    """An API as a recording sees it through a client, whose key, proxy and TLS it uses."""
+
+    def __init__(self, client: TrooperClient) -> None:
+        self._client = client
+
+    async def get(
+        self, path: str, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send a GET once; status 0 where no response came."""
+        return await self._send("GET", path, query or {}, headers)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
+        """Send a POST once; status 0 where no response came."""
+        return await self._send("POST", path, body, None)
+
+    async def _send(self, method: str, path: str, sent: Mapping[str, Any], headers: Mapping[str, str] | None) -> Reply:
+        from trooper_async.client import raw_request
+
+        response = await raw_request(self._client, method, path, sent, headers=headers)
+        if isinstance(response, TrooperError):
+            return Reply(0, {}, b"")
+        return Reply(response.status, response.headers, response.body or b"")
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
 
 
 class RecordingError(Exception):
@@ -146,9 +186,16 @@ class _Recorder:
     async def _get(
         self, path: str, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """A GET that waits out a rate limit, and notes it."""
+        """A GET that waits out a rate limit, and notes it; while nothing better comes, it is tried again."""
+        failed = 0
         while True:
             reply = await self._api.get(path, query, headers)
+            if reply.status == 0 or reply.status >= 500:
+                failed += 1
+                if failed > _TRIES:
+                    raise RecordingError(f"GET {path}: {reply.status or 'no response'}: nothing more is recorded")
+                await self._api.sleep(self._interval)
+                continue
             if reply.status != 429:
                 self._answered.append(self._api.now())
                 return reply
@@ -176,7 +223,7 @@ class _Recorder:
                 if path in ("/api/order-status-history", "/api/template-config"):
                     queries = [{"order_id": order_id} for order_id in ids]
                 replies[path] = [await self._get(path, query) for query in queries]
-        unknown = await self._get("/api/order-status-history", {"order_id": 0})
+        unknown = await self._api.get("/api/order-status-history", {"order_id": 0})
         etag = first.headers.get("ETag")
         again = await self._get("/api/orders", None, {"If-None-Match": etag}) if etag else None
         tell(f"polling the list for {seconds:.0f} s")
@@ -238,7 +285,8 @@ class _Recorder:
         reply = await self._api.post("/api/order-status", body)
         accepted = self._api.now()
         if reply.status != 200:
-            raise RecordingError(f"{action} was refused with a {reply.status}: nothing more is sent")
+            what = f"refused with a {reply.status}" if reply.status else "sent, and its response lost"
+            raise RecordingError(f"{action} was {what}: nothing more is sent")
         steps: list[Step] = []
         rows: list[Row] = []
         last, changed_at, known = before, accepted, before.history
@@ -247,10 +295,11 @@ class _Recorder:
             now = self._api.now()
             seen = await self._seen(order_id, profile)
             fresh = [row for row in seen.history if row not in known]
-            rows += [Row(now - accepted, row[1]) for row in reversed(fresh)]
+            after = round(now - accepted, 2)
+            rows += [Row(after, row[1]) for row in reversed(fresh)]
             known = [*known, *fresh]
             if not steps or (seen.current, seen.desired) != (last.current, last.desired):
-                steps.append(_step(now - accepted, seen, before, has_moved))
+                steps.append(_step(after, seen, before, has_moved))
                 has_moved = has_moved or len(steps) > 1 or seen.current != before.current
                 changed_at, last = now, seen
             elif fresh:
