@@ -47,7 +47,7 @@ from trooper_async.errors import (
 )
 from trooper_async.models import Order, OrderStatus, Purchase, StatusChange, TemplateInstall, Transition
 
-# The tree of DESIGN.md: every class and the classes right above it.
+# The tree that errors.py opens with: every class and the classes right above it.
 TREE: dict[type[TrooperError], tuple[type[BaseException], ...]] = {
     TrooperError: (Exception,),
     ConfigurationError: (TrooperError, ValueError),
@@ -159,7 +159,7 @@ def _state(error: TrooperError) -> dict[str, object]:
 
 
 def test_the_tree_is_complete() -> None:
-    """Every exception of the module is in the tree of the design, and nothing else is."""
+    """Every exception of the module is in the tree, and nothing else is."""
     defined = {
         value
         for value in vars(errors).values()
@@ -170,7 +170,7 @@ def test_the_tree_is_complete() -> None:
 
 @every_error
 def test_the_classes_above(kind: type[TrooperError]) -> None:
-    """Every exception stands right under the classes that the design puts it under."""
+    """Every exception stands right under the classes that the tree puts it under."""
     assert kind.__bases__ == TREE[kind]
 
 
@@ -183,7 +183,7 @@ def test_every_class_is_public_and_in_the_docstring(kind: type[TrooperError]) ->
 
 
 def test_only_two_classes_are_timeouts_and_one_a_value_error() -> None:
-    """A generic `except TimeoutError` or `except ValueError` catches exactly what the design says."""
+    """A generic `except TimeoutError` or `except ValueError` catches exactly what the tree says."""
 
     def caught(base: type[Exception]) -> set[str]:
         return {kind.__name__ for kind in TREE if issubclass(kind, base)}

@@ -471,7 +471,7 @@ def test_a_floor_above_the_cap() -> None:
 
 
 def test_the_settings_by_default() -> None:
-    """The defaults are the design's, the least values are accepted, and settings are frozen."""
+    """The defaults are as documented, the least values are accepted, and settings are frozen."""
     assert PollSchedule() == PollSchedule(floor=1.0, cap=30.0, share=0.1)
     assert RetryPolicy() == RetryPolicy(attempts=4, max_delay=20.0, deadline=60.0, budget=10)
     least = RetryPolicy(attempts=1, max_delay=0, deadline=0, budget=0)

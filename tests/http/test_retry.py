@@ -1,4 +1,4 @@
-"""The retry policy: what is sent again and after how long, as the design's table says."""
+"""The retry policy: what is retried and after how long, as the table in `trooper_async._http` says."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_table_is_whole() -> None:
 
 @pytest.mark.parametrize(("kind", "happened", "again", "unknown"), TABLE, ids=_name)
 def test_the_table(kind: Repeatability, happened: Failure, again: bool, unknown: bool) -> None:
-    """A first attempt is followed by another exactly where the design says, and is unknown exactly where it says."""
+    """A first attempt is followed by another exactly where the table says, and is unknown exactly where it says."""
     assert (_delay(kind, [happened]) is not None) is again
     assert outcome_unknown(kind, [happened]) is unknown
 

@@ -1,1 +1,1 @@
-"""The table of DESIGN.md's *What is sent, and what is sent again*: every call against every fault, on real sockets."""
+"""The retry table of `trooper_async._http`, proven: every call against every fault, on real sockets."""

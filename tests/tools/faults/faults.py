@@ -1,4 +1,4 @@
-"""The faults, and what each kind of call must make of them: written down from the table in DESIGN.md, not computed."""
+"""The faults, and what each kind of call must make of them: written down from the table, not computed."""
 
 from __future__ import annotations
 

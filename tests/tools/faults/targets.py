@@ -1,4 +1,4 @@
-"""The API's 18 endpoints as public calls, and what sending each twice would do, written down from the design."""
+"""The API's 18 endpoints as public calls, and what sending each twice would do, written down by hand."""
 
 from __future__ import annotations
 
