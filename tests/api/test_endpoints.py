@@ -134,7 +134,7 @@ def test_every_endpoint_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
 def test_the_endpoints(endpoint: Endpoint[Any]) -> None:
-    """Each endpoint is called by the document's method, repeated as its row says, and public where the document says."""
+    """Each endpoint is called by the document's method, repeated as its row says, public where the document says."""
     assert (endpoint.method, endpoint.kind, endpoint.public) == TABLE[endpoint.path]
     assert endpoint.method == SAMPLES[endpoint.path].method
 

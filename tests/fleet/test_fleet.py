@@ -216,14 +216,17 @@ async def test_without_waiting(fake_trooper: FakeTrooper) -> None:
 
 
 async def test_a_superseded_order_ends_alone(fake_trooper: FakeTrooper) -> None:
-    """Somebody else's switch ends the wait of its order, and of no other."""
-    fake_trooper.durations["stop"] = 0.4
+    """Somebody else's action ends the wait of its order, and of no other."""
+    fake_trooper.durations["stop"] = 600
     orders = [fake_trooper.add_order() for _ in range(4)]
     async with fake_trooper.client(poll=PollSchedule(floor=0.02, cap=0.1)) as client, asyncio.TaskGroup() as group:
         run = group.create_task(client.fleet.stop(orders))
         await until(lambda: len(sent(fake_trooper)) == 4)
-        await asyncio.sleep(0.1)
+        seen = lists(fake_trooper)
+        await until(lambda: lists(fake_trooper) > seen + 2)  # the desired status was seen to agree
         fake_trooper.set_status(orders[1], "running", "running")
+        for order in (orders[0], *orders[2:]):
+            fake_trooper.set_status(order, "stopped", "stopped")
     report = run.result()
     assert [type(outcome.error) for outcome in report.outcomes if outcome.error] == [SupersededError]
     assert len(report.succeeded) == 3
@@ -247,7 +250,6 @@ async def test_no_task_before_its_turn(fake_trooper: FakeTrooper) -> None:
         before = len(asyncio.all_tasks())
         run = asyncio.create_task(client.fleet.stop(orders, concurrency=5))
         await until(lambda: len(sent(fake_trooper)) == 5)
-        await asyncio.sleep(0.05)
         ours = len(asyncio.all_tasks()) - before
         assert len(sent(fake_trooper)) == 5
         assert ours <= 5 * 4 + 3  # ours, and those of the fake that delay their answers

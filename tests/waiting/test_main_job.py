@@ -68,7 +68,9 @@ async def test_timed_out_superseded_and_vanished_are_told_apart(
         while posts < 3:
             await asyncio.sleep(0.01)
             posts = sum(request.path == "/api/order-status" for request in fake_trooper.requests)
-        await asyncio.sleep(0.1)  # so that the wish to stop is seen
+        seen = sum(request.path == "/api/orders" for request in fake_trooper.requests)
+        while sum(request.path == "/api/orders" for request in fake_trooper.requests) < seen + 3:
+            await asyncio.sleep(0.01)  # until the desired status was seen to agree
         fake_trooper.set_status(other, "running")
         fake_trooper.remove_order(gone)
 
