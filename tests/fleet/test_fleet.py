@@ -6,12 +6,13 @@ import asyncio
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.helpers.conditions import until
 from tests.helpers.fake_orders import order_of
 from trooper_async import (
     AuthenticationError,
@@ -52,11 +53,6 @@ def sent_orders(fake: FakeTrooper) -> set[int]:
 
 def lists(fake: FakeTrooper) -> int:
     return sum(request.path == "/api/orders" for request in fake.requests)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - of the fake, which tells nobody
-        await asyncio.sleep(0.005)
 
 
 # --- a run --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from tests.helpers.conditions import until
 from trooper_async import Order, OrderVanishedError, SupersededError, TrooperClient, WaitTimeoutError
 from trooper_async.testing import PROFILES, FakeTrooper
 
@@ -64,13 +65,12 @@ async def test_timed_out_superseded_and_vanished_are_told_apart(
     slow, other, gone = (fake_trooper.add_order() for _ in range(3))
 
     async def meddle() -> None:
-        posts = 0
-        while posts < 3:
-            await asyncio.sleep(0.01)
-            posts = sum(request.path == "/api/order-status" for request in fake_trooper.requests)
-        seen = sum(request.path == "/api/orders" for request in fake_trooper.requests)
-        while sum(request.path == "/api/orders" for request in fake_trooper.requests) < seen + 3:
-            await asyncio.sleep(0.01)  # until the desired status was seen to agree
+        def count(path: str) -> int:
+            return sum(request.path == path for request in fake_trooper.requests)
+
+        await until(lambda: count("/api/order-status") == 3)
+        seen = count("/api/orders")
+        await until(lambda: count("/api/orders") > seen + 2)  # the desired status was seen to agree
         fake_trooper.set_status(other, "running")
         fake_trooper.remove_order(gone)
 
