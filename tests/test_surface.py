@@ -12,21 +12,22 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
 
 import trooper_async
-from trooper_async import Blibs, Fleet, Migrations, Orders, Templates, TrooperClient
+from trooper_async import Blibs, Fleet, Migrations, Orders, Templates, TrooperClient, durable, testing
 
 SOURCE = Path(trooper_async.__file__)
 GROUPS = {"blibs": Blibs, "orders": Orders, "fleet": Fleet, "migrations": Migrations, "templates": Templates}
 
 
-def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
-    """Each function and method that users can call, by its dotted name; properties by their getters."""
-    for name in trooper_async.__all__:
-        value = getattr(trooper_async, name)
+def public_callables(package: ModuleType) -> Iterator[tuple[str, Callable[..., object]]]:
+    """Each function and method that users of a package can call, by its dotted name; properties by their getters."""
+    for name in package.__all__:
+        value = getattr(package, name)
         if inspect.isfunction(value):
             yield name, value
         elif inspect.isclass(value):
@@ -41,7 +42,8 @@ def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
                     yield f"{name}.{member}", function
 
 
-CALLABLES = dict(public_callables())
+CALLABLES = dict(public_callables(trooper_async))
+OTHERS = [(package, name, function) for package in (durable, testing) for name, function in public_callables(package)]
 
 
 def test_each_name_is_where_type_checkers_and_run_time_look_for_it() -> None:
@@ -120,6 +122,17 @@ def test_the_types_of_a_signature_are_exported(name: str) -> None:
         for used in types_in(hint):
             if used.__module__.startswith("trooper_async") and name != "RetryPolicy.delay":
                 assert getattr(trooper_async, used.__name__, None) is used
+
+
+@pytest.mark.parametrize(("package", "name", "function"), OTHERS, ids=[name for _, name, _ in OTHERS])
+def test_the_types_of_other_packages_signatures(
+    package: ModuleType, name: str, function: Callable[..., object]
+) -> None:
+    """What `trooper_async.durable` and `.testing` take and return has a name there, or in `trooper_async`."""
+    for hint in typing.get_type_hints(function).values():
+        for used in types_in(hint):
+            if used.__module__.startswith("trooper_async"):
+                assert used in (getattr(package, used.__name__, None), getattr(trooper_async, used.__name__, None))
 
 
 def types_in(hint: object) -> Iterator[type]:

@@ -18,24 +18,45 @@ if TYPE_CHECKING:
     from trooper_async.testing._controls import RecordedRequest
     from trooper_async.testing._fake import FakeTrooper
     from trooper_async.testing._faults import Hold
-    from trooper_async.testing._profile import PROFILES, Profile
-    from trooper_async.testing._recording import ClientApi, RecordingError, record
+    from trooper_async.testing._profile import (
+        PROFILES,
+        Actions,
+        Course,
+        Profile,
+        RateLimit,
+        Refusal,
+        Refusals,
+        Row,
+        Step,
+        Types,
+    )
+    from trooper_async.testing._recording import Api, ClientApi, RecordingError, Reply, record
     from trooper_async.testing._replay import Replayed, replay
     from trooper_async.testing._stock import FakeBlib
     from trooper_async.testing._world import OrderFields
 
 __all__ = [
     "PROFILES",
+    "Actions",
+    "Api",
     "Assumption",
     "ClientApi",
+    "Course",
     "FakeBlib",
     "FakeTrooper",
     "Hold",
     "OrderFields",
     "Profile",
+    "RateLimit",
     "RecordedRequest",
     "RecordingError",
+    "Refusal",
+    "Refusals",
     "Replayed",
+    "Reply",
+    "Row",
+    "Step",
+    "Types",
     "assumptions",
     "record",
     "replay",
@@ -43,16 +64,26 @@ __all__ = [
 
 _PLACES = {
     "PROFILES": "_profile",
+    "Actions": "_profile",
+    "Api": "_recording",
     "Assumption": "_assumptions",
     "ClientApi": "_recording",
+    "Course": "_profile",
     "FakeBlib": "_stock",
     "FakeTrooper": "_fake",
     "Hold": "_faults",
     "OrderFields": "_world",
     "Profile": "_profile",
+    "RateLimit": "_profile",
     "RecordedRequest": "_controls",
     "RecordingError": "_recording",
+    "Refusal": "_profile",
+    "Refusals": "_profile",
     "Replayed": "_replay",
+    "Reply": "_recording",
+    "Row": "_profile",
+    "Step": "_profile",
+    "Types": "_profile",
     "assumptions": "_assumptions",
     "record": "_recording",
     "replay": "_replay",

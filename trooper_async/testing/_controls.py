@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
+from trooper_async.models import Order, status_word
 from trooper_async.testing._faults import Faults, check_path
 from trooper_async.testing._stock import FakeBlib
 from trooper_async.testing._world import OrderFields, Server, World, switched
-
-if TYPE_CHECKING:
-    from trooper_async.models import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +103,6 @@ class Controls(Faults):
         Returns:
             The order as `orders.get` would return it.
         """
-        from trooper_async.models import Order, status_word
-
         if not isinstance(fields.get("price_h", Decimal()), Decimal):
             raise TypeError("price_h must be a Decimal, as it is in an Order")
         with self._lock:

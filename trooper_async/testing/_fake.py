@@ -10,11 +10,12 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from aiohttp import web
 from yarl import URL
 
+from trooper_async import PollSchedule, RetryPolicy, TrooperClient
 from trooper_async.testing._call import Call, RefusalError
 from trooper_async.testing._controls import Controls, RecordedRequest
 from trooper_async.testing._durations import Durations
@@ -26,9 +27,6 @@ from trooper_async.testing._rows import encode
 from trooper_async.testing._shape import shaped
 from trooper_async.testing._thread import ServerThread
 from trooper_async.testing._world import LOOPBACK, World
-
-if TYPE_CHECKING:
-    from trooper_async import TrooperClient
 
 API_KEY = "fake-key-for-tests-only"
 
@@ -128,8 +126,6 @@ class FakeTrooper(Controls):
         Args:
             options: Arguments of `TrooperClient` that are passed on, and win over what is set here.
         """
-        from trooper_async import PollSchedule, RetryPolicy, TrooperClient
-
         fast = {"poll": PollSchedule(floor=0.02, cap=0.1, share=0.1), "retry": RetryPolicy(max_delay=0.05)}
         return TrooperClient(**{"api_key": self.api_key, "base_url": self.url, **fast, **options})
 

@@ -6,15 +6,13 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from attrs import evolve, frozen
 
+from trooper_async import PollSchedule, TrooperClient, TrooperError, WaitTimeoutError
 from trooper_async.testing._fake import FakeTrooper
 from trooper_async.testing._profile import Profile
-
-if TYPE_CHECKING:
-    from trooper_async import PollSchedule, TrooperClient
 
 _LATE_CAPS = 2
 """A wait is late if it ends more than so many of the schedule's longest intervals after the action."""
@@ -63,15 +61,11 @@ async def replay(
     Returns:
         What became of each action.
     """
-    from trooper_async import PollSchedule
-
     schedule = poll or PollSchedule()
     return tuple(await asyncio.gather(*(_replayed(profile, action, schedule, seconds, timeout) for action in _WAITS)))
 
 
 async def _replayed(profile: Profile, action: str, poll: PollSchedule, seconds: float, timeout: float) -> Replayed:
-    from trooper_async import TrooperError, WaitTimeoutError
-
     takes = getattr(profile.actions, action).seconds
     scale = min(1.0, seconds / takes) if takes else 1.0
     scaled = evolve(poll, floor=max(scale * poll.floor, 0.01), cap=max(scale * poll.cap, 0.05))
