@@ -80,7 +80,7 @@ def load(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Small faults put into the core by mutmut; prints those that no test notices (`-- 'trooper_async._http.gate*'`)."""
+    """mutmut puts small faults into the core and lists those no test notices (`-- 'trooper_async._http.gate*'`)."""
     session.install("-e", ".[dev]", "mutmut>=3.8")
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
