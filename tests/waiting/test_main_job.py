@@ -14,7 +14,7 @@ from trooper_async.testing import PROFILES, FakeTrooper
 
 @pytest.mark.parametrize("profile", PROFILES)
 async def test_every_action_converges(profile: str) -> None:
-    """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target, and its end is seen."""
+    """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target, and is seen to."""
     await main_job(FakeTrooper(profile=profile, durations=0.15))
 
 
