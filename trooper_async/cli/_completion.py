@@ -67,6 +67,7 @@ def completed_ids(context: click.Context, incomplete: str) -> list[CompletionIte
             with suppress(subprocess.TimeoutExpired):
                 reading.wait(_PATIENCE)
             known = _read_known(file) or {}
+        reading.returncode = 0  # it outlives this process on purpose: no warning that it still runs
     return [
         CompletionItem(order_id, help=printable(title))
         for order_id, title in known.items()
