@@ -114,6 +114,9 @@ def hint(error: TrooperError) -> str:
 
 
 def _order_id(error: TrooperError) -> int | None:
+    own: int | None = getattr(error, "order_id", None)
+    if own:
+        return own
     for name in ("order", "transition", "purchase"):
         order_id: int | None = getattr(getattr(error, name, None), "order_id", None)
         if order_id is not None:

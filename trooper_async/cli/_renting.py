@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+from attrs import evolve, frozen
 
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, FailedError
+from trooper_async.cli._jobs import run_job
 from trooper_async.cli._options import (
     EUROS,
     ID,
@@ -25,22 +27,65 @@ from trooper_async.cli._options import (
 from trooper_async.cli._purchases import bought, buy, says_what_was_bought
 from trooper_async.cli._tables import OFFERS, Listing, Table, gpus_of, plain_table, table_of
 from trooper_async.cli._templates import named
-from trooper_async.cli._text import NOTHING, alike, cell, euros, moment, printable
-from trooper_async.models import Blib, MigrationQuote, Order, Template
+from trooper_async.cli._text import NOTHING, alike, cell, count, euros, moment, printable
+from trooper_async.models import Blib, MigrationQuote, Order, Template, Transition
 
 if TYPE_CHECKING:
     from trooper_async import TrooperClient
+
+F = TypeVar("F", bound="Callable[..., object]")
 
 HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
 """Of the contract intervals, for limits; a month counts 30 days."""
 
 
+@frozen
+class Wanted:
+    """What an offer must have."""
+
+    gpu_type: str | None = None
+    country_code: str | None = None
+    max_price_h: Decimal | None = None
+    min_gpus: int | None = None
+    min_gpu_ram: int | None = None
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it chooses among offers; a price alone is only a limit."""
+        return any(one is not None for one in (self.gpu_type, self.country_code, self.min_gpus, self.min_gpu_ram))
+
+    def among(self, offers: Iterable[Blib]) -> list[Blib]:
+        """The offers that fit, the cheapest first."""
+        found = [blib for blib in offers if self._fits(blib)]
+        return sorted(found, key=lambda blib: (blib.price_h is None, blib.price_h, blib.id))
+
+    def _fits(self, blib: Blib) -> bool:
+        return (
+            (self.gpu_type is None or alike(self.gpu_type, blib.gpu_type))
+            and (self.country_code is None or alike(self.country_code, blib.country_code))
+            and (self.max_price_h is None or (blib.price_h is not None and blib.price_h <= self.max_price_h))
+            and (blib.gpu_num or 0) >= (self.min_gpus or 0)
+            and (blib.gpu_ram or 0) >= (self.min_gpu_ram or 0)
+        )
+
+
+_wanted_options = (
+    click.option("--gpu", "--gpu-type", "gpu_type", metavar="GLOB", help="GPU type, in any case of letters."),
+    click.option("--country-code", metavar="GLOB", help="Country."),
+    click.option("--min-gpus", type=click.IntRange(min=1), help="GPUs at least."),
+    click.option("--min-gpu-ram", type=click.IntRange(min=1), help="GB of RAM of each GPU at least."),
+)
+
+
+def _options_of_wanted(function: F) -> F:
+    for option in reversed(_wanted_options):
+        function = option(function)
+    return function
+
+
 @command()
-@click.option("--gpu-type", metavar="GLOB", help="GPU type, in any case of letters.")
-@click.option("--country-code", metavar="GLOB", help="Country.")
+@_options_of_wanted
 @click.option("--max-price-h", type=EUROS, help="EUR per hour at most.")
-@click.option("--min-gpus", type=click.IntRange(min=1), default=1, help="GPUs at least.")
-@click.option("--min-gpu-ram", type=click.IntRange(min=1), default=1, help="GB of RAM of each GPU at least.")
 @click.option("--all", "every", is_flag=True, help="Also what can't be ordered now.")
 @listing_options(OFFERS)
 async def gpus(
@@ -48,31 +93,31 @@ async def gpus(
     gpu_type: str | None,
     country_code: str | None,
     max_price_h: Decimal | None,
-    min_gpus: int,
-    min_gpu_ram: int,
+    min_gpus: int | None,
+    min_gpu_ram: int | None,
     every: bool,
     listing: Listing,
 ) -> None:
     """What can be rented now, the cheapest first. With a key, your private offers are included."""
     async with cli.client(needs_key=False) as client:
         blibs = await client.blibs.list()
-
-    def fits(blib: Blib) -> bool:
-        return (
-            (every or blib.is_available is not False)
-            and (gpu_type is None or alike(gpu_type, blib.gpu_type))
-            and (country_code is None or alike(country_code, blib.country_code))
-            and (max_price_h is None or (blib.price_h is not None and blib.price_h <= max_price_h))
-            and (min_gpus == 1 or (blib.gpu_num or 0) >= min_gpus)
-            and (min_gpu_ram == 1 or (blib.gpu_ram or 0) >= min_gpu_ram)
-        )
-
-    found = sorted(filter(fits, blibs), key=lambda blib: (blib.price_h is None, blib.price_h, blib.id))
+    wanted = Wanted(gpu_type, country_code, max_price_h, min_gpus, min_gpu_ram)
+    found = wanted.among(blib for blib in blibs if every or blib.is_available is not False)
     cli.listed(table_of(OFFERS, found, listing), listing)
 
 
 @command()
-@click.argument("blib", type=ID)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[BLIB] [-- COMMAND...]")
+@_options_of_wanted
+@click.option("--wait-for-offer", is_flag=True, help="Wait until there is an offer that fits.")
+@click.option("--for-job", is_flag=True, help="Run COMMAND on the server by ssh, and put it away at the end.")
+@click.option(
+    "--then",
+    type=click.Choice(["freeze", "stop"]),
+    default="freeze",
+    show_default=True,
+    help="Where --for-job puts it.",
+)
 @click.option("--interval", default="HOUR", show_default=True, help="Contract interval; it is prepaid, not refunded.")
 @click.option("--total-price", type=EUROS, help="EUR for the interval; needed for all but HOUR.")
 @click.option("--max-price-h", type=EUROS, help="EUR per hour at most; times the interval's hours for its price, too.")
@@ -86,7 +131,14 @@ async def gpus(
 @timeout_option
 async def order(
     cli: Cli,
-    blib: int,
+    words: Sequence[str],
+    gpu_type: str | None,
+    country_code: str | None,
+    min_gpus: int | None,
+    min_gpu_ram: int | None,
+    wait_for_offer: bool,
+    for_job: bool,
+    then: str,
     interval: str,
     total_price: Decimal | None,
     max_price_h: Decimal | None,
@@ -99,12 +151,17 @@ async def order(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    """Rent the server BLIB of `trooper gpus`, and wait until it runs.
+    """Rent the offer BLIB of `trooper gpus`, or the cheapest that fits (`--gpu "RTX 4090"`), and wait until it runs.
 
     It shows the price and asks. It is sent once, never again by itself. --yes does not ask: it needs --max-price-h and
     --accept-terms.
+
+    With --for-job -- COMMAND it then waits for SSH, runs COMMAND there, and freezes the server at the end, whatever
+    ends it. Its exit status is that of COMMAND.
     """
     interval = interval.upper()
+    wanted_offer = Wanted(gpu_type, country_code, max_price_h, min_gpus, min_gpu_ram)
+    blib, job = _offer_and_job(words, wanted_offer, for_job, no_wait)
     is_limited = max_price_h is not None or (max_total is not None and total_price is not None)
     if yes and not (is_limited and accept_terms):
         text = "--yes needs --max-price-h (or --max-total with --total-price) and --accept-terms"
@@ -114,16 +171,16 @@ async def order(
     _check_total(interval, total_price, max_price_h, max_total)
     with says_what_was_bought(cli):
         async with cli.client() as client:
-            offer = await _offer(client, blib)
+            offer = await _offer(cli, client, blib, wanted_offer, wait_for_offer)
             wanted = await named(client, templates)
             cli.say(table_of(OFFERS, [offer]))
             if not yes and not cli.ask(_question(offer, interval, total_price, wanted)):
                 raise FailedError(FAILED, "not confirmed: nothing was sent")
             if not accept_terms and not cli.ask("Do you accept the terms and conditions of Trooper.AI?"):
                 raise FailedError(FAILED, "the terms are not accepted: nothing was sent", "--accept-terms accepts them")
-            purchase, transition = await buy(
-                cli,
-                lambda buying: buying.orders.create(
+
+            def send(buying: TrooperClient) -> Awaitable[Transition]:
+                return buying.orders.create(
                     offer,
                     contract_interval=interval,
                     terms_accepted=True,
@@ -132,9 +189,33 @@ async def order(
                     templates=wanted,
                     max_price_h=max_price_h,
                     reference=reference,
-                ),
-            )
-            await bought(cli, client, purchase, transition, no_wait=no_wait, timeout=timeout)
+                )
+
+            if for_job:
+                await run_job(cli, client, send, job, then=then, timeout=timeout)
+            else:
+                purchase, transition = await buy(cli, send)
+                await bought(cli, client, purchase, transition, no_wait=no_wait, timeout=timeout)
+
+
+def _offer_and_job(
+    words: Sequence[str], wanted: Wanted, for_job: bool, no_wait: bool
+) -> tuple[int | None, Sequence[str]]:
+    """The id of the offer, where one is named, and the command that is to run on the server."""
+    context = click.get_current_context()
+    names = words if wanted.says_something or not words else words[1:]
+    blib: int | None = None
+    if not wanted.says_something:
+        if not words:
+            raise click.UsageError("name an offer of `trooper gpus`, or say what it must have (--gpu)", context)
+        blib = int(ID.convert(words[0], None, context))  # type: ignore[arg-type, unused-ignore]  # it reads texts
+    if for_job and (no_wait or not names):
+        what = "--for-job waits: leave --no-wait out" if no_wait else "--for-job needs a COMMAND after --"
+        raise click.UsageError(what, context)
+    if names and not for_job:
+        what = "a COMMAND is for --for-job" if blib else "name an offer, or say what it must have, not both"
+        raise click.UsageError(what, context)
+    return blib, names
 
 
 def _check_total(
@@ -159,11 +240,29 @@ def _check_total(
         raise click.UsageError(f"{text}: nothing was sent", click.get_current_context())
 
 
-async def _offer(client: TrooperClient, blib: int) -> Blib:
-    offer = next((offer for offer in await client.blibs.list() if offer.id == blib), None)
-    if offer is None:
-        raise FailedError(FAILED, f"there is no offer {blib}: nothing was sent", "`trooper gpus`")
-    return offer
+async def _offer(cli: Cli, client: TrooperClient, blib: int | None, wanted: Wanted, waits: bool) -> Blib:
+    """The offer that is named, else the cheapest that fits; with `waits` once there is one."""
+    offers = await client.blibs.list()
+    if blib is not None:
+        fitting = [offer for offer in offers if offer.id == blib]
+        if not fitting:
+            raise FailedError(FAILED, f"there is no offer {blib}: nothing was sent", "`trooper gpus`")
+    else:
+        fitting = evolve(wanted, max_price_h=None).among(offers)
+        if not fitting:
+            raise FailedError(FAILED, "no offer fits, whatever its price: nothing was sent", "`trooper gpus --all`")
+    limit = wanted.max_price_h
+    there = [offer for offer in fitting if offer.is_available is not False or (blib is not None and not waits)]
+    if blib is None:
+        there = wanted.among(there)
+    if there and not (waits and blib is not None and limit is not None and not wanted.among(there)):
+        return there[0]
+    if not waits:
+        text = f"none of the {count(len(fitting), 'offer')} that fit can be rented now"
+        text += "" if limit is None else f" for at most {euros(limit)} EUR per hour"
+        raise FailedError(FAILED, f"{text}: nothing was sent", "--wait-for-offer waits for one")
+    with cli.waiting(f"waiting until one of {count(len(fitting), 'offer')} can be rented"):
+        return await client.blibs.wait_until_available(*fitting, max_price_h=limit)
 
 
 def _question(offer: Blib, interval: str, total_price: Decimal | None, templates: Sequence[Template]) -> str:
