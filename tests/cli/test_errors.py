@@ -82,18 +82,21 @@ def test_a_rate_limit_that_lasts_is_1(trooper: Trooper, fake: FakeTrooper, path:
 
 @pytest.mark.parametrize(("path", "words"), CASES)
 def test_a_failing_api(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
-    """500, again and again: 1; 4 for what was sent once only, since it may have been done all the same."""
-    fake.fail_next(path, status=500, times=50)
-    short = ["--timeout", "0.15"] if words[0] == "restart" else []
+    """500, again and again: 1; 4 for what was sent once only, since it may have been done all the same.
+
+    Stop, freeze and start are sent until their deadline; what that cuts in flight may have been done, too.
+    """
+    fake.fail_next(path, status=500, times=10**6)
+    short = ["--timeout", "0.15"] if path == "/api/order-status" else []
     ran = trooper(*words, *short, "--json")
-    assert ran.status == (4 if ONCE & set(words) else 1)
+    assert ran.status in ({4} if ONCE & set(words) else {1, 4} if short else {1})
     assert ran.error
 
 
 @pytest.mark.parametrize(("path", "words"), CASES)
 def test_a_line_that_is_cut(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
     """No answer, again and again: 1 for what was only read, 4 for what may have been done."""
-    fake.drop_next(path, times=50)
+    fake.drop_next(path, times=10**6)
     short = ["--timeout", "0.15"] if path == "/api/order-status" else []
     ran = trooper(*words, *short, "--json")
     reads = path in {"/api/orders", "/api/blibs", "/api/test", "/api/credentials", "/api/order-status-history"}
