@@ -224,6 +224,21 @@ def test_what_converges_right_before_the_deadline_is_seen(before: float) -> None
     assert missed == 0
 
 
+def test_each_deadline_has_a_last_look_of_its_own() -> None:
+    """Of two waits that end soon after each other the second one is looked at again after the first has ended."""
+
+    async def main() -> list[object]:
+        began = now()
+        script = Script(lambda t: [row(1, "stopped" if t > began + 601.5 else "running", "stopped")])
+        async with script.client() as client:
+            waits = (client.orders.wait(STOP, timeout=timeout) for timeout in (600, 602.5))
+            return list(await asyncio.gather(*waits, return_exceptions=True))
+
+    first, second = run(main())
+    assert isinstance(first, WaitTimeoutError)
+    assert isinstance(second, Order)
+
+
 def test_a_process_that_was_suspended_looks_once_more() -> None:
     """A deadline that passed while the process slept ends no wait unseen."""
 

@@ -308,13 +308,13 @@ class Poller(Generic[M]):
                 one.deadline = now + self._schedule.floor + 2 * self._took
                 heapq.heappush(self._deadlines, (one.deadline, number))
                 self._not_before = -math.inf
-                self._wake.set()
                 continue
             one.expire()
             self.drop(one)
         if self._deadlines:
             self._timed = self._deadlines[0][0]
             self._timer = loop.call_at(self._timed, self._expire, context=self._context)
+            self._wake.set()  # the next deadline has a last look of its own
 
     # what ----------------------------------------------------------------------------------------------------------
 
