@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -104,6 +105,24 @@ def test_orders_and_transitions_come_back() -> None:
     assert again == report
     assert again.to_json() == report.to_json()
     assert [len(part) for part in (again.succeeded, again.failed, again.pending, again.left_alone)] == [2, 0, 2, 1]
+
+
+@pytest.mark.parametrize("money", ["text", "number"])
+def test_a_report_is_a_dict_and_comes_back(money: Any) -> None:
+    """A report, with errors in it, is JSON types for other programs, and what it was when it is read again."""
+    report = report_of(
+        FleetOutcome(1, "restart", error=ERRORS[-1], seconds=3.25, transition=RESTART, sent=None),
+        FleetOutcome(1, "stop", order=ORDER, seconds=0.5, sent=True),
+    )
+    data = report.to_dict(money=money)
+    order: Any = data["outcomes"][1]["order"]  # type: ignore[index, call-overload]  # JSON
+    assert order["price_h"] == ("0.8500001" if money == "text" else 0.8500001)
+    assert FleetReport.from_dict(json.loads(json.dumps(data))) == report
+    wrong: list[dict[str, object]] = [{**data, "elapsed": "x"}, {**data, "outcomes": [{}]}, {}]
+    for damaged in wrong:
+        with pytest.raises(ConfigurationError, match="not the data of a FleetReport") as caught:
+            FleetReport.from_dict(damaged)
+        assert caught.value.__context__ is None
 
 
 def test_no_settings_of_templates_are_stored() -> None:

@@ -144,7 +144,7 @@ def _list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
             try:
                 items.append(structure(row, model))
             except ResponseFormatError as error:
-                fault = ResponseFormatError(f"$[{len(items)}]{error.path[1:]}", error.expected)
+                fault = error.inside(f"$[{len(items)}]")
                 break
             yield
         else:
@@ -166,7 +166,7 @@ def _field(name: str, kind: type[T]) -> Callable[[JSON, Sent], T]:
         try:
             return structure(value, kind)
         except ResponseFormatError as error:
-            fault = ResponseFormatError(f"$.{name}{error.path[1:]}", error.expected)
+            fault = error.inside(f"$.{name}")
         raise fault
 
     return read
@@ -181,7 +181,7 @@ def accepted(data: JSON, sent: Sent) -> None:
 
 
 def _quote(data: JSON, sent: Sent) -> MigrationQuote:
-    # the answer does not say what it is the price of
+    # the response does not say which order and offer it is for
     return structure({**_envelope(data), **sent}, MigrationQuote)
 
 

@@ -1,1 +1,1 @@
-"""What everything rests on and what knows nothing of the API: JSON and plain data, the base errors, sliced work."""
+"""What everything else rests on and what knows nothing of the API: JSON and plain data, base errors, sliced work."""

@@ -98,3 +98,7 @@ class ResponseFormatError(TrooperError):
         super().__init__(f"the response is not as documented: {path} should be {expected}", **context)
         self.path = path
         self.expected = expected
+
+    def inside(self, place: str) -> ResponseFormatError:
+        """The same of a part of a response that stands at `place` in the whole, such as `$[3]`."""
+        return ResponseFormatError(place + self.path[1:], self.expected)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from typing import TypeVar, get_args
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
 from trooper_async import errors
+from trooper_async._base.converter import Money
 from trooper_async._base.json_text import loads
 from trooper_async.errors import (
     APIStatusError,
@@ -45,6 +46,26 @@ class FleetOutcome:
     """What was, or may have been, sent and is waited for."""
     sent: bool | None = False
     """Whether its action was sent and accepted; None: it may have been. False with an `order`: it was left alone."""
+
+    def to_dict(self, *, money: Money = "text") -> dict[str, JSON]:
+        """This outcome as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
+
+        Args:
+            money: "text" keeps every digit of an amount (`"15.50"`); "number" gives an int or float (`15.5`).
+
+        Returns:
+            A dict by the names of the fields. The settings of an order's templates, and its `extra`, are left out:
+            they may be secret.
+        """
+        return {
+            "order_id": self.order_id,
+            "action": self.action,
+            "order": _order_data(self.order, money) if self.order else None,
+            "error": _error_data(self.error, money) if self.error else None,
+            "seconds": self.seconds,
+            "transition": self.transition.to_dict() if self.transition else None,
+            "sent": self.sent,
+        }
 
     @property
     def ended(self) -> bool:
@@ -103,31 +124,47 @@ class FleetReport:
         if failures:
             raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} orders failed", failures)
 
+    def to_dict(self, *, money: Money = "text") -> dict[str, JSON]:
+        """This report as a dict of JSON types, for `json.dumps` or a web framework.
+
+        Args:
+            money: "text" keeps every digit of an amount (`"15.50"`); "number" gives an int or float (`15.5`).
+
+        Returns:
+            A dict by the names of the fields. The settings of an order's templates, and its `extra`, are left out:
+            they may be secret.
+        """
+        return {
+            "elapsed": self.elapsed,
+            "migration_allowed": self.migration_allowed,
+            "outcomes": [outcome.to_dict(money=money) for outcome in self.outcomes],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> FleetReport:
+        """The report that `to_dict` wrote, with either form of money.
+
+        Args:
+            data: what `to_dict` returned.
+
+        Returns:
+            The report.
+
+        Raises:
+            ConfigurationError: a field is missing or of the wrong kind, or the report contradicts itself.
+        """
+        # raised outside `suppress`: the exceptions in it hold the data, and would be the context of ours
+        with suppress(*_NOT_A_REPORT):
+            return _report(data)
+        raise ConfigurationError("this is not the data of a FleetReport")
+
     def to_json(self) -> str:
         """This report as text, to be stored.
 
         Returns:
             JSON text for `from_json`, in another process or a later release too.
         """
-        return json.dumps(
-            {
-                "trooper_fleet_report": 1,
-                "elapsed": self.elapsed,
-                "migration_allowed": self.migration_allowed,
-                "outcomes": [
-                    {
-                        "order_id": outcome.order_id,
-                        "action": outcome.action,
-                        "order": outcome.order and _order_data(outcome.order),
-                        "error": outcome.error and _error_data(outcome.error),
-                        "seconds": outcome.seconds,
-                        "transition": outcome.transition and json.loads(outcome.transition.to_json()),
-                        "sent": outcome.sent,
-                    }
-                    for outcome in self.outcomes
-                ],
-            }
-        )
+        return json.dumps({"trooper_fleet_report": 1, **self.to_dict()})
 
     @classmethod
     def from_json(cls, text: str) -> FleetReport:
@@ -171,10 +208,14 @@ class FleetProgress:
         return self._report()
 
 
+_NOT_A_REPORT = (ValueError, TypeError, KeyError, AttributeError, RecursionError, TrooperError)
+"""What reading a report raises if its data is damaged."""
+
+
 def _from_line(text: str) -> FleetReport:
     problem = "not a stored FleetReport (FleetReport.to_json writes one)"
     # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
-    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError, TrooperError):
+    with suppress(*_NOT_A_REPORT):
         data = loads(text.encode())
         if not isinstance(data, dict):
             raise TypeError
@@ -182,32 +223,36 @@ def _from_line(text: str) -> FleetReport:
             problem = "this FleetReport was stored by a later release: update trooper-async"
             raise ValueError
         problem = "this stored FleetReport is damaged"
-        outcomes, migration_allowed = data["outcomes"], data["migration_allowed"]
-        if not isinstance(outcomes, list) or not isinstance(migration_allowed, bool):
-            raise TypeError
-        return FleetReport(tuple(map(_outcome, outcomes)), _seconds(data["elapsed"]), migration_allowed)
+        return _report(data)
     raise ConfigurationError(problem)
 
 
-def _order_data(order: Order) -> dict[str, JSON]:
+def _report(data: Mapping[str, object]) -> FleetReport:
+    outcomes, elapsed, migration_allowed = data["outcomes"], data["elapsed"], data["migration_allowed"]
+    if not isinstance(outcomes, list) or not isinstance(migration_allowed, bool):
+        raise TypeError
+    return FleetReport(tuple(map(_outcome, outcomes)), _seconds(elapsed), migration_allowed)
+
+
+def _order_data(order: Order, money: Money) -> dict[str, JSON]:
     # a template's settings may hold a password, and so may what is not known
     installs = order.template_installs and tuple(
         evolve(install, config=None, extra={}) for install in order.template_installs
     )
-    return evolve(order, template_installs=installs, extra={}).to_dict()
+    return evolve(order, template_installs=installs, extra={}).to_dict(money=money)
 
 
-def _error_data(error: TrooperError) -> dict[str, JSON]:
+def _error_data(error: TrooperError, money: Money) -> dict[str, JSON]:
     data: dict[str, JSON] = {"type": type(error).__name__}
     for name, value in (*vars(error).items(), ("cause", error.__cause__)):
         if value is None or isinstance(value, str | bool | int | float):
             data[name] = value
         elif isinstance(value, Order):
-            data[name] = _order_data(value)
+            data[name] = _order_data(value, money)
         elif isinstance(value, TrooperError):
-            data[name] = _error_data(value)
+            data[name] = _error_data(value, money)
         elif isinstance(value, Transition):
-            data[name] = json.loads(value.to_json())
+            data[name] = value.to_dict()
     return data
 
 
@@ -277,10 +322,12 @@ def _order(data: JSON) -> Order:
 
 
 def _transition(data: JSON) -> Transition:
-    return Transition.from_json(json.dumps(data))
+    if not isinstance(data, dict) or not data.keys() >= {one.name for one in fields(Transition)}:
+        raise TypeError  # all of its fields are written: one that is not there was lost
+    return Transition.from_dict(data)
 
 
-def _seconds(data: JSON) -> float:
+def _seconds(data: object) -> float:
     if isinstance(data, bool) or not isinstance(data, int | float | Decimal):
         raise TypeError
     return float(data)

@@ -215,9 +215,7 @@ class Snapshot(Generic[M]):
         for index, (item_id, row) in enumerate(zip(ids, rows, strict=True)):
             known = by_id.setdefault(item_id, row)
             if isinstance(row, Unreadable):
-                unreadable.setdefault(
-                    item_id, ResponseFormatError(f"$[{index}]{row.error.path[1:]}", row.error.expected)
-                )
+                unreadable.setdefault(item_id, row.error.inside(f"$[{index}]"))
             if known is not row:
                 faults += 1
                 if faults > _MOST_UNREADABLE:
