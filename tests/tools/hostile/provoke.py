@@ -61,6 +61,11 @@ async def _made(**options: Any) -> None:
 
 
 QUICK = PollSchedule(floor=0.01, cap=0.02)
+async def _still_running(client: TrooperClient) -> None:
+    async with client.orders.running(123):
+        await client.orders.lock(123)
+
+
 MORE: dict[str, tuple[type[TrooperError], Callable[[FakeTrooper], Awaitable[None]]]] = {
     "dear": (errors.PriceError, lambda fake: _with(fake, _priced)),
     "unresolved": (errors.UnresolvedPurchaseError, lambda fake: _with(dropping(fake, "/api/order"), _unresolved)),
@@ -68,6 +73,7 @@ MORE: dict[str, tuple[type[TrooperError], Callable[[FakeTrooper], Awaitable[None
     "superseded": (errors.SupersededError, lambda fake: _with(fake, lambda c: _superseded(fake, c), poll=QUICK)),
     "vanished": (errors.OrderVanishedError, lambda fake: _with(fake, lambda c: _vanished(fake, c), poll=QUICK)),
     "template": (errors.TemplateFailedError, lambda fake: _with(fake, lambda c: _failing(fake, c), poll=QUICK)),
+    "still running": (errors.StillRunningError, lambda fake: _with(fake, _still_running, poll=QUICK)),
     "http": (ConfigurationError, lambda fake: _made(base_url="http://203.0.113.1")),
     "bad key": (ConfigurationError, lambda fake: _made()),
 }
