@@ -77,11 +77,15 @@ class ServerThread:
             server = web.Server(self._handle, handler_cancellation=True, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=0.01)
             await runner.setup()
+            stack.push_async_callback(_turns)  # for the ends of connections, before the loop is closed
             stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, self._host, self._port).start()
+            site = web.TCPSite(runner, self._host, self._port)
+            await site.start()
             stopping = asyncio.Event()
             self._started.set_result((Ports(runner.addresses[0][1], tuple(ssh_ports)), loop, stopping))
             await stopping.wait()
+            await site.stop()
+            await _turns()  # a connection that is being accepted is made first
             for connection in server.connections:  # a client that has stopped reading must not delay the end
                 if connection.transport is not None:
                     connection.transport.abort()
@@ -89,6 +93,12 @@ class ServerThread:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         handler = self._find_handler()
         return web.Response(status=503) if handler is None else await handler(request)
+
+
+async def _turns() -> None:
+    """Let the loop do what it has begun with its connections."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 class _Greeter(asyncio.Protocol):

@@ -61,6 +61,8 @@ async def _made(**options: Any) -> None:
 
 
 QUICK = PollSchedule(floor=0.01, cap=0.02)
+
+
 async def _still_running(client: TrooperClient) -> None:
     async with client.orders.running(123):
         await client.orders.lock(123)
