@@ -50,7 +50,7 @@ Trooper = Callable[..., Ran]
 @pytest.fixture
 def fake() -> Iterator[FakeTrooper]:
     """The demo's fleet, orders 123 to 129, and one on its way; every transition takes 0.05 s."""
-    with fake_fleet({}) as (fake, _):
+    with fake_fleet({}) as fake:
         for order_id in range(123, ON_ITS_WAY + 1):
             fake._server(order_id).password = PASSWORD
         yield fake

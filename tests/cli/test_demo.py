@@ -32,7 +32,7 @@ def test_one_command_on_the_fake(capsys: pytest.CaptureFixture[str]) -> None:
     assert '"test"' in capsys.readouterr().out
     assert run(["demo", "--", "stop", "999"]) == 1
     assert "it is not in the list of orders" in capsys.readouterr().err
-    assert threading.active_count() == 1 or "trooper demo" not in {thread.name for thread in threading.enumerate()}
+    assert "FakeTrooper" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_prompt_keeps_one_fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,9 +90,9 @@ def test_the_tour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 def test_a_fake_that_cannot_listen_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no loopback to listen on, the command says so and ends."""
 
-    async def no_loopback(self: FakeTrooper) -> FakeTrooper:
+    def no_loopback(self: FakeTrooper) -> None:
         raise OSError(99, "Cannot assign requested address")
 
-    monkeypatch.setattr(FakeTrooper, "__aenter__", no_loopback)
+    monkeypatch.setattr(FakeTrooper, "start", no_loopback)
     with pytest.raises(FailedError, match="can't listen"), _demo.fake_fleet({}):
         pass

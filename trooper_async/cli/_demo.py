@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -54,7 +52,7 @@ def demo(cli: Cli, arguments: Sequence[str]) -> None:
     Alone, it reads commands from a prompt (or from stdin), one fleet for all of them; `tour` runs a few. With a
     command (`trooper demo -- ps`) it runs that one.
     """
-    with tempfile.TemporaryDirectory(prefix="trooper-demo-") as folder, fake_fleet(DURATIONS) as (fake, _):
+    with tempfile.TemporaryDirectory(prefix="trooper-demo-") as folder, fake_fleet(DURATIONS) as fake:
         settings = Settings(
             fake.api_key,
             fake.url,
@@ -118,42 +116,26 @@ def import_readline() -> None:
 
 
 @contextmanager
-def fake_fleet(durations: Mapping[str, float]) -> Iterator[tuple[FakeTrooper, asyncio.AbstractEventLoop]]:
-    """A fake with a fleet, in a thread with a loop of its own, since each command has one too."""
-    started: Future[tuple[FakeTrooper, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        loop, ends = asyncio.get_running_loop(), asyncio.Event()
+def fake_fleet(durations: Mapping[str, float]) -> Iterator[FakeTrooper]:
+    """A fake with a fleet, one server of which is on its way to running."""
+    with ExitStack() as stack:
         try:
-            async with FakeTrooper(durations=durations) as fake:
-                _furnish(fake, loop)
-                started.set_result((fake, loop, ends))
-                await ends.wait()
+            fake = stack.enter_context(FakeTrooper(durations=durations))
         except OSError as error:
-            started.set_exception(error)
+            raise FailedError(1, f"the fake can't listen on the loopback ({error.strerror})") from None
+        for title, status, blib_id, country, interval in FLEET:
+            fake.add_order(
+                title=title, status=status, blib_id=blib_id, country_code=country, contract_interval=interval
+            )
+        on_its_way = fake.add_order(title="benchmark", status="starting", desired_status="running")
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="trooper demo", daemon=True)
-    thread.start()
-    try:
-        fake, loop, ends = started.result()
-    except OSError as error:
-        thread.join()
-        raise FailedError(1, f"the fake can't listen on the loopback ({error.strerror})") from None
-    try:
-        yield fake, loop
-    finally:
-        loop.call_soon_threadsafe(ends.set)
-        thread.join()
+        def arrive() -> None:
+            switched = {body["serverId"] for body in fake.sent("/api/order-status")}
+            if on_its_way.server_id not in switched:  # else it goes where it was switched to
+                fake.set_status(on_its_way, "running")
 
-
-def _furnish(fake: FakeTrooper, loop: asyncio.AbstractEventLoop) -> None:
-    for title, status, blib_id, country, interval in FLEET:
-        fake.add_order(title=title, status=status, blib_id=blib_id, country_code=country, contract_interval=interval)
-    on_its_way = fake.add_order(title="benchmark", status="starting", desired_status="running")
-
-    def arrive() -> None:
-        switched = {body["serverId"] for body in fake.sent("/api/order-status")}
-        if on_its_way.server_id not in switched:  # else it goes where it was switched to
-            fake.set_status(on_its_way, "running")
-
-    loop.call_later(4 * fake.durations["start"], arrive)
+        arrival = threading.Timer(4 * fake.durations["start"], arrive)
+        arrival.daemon = True
+        arrival.start()
+        stack.callback(arrival.cancel)
+        yield fake
