@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -148,6 +149,11 @@ def seconds_of(timeout: Timeout, action: Action, migration_allowed: bool) -> flo
     if timeout != "default":
         return timeout
     return DEFAULT_TIMEOUTS["migrate" if migration_allowed else action]
+
+
+def deadline(began: float, seconds: float | None) -> float:
+    """When a timeout of so many seconds is over, on the clock that `began` was read from."""
+    return math.inf if seconds is None else began + seconds
 
 
 def check_on_change(on_change: object, operation: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from attrs import define, evolve, field
 
 from trooper_async._api.endpoints import Call
 from trooper_async._base.cancellation import finished
+from trooper_async._base.timeouts import timeout_at
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.record import Record, candidates, fits, not_ready
 from trooper_async._http.sessions import Sending
@@ -19,6 +21,7 @@ from trooper_async._http.transport import Transport
 from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
+    APITimeoutError,
     ClientClosedError,
     OutcomeUnknownError,
     PurchaseUnknownError,
@@ -68,19 +71,28 @@ class Purchases:
         self.journal = journal
 
     @asynccontextmanager
-    async def made(self, wanted: Record, prepare: Prepare) -> AsyncIterator[Bought]:
+    async def made(self, wanted: Record, prepare: Prepare, *, until: float = math.inf) -> AsyncIterator[Bought]:
         """Make a purchase, or find it made under its reference. Its caller has got it once the block ends.
 
-        A block that is cancelled has not got it: the purchase stays unresolved.
+        A block that is cancelled has not got it: the purchase stays unresolved. At `until`, a time of the event loop's
+        clock, a purchase that is not sent yet is not sent any more, and one in flight is left to its follower.
 
         Raises:
+            APITimeoutError: `until` has passed, and nothing was sent.
             ConfigurationError: it can't be recorded, or its reference is that of another purchase. Nothing was sent.
             UnresolvedPurchaseError: an earlier one is unresolved. Nothing was sent.
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
         """
         self._orders.check(wanted.operation)
-        record = await self._make_in_turn(wanted, prepare)
+        limit = timeout_at(None if until == math.inf else until)
+        try:
+            async with limit:
+                record = await self._make_in_turn(wanted, prepare)
+        except TimeoutError:
+            if not limit.expired():  # it is the API's
+                raise
+            record = self._late(wanted)
         assert record.transition is not None  # noqa: S101 - anything else was raised
         async with self.journal.delivering(record):
             yield Bought(record.purchase, record.transition)
@@ -134,6 +146,21 @@ class Purchases:
         followers = [turn.follower for turn in self._line if turn.follower is not None]
         if followers:
             await asyncio.wait(followers)
+
+    def _late(self, wanted: Record) -> Record:
+        """The purchase, if it was made in the moment of its deadline.
+
+        Raises:
+            APITimeoutError, PurchaseUnknownError: it was not sent; it is still in flight, or its outcome is unknown.
+        """
+        record = self.journal.records.get(wanted.purchase.id)
+        if record is not None and record.transition is not None:
+            return record
+        in_flight = any(turn.wanted is wanted and turn.sending.may_have_left for turn in self._line)
+        if record is not None and (in_flight or record.purchase.state == "unknown"):
+            raise _unknown(record, cause=OutcomeUnknownError("the deadline passed before its outcome was known"))
+        text = "the deadline passed before it was sent: nothing was bought"
+        raise APITimeoutError(text, operation=wanted.operation, subject=f"blib {wanted.purchase.blib_id}")
 
     # One purchase ---------------------------------------------------------------------------------------------------
 
@@ -290,17 +317,17 @@ def _named(found: tuple[Order, ...], failure: TrooperError | None) -> str:
 
 def _unknown(
     record: Record,
-    found: tuple[Order, ...] = (),
+    found: tuple[Order, ...] | None = None,
     *,
     cause: OutcomeUnknownError | None = None,
     failure: TrooperError | None = None,
 ) -> PurchaseUnknownError:
-    """The error of a purchase whose outcome is unknown: by what, and why no candidates could be looked for."""
+    """The error of a purchase whose outcome is unknown, and the candidates, where they were looked for."""
     what = cause.message if cause else "sent earlier, and its outcome is unknown"
     return PurchaseUnknownError(
-        f"{what}; {_named(found, failure)}",
+        what if found is None else f"{what}; {_named(found, failure)}",
         purchase=record.purchase,
-        candidates=found,
+        candidates=found or (),
         operation=record.operation,
         subject=f"blib {record.purchase.blib_id}",
         attempts=cause.attempts if cause else 0,

@@ -119,7 +119,8 @@ class Migrations:
             max_total_due: the most that may be due now, in EUR; by default the quote's `total_due`.
             reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
                 waits for the same order.
-            timeout: seconds for the purchase and the wait; None for no limit. A request in flight is not cut.
+            timeout: seconds for the purchase and the wait; None for no limit. What is in flight then is told as a
+                PurchaseUnknownError, and followed.
             on_change: a plain function that is called with the order at each new status; what it raises ends the wait
                 and is raised here.
 
@@ -142,7 +143,7 @@ class Migrations:
         arguments.check_on_change(on_change, operation)
         began = asyncio.get_running_loop().time()
         wanted, prepare = self._wanted(operation, quote, keep_data, max_total_due, reference)
-        async with self._purchases.made(wanted, prepare) as bought:
+        async with self._purchases.made(wanted, prepare, until=arguments.deadline(began, timeout)) as bought:
             return await self._purchases.wait(
                 bought, operation=wanted.operation, timeout=timeout, on_change=on_change, began=began
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -472,7 +471,7 @@ class Orders:
         arguments.check_on_change(on_change, operation)
         began = asyncio.get_running_loop().time()
         seconds = arguments.seconds_of(timeout, action, migration_allowed)
-        until = math.inf if seconds is None else began + seconds
+        until = arguments.deadline(began, seconds)
         request, transition = await self._actions.prepare(
             order, action, operation, migration_allowed=migration_allowed, until=until
         )
@@ -738,7 +737,8 @@ class Orders:
             max_price_h: the most that it may cost, in EUR per hour.
             reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
                 waits for the same order.
-            timeout: seconds for the purchase and the wait; None for no limit. A request in flight is not cut.
+            timeout: seconds for the purchase and the wait; None for no limit. What is in flight then is told as a
+                PurchaseUnknownError, and followed.
             on_change: a plain function that is called with the order at each new status; what it raises ends the wait
                 and is raised here.
 
@@ -771,7 +771,7 @@ class Orders:
             max_price_h=max_price_h,
             reference=reference,
         )
-        async with self._purchases.made(wanted, prepare) as bought:
+        async with self._purchases.made(wanted, prepare, until=arguments.deadline(began, timeout)) as bought:
             return await self._purchases.wait(
                 bought, operation=wanted.operation, timeout=timeout, on_change=on_change, began=began
             )

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 
 from attrs import define
 
-from trooper_async._api.arguments import wrong
+from trooper_async._api.arguments import deadline, wrong
 from trooper_async._base.cancellation import finished
 from trooper_async._buying.purchases import Prepare, Purchases
 from trooper_async._buying.record import Record
@@ -88,7 +88,7 @@ class Jobs:
         operation = wanted.operation
         job = _Job(operation, then, price_h=wanted.purchase.price_h)
         async with _whatever_happens(job, lambda: self._give_back(job, wanted)):
-            async with self._purchases.made(wanted, prepare) as bought:
+            async with self._purchases.made(wanted, prepare, until=deadline(began, timeout)) as bought:
                 job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # from here on it is put away
             if bought.purchase.id == wanted.purchase.id:
                 order = await self._purchases.wait(
@@ -147,8 +147,11 @@ class Jobs:
             return await self._waits.order(
                 order_id, judge, operation=operation, timeout=timeout, on_change=on_change, began=began
             )
-        request, transition = await self._actions.prepare(now, "start", operation, migration_allowed=migration_allowed)
-        lost = await self._actions.send(request)
+        until = deadline(began, timeout)
+        request, transition = await self._actions.prepare(
+            now, "start", operation, migration_allowed=migration_allowed, until=until
+        )
+        lost = await self._actions.send(request, until=until)
         return await self._waits.transition(
             transition, operation=operation, timeout=timeout, lost=lost, on_change=on_change, began=began
         )

@@ -56,6 +56,8 @@ class Script:
     ) -> Response | FailedAttempt:
         now = asyncio.get_running_loop().time()
         self.sent.append(call.endpoint.path)
+        if sending is not None:
+            sending.may_have_left = True
         if call.endpoint.path != "/api/orders":
             if self.others is not None:
                 return await self.others(call)

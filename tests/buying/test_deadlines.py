@@ -1,0 +1,127 @@
+"""`timeout` is for the whole call, the purchase included: on virtual time.
+
+Rule 3 of `trooper_async._buying`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from tests.helpers.buying import BLIB, buy_and_wait
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply, row
+from trooper_async import APITimeoutError, PurchaseNotReadyError, PurchaseUnknownError, TrooperClient, WaitTimeoutError
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import Response
+
+
+class Shop:
+    """An API whose lists and purchases take their time; a bought order runs at once, or never."""
+
+    def __init__(self, *, list_takes: float = 0.1, post_takes: float = 0.1, runs: bool = True) -> None:
+        self.orders: dict[int, str] = {1: "running"}
+        self.frozen: list[int] = []
+        self._post_takes, self._runs = post_takes, runs
+        self.script = Script(
+            lambda now: [row(one, current, "running") for one, current in self.orders.items()],
+            self._answer,
+            seconds=list_takes,
+        )
+
+    async def _answer(self, call: Call[Any]) -> Response:
+        if call.endpoint.path == "/api/order-status":
+            server = call.sent["serverId"]
+            assert isinstance(server, int)
+            self.frozen.append(server)
+            return reply({"success": True})
+        order_id = max(self.orders) + 1
+        self.orders[order_id] = "running" if self._runs else "starting"
+        await asyncio.sleep(self._post_takes)
+        return reply({"success": True, "orderId": order_id})
+
+
+def played(main: Coroutine[Any, Any, float]) -> float:
+    """How many seconds it took."""
+    return run(main)
+
+
+async def rent(client: TrooperClient, **options: Any) -> None:
+    async with client.orders.rented(BLIB, contract_interval="HOUR", terms_accepted=True, **options):
+        raise AssertionError("it does not come so far")
+
+
+def test_a_purchase_in_flight_at_its_deadline_is_told_as_unknown_and_followed() -> None:
+    """The response hangs for 100 s: the call ends after its 10, and what came of the purchase is known in the end."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        async with Shop(post_takes=100).script.client() as client:
+            began = loop.time()
+            with pytest.raises(
+                PurchaseUnknownError, match="the deadline passed before its outcome was known"
+            ) as caught:
+                await buy_and_wait(client, timeout=10)
+            took = loop.time() - began
+            assert caught.value.purchase.state == "open"
+            assert not isinstance(caught.value, TimeoutError)
+            assert [one.order_id for one in await client.orders.unresolved()] == [2]
+            assert loop.time() - began > 100
+        return took
+
+    assert played(main()) == pytest.approx(10, abs=0.1)
+
+
+def test_a_server_bought_after_the_deadline_of_its_job_is_put_away() -> None:
+    """`rented` is over only once it knows what it bought, and has frozen it."""
+
+    async def main() -> float:
+        shop = Shop(post_takes=100)
+        async with shop.script.client() as client:
+            with pytest.raises(PurchaseUnknownError):
+                await rent(client, timeout=10)
+            assert shop.frozen == [2]
+            assert await client.orders.unresolved() == ()
+        return asyncio.get_running_loop().time()
+
+    played(main())
+
+
+@pytest.mark.parametrize("reference", [None, "job-1"])
+def test_a_purchase_that_is_not_sent_by_its_deadline_is_not_made(reference: str | None) -> None:
+    """While the present orders are read, or in line behind another: an APITimeoutError, and nothing is bought."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        shop = Shop(list_takes=20)
+        async with shop.script.client() as client:
+            began = loop.time()
+            first = asyncio.create_task(buy_and_wait(client, timeout=10, reference=reference))
+            second = asyncio.create_task(buy_and_wait(client, timeout=5, reference=reference))
+            for task in (second, first):
+                with pytest.raises(APITimeoutError, match="before it was sent: nothing was bought"):
+                    await task
+            took = loop.time() - began
+            assert client.orders.purchases == ()
+            assert shop.script.sent == ["/api/orders"]
+        return took
+
+    assert played(main()) == pytest.approx(10, abs=0.1)
+
+
+def test_the_wait_has_what_the_purchase_has_left() -> None:
+    """A purchase of 6 s and a wait for a server that never runs end together after 10."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        async with Shop(post_takes=6, runs=False).script.client() as client:
+            began = loop.time()
+            with pytest.raises(PurchaseNotReadyError) as caught:
+                await buy_and_wait(client, timeout=10)
+            assert isinstance(caught.value.__cause__, WaitTimeoutError)
+            return loop.time() - began
+
+    assert played(main()) == pytest.approx(10, abs=0.5)
