@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import pydoc
@@ -13,6 +14,7 @@ import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
@@ -122,6 +124,18 @@ def test_the_types_of_a_signature_are_exported(name: str) -> None:
         for used in types_in(hint):
             if used.__module__.startswith("trooper_async") and name != "RetryPolicy.delay":
                 assert getattr(trooper_async, used.__name__, None) is used
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_the_aliases_in_a_signature_are_exported(name: str) -> None:
+    """A hover shows an alias such as `OnChange` by its name, so that name can be imported."""
+    function = inspect.unwrap(CALLABLES[name])
+    for annotation in function.__annotations__.values():
+        for node in ast.walk(ast.parse(annotation)):
+            value = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+            if isinstance(node, ast.Name) and type(value).__module__ in ("typing", "types", "collections.abc"):
+                places = (trooper_async, typing, builtins)
+                assert isinstance(value, TypeVar) or any(getattr(place, node.id, None) is value for place in places)
 
 
 @pytest.mark.parametrize(("package", "name", "function"), OTHERS, ids=[name for _, name, _ in OTHERS])

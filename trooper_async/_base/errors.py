@@ -100,5 +100,12 @@ class ResponseFormatError(TrooperError):
         self.expected = expected
 
     def inside(self, place: str) -> ResponseFormatError:
-        """The same of a part of a response that stands at `place` in the whole, such as `$[3]`."""
+        """This error of a part of a response, as one of the whole.
+
+        Args:
+            place: where the part stands: `$[3]`.
+
+        Returns:
+            An error whose path begins there.
+        """
         return ResponseFormatError(place + self.path[1:], self.expected)

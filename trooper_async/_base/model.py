@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal  # noqa: F401 - `JSON` is a text that names it: `get_type_hints` looks for it here
-from typing import Self
+from typing import Literal, Self
 
 from attrs import field, frozen
 
-from trooper_async._base.converter import Money, from_data, to_data
+from trooper_async._base.converter import from_data, to_data
 from trooper_async._base.docs import document
 from trooper_async._base.json_text import JSON
 
@@ -20,7 +20,7 @@ class Model:
     def __init_subclass__(cls) -> None:
         document(cls)
 
-    def to_dict(self, *, money: Money = "text") -> dict[str, JSON]:
+    def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
         """This as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
 
         The keys are the names of the fields here. Times are ISO 8601 text, and models inside are dicts too.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from attrs import evolve, field, fields, frozen
 
@@ -47,7 +47,7 @@ class FleetOutcome:
     sent: bool | None = False
     """Whether its action was sent and accepted; None: it may have been. False with an `order`: it was left alone."""
 
-    def to_dict(self, *, money: Money = "text") -> dict[str, JSON]:
+    def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
         """This outcome as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
 
         Args:
@@ -124,7 +124,7 @@ class FleetReport:
         if failures:
             raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} orders failed", failures)
 
-    def to_dict(self, *, money: Money = "text") -> dict[str, JSON]:
+    def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
         """This report as a dict of JSON types, for `json.dumps` or a web framework.
 
         Args:
@@ -168,17 +168,16 @@ class FleetReport:
 
     @classmethod
     def from_json(cls, text: str) -> FleetReport:
-        """The report that `to_json` wrote, or that a `ReportFile` holds.
+        """The report that `to_json` wrote.
 
         Args:
-            text: the stored text. Of several lines, the last one of each order counts. A last line that is not whole is
-                passed over: the process was killed while it wrote it, and what it says was not sent yet.
+            text: what `to_json` returned.
 
         Returns:
-            The report.
+            The report. Give it to `fleet.resume`.
 
         Raises:
-            ConfigurationError: the text is not a stored report, contradicts itself, or is one of a later release.
+            ConfigurationError: the text is not a stored report, or was written by a later release.
         """
         *lines, last = text.split("\n")
         reports = [_from_line(line) for line in lines or [last]]

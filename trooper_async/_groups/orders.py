@@ -18,7 +18,7 @@ from trooper_async._groups.actions import Actions
 from trooper_async._groups.history import running_since
 from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.ordering import wanted_order
-from trooper_async._groups.rented import Jobs, Then, check_then
+from trooper_async._groups.rented import Jobs, check_then
 from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.feed import Outage, Watch
@@ -788,7 +788,7 @@ class Orders:
         templates: Iterable[Template | int] = (),
         max_price_h: Decimal | float | None = None,
         reference: str | None = None,
-        then: Then = "freeze",
+        then: Literal["freeze", "stop", "leave"] = "freeze",
         timeout: float | None = 1800.0,
         on_change: OnChange | None = None,
     ) -> AbstractAsyncContextManager[Order]:
@@ -853,7 +853,7 @@ class Orders:
         self,
         order: Order | int,
         *,
-        then: Then = "freeze",
+        then: Literal["freeze", "stop", "leave"] = "freeze",
         migration_allowed: bool = False,
         timeout: float | None = 900.0,
         on_change: OnChange | None = None,

@@ -12,7 +12,7 @@ _check: ContextVar[Check | None] = ContextVar("trooper_async.check_before_sendin
 
 
 @contextmanager
-def check_before_sending(check: Check) -> Iterator[None]:
+def check_before_sending(check: Callable[[], Awaitable[object]]) -> Iterator[None]:
     """Have `check` awaited right before each attempt of a call that must not be sent twice.
 
     Those calls are purchases, restarts, starts with `migration_allowed`, and installs of templates. A rate limit or a
