@@ -168,16 +168,17 @@ class FleetReport:
 
     @classmethod
     def from_json(cls, text: str) -> FleetReport:
-        """The report that `to_json` wrote.
+        """The report that `to_json` wrote, or that a `ReportFile` holds.
 
         Args:
-            text: what `to_json` returned.
+            text: the stored text. Of several lines, the last one of each order counts. A last line that is not whole is
+                passed over: the process was killed while it wrote it, and what it says was not sent yet.
 
         Returns:
-            The report. Give it to `fleet.resume`.
+            The report.
 
         Raises:
-            ConfigurationError: the text is not a stored report, or was written by a later release.
+            ConfigurationError: the text is not a stored report, contradicts itself, or is one of a later release.
         """
         *lines, last = text.split("\n")
         reports = [_from_line(line) for line in lines or [last]]
