@@ -87,6 +87,15 @@ def test_the_tour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert "order 131: running" in said
 
 
+def test_without_a_terminal_it_shows_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing can be typed or read, the tour runs by itself."""
+    say(monkeypatch)
+    assert run(["demo"]) == 0
+    assert f"trooper> {_demo.TOUR[-1]}" in capsys.readouterr().err
+
+
 def test_a_fake_that_cannot_listen_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no loopback to listen on, the command says so and ends."""
 

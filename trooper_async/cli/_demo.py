@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -16,7 +16,7 @@ from rich.text import Text
 from trooper_async import PollSchedule
 from trooper_async.cli._app import run
 from trooper_async.cli._context import Cli
-from trooper_async.cli._errors import FailedError
+from trooper_async.cli._errors import FAILED, FailedError
 from trooper_async.cli._options import command
 from trooper_async.cli._settings import Settings
 from trooper_async.testing import FakeTrooper
@@ -34,13 +34,24 @@ FLEET: tuple[tuple[str, str, int, str, str], ...] = (
 """Title, status, blib, country, contract interval. One more is on its way."""
 TOUR = (
     "ps",
+    "ps --columns id,title,status,country --sort -eur/h",
+    "show 128",
     "gpus",
     "cost",
     "stop --all --title 'training*' --status running --yes",
     "history 123",
-    "order 3 --yes --max-price-h 0.20 --accept-terms --reference demo",
+    "order --gpu 'RTX 4090' --max-price-h 0.90 --yes --accept-terms --reference demo",
     "purchases",
+    "order 3 --max-price-h 0.20 --yes --accept-terms --for-job -- nvidia-smi",
+    "wait 130",
+    "credentials 131",
+    "ssh-config --file -",
     "doctor",
+)
+_GREETING = (
+    "A fake fleet, for as long as this runs: no key, no network, no money. Ctrl-D leaves.",
+    "Type `tour` to see all of it run by itself, or a command: ps, show 123, watch, stop --all, cost, --help",
+    "Rent something: gpus, then order 3, or order --gpu 'RTX 4090' --max-price-h 0.90; then purchases, ssh 131",
 )
 
 
@@ -49,8 +60,8 @@ TOUR = (
 def demo(cli: Cli, arguments: Sequence[str]) -> None:
     """Try all of this on a fake fleet: no key, no network, no money.
 
-    Alone, it reads commands from a prompt (or from stdin), one fleet for all of them; `tour` runs a few. With a
-    command (`trooper demo -- ps`) it runs that one.
+    Alone, it reads commands from a prompt, or from stdin, one fleet for all of them; where there is nothing to read it
+    runs a tour by itself. With a command (`trooper demo -- ps`) it runs that one.
     """
     with tempfile.TemporaryDirectory(prefix="trooper-demo-") as folder, fake_fleet(DURATIONS) as fake:
         settings = Settings(
@@ -70,21 +81,20 @@ def demo(cli: Cli, arguments: Sequence[str]) -> None:
 
 
 def _lines(cli: Cli) -> Iterator[Sequence[str]]:
-    """The command lines that are typed, or read, until the end of input."""
+    """The command lines that are typed, or read, until the end of input; the tour's where nothing can be read."""
     is_prompted = sys.stdin.isatty()
     if is_prompted:
         import_readline()
-        cli.say(
-            Text(
-                "A fake fleet, for as long as this runs: no key, no network, no money. `tour` shows it around.", "bold"
-            ),
-            "Try ps, gpus, cost, stop --all, watch, order 3, history 123, doctor or --help; Ctrl-D leaves.",
-        )
+        cli.say(Text(_GREETING[0], "bold"), *_GREETING[1:])
+    number = 0
     while True:
         try:
             line = cli.err.input(Text("trooper> ", "bold green") if is_prompted else "")
+            number += 1
             words = shlex.split(line, comments=True)
         except EOFError:
+            if not is_prompted and number == 0:
+                yield from _tour(cli)
             return
         except KeyboardInterrupt:
             cli.say("")
@@ -98,13 +108,17 @@ def _lines(cli: Cli) -> Iterator[Sequence[str]]:
             case ["exit" | "quit"]:
                 return
             case ["tour"]:
-                for one in TOUR:
-                    cli.say(Text("\ntrooper> ", "bold green").append(one, "bold"))
-                    yield shlex.split(one)
+                yield from _tour(cli)
             case ["demo"]:
                 cli.say("you are in it")
             case _:
                 yield words[1:] if words[0] == "trooper" else words
+
+
+def _tour(cli: Cli) -> Iterator[Sequence[str]]:
+    for one in TOUR:
+        cli.say(Text("\ntrooper> ", "bold green").append(one, "bold"))
+        yield shlex.split(one)
 
 
 def import_readline() -> None:
@@ -117,12 +131,13 @@ def import_readline() -> None:
 
 @contextmanager
 def fake_fleet(durations: Mapping[str, float]) -> Iterator[FakeTrooper]:
-    """A fake with a fleet, one server of which is on its way to running."""
-    with ExitStack() as stack:
-        try:
-            fake = stack.enter_context(FakeTrooper(durations=durations))
-        except OSError as error:
-            raise FailedError(1, f"the fake can't listen on the loopback ({error.strerror})") from None
+    """A fake with a fleet."""
+    fake = FakeTrooper(durations=durations)
+    try:
+        fake.start()
+    except OSError as error:
+        raise FailedError(FAILED, f"the fake can't listen on the loopback ({error.strerror})") from None
+    with closing(fake):
         for title, status, blib_id, country, interval in FLEET:
             fake.add_order(
                 title=title, status=status, blib_id=blib_id, country_code=country, contract_interval=interval
@@ -130,12 +145,15 @@ def fake_fleet(durations: Mapping[str, float]) -> Iterator[FakeTrooper]:
         on_its_way = fake.add_order(title="benchmark", status="starting", desired_status="running")
 
         def arrive() -> None:
-            switched = {body["serverId"] for body in fake.sent("/api/order-status")}
-            if on_its_way.server_id not in switched:  # else it goes where it was switched to
+            acted = {body["serverId"] for body in fake.sent("/api/order-status")}
+            if on_its_way.server_id not in acted:  # else it goes where it was sent
                 fake.set_status(on_its_way, "running")
 
         arrival = threading.Timer(4 * fake.durations["start"], arrive)
         arrival.daemon = True
         arrival.start()
-        stack.callback(arrival.cancel)
-        yield fake
+        try:
+            yield fake
+        finally:
+            arrival.cancel()
+            arrival.join()
