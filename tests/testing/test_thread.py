@@ -17,11 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
-from starlette.testclient import TestClient
+from anyio.from_thread import start_blocking_portal
 
 from tests.helpers.fake_api import LONG, arrived
 from trooper_async.testing import FakeTrooper
@@ -53,17 +49,15 @@ def test_blocking_code_can_use_it() -> None:
         assert [request.status for request in fake.requests] == [200, 200]
 
 
-def test_an_application_under_a_test_client_can_use_it() -> None:
-    """Starlette's `TestClient`, whose application runs in a loop of its own thread, works in a sync test."""
+def test_an_application_in_another_thread_can_use_it() -> None:
+    """A sync test whose application runs in a loop of its own thread, as under Starlette's `TestClient`, works."""
 
-    async def stop(request: Request) -> JSONResponse:
+    async def stop(order_id: int) -> str:
         async with fake.client() as client:
-            return JSONResponse((await client.orders.stop_and_wait(int(request.path_params["order"]))).current_status)
+            return (await client.orders.stop_and_wait(order_id)).current_status
 
-    app = Starlette(routes=[Route("/stop/{order}", stop, methods=["POST"])])
-    with FakeTrooper() as fake, TestClient(app) as browser:
-        order = fake.add_order()
-        assert browser.post(f"/stop/{order.order_id}").json() == "stopped"
+    with FakeTrooper() as fake, start_blocking_portal() as portal:
+        assert portal.call(stop, fake.add_order().order_id) == "stopped"
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)

@@ -84,7 +84,7 @@ async def _replayed(profile: Profile, action: str, poll: PollSchedule, seconds: 
             ended = time.monotonic()
         accepted = max((request.started for request in fake.requests if request.path == path), default=math.nan)
         requests = len(fake.requests)
-    after, end = (ended - accepted) / scale, takes
+    after, end = (timeout if verdict == "never" else ended - accepted) / scale, takes
     if verdict == "in time" and after < end:
         verdict = "early"
     elif verdict == "in time" and after > end + profile.read_lag + _LATE_CAPS * scaled.cap / scale:
