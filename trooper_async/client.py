@@ -44,29 +44,36 @@ _BASE_URL = "https://james.trooper.ai"
 
 
 class TrooperClient:
-    """A client of the Trooper.AI API, to be used with `async with` on one event loop.
+    """A client of the Trooper.AI API.
 
-    `blibs`, `orders`, `migrations` and `templates` are its groups of endpoints; `fleet` switches many orders at once.
+        async with TrooperClient() as trooper:
+            order = await trooper.orders.start_and_wait(123)
+
+    Use it with `async with`, on one event loop and in the process that made it. All its calls share one limit of
+    concurrent requests, one rate limit and one poll. It logs below the logger `trooper_async`, and nothing until your
+    application configures that: `trooper_async.transport` has each request at DEBUG and each retry at INFO.
 
     Args:
-        api_key: the API key; else `$TROOPER_API_KEY`. Without any, only the public endpoints can be used.
-        base_url: where the API is; else `$TROOPER_BASE_URL`, else https://james.trooper.ai. https only, except to
-            loopback.
-        session: a session of yours, used for everything and never closed. Its proxies, cookies and TLS settings are
-            yours; its middlewares are not used.
-        timeout: seconds for the answer to one request. Connecting has up to 10 s of its own; what must not be sent
-            twice has at least 180 s.
-        retry: what is sent again, and how often.
-        poll: how often waits ask.
-        max_concurrency: requests at once, besides the poll.
-        max_body_bytes: the largest answer that is read, on the wire and inflated.
-        proxy: the URL of an HTTP proxy. Those of the environment are not used.
-        app: the name of your application, for the User-Agent.
-        ledger: a file that purchases are journalled in, durably, before they are sent and when their outcome is known;
-            it is locked until `close`. None keeps them in memory only.
+        api_key: The API key, or a function without arguments that returns it, plain or `async`. The function is called
+            for the first request, and again after a 401: a request that met one is sent again if the key is a new one.
+            Default: `$TROOPER_API_KEY`. Without a key, only the public endpoints can be used.
+        base_url: The URL of the API. Default: `$TROOPER_BASE_URL`, else https://james.trooper.ai. It must be https,
+            except on this machine.
+        session: Your own session. It is used for all requests and never closed. Its proxies, cookies, traces and TLS
+            settings are used, its middlewares are not.
+        timeout: Seconds to wait for the response to one request. Connecting has up to 10 s of its own. The response to
+            a request that must not be repeated is waited for at least 180 s.
+        retry: What is retried, how often and for how long.
+        poll: How often a wait polls.
+        max_concurrency: Requests in flight at once; polls are not counted.
+        max_body_bytes: The largest response that is read, as it is transferred and uncompressed.
+        proxy: The URL of an HTTP proxy. The proxies of the environment are not used.
+        app: The name of your application, which is put in front of the User-Agent.
+        ledger: A file that records purchases durably: each before it is sent, and its outcome. Without one they are
+            recorded in memory only.
 
     Raises:
-        ConfigurationError: an argument that can't be right.
+        ConfigurationError: An argument is invalid.
     """
 
     def __init__(
@@ -191,9 +198,10 @@ class TrooperClient:
         return await self._transport.request(request, retry=ONE_ATTEMPT if method == "GET" else None)
 
     async def close(self) -> None:
-        """End all waits with ClientClosedError, wait for a purchase that is in flight, and close our sessions.
+        """End all waits with ClientClosedError, wait for purchases in flight, and close what is not yours.
 
-        However often the caller is cancelled meanwhile, it runs to its end before the cancellation goes on.
+        If the caller is cancelled meanwhile, once or again and again, closing still runs to its end; then the
+        cancellation goes on. Closing a client twice does nothing.
         """
         self._transport.stop()
         if self._closing is None:

@@ -12,6 +12,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cache
 from io import BytesIO
 from typing import NoReturn, TypeVar
 
@@ -59,7 +60,7 @@ class Wire:
     ) -> None:
         self._base_url = base_url
         self._authorize, self.redact, self.has_key, self._ask_for_key = keys
-        self.sessions: Sessions = Sessions(session)
+        self.sessions = Sessions(session)
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
         self._proxy = proxy
@@ -184,7 +185,7 @@ class Wire:
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+            timeout=_connect_within(connect),
             proxy=self._proxy(),
             middlewares=(self._authorize,),
             trace_request_ctx=sending if sessions.are_ours else None,
@@ -210,6 +211,12 @@ class Wire:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("it holds an API key, and can't be pickled or copied")
+
+
+@cache
+def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
+    """A limit for connecting alone."""
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 def _what(error: BaseException) -> str:
