@@ -10,11 +10,11 @@ from attrs import evolve
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetReport
 from trooper_async._fleet.run import Job, OnProgress, Run, RunOptions
-from trooper_async._groups.actions import Actions, is_once_only, target_of
+from trooper_async._groups.actions import Actions, is_once_only
 from trooper_async._groups.lookup import Lookup, found
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import ConfigurationError, OutcomeUnknownError, TrooperError
-from trooper_async.models import Action, Order, OrderStatus, Transition, meant, same_word, status_word
+from trooper_async.models import TARGETS, Action, Order, OrderStatus, Transition, meant, same_word, status_word
 
 OrderKey = TypeVar("OrderKey", bound="Order | int")
 
@@ -358,7 +358,7 @@ def _needed(order: Order | int, action: Action, migration_allowed: bool) -> Job:
     """What has to be done for an order as it is now."""
     if not isinstance(order, Order):
         return Job(order)
-    target = target_of(action)
+    target = TARGETS[action]
     if action == "restart":
         return Job(order) if _is_there(order, target) else Job(order, ended=order)
     if _is_there(order, target) or (action == "stop" and _is_there(order, OrderStatus.frozen)):

@@ -11,20 +11,10 @@ from trooper_async._groups.lookup import Lookup
 from trooper_async._http.retry import ONE_ATTEMPT
 from trooper_async._http.transport import Transport
 from trooper_async.errors import APIConnectionError, APIStatusError, OutcomeUnknownError, ResponseFormatError
-from trooper_async.models import JSON, Action, Order, OrderStatus, Transition
+from trooper_async.models import JSON, TARGETS, Action, Order, Transition
 
-# what POST /api/order-status calls an action, and the status that it leads to
-_ACTIONS: dict[Action, tuple[str, OrderStatus]] = {
-    "start": ("running", OrderStatus.running),
-    "stop": ("stopped", OrderStatus.stopped),
-    "restart": ("restarted", OrderStatus.running),
-    "freeze": ("frozen", OrderStatus.frozen),
-}
-
-
-def target_of(action: Action) -> OrderStatus:
-    """The status that an action leads to."""
-    return _ACTIONS[action][1]
+# what POST /api/order-status calls an action
+_WORDS: dict[Action, str] = {"start": "running", "stop": "stopped", "restart": "restarted", "freeze": "frozen"}
 
 
 def is_once_only(action: Action, migration_allowed: bool) -> bool:
@@ -52,15 +42,14 @@ class Actions:
         order_id = arguments.order_id(order, operation)
         arguments.check_bool(migration_allowed, "migration_allowed", operation)
         server_id = await self._lookup.server_id(order, operation)
-        word, target = _ACTIONS[action]
         before = None
         if action == "restart":
             # where it can't be read, a departure from `running` and then a steady `running` prove the restart
             with suppress(APIConnectionError, APIStatusError, ResponseFormatError):
                 # a server that can be restarted was started: an empty history was not read whole, and all rows look new
                 before = tuple(await self._lookup.history(order_id, retry=ONE_ATTEMPT, until=until)) or None
-        transition = Transition(order_id, action, target, before, migration_allowed)
-        sent: dict[str, JSON] = {"serverId": server_id, "action": word}
+        transition = Transition(order_id, action, TARGETS[action], before, migration_allowed)
+        sent: dict[str, JSON] = {"serverId": server_id, "action": _WORDS[action]}
         if action == "start":
             sent["migration_allowed"] = migration_allowed
         kind = Repeatability.ONCE if is_once_only(action, migration_allowed) else None

@@ -15,7 +15,7 @@ from trooper_async._api.arguments import deadline, wrong
 from trooper_async._base.cancellation import finished
 from trooper_async._buying.purchases import Prepare, Purchases
 from trooper_async._buying.record import Record
-from trooper_async._groups.actions import Actions, target_of
+from trooper_async._groups.actions import Actions
 from trooper_async._groups.lookup import Lookup
 from trooper_async._waiting.judges import SwitchJudge
 from trooper_async._waiting.wait import OnChange
@@ -30,7 +30,7 @@ from trooper_async.errors import (
     StillRunningError,
     TrooperError,
 )
-from trooper_async.models import Order, OrderStatus, Purchase, meant
+from trooper_async.models import TARGETS, Order, OrderStatus, Purchase, meant
 
 LOG = logging.getLogger("trooper_async.orders")
 
@@ -266,5 +266,5 @@ def _words(order: Order) -> tuple[str, str]:
 def _is_away(order: Order, then: Literal["freeze", "stop"]) -> bool:
     """Whether it is where `then` says, or on its way to something cheaper: a stop would start up a frozen server."""
     status, wish = _words(order)
-    target = target_of(then)
+    target = TARGETS[then]
     return (status == wish == target) or _AWAY.get(wish, 0) > _AWAY[target]
