@@ -12,36 +12,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.buying import BLIB, buy_and_wait
+from tests.helpers.shop import Shop
 from tests.tools.simulator.clock import run
-from tests.tools.simulator.script import Script, reply, row
 from trooper_async import APITimeoutError, PurchaseNotReadyError, PurchaseUnknownError, TrooperClient, WaitTimeoutError
-from trooper_async._api.endpoints import Call
-from trooper_async._api.responses import Response
-
-
-class Shop:
-    """An API whose lists and purchases take their time; a bought order runs at once, or never."""
-
-    def __init__(self, *, list_takes: float = 0.1, post_takes: float = 0.1, runs: bool = True) -> None:
-        self.orders: dict[int, str] = {1: "running"}
-        self.frozen: list[int] = []
-        self._post_takes, self._runs = post_takes, runs
-        self.script = Script(
-            lambda now: [row(one, current, "running") for one, current in self.orders.items()],
-            self._answer,
-            seconds=list_takes,
-        )
-
-    async def _answer(self, call: Call[Any]) -> Response:
-        if call.endpoint.path == "/api/order-status":
-            server = call.sent["serverId"]
-            assert isinstance(server, int)
-            self.frozen.append(server)
-            return reply({"success": True})
-        order_id = max(self.orders) + 1
-        self.orders[order_id] = "running" if self._runs else "starting"
-        await asyncio.sleep(self._post_takes)
-        return reply({"success": True, "orderId": order_id})
 
 
 def played(main: Coroutine[Any, Any, float]) -> float:
@@ -113,15 +86,25 @@ def test_a_purchase_that_is_not_sent_by_its_deadline_is_not_made(reference: str 
 
 
 def test_the_wait_has_what_the_purchase_has_left() -> None:
-    """A purchase of 6 s and a wait for a server that never runs end together after 10."""
+    """A purchase of 6 s and a wait for a server that never runs end together after 10: it is bought all the same."""
 
     async def main() -> float:
         loop = asyncio.get_running_loop()
-        async with Shop(post_takes=6, runs=False).script.client() as client:
+        shop = Shop(post_takes=6, runs=False)
+        async with shop.script.client() as client:
             began = loop.time()
             with pytest.raises(PurchaseNotReadyError) as caught:
                 await buy_and_wait(client, timeout=10)
-            assert isinstance(caught.value.__cause__, WaitTimeoutError)
-            return loop.time() - began
+            took = loop.time() - began
+            error = caught.value
+            assert isinstance(error.__cause__, WaitTimeoutError)
+            assert not isinstance(error, TimeoutError)
+            assert (error.purchase.state, error.purchase.order_id) == ("bought", 2)
+            assert (error.operation, error.target) == ("orders.create_and_wait", "running")
+            shop.orders[2] = "running"
+            assert error.transition is not None
+            assert (await client.orders.wait(error.transition)).order_id == 2
+            assert await client.orders.unresolved() == (), "it is delivered"
+        return took
 
     assert played(main()) == pytest.approx(10, abs=0.5)

@@ -14,6 +14,9 @@ import pytest
 import stamina
 import tenacity
 
+from tests.helpers.conditions import until
+from tests.helpers.shop import Shop
+from tests.tools.simulator.clock import run
 from trooper_async import PurchaseNotReadyError, TrooperClient, TrooperError, UnresolvedPurchaseError
 from trooper_async.testing import FakeTrooper
 
@@ -91,15 +94,16 @@ async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
     """A timeout while it is on the wire, and two more rounds, send one; the later ones say which is unresolved."""
     fake_trooper.durations.update(create=30, migrate=30)
     fake_trooper.add_order()
-    fake_trooper.delay_next(PURCHASES[purchase], 0.1)
+    hold = fake_trooper.hold_next(PURCHASES[purchase])
     errors: list[BaseException] = []
 
     timeouts: list[asyncio.Timeout] = []
 
     async def first_runs_out() -> None:
-        while not sent(fake_trooper, purchase):  # noqa: ASYNC110 - nothing tells of a request
-            await asyncio.sleep(0.005)
+        await hold.arrived()
         timeouts[0].reschedule(0.0)
+        await until(lambda: errors)
+        hold.release()
 
     async def attempt() -> None:
         try:
@@ -126,29 +130,25 @@ async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
 @every_kind
 @every_retry
 @pytest.mark.parametrize("purchase", [create_and_wait, buy_and_wait])
-async def test_a_wait_that_times_out_after_a_purchase_is_no_reason_to_buy_again(
+def test_a_wait_that_times_out_after_a_purchase_is_no_reason_to_buy_again(
     purchase: Callable[..., Awaitable[None]],
     retry: Callable[[Attempt, type[Exception]], Awaitable[None]],
     on: type[Exception],
-    fake_trooper: FakeTrooper,
-    trooper: TrooperClient,
 ) -> None:
     """The twin's own timeout is no TimeoutError: a retry on that buys once. A retry on everything was told three times
     that it is bought, each time of another server: it asked for them, and none of them is unknown."""
-    fake_trooper.durations.update(create=30, migrate=30)
-    fake_trooper.add_order()
 
-    async def attempt() -> None:
-        await purchase(trooper, timeout=0.03)
+    async def main() -> None:
+        shop = Shop(runs=False)
+        async with shop.script.client() as client:
 
-    with pytest.raises(TrooperError) as caught:
-        await retry(attempt, on)
+            async def attempt() -> None:
+                await purchase(client, timeout=10)
 
-    bought = [record.state for record in trooper.orders.purchases]
-    if on is TimeoutError:
-        assert isinstance(caught.value, PurchaseNotReadyError)
-        assert sent(fake_trooper, purchase) == 1
-    assert set(bought) <= {"bought", "refused"}
-    assert bought.count("bought") == sum(
-        request.path == PURCHASES[purchase] and request.status == 200 for request in fake_trooper.requests
-    )
+            with pytest.raises(PurchaseNotReadyError):
+                await retry(attempt, on)
+            bought = [record.state for record in client.orders.purchases]
+        assert bought == ["bought"] * (1 if on is TimeoutError else 3)
+        assert shop.script.sent.count(PURCHASES[purchase]) == len(bought)
+
+    run(main())

@@ -1,4 +1,4 @@
-"""A program that buys with a ledger, to be killed at any moment: `python -m tests.helpers.buyer URL KEY LEDGER COUNT`.
+"""A program that buys with a ledger, to be killed at any moment: `python buyer.py URL KEY LEDGER COUNT`.
 
 It buys a server for each of `job-0` to `job-<COUNT - 1>`; what it has bought, or does not know of, it leaves alone.
 """
@@ -15,7 +15,6 @@ async def main(url: str, key: str, ledger: str, count: int) -> None:
     schedule = PollSchedule(floor=0.005, cap=0.01)
     async with TrooperClient(key, base_url=url, ledger=ledger, poll=schedule) as client:
         (blib, *_) = await client.blibs.list()
-        print("ready", flush=True)
         for number in range(count):
             try:
                 await client.orders.create(
