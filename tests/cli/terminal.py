@@ -32,6 +32,7 @@ class Terminal:
 
     def __init__(self, words: tuple[str, ...], environment: Mapping[str, str], columns: int, shell: str) -> None:
         self.said = ""
+        self._forgotten = ""
         command = [sys.executable, "-W", "error", "-c", _POLLS_FAST, *words]
         if shell:
             command = ["bash", "-c", shell, "bash", *command]
@@ -42,6 +43,16 @@ class Terminal:
             dimensions=(40, columns),
             encoding="utf-8",
         )
+
+    @property
+    def all(self) -> str:
+        """All that it has written, also what was forgotten."""
+        return self._forgotten + self.said
+
+    def forget(self) -> None:
+        """Look only at what is written from now on."""
+        self._forgotten += self.said
+        self.said = ""
 
     def type(self, line: str) -> None:
         self._child.sendline(line)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Trooper, sent
+from tests.helpers.fake_orders import order_of
 from trooper_async import (
     FleetOutcome,
     FleetProgress,
@@ -236,3 +237,20 @@ def test_a_report_that_cannot_be_written_sends_nothing(trooper: Trooper, fake: F
     assert ran.status == 1
     assert "No such file" in ran.error
     assert sent(fake, "/api/order-status") == []
+
+
+def test_what_is_there_or_farther_is_left_alone(trooper: Trooper, fake: FakeTrooper) -> None:
+    """`stop --all` leaves frozen servers frozen, `restart --all` takes only running ones; --force sends to all."""
+    fake.set_status(130, "running")
+    stopped = trooper("stop", "--all", "--yes", "--json")
+    assert stopped.status == 0
+    left = {one["order_id"] for one in stopped.json if one["sent"] is False}
+    assert left == {125, 127, 129}  # two are stopped, one is frozen
+    fake.set_status(123, "running")
+    fake.requests.clear()
+    ran = trooper("restart", "--all", "--yes")
+    assert [order_of(fake, body["serverId"]) for body in sent(fake, "/api/order-status")] == [123]
+    assert "1 done, 7 left alone" in ran.out
+    fake.requests.clear()
+    trooper("stop", "129", "--force", "--no-wait")
+    assert len(sent(fake, "/api/order-status")) == 1

@@ -425,3 +425,31 @@ def test_debug_in_a_pipe_is_a_line_for_each_request(trooper: Trooper, fake: Fake
     assert max(map(len, ran.err.splitlines())) < 300
     assert all(line == line.rstrip() for line in ran.err.splitlines())
     assert re.search(r"^\d\d:\d\d:\d\d DEBUG GET /api/orders 200", ran.err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["ps"], ["123", "starting → running"]),
+        (["show", "125"], ["training llama 3", "stopped", "ssh -p"]),
+        (["watch"], ["Ctrl-C ends it", "starting → running"]),
+        (["order", "3"], ["0.195", "[y/N]"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_screens_of_every_width(
+    fake: FakeTrooper, variables: dict[str, str], words: list[str], kept: list[str], columns: int
+) -> None:
+    """On 40, 80 and 200 columns no row is wrapped, and what is needed most is there."""
+    fake.set_status(123, "starting", "running")
+    with terminal(*words, environment=variables, columns=columns) as shown:
+        shown.until(*kept)
+        if words[0] == "watch":
+            shown.ctrl_c()
+        if words[0] == "order":
+            shown.type("n")
+        shown.end()
+    table = [line for line in screen(shown.said).splitlines() if re.match(r" *\d+  ", line)]
+    assert all(len(line) <= columns for line in table)
+    assert {"ps": 8, "watch": 8, "order": 1}.get(words[0], 0) <= len(table)

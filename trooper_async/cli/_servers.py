@@ -137,7 +137,8 @@ def _history_table(changes: list[StatusChange]) -> Table:
         lasted = NOTHING if seconds is None else span(seconds)
         since = moment(change.status_since)
         rows.append([since, cell(change.status_user, style), lasted, Text(bar, style), cell(change.status_txt)])
-    return plain_table("since", "status", "for", "timeline", "what the API says", rows=rows, numbers=["for"])
+    names = ("since", "status", "for", "timeline", "what the API says")
+    return plain_table(*names, rows=rows, numbers=["for"], leaving=[names[4], names[3]])
 
 
 def timeline(changes: list[StatusChange], now: datetime, width: int = _WIDTH) -> list[tuple[float | None, str]]:

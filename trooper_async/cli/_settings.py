@@ -159,7 +159,7 @@ def read(path: Path) -> dict[str, Any]:
                 problem = f"can be read by others (mode {mode:04o}): chmod 600 {path}"
             else:
                 data = tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # HOME is often /dev/null where no user is
         return {}
     except OSError as error:
         problem = f"can't be read ({error.strerror})"

@@ -34,6 +34,8 @@ class Column(Generic[T]):
     """Where the screen is too narrow the column with the highest number goes first; 0 stays."""
     extra: bool = False
     """Shown only where it is asked for."""
+    whole: bool = False
+    """Never cut, as numbers are not."""
 
 
 @frozen
@@ -84,8 +86,8 @@ class Table:
                 break
             columns.remove(least)
         if width is not None and needed() > width:
-            widest = max((one for one in columns if not one.number), key=lambda one: widths[one.name], default=None)
-            if widest is not None:
+            cut = [one for one in columns if not one.number and not one.whole]
+            if widest := max(cut, key=lambda one: widths[one.name], default=None):
                 widths[widest.name] = max(_SHORTEST, widths[widest.name] - (needed() - width))
         lines = []
         if self.header:
@@ -129,14 +131,21 @@ def table_of(columns: Sequence[Column[T]], items: Iterable[T], listing: Listing 
     return Table(tuple(one for one in columns if not one.extra), rows)
 
 
-def plain_table(*names: str, rows: Iterable[Sequence[Text | str]], numbers: Iterable[str] = ()) -> Table:
-    """A table of ready texts."""
+def plain_table(
+    *names: str, rows: Iterable[Sequence[Text | str]], numbers: Iterable[str] = (), leaving: Sequence[str] = ()
+) -> Table:
+    """A table of ready texts; `leaving` are the columns that leave a narrow screen, the first of them first."""
+
+    right, left = set(numbers), {name: place for place, name in enumerate(leaving)}
 
     def cell_of(index: int) -> Callable[[Sequence[Text | str]], Text | str]:
         return lambda row: row[index]
 
     return Table(
-        tuple(Column(name, cell_of(index), number=name in set(numbers)) for index, name in enumerate(names)),
+        tuple(
+            Column(name, cell_of(index), number=name in right, leaves=len(leaving) - left.get(name, len(leaving)))
+            for index, name in enumerate(names)
+        ),
         list(rows),
     )
 
@@ -167,7 +176,7 @@ ORDERS: tuple[Column[Order], ...] = (
         lambda order: (order.blib_gpu_type or "", order.blib_gpu_num or 0),
         leaves=2,
     ),
-    Column("status", status, lambda order: order.current_status.casefold()),
+    Column("status", status, lambda order: order.current_status.casefold(), whole=True),
     Column("address", address, leaves=4),
     Column("eur/h", lambda order: euros(order.price_h), lambda order: order.price_h, number=True, leaves=1),
     Column("paid-until", lambda order: until(order.paid_until), lambda order: order.paid_until, leaves=3),
