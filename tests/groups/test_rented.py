@@ -482,12 +482,13 @@ async def test_a_wrong_argument_is_refused_at_the_door(
     assert fake_trooper.requests == []
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("moment", ["buying", "working"])
-async def test_ctrl_c_puts_the_server_away(moment: str) -> None:
+async def test_ctrl_c_puts_the_server_away(moment: str, loop: str) -> None:
     """A real process, interrupted while its purchase is in flight or in its job: the server is frozen, then it ends."""
     async with FakeTrooper() as fake:
         hold = fake.hold_next(POST)
-        async with processes.python(rented_job.__file__, fake.url, fake.api_key) as child:
+        async with processes.python(rented_job.__file__, fake.url, fake.api_key, loop) as child:
             await hold.arrived()
             if moment == "working":
                 hold.release()

@@ -1,4 +1,4 @@
-"""A program that rents a server for a job without end: `python rented_job.py URL KEY`."""
+"""A program that rents a server for a job without end: `python rented_job.py URL KEY LOOP` (asyncio or uvloop)."""
 
 from __future__ import annotations
 
@@ -17,4 +17,10 @@ async def main(url: str, key: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2]))
+    job, loop = main(sys.argv[1], sys.argv[2]), sys.argv[3]
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.run(job)
+    else:
+        asyncio.run(job)

@@ -1,0 +1,66 @@
+"""What `orders.create` refuses before anything is sent, and what it sends."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.helpers.buying import POST, buy, posts
+from trooper_async import ConfigurationError, PriceError, TrooperClient
+from trooper_async.testing import FakeTrooper
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"contract_interval": None}, "contract_interval must be"),
+        ({"contract_interval": ""}, "contract_interval must be"),
+        ({"contract_interval": "DAY"}, "total_price must be given for DAY"),
+        ({"contract_interval": "QUARTER", "total_price": 5, "max_price_h": 1}, "max_price_h can't be compared"),
+        ({"templates": 5}, "templates must be a list"),
+        ({"templates": "12"}, "templates must be a list"),
+        ({"templates": [None]}, "a template"),
+        ({"reference": ""}, "a reference must be"),
+        ({"reference": 7}, "a reference must be"),
+        ({"max_price_h": float("nan")}, "max_price_h must be"),
+    ],
+)
+async def test_an_invalid_order_is_refused_before_anything_is_sent(
+    options: dict[str, Any], problem: str, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """The error names the operation and the mistake."""
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        await buy(trooper, **options)
+    assert caught.value.operation == "orders.create"
+    assert fake_trooper.requests == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "total", "refused"),
+    [
+        ("HOUR", "1.01", True),
+        ("HOUR", "0.85", False),
+        ("DAY", "24.01", True),
+        ("DAY", "24", False),
+        ("WEEK", "9999", True),
+    ],
+)
+async def test_a_limit_per_hour_bounds_what_is_paid(
+    interval: str, total: str, refused: bool, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """`max_price_h` times the hours of the interval is the most that the interval may cost."""
+    options = {"contract_interval": interval, "total_price": Decimal(total), "max_price_h": 1}
+    if refused:
+        with pytest.raises(PriceError, match=f"a {interval} would cost {total} EUR"):
+            await buy(trooper, **options)
+    else:
+        await buy(trooper, **options)
+    assert posts(fake_trooper) == (not refused)
+
+
+async def test_an_interval_is_told_in_the_apis_own_letters(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """`hour` is harmless: it is sent as `HOUR`."""
+    await buy(trooper, contract_interval="hour")
+    assert fake_trooper.sent(POST)[0]["contract_interval"] == "HOUR"
