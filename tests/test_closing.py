@@ -172,6 +172,41 @@ async def test_closed_while_a_stop_is_in_flight(fake_trooper: FakeTrooper) -> No
     assert caught.value.transition.order_id == order.order_id
 
 
+@pytest.mark.parametrize("action", ["start", "stop", "restart", "freeze"])
+async def test_closed_after_an_action_was_accepted(fake_trooper: FakeTrooper, action: str) -> None:
+    """Its wait says so, with the order and the transition, which another client can wait for."""
+    order = fake_trooper.add_order(order_id=123, status="stopped" if action == "start" else "running")
+    client = fake_trooper.client()
+    await client.orders.list()
+    with fake_trooper.hold_next("/api/order-status") as hold:
+        acting = asyncio.create_task(getattr(client.orders, f"{action}_and_wait")(order))
+        await hold.arrived()
+        client._transport.stop()
+    with pytest.raises(
+        ClientClosedError, match=f"orders.{action}_and_wait of order 123: the API accepted the"
+    ) as caught:
+        await acting
+    await client.close()
+    assert caught.value.transition is not None
+    assert (caught.value.transition.order_id, caught.value.transition.action) == (123, action)
+    async with fake_trooper.client() as another:
+        await another.orders.wait(caught.value.transition)
+
+
+async def test_closed_while_a_fleet_sends(fake_trooper: FakeTrooper) -> None:
+    """Each order has its own outcome: what was accepted has its transition, what was not sent says so."""
+    orders = [fake_trooper.add_order() for _ in range(4)]
+    client = fake_trooper.client()
+    with fake_trooper.hold_next("/api/order-status") as hold:
+        stopping = asyncio.create_task(client.fleet.stop(orders, concurrency=1))
+        await hold.arrived()
+        client._transport.stop()
+    report = await stopping
+    await client.close()
+    assert {type(outcome.error) for outcome in report.outcomes} == {ClientClosedError}
+    assert [outcome.transition is not None for outcome in report.outcomes] == [True, False, False, False]
+
+
 async def test_nothing_was_sent_is_said_only_where_it_is_true(fake_trooper: FakeTrooper) -> None:
     """By a call that comes after the end; a wait that begins then has sent something, maybe."""
     client = fake_trooper.client()

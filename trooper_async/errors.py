@@ -65,9 +65,16 @@ __all__ = [
 
 
 class ClientClosedError(TrooperError):
-    """The client is closed, or was closed during the call."""
+    """The client is closed, or was closed during the call.
+
+    `transition` is what the API had accepted by then, if anything: another client can wait for it.
+    """
 
     hint = "Open a new TrooperClient, or keep this one open for as long as it is needed"
+
+    def __init__(self, message: str, *, transition: Transition | None = None, **context: Unpack[Context]) -> None:
+        super().__init__(message, **context)
+        self.transition = transition
 
 
 class APIConnectionError(TrooperError):

@@ -129,7 +129,7 @@ class Gate:
         self.opens_at = max(self.opens_at, now + seconds)
 
     def turn_away(self) -> None:
-        """End all waiting: every `enter` under way returns False."""
+        """End all waiting: every `enter` in progress returns False."""
         for queue in (self._returned, self._waiting):
             while queue:
                 place, _ = queue.popitem(last=False)

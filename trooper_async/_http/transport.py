@@ -186,7 +186,7 @@ class Transport:
             return task.result()
         error: TrooperError
         if sending.may_have_left:
-            error = OutcomeUnknownError("sent, and not answered before the deadline", transition=call.transition)
+            error = OutcomeUnknownError("sent, and no response came before the deadline", transition=call.transition)
         else:
             error = APITimeoutError("the deadline passed before it could be sent")
         if not task.done():
@@ -201,7 +201,7 @@ class Transport:
         if task.cancelled():
             LOG.info("%s: cut, since the client was closed", task.get_name())
         else:
-            LOG.info("%s: answered after its deadline: %s", task.get_name(), task.exception() or "it was done")
+            LOG.info("%s: the response came after its deadline: %s", task.get_name(), task.exception() or "it was done")
 
     def attempt(
         self,

@@ -193,7 +193,7 @@ class Wire:
             return Response(response.status, response.headers, await self._body(response))
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """The whole body, or None where it is larger than allowed, on the wire or inflated."""
+        """The whole body, or None where it is larger than allowed, as transferred or uncompressed."""
         if response.content.at_eof():  # a trace of your session has read it, or it is empty: aiohttp has kept it
             kept = await response.read()
             return kept if len(kept) <= self._max_body_bytes else None

@@ -173,7 +173,14 @@ class Wait(Subscription[Order]):
         subject = f"order {self.order_id}"
         seconds = asyncio.get_running_loop().time() - self.began
         if isinstance(self.error, ClientClosedError):
+            if self.lost is not None:
+                return self.lost.about(self.operation, subject)
             closed = self.error.about(self.operation, subject)
+            if self.transition is not None:
+                text = (
+                    f"the API accepted the {self.transition.action}, and the client was closed before it was confirmed"
+                )
+                closed = ClientClosedError(text, transition=self.transition, operation=self.operation, subject=subject)
             closed.seconds = seconds
             return closed
         if self.error is not None and not isinstance(self.error, APIStatusError):

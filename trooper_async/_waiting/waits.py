@@ -30,6 +30,7 @@ from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
+    ClientClosedError,
     OutcomeUnknownError,
     ResponseFormatError,
     WaitTimeoutError,
@@ -99,8 +100,16 @@ class Waits:
             on_end=on_end,
             histories=self._histories,
         )
-        self.orders.join(wait)
+        self._join(wait)
         return wait
+
+    def _join(self, wait: Wait) -> None:
+        try:
+            self.orders.join(wait)
+        except ClientClosedError as error:
+            if wait.transition is None:
+                raise
+            wait.fail(error)  # its action has been sent: the error has to say so
 
     def abandon(self, wait: Wait) -> None:
         """End a wait that nobody waits for any more."""
@@ -174,7 +183,7 @@ class Waits:
             on_end=done,
             histories=self._histories,
         )
-        self.orders.join(wait)
+        self._join(wait)
         try:
             await ended
         finally:
@@ -194,7 +203,7 @@ class Waits:
         wait = Wait(order_id, judge, operation, timeout, on_end=lambda wait: news.set(), histories=self._histories)
         credentials: Credentials | None = None
         asked_for: Order | None = None
-        self.orders.join(wait)
+        self._join(wait)
         try:
             while not wait.ended:
                 news.clear()
