@@ -655,7 +655,7 @@ async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTroope
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper) and trooper._transport._gate.opens_at)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(29):
         await trooper.close()
         with pytest.raises(ClientClosedError):
             await buying

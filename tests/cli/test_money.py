@@ -159,11 +159,12 @@ def test_the_question_of_a_start_names_its_price(trooper: Trooper) -> None:
 
 def test_what_was_typed_before_a_question_is_no_answer(fake: FakeTrooper, tmp_path: Path) -> None:
     """Two lines of `y` that were typed before the price was shown buy nothing."""
-    fake.delay_next("/api/blibs", 1.0)
-    with terminal("order", "3", environment=environment(fake, tmp_path)) as shown:
-        shown.wait_for(lambda: any(request.path == "/api/blibs" for request in list(fake.requests)))
+    hold = fake.hold_next("/api/blibs")
+    with hold, terminal("order", "3", environment=environment(fake, tmp_path)) as shown:
+        hold.wait_arrived()
         shown.type("y")
         shown.type("y")
+        hold.release()
         shown.until("Rent offer 3", "[y/N]")
         shown.type("n")
         assert shown.end()[0] == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from tests.cli.conftest import Trooper, environment, interrupted, sent
 from tests.cli.terminal import Terminal, screen, terminal
+from tests.helpers.conditions import block_until
 from trooper_async.cli import _app
 from trooper_async.cli._context import Cli
 from trooper_async.cli._settings import Settings
@@ -99,8 +99,7 @@ def test_a_second_ctrl_c_does_not_wait(fake: FakeTrooper, variables: dict[str, s
     """With a purchase on the wire the first Ctrl-C waits for its answer, the second leaves; the ledger knows it."""
     fake.delay_next("/api/order", 30)
     with terminal("order", "3", "--yes", "--max-price-h", "1", "--accept-terms", environment=variables) as shown:
-        while not sent(fake, "/api/order"):
-            time.sleep(0.02)
+        block_until(lambda: sent(fake, "/api/order"))
         shown.ctrl_c()
         shown.until("waiting for the response")
         shown.ctrl_c()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.conditions import until
 from trooper_async import (
     APIStatusError,
     AuthenticationError,
@@ -545,20 +546,19 @@ async def test_many_verbs_at_once_share_one_list_read(scene: Scene) -> None:
 
 async def arrived(fake: FakeTrooper, path: str, count: int = 1) -> None:
     """Wait until so many requests to a path have come in."""
-    async with asyncio.timeout(10):
-        while [request.path for request in fake.requests].count(path) < count:  # noqa: ASYNC110 - a list, no event
-            await asyncio.sleep(0.001)
+    await until(lambda: [request.path for request in fake.requests].count(path) >= count)
 
 
 async def test_a_list_read_that_was_under_way_already_is_not_believed(scene: Scene) -> None:
     """A look-up that begins while another's list is on its way reads anew: its order may not be in that one."""
-    scene.fake.delay_next("/api/orders", 0.1)
-    first = asyncio.create_task(scene.trooper.orders.stop(ORDER))
-    await arrived(scene.fake, "/api/orders")
-    scene.fake.add_order(order_id=300)
+    with scene.fake.hold_next("/api/orders") as hold:
+        first = asyncio.create_task(scene.trooper.orders.stop(ORDER))
+        await hold.arrived()
+        scene.fake.add_order(order_id=300)
+        second = asyncio.create_task(scene.trooper.orders.stop(300))
+        await asyncio.sleep(0)  # it has begun
 
-    await scene.trooper.orders.stop(300)
-    await first
+    await asyncio.gather(first, second)
 
     assert [request.path for request in scene.fake.requests].count("/api/orders") == 2
 

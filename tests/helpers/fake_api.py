@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.helpers.conditions import until
 from tests.tools.api_document import SAMPLES
 from trooper_async.testing import FakeTrooper
 
@@ -53,11 +53,7 @@ class Api:
 
 async def arrived(fake: FakeTrooper, count: int) -> None:
     """Wait until so many requests have come in."""
-    async with asyncio.timeout(10):
-        while True:
-            if len(fake.requests) >= count:
-                return
-            await asyncio.sleep(0.001)
+    await until(lambda: len(fake.requests) >= count)
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.conditions import LIMIT
 from tests.tools.simulator.clock import VirtualLoop, run
 from trooper_async._http import gate
 from trooper_async._http.gate import Gate
@@ -71,7 +72,7 @@ class Queue:
         await asyncio.gather(*(self.tasks[name] for name in names), return_exceptions=True)
 
     async def done(self, name: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             await self.tasks[name]
 
 
@@ -351,7 +352,7 @@ async def test_a_gate_that_opens_too_late_refuses_at_once() -> None:
     gate = Gate(1)
     gate.close(60.0)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(29):
         assert not await gate.enter(30.0)
         assert not await gate.enter(FOREVER, until=asyncio.get_running_loop().time() + 30.0)
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from yarl import URL
 
+from tests.helpers.conditions import until
 from tests.helpers.raw_server import CUT, FAST, KEY, RawServer, http
 from tests.helpers.secrets import texts, told
 from trooper_async import (
@@ -93,8 +94,7 @@ async def test_a_wait_survives_a_rotated_key() -> None:
     async with FakeTrooper(api_key="old") as fake, fake.client(api_key=vault) as client:
         order = fake.add_order()
         waiting = asyncio.create_task(client.orders.wait_until(order, "stopped"))
-        while len(fake.requests) < 2:  # noqa: ASYNC110 - it happens at the fake
-            await asyncio.sleep(0.001)
+        await until(lambda: len(fake.requests) >= 2)
         fake.api_key = "new"
         fake.set_status(order, "stopped", "stopped")
         assert (await waiting).current_status == "stopped"

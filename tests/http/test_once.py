@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.helpers.conditions import until
 from trooper_async import Order, RetryPolicy, TrooperClient, check_before_sending
 from trooper_async.testing import FakeTrooper
 
@@ -75,8 +76,7 @@ async def test_a_lock_that_is_lost_in_a_rate_limit_is_noticed(fake_trooper: Fake
     async with fake_trooper.client(retry=RetryPolicy(deadline=60)) as client:
         with check_before_sending(check):
             buying = asyncio.create_task(_buy(client))
-        while not _posts(fake_trooper):  # noqa: ASYNC110 - it happens at the fake
-            await asyncio.sleep(0.01)
+        await until(lambda: _posts(fake_trooper))
         is_ours = False
         with pytest.raises(LostLockError):
             await buying

@@ -20,7 +20,7 @@ from aioresponses import aioresponses
 from multidict import CIMultiDict
 from yarl import URL
 
-from tests.helpers.conditions import free_port, until
+from tests.helpers.conditions import LIMIT, free_port, until
 from tests.helpers.failures import FAILURES, buy
 from tests.helpers.raw_server import CUT, FAST, KEY, SILENCE, TEXT, Answer, RawServer, http, serving
 from tests.helpers.secrets import chain, has_key, texts, told
@@ -387,7 +387,7 @@ async def test_no_attempt_starts_after_the_deadline(fake_trooper: FakeTrooper) -
     """Where the next attempt would start after the policy's deadline, the call ends at once."""
     fake_trooper.fail_next("/api/test", status=503, retry_after=60, times=2)
 
-    async with fake_trooper.client(retry=RetryPolicy(deadline=30.0)) as client, asyncio.timeout(10):
+    async with fake_trooper.client(retry=RetryPolicy(deadline=30.0)) as client, asyncio.timeout(29):
         with pytest.raises(ServerError) as caught:
             await client.ping()
 
@@ -462,7 +462,7 @@ async def test_a_retry_after_beyond_two_minutes_is_an_error_at_once(fake_trooper
     """Nobody waits so long within a call: RateLimitError with what the API asked for."""
     fake_trooper.fail_next("/api/test", status=429, retry_after=121)
 
-    async with fake_trooper.client(retry=RetryPolicy(deadline=10_000.0)) as client, asyncio.timeout(10):
+    async with fake_trooper.client(retry=RetryPolicy(deadline=10_000.0)) as client, asyncio.timeout(LIMIT):
         with pytest.raises(RateLimitError) as caught:
             await client.ping()
 
@@ -473,7 +473,7 @@ async def test_while_the_gate_is_closed_for_long_others_are_told_at_once(fake_tr
     """A call that can't be let in before its deadline is a RateLimitError that says how long, and is not sent."""
     fake_trooper.fail_next("/api/test", status=429, retry_after=1000)
 
-    async with fake_trooper.client() as client, asyncio.timeout(10):
+    async with fake_trooper.client() as client, asyncio.timeout(LIMIT):
         with pytest.raises(RateLimitError):
             await client.ping()
         with pytest.raises(RateLimitError) as caught:
@@ -489,7 +489,7 @@ async def test_a_retry_after_beyond_the_deadline_is_an_error_at_once(fake_troope
     """A pause that is longer than the call may take is not begun."""
     fake_trooper.fail_next("/api/test", status=429, retry_after=20)
 
-    async with fake_trooper.client(retry=RetryPolicy(deadline=10.0)) as client, asyncio.timeout(10):
+    async with fake_trooper.client(retry=RetryPolicy(deadline=10.0)) as client, asyncio.timeout(19):
         with pytest.raises(RateLimitError) as caught:
             await client.ping()
 
@@ -501,7 +501,7 @@ async def test_a_retry_after_may_be_a_date(fake_trooper: FakeTrooper) -> None:
     headers = {"Date": "Tue, 24 Nov 2026 08:00:00 GMT", "Retry-After": "Tue, 24 Nov 2026 08:05:00 GMT"}
     fake_trooper.fail_next("/api/test", status=429, headers=headers)
 
-    async with fake_trooper.client() as client, asyncio.timeout(10):
+    async with fake_trooper.client() as client, asyncio.timeout(LIMIT):
         with pytest.raises(RateLimitError) as caught:
             await client.ping()
 
@@ -513,7 +513,7 @@ async def test_a_nonsense_retry_after_is_ignored(fake_trooper: FakeTrooper, nons
     """What is neither seconds nor a date is as if it were not there."""
     fake_trooper.fail_next("/api/test", status=503, retry_after=nonsense)
 
-    async with fake_trooper.client(retry=FAST) as client, asyncio.timeout(10):
+    async with fake_trooper.client(retry=FAST) as client, asyncio.timeout(LIMIT):
         await client.ping()
 
     assert len(fake_trooper.requests) == 2
@@ -556,7 +556,7 @@ async def test_a_body_without_end_is_cut_at_the_cap() -> None:
     async with serving(flood) as url, TrooperClient(base_url=url, max_body_bytes=100_000, retry=policy) as client:
         with pytest.raises(ResponseFormatError, match="max_body_bytes"):
             await client.ping()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             await hung_up.wait()
 
 
@@ -585,7 +585,7 @@ async def test_a_gzip_bomb_is_stopped_at_the_cap() -> None:
     async with serving(tick) as url, TrooperClient(base_url=url, max_body_bytes=100_000, retry=policy) as client:
         with pytest.raises(ResponseFormatError) as caught:
             await client.ping()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             await hung_up.wait()
 
     assert caught.value.expected == "smaller than max_body_bytes"
@@ -794,7 +794,7 @@ async def test_close_in_mid_call_ends_a_read_with_client_closed() -> None:
 
         await client.close()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             with pytest.raises(ClientClosedError):
                 await reading
     assert len(wire.requests) == 1
@@ -809,7 +809,7 @@ async def test_close_in_mid_call_leaves_a_setting_unknown() -> None:
 
         await client.close()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             with pytest.raises(OutcomeUnknownError):
                 await removing
     assert len(wire.requests) == 1
@@ -824,7 +824,7 @@ async def test_close_ends_calls_that_wait_for_their_turn() -> None:
 
         await client.close()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknownError, ClientClosedError, ClientClosedError]
     assert len(wire.requests) == 1
@@ -840,7 +840,7 @@ async def test_close_ends_the_pause_before_a_retry(status: str) -> None:
 
         await client.close()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             with pytest.raises(ClientClosedError):
                 await reading
     assert len(wire.requests) == 1

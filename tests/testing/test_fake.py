@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.helpers.conditions import LIMIT
 from tests.helpers.fake_api import LONG, arrived, running
 from tests.tools.api_document import SAMPLES
 from trooper_async.testing import FakeTrooper, Profile, RecordedRequest
@@ -180,11 +181,9 @@ async def test_a_transition_ends_by_itself() -> None:
         order = fake.add_order(status="stopped")
         reply = await api("/api/order-status", {"serverId": order.server_id, "action": "running"})
         assert reply.json["status"] == "starting"
-        async with asyncio.timeout(10):
-            while True:
-                if (await api.row(order.order_id))["status"] == "running":
-                    return
-                await asyncio.sleep(0.01)
+        async with asyncio.timeout(LIMIT):
+            while (await api.row(order.order_id))["status"] != "running":
+                pass
 
 
 async def test_what_is_on_its_way_is_not_begun_again() -> None:
@@ -809,7 +808,7 @@ async def test_the_command_serves_until_it_is_stopped(stop: signal.Signals) -> N
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT):
             assert process.stdout is not None
             url, key = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
             headers = {"Authorization": f"Bearer {key}"}
@@ -845,7 +844,7 @@ async def test_its_client_is_pointed_at_it() -> None:
         async with fake.client() as client:
             assert await client.orders.list() == [order]
             assert (await client.orders.start_and_wait(order)).current_status == "running"
-        async with fake.client(timeout=5.0) as client:
+        async with fake.client(timeout=50.0) as client:
             assert await client.ping() == "meinstring5"
 
 
