@@ -60,7 +60,7 @@ class Wire:
     ) -> None:
         self._base_url = base_url
         self._authorize, self.redact, self.has_key, self._ask_for_key = keys
-        self.sessions = Sessions(session)
+        self.sessions: Sessions = Sessions(session)
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
         self._proxy = proxy
