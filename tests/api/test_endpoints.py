@@ -461,7 +461,7 @@ def test_where_the_text_of_a_refusal_comes_from(body: object, message: str) -> N
         ({"errors": [f"error {number}" for number in range(9)]}, "error 0; error 1; error 2; error 3; error 4"),
         (b"x" * 2000, "x" * 500),
         (b"<html><h1>Bad</h1></html>", "Bad Request"),
-        ({"success": True, "orderId": 5}, "Bad Request"),
+        ({"success": True, "orderId": "5", "note": "of no error"}, "Bad Request"),
     ],
     ids=str,
 )

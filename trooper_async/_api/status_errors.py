@@ -80,7 +80,7 @@ def _texts(data: JSON, depth: int = 0) -> Iterator[str]:
             if texts:
                 yield from texts
                 return
-        if depth:  # an object of messages by field
+        if depth:  # an object of texts by field
             for name, value in islice(data.items(), _MOST_TEXTS):
                 yield from (f"{name}: {text}" for text in _texts(value, depth + 1))
 
