@@ -20,7 +20,7 @@ FOREVER = 1e9
 
 @pytest.fixture(autouse=True)
 def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The places alone: the gap between two requests has tests of its own, below and in test_pace."""
+    """The places alone: the gap between two requests has tests of its own, below and in test_rate_limit."""
     monkeypatch.setattr(gate, "_FIRST_GAP", 0.0)
 
 
@@ -288,7 +288,7 @@ async def test_after_a_429_requests_go_one_by_one() -> None:
 
 @pytest.mark.parametrize(("successes", "at_once"), [(0, 1), (9, 1), (10, 2), (19, 2), (20, 3), (35, 4), (1000, 4)])
 async def test_ten_successes_bring_one_more_place(successes: int, at_once: int) -> None:
-    """The pace quickens by one place for every ten successes, up to the places that there were."""
+    """One more may pass at once for every ten successes, up to the places that there were."""
     gate = Gate(4)
     gate.close(0.0)
     await pass_with_success(gate, successes)
@@ -316,8 +316,8 @@ async def test_the_place_that_a_success_brings_is_taken_at_once() -> None:
     assert queue.inside == ["a", "b"]
 
 
-async def test_the_next_429_begins_the_pace_anew() -> None:
-    """However quick the pace was again, after another 429 it is one at a time."""
+async def test_the_next_429_lets_requests_pass_one_by_one_again() -> None:
+    """However many passed at once again, after another 429 it is one at a time."""
     gate = Gate(4)
     gate.close(0.0)
     await pass_with_success(gate, 25)

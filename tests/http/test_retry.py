@@ -14,39 +14,39 @@ from trooper_async._api.responses import Failure
 from trooper_async._http.retry import ONE_ATTEMPT, RetryPolicy, outcome_unknown
 
 READ, SETTING, ONCE, PURCHASE = Repeatability.READ, Repeatability.SETTING, Repeatability.ONCE, Repeatability.PURCHASE
-NEVER, CUT, PACED, FAILED = Failure.NEVER_SENT, Failure.LOST, Failure.RATE_LIMITED, Failure.SERVER_ERROR
+NEVER, CUT, LIMITED, FAILED = Failure.NEVER_SENT, Failure.LOST, Failure.RATE_LIMITED, Failure.SERVER_ERROR
 REFUSED, UNREADABLE, REDIRECTED = Failure.REFUSED, Failure.UNREADABLE, Failure.REDIRECTED
 
 POLICY = RetryPolicy()
 AGES = 1e9  # seconds that are always enough
 
-# The design's table, written down from it: after a first attempt with that end, whether it is sent again, and whether
-# its outcome is unknown if it is not.
+# The table of `trooper_async._http`, written down from it: after a first attempt with that end, whether it is retried,
+# and whether its outcome is unknown if it is not.
 TABLE = [
     (READ, NEVER, True, False),
     (READ, CUT, True, False),
-    (READ, PACED, True, False),
+    (READ, LIMITED, True, False),
     (READ, FAILED, True, False),
     (READ, REFUSED, False, False),
     (READ, UNREADABLE, True, False),
     (READ, REDIRECTED, False, False),
     (SETTING, NEVER, True, False),
     (SETTING, CUT, True, True),
-    (SETTING, PACED, True, False),
+    (SETTING, LIMITED, True, False),
     (SETTING, FAILED, True, False),
     (SETTING, REFUSED, False, False),
     (SETTING, UNREADABLE, True, False),
     (SETTING, REDIRECTED, False, False),
     (ONCE, NEVER, True, False),
     (ONCE, CUT, False, True),
-    (ONCE, PACED, True, False),
+    (ONCE, LIMITED, True, False),
     (ONCE, FAILED, False, True),
     (ONCE, REFUSED, False, False),
     (ONCE, UNREADABLE, False, True),
     (ONCE, REDIRECTED, False, True),
     (PURCHASE, NEVER, True, False),
     (PURCHASE, CUT, False, True),
-    (PURCHASE, PACED, True, False),
+    (PURCHASE, LIMITED, True, False),
     (PURCHASE, FAILED, False, True),
     (PURCHASE, REFUSED, False, False),
     (PURCHASE, UNREADABLE, False, True),
@@ -95,18 +95,18 @@ def test_the_table(kind: Repeatability, happened: Failure, again: bool, unknown:
         ([CUT, REFUSED], True),
         ([FAILED, REFUSED], True),
         ([UNREADABLE, REFUSED], True),
-        ([CUT, PACED, REFUSED], True),
+        ([CUT, LIMITED, REFUSED], True),
         ([FAILED, FAILED, NEVER, REFUSED], True),
         ([NEVER, REFUSED], False),
-        ([PACED, REFUSED], False),
-        ([NEVER, PACED, NEVER, REFUSED], False),
-        # given up while paced, or with no connection any more
-        ([CUT, PACED], True),
-        ([FAILED, PACED], True),
+        ([LIMITED, REFUSED], False),
+        ([NEVER, LIMITED, NEVER, REFUSED], False),
+        # given up while rate limited, or with no connection any more
+        ([CUT, LIMITED], True),
+        ([FAILED, LIMITED], True),
         ([CUT, NEVER], True),
         ([FAILED, NEVER], True),
-        ([NEVER, PACED], False),
-        ([PACED, NEVER], False),
+        ([NEVER, LIMITED], False),
+        ([LIMITED, NEVER], False),
         # the last attempt was cut
         ([FAILED, CUT], True),
         ([CUT, CUT, CUT, CUT], True),
@@ -129,7 +129,7 @@ def test_a_setting_whose_earlier_attempt_is_unknown(attempts: list[Failure], unk
 
 
 @pytest.mark.parametrize("kind", [ONCE, PURCHASE], ids=_name)
-@pytest.mark.parametrize("later", [NEVER, PACED, REFUSED], ids=_name)
+@pytest.mark.parametrize("later", [NEVER, LIMITED, REFUSED], ids=_name)
 @pytest.mark.parametrize("earlier", [CUT, FAILED, UNREADABLE, REDIRECTED], ids=_name)
 def test_once_unknown_always_unknown(kind: Repeatability, earlier: Failure, later: Failure) -> None:
     """Nothing that comes after an unknown outcome of what must not be sent twice makes it known."""
@@ -193,13 +193,13 @@ def test_retry_after_is_a_floor(happened: Failure, retry_after: float, low: floa
 )
 def test_a_429_that_says_how_long_is_the_pause(before: int, retry_after: float, high: float) -> None:
     """However many 429s there were: the API's figure counts, not a guess that grows, plus a little jitter."""
-    attempts = [PACED] * (before + 1)
+    attempts = [LIMITED] * (before + 1)
     assert _delay(READ, attempts, retry_after=retry_after, draw=0.0) == retry_after
     assert _delay(READ, attempts, retry_after=retry_after, draw=math.nextafter(1, 0)) == pytest.approx(high)
 
 
 @pytest.mark.parametrize("kind", Repeatability, ids=_name)
-@pytest.mark.parametrize("happened", [PACED, NEVER], ids=_name)
+@pytest.mark.parametrize("happened", [LIMITED, NEVER], ids=_name)
 def test_a_retry_after_that_is_too_long(kind: Repeatability, happened: Failure) -> None:
     """A pause of more than 120 s is not waited for, and neither is one that ends after the call's deadline."""
     assert _delay(kind, [happened], retry_after=120.0) is not None
@@ -207,7 +207,7 @@ def test_a_retry_after_that_is_too_long(kind: Repeatability, happened: Failure) 
     assert _delay(kind, [happened], retry_after=1e300) is None
     assert _delay(kind, [happened], retry_after=30.0, left=29.0) is None
     at_the_deadline = _delay(kind, [happened], retry_after=30.0, left=30.0, draw=0.0)
-    assert at_the_deadline == (30.0 if happened is PACED else None)  # of a rate limit, the pause alone has to fit
+    assert at_the_deadline == (30.0 if happened is LIMITED else None)  # of a rate limit, the pause alone has to fit
     assert _delay(kind, [happened], retry_after=30.0, left=30.001, draw=0.0) == 30.0
 
 
@@ -246,27 +246,27 @@ def test_the_budget(happened: Failure) -> None:
 
 @pytest.mark.parametrize("kind", Repeatability, ids=_name)
 def test_a_429_uses_neither_attempts_nor_budget(kind: Repeatability) -> None:
-    """However often the API paces a call, it goes on, with an empty budget too; only the deadline ends that."""
-    assert _delay(kind, [PACED] * 500, budget=0.0) is not None
-    assert _delay(kind, [PACED], policy=ONE_ATTEMPT, budget=0.0) is not None
-    assert _delay(kind, [PACED] * 500, left=0.0) is None
+    """However often the API rate limits a call, it goes on, with an empty budget too; only the deadline ends that."""
+    assert _delay(kind, [LIMITED] * 500, budget=0.0) is not None
+    assert _delay(kind, [LIMITED], policy=ONE_ATTEMPT, budget=0.0) is not None
+    assert _delay(kind, [LIMITED] * 500, left=0.0) is None
 
 
 def test_a_429_does_not_count_among_the_attempts() -> None:
     """429s in between leave a call all of its other attempts."""
-    assert _delay(READ, [PACED, CUT, PACED, CUT, PACED, PACED, CUT]) is not None
-    assert _delay(READ, [PACED, CUT, PACED, CUT, PACED, CUT, PACED, CUT]) is None
+    assert _delay(READ, [LIMITED, CUT, LIMITED, CUT, LIMITED, LIMITED, CUT]) is not None
+    assert _delay(READ, [LIMITED, CUT, LIMITED, CUT, LIMITED, CUT, LIMITED, CUT]) is None
 
 
 def test_a_429_backs_off_by_the_number_of_429s() -> None:
     """Without a Retry-After each further 429 doubles the pause, whatever else has failed."""
-    delays = [_delay(READ, [CUT, CUT, *[PACED] * paced], draw=0.0) for paced in (1, 2, 3, 4)]
+    delays = [_delay(READ, [CUT, CUT, *[LIMITED] * times], draw=0.0) for times in (1, 2, 3, 4)]
     assert delays == [0.25, 0.5, 1.0, 2.0]
 
 
 def test_one_attempt() -> None:
     """What is asked again on a schedule anyway gives up at its first failure."""
-    for happened in set(Failure) - {PACED}:
+    for happened in set(Failure) - {LIMITED}:
         assert _delay(READ, [happened], policy=ONE_ATTEMPT) is None
 
 
@@ -291,14 +291,14 @@ def test_a_delay_keeps_its_bounds(
     delay = _delay(kind, attempts, policy=policy, left=left, retry_after=retry_after, budget=budget, draw=draw)
     if delay is None:
         return
-    assert 0 <= delay < left + (attempts[-1] is PACED)  # the jitter on a pause that fits is at most a second
+    assert 0 <= delay < left + (attempts[-1] is LIMITED)  # the jitter on a pause that fits is at most a second
     assert retry_after is None or retry_after <= delay <= max(retry_after + 1, policy.max_delay)
     assert delay <= max(policy.max_delay, 121)
     assert attempts[-1] not in (REFUSED, REDIRECTED)
-    if attempts[-1] is not PACED:
+    if attempts[-1] is not LIMITED:
         assert budget >= 1
         assert policy.attempts is not None
-        assert len(attempts) - attempts.count(PACED) < policy.attempts
+        assert len(attempts) - attempts.count(LIMITED) < policy.attempts
 
 
 @given(policies, kinds, histories, draws)
@@ -312,7 +312,7 @@ def test_what_must_not_be_repeated_is_not(
         if _delay(kind, made, policy=policy, draw=draw) is None:
             break
     if kind in (ONCE, PURCHASE):
-        assert set(made[:-1]) <= {NEVER, PACED}
+        assert set(made[:-1]) <= {NEVER, LIMITED}
         assert outcome_unknown(kind, made) is (made[-1] in (CUT, FAILED, UNREADABLE, REDIRECTED))
     assert made[:-1].count(UNREADABLE) <= 1
 
@@ -325,8 +325,8 @@ def test_a_read_is_never_unknown(attempts: list[Failure]) -> None:
 
 @given(kinds, histories)
 def test_certain_ends_are_certain(kind: Repeatability, attempts: list[Failure]) -> None:
-    """A call whose every attempt was refused, paced or never sent has an outcome that is known."""
-    certain = [happened for happened in attempts if happened in (NEVER, PACED, REFUSED)]
+    """A call whose every attempt was refused, rate limited or never sent has an outcome that is known."""
+    certain = [happened for happened in attempts if happened in (NEVER, LIMITED, REFUSED)]
     if certain:
         assert not outcome_unknown(kind, certain)
 

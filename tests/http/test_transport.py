@@ -1,4 +1,4 @@
-"""The transport: what is on the wire, what is sent again, the pace, the limits, and where the key is (nowhere else)."""
+"""The transport: what is sent, retries, rate limits, caps and timeouts, and where the key is (nowhere else)."""
 
 from __future__ import annotations
 
@@ -394,7 +394,7 @@ async def test_no_attempt_starts_after_the_deadline(fake_trooper: FakeTrooper) -
     assert (caught.value.attempts, caught.value.retry_after) == (1, 60.0)
 
 
-# --- Retry-After and the pace -------------------------------------------------------------------------------------
+# --- Retry-After and rate limits ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [503, 429])

@@ -1,4 +1,4 @@
-"""The table of *What is sent, and what is sent again*: every call against every fault, with your session and ours."""
+"""The retry table of `trooper_async._http`: every call against every fault, with your session and ours."""
 
 from __future__ import annotations
 

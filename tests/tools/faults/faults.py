@@ -118,7 +118,7 @@ PASSES = row(  # the second request is answered
 )
 
 
-def _paced(wire: int) -> Row:
+def _rate_limited(wire: int) -> Row:
     return row(Expected(wire, None), Expected(wire, None), Expected(wire, None), Expected(wire, None, "bought"))
 
 
@@ -212,10 +212,10 @@ FAULTS = [
     _status("503 Service Unavailable", _failed(ServerError)),
     _status("504 Gateway Timeout", _failed(ServerError)),
     _status("520 Unknown Error", _failed(ServerError)),
-    # the pace: neither attempts nor budget
-    Fault("429 once", _paced(2), _then_good(_429)),
-    Fault("429 five times", _paced(6), _then_good(*[_429] * 5)),
-    Fault("429, Retry-After 1", _paced(2), _then_good(_answer("429 Slow", b"{}", "Retry-After: 1"))),
+    # rate limits: neither attempts nor budget
+    Fault("429 once", _rate_limited(2), _then_good(_429)),
+    Fault("429 five times", _rate_limited(6), _then_good(*[_429] * 5)),
+    Fault("429, Retry-After 1", _rate_limited(2), _then_good(_answer("429 Slow", b"{}", "Retry-After: 1"))),
     _status("429 Slow", RATE_LIMITED, "Retry-After: 121", name="429, Retry-After 121"),
     Fault("429 for ever", RATE_LIMITED_LONG, _always(_429), deadline=0.4),
     # 2xx
