@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import aiohttp
@@ -226,6 +227,16 @@ def test_a_client_that_does_not_read_does_not_delay_the_end() -> None:
         assert client.recv(1) == b"H"
         fake.close()
         assert threads() == []
+
+
+def test_connections_that_come_at_the_end_are_closed() -> None:
+    """What connects while the fake is closing is closed too: no socket is left for the garbage collector."""
+    for _ in range(30):
+        with ExitStack() as stack, FakeTrooper() as fake:
+            address = ("127.0.0.1", int(fake.url.rpartition(":")[2]))
+            for _ in range(8):
+                stack.enter_context(socket.create_connection(address))
+    gc.collect()  # an unclosed socket would warn, and a warning is an error here
 
 
 def test_it_can_be_closed_again_and_started_again() -> None:

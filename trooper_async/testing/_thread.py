@@ -68,27 +68,30 @@ class ServerThread:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         async with AsyncExitStack() as stack:
-            ssh_ports = []
-            for _ in range(2):  # the port before a migration, and the one after it
-                listener = await loop.create_server(_Greeter, LOOPBACK, 0)
-                stack.callback(listener.close)
-                ssh_ports.append(listener.sockets[0].getsockname()[1])
-            server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-            runner = web.ServerRunner(server, shutdown_timeout=0.01)
-            await runner.setup()
-            stack.push_async_callback(_turns)  # for the ends of connections, before the loop is closed
-            stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, self._host, self._port)
-            await site.start()
+            listeners = []
+            # an order has one SSH port before a migration, and the other one after it
+            for factory, host, port in (
+                (_Greeter, LOOPBACK, 0),
+                (_Greeter, LOOPBACK, 0),
+                (server, self._host, self._port),
+            ):
+                listeners.append(await loop.create_server(factory, host, port))
+                stack.callback(listeners[-1].close)
+            *ssh_ports, port = [listener.sockets[0].getsockname()[1] for listener in listeners]
             stopping = asyncio.Event()
-            self._started.set_result((Ports(runner.addresses[0][1], tuple(ssh_ports)), loop, stopping))
+            self._started.set_result((Ports(port, tuple(ssh_ports)), loop, stopping))
             await stopping.wait()
-            await site.stop()
-            await _turns()  # a connection that is being accepted is made first
+            for listener in listeners:  # a listener that is closed loses what it is just accepting
+                for listening in listener.sockets:
+                    loop.remove_reader(listening)
+            await _turns()
             for connection in server.connections:  # a client that has stopped reading must not delay the end
                 if connection.transport is not None:
                     connection.transport.abort()
+            await _turns()
+            await server.shutdown(0.01)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         handler = self._find_handler()
