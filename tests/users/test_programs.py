@@ -90,6 +90,8 @@ async def test_fastapi_streams_the_progress_of_a_restart(fake: FakeTrooper) -> N
             lines = [json.loads(read) async for read in response.content]
         assert lines[-1] == {"done": "running"}
         assert {"status": "restarting"} in lines
+        async with http.get("/servers") as response:
+            assert [row["order_id"] for row in await response.json()] == [order_id]
         async with http.get(f"/servers/{order_id}/status") as response:
             assert await response.json() == {"status": "running"}
         async with http.get("/servers/4711/status") as response:

@@ -29,6 +29,12 @@ async def failed(request: Request, error: TrooperError) -> JSONResponse:
     return JSONResponse({"error": str(error)}, status_code=status)
 
 
+@app.get("/servers")
+async def servers(request: Request) -> list[Order]:
+    client: TrooperClient = request.state.trooper
+    return await client.orders.list()
+
+
 @app.get("/servers/{order_id}/status")
 async def status(request: Request, order_id: int) -> dict[str, str]:
     order = await request.state.trooper.orders.get(order_id)

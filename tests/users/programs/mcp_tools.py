@@ -1,4 +1,4 @@
-"""An MCP server whose tools return models, as dicts of JSON types."""
+"""An MCP server whose tools return models: as they are, and as dicts of JSON types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mcp.server.mcpserver import MCPServer
 
-from trooper_async import TrooperClient
+from trooper_async import Order, TrooperClient
 
 
 async def main() -> None:
@@ -15,13 +15,13 @@ async def main() -> None:
         server = MCPServer("servers")
 
         @server.tool()
-        async def servers() -> list[dict[str, Any]]:
+        async def servers() -> list[Order]:
             """All servers."""
-            return [order.to_dict() for order in await client.orders.list()]
+            return await client.orders.list()
 
         @server.tool()
         async def server_of(order_id: int) -> dict[str, Any]:
-            """One server."""
+            """One server, with its price as a number."""
             return (await client.orders.get(order_id)).to_dict(money="number")
 
         await server.run_stdio_async()
