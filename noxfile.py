@@ -156,7 +156,7 @@ def screens(session: nox.Session) -> None:
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Durable workflows whose processes are killed: 200 runs on SQLite, 50 on Postgres; `-- --scale 1000` measures."""
+    """Durable workflows whose processes are killed: 200 runs on SQLite, 50 on Postgres (`--blind`: tests the judge)."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.tools.crash", *session.posargs)
 

@@ -1,297 +1,341 @@
-"""The workflows: note the intent, send once, store the transition, wait, report.
+"""The workflows, which an application starts, enqueues, schedules, or calls from its own.
 
-The engine runs a step at least once: one that is killed in its middle runs again. So that nothing is sent twice, each
-life of a workflow draws a number; the step that notes the intent records it, and the step that sends compares it. Where
-they differ, an earlier life may have sent it: a setting is sent again, nothing else is. (The engine's own count of
-attempts would not do: it begins anew when somebody resumes a workflow by hand.)
+What holds for all of them:
+
+Args:
+    account: whose orders they are, or who pays.
+    timeout: seconds, whatever restarts in between. A purchase has as many from its turn to be sent, and again to run.
+
+Raises:
+    WaitTimeoutError, SupersededError, …: as the client's own waits. What changed nothing is tried again until then.
+    OutcomeUnknownError: what must not be sent twice was in flight when a process died, or its response was lost; it was
+        looked for, and not found.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-import uuid
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import ParamSpec, TypeVar
+from typing import Any, Literal
 
+from attrs import evolve
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
-from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import (
     Blib,
-    ConfigurationError,
     FleetOutcome,
+    FleetProgress,
     FleetReport,
-    MigrationQuote,
     Order,
     OrderStatus,
-    OutcomeUnknownError,
-    PriceError,
+    Purchase,
     Transition,
     TrooperClient,
-    TrooperError,
+    errors,
 )
-from trooper_async.durable import _waiting
-from trooper_async.durable._locks import LOG
-from trooper_async.durable._outcomes import DatabaseError, outcome
-from trooper_async.durable._process import current
-from trooper_async.durable._records import (
-    ANSWER,
-    DECISION,
-    FOREVER,
-    QUESTION,
-    WAIT,
-    Intent,
-    Request,
-    Sent,
-    Status,
-    Switch,
-    accepted,
-    buys,
-    check_format,
-    decided,
-    doubtful,
-    is_setting,
+from trooper_async.durable._accounts import LOG
+from trooper_async.durable._purchases import DECIDE, DECISION, PURCHASE, PURCHASES, UNDECIDED, NotBoughtError
+from trooper_async.durable._steps import (
+    PROGRESS,
+    Mark,
+    deadline_of,
+    progress,
+    repeat,
+    rest,
+    send_once,
+    workflow,
+    workflow_id,
 )
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_ASK_AGAIN = 5.0
-"""Seconds until an order is asked for again whose workflow stands still."""
-
-_ACTIONS: dict[Status, Switch] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
-_TARGETS = {
-    "start": OrderStatus.running,
-    "stop": OrderStatus.stopped,
-    "freeze": OrderStatus.frozen,
-    "restart": OrderStatus.running,
-}
+_TARGETS = {"start": "running", "stop": "stopped", "freeze": "frozen", "restart": "running"}
+_FOREVER = 10 * 365 * 86400.0
+_LOOK_AGAIN = 5.0
+_QUEUE_POLL = 1.0
+_Kind = Literal["create", "migrate"]
 
 
-class _MisrecordedError(Exception):
-    """The engine could not store a step's result, and then could store that: the result is lost."""
+@workflow("switch")
+async def switch(
+    account: str,
+    order_id: int,
+    action: Literal["start", "stop", "freeze", "restart"],
+    *,
+    migration_allowed: bool = False,
+    timeout: float = 7200.0,
+) -> str:
+    """Start, stop, freeze or restart a server, and wait until it has; returns its status.
+
+    Args:
+        account, timeout: as for all workflows.
+        order_id, migration_allowed: as for `client.orders.start`.
+        action: what to do. A restart, and a start with `migration_allowed`, is sent once only.
+    """
+    deadline = await deadline_of(timeout)
+    if action not in _TARGETS:
+        raise errors.ConfigurationError(f"no action is called {action!r:.40}: nothing was sent")
+    planned = Transition(
+        order_id, action, OrderStatus(_TARGETS[action]), migration_allowed=migration_allowed and action == "start"
+    )
+
+    async def look(client: TrooperClient) -> str:
+        before = tuple(await client.orders.history(order_id)) if action == "restart" else None
+        return evolve(planned, history_before=before).to_json()
+
+    async def send(client: TrooperClient, note: object) -> bool:
+        options = {"migration_allowed": True} if planned.migration_allowed else {}
+        await getattr(client.orders, action)(order_id, **options)
+        return True
+
+    mark = None
+    if action == "restart" or planned.migration_allowed:
+        mark = await send_once(account, deadline, look, send)
+        planned = Transition.from_json(mark["note"])
+    else:
+        await repeat("send", account, deadline, send)
+    with _doubt(mark, f"order {order_id}", planned):
+        return await _wait(account, deadline, planned)
 
 
-@DBOS.workflow(name="trooper_async.send", max_recovery_attempts=None)
-async def send(account: str, request: Request) -> None:
-    """Send one action or purchase, and hand its transition on to a `wait`."""
-    process, workflow_id, life = current(), _id(), uuid.uuid4().hex
-    with process.running(workflow_id):
-        check_format(request)
-        intent = await _repeat(_note, account, request, life)
+@workflow("converge")
+async def converge(
+    account: str, targets: Mapping[int, str], *, migration_allowed: bool = False, timeout: float = 7200.0
+) -> str:
+    """Bring each of many orders to a status, and wait for all; returns a report for `FleetReport.from_json`.
+
+    After a crash the list is read again, and what is not where it is wanted is sent again.
+
+    Args:
+        account, timeout: as for all workflows.
+        targets: order id → `running`, `stopped` or `frozen`.
+        migration_allowed: start what is frozen with it, by a `switch` of its own for each, which is sent once.
+    """
+    deadline = await deadline_of(timeout)
+
+    async def frozen(client: TrooperClient, left: float) -> list[int]:
+        wanted = {order_id for order_id, status in targets.items() if status == "running"}
+        orders = await client.orders.find()
+        return [one.order_id for one in orders if one.current_status == "frozen" and one.order_id in wanted]
+
+    thawed = await repeat("frozen", account, deadline, frozen) if migration_allowed else []
+    left = max(1.0, deadline - time.time())
+    starts = {
+        one: await DBOS.start_workflow_async(switch, account, one, "start", migration_allowed=True, timeout=left)
+        for one in thawed
+    }
+    report = await _converge(account, deadline, {one: status for one, status in targets.items() if one not in starts})
+    outcomes = {outcome.order_id: outcome for outcome in report.outcomes}
+    for one, handle in starts.items():
+        outcome = FleetOutcome(one, "start", transition=Transition(one, "start", "running", migration_allowed=True))
         try:
-            sent = await _step(_send_once, account, request, intent, life)
-        except _MisrecordedError:
-            sent = doubtful(request, intent, "it was sent, and what came of it could not be stored")
-        if buys(request) and sent["transition"] is None:
-            LOG.error("purchase %s of %s: whether it was made is unknown: %s", workflow_id, account, sent["doubt"])
-            await DBOS.set_event_async(QUESTION, (request, intent, sent["doubt"]))
-            with process.resting():
-                decision: tuple[int | None, float] = await DBOS.recv_async(ANSWER, FOREVER)
-            await DBOS.set_event_async(DECISION, decision)
-            sent = decided(workflow_id, request, intent, *decision)
-        with SetWorkflowID(f"{workflow_id}{WAIT}"):
-            await DBOS.enqueue_workflow_async(process.waits, wait, account, request, sent, intent)
+            outcomes[one] = evolve(outcome, order=Order(one, await rest(handle.get_result)), sent=True)
+        except errors.TrooperError as error:
+            outcomes[one] = evolve(outcome, error=error, sent=None)
+    return FleetReport(tuple(outcomes[one] for one in targets), report.elapsed, migration_allowed).to_json()
 
 
-@DBOS.workflow(name="trooper_async.wait", max_recovery_attempts=None)
-async def wait(account: str, request: Request, sent: Sent, intent: Intent) -> str:
-    """Wait until what was sent has taken effect; a report of one order, or an install."""
-    with current().running(_id()):
-        check_format(request)
-        if request["action"] == "install":
-            return await _repeat(_waiting.wait_for_install, account, request, sent, intent)
-        return await _repeat(_waiting.wait, _id().removesuffix(WAIT), account, request, sent, intent)
+@workflow("install")
+async def install(account: str, order_id: int, template_id: int, *, timeout: float = 7200.0) -> int:
+    """Install a template on a server, once, and wait until it is there; returns the id of the install.
+
+    It takes no settings: one of them may be a password, and what a workflow is given is stored.
+    """
+    deadline = await deadline_of(timeout)
+
+    async def look(client: TrooperClient) -> list[int]:
+        return [one.install_id for one in await client.templates.installs(order_id)]
+
+    async def send(client: TrooperClient, known: object) -> int:
+        return await client.templates.install(order_id, template_id)
+
+    async def wait(client: TrooperClient, left: float) -> int:
+        install_id = mark["result"]
+        while install_id is None:
+            installs = [one for one in await client.templates.installs(order_id) if one.template_id == template_id]
+            new = [one.install_id for one in installs if one.install_id not in mark["note"]]
+            if len(new) > 1 or (not new and time.time() > deadline):
+                raise errors.WaitError(f"new installs of that template: {new or 'none'}")
+            install_id = new[0] if new else None
+            await asyncio.sleep(0 if new else _LOOK_AGAIN)
+        await client.templates.wait(order_id, install_id, timeout=left)
+        return int(install_id)
+
+    mark = await send_once(account, deadline, look, send)
+    with _doubt(mark, f"template {template_id} on order {order_id}"):
+        return await repeat("wait", account, deadline, wait)
 
 
-@DBOS.workflow(name="trooper_async.converge", max_recovery_attempts=None)
-async def converge(account: str, request: Request) -> str:
-    """Switch each order that is not where it is wanted, by a `send` of its own; a report of all."""
-    with current().running(_id()):
-        check_format(request)
-        at, there = await _repeat(_look, account, request)
-        alone = {outcome.order_id for outcome in FleetReport.from_json(there).outcomes}
-        actions: dict[int, Switch] = {order_id: _ACTIONS[status] for order_id, status in request["targets"]}
-        for order_id, action in actions.items():
-            if order_id in alone:
-                continue
-            one = request.copy()
-            one["action"], one["order_id"], one["targets"] = action, order_id, []
-            with SetWorkflowID(f"{_id()}/{order_id}"), SetEnqueueOptions(queue_partition_key=account):
-                await DBOS.enqueue_workflow_async(current().requests, send, account, one)
-        return await _repeat(_collect, _id(), actions, at, there, request["migration_allowed"])
+@workflow("order")
+async def order(
+    account: str,
+    blib_id: int,
+    *,
+    max_price_h: Decimal | float,
+    contract_interval: str,
+    terms_accepted: bool,
+    total_price: Decimal | float | None = None,
+    second_partition_percentage: int | None = None,
+    templates: Sequence[int] = (),
+    timeout: float = 7200.0,
+) -> int:
+    """Order a GPU server, once, and wait until it runs; returns the order's id.
 
-
-async def _note(account: str, request: Request, life: str) -> Intent:
-    """Look, and decide. Nothing is sent; once this is stored, closing lets it get to its end."""
-    client = await current().client(account)
-    intent = Intent(life=life, at=time.time(), transition=None, blib_name=None, price=None, known=[])
-    match request["action"]:
-        case "create":
-            blib = await _offer(client, request["blib_id"])
-            _check_price(blib.price_h, request["max_price"], f"blib {blib.id}", "EUR an hour")
-            intent["blib_name"], intent["price"] = blib.name, blib.price_h
-        case "migrate":
-            quote = await client.migrations.quote(request["order_id"], request["blib_id"])
-            _check_price(quote.total_due, request["max_price"], f"order {quote.order_id}", "EUR that would be due now")
-        case "start" | "stop" | "freeze" | "restart" as action:
-            before, migration_allowed = None, request["migration_allowed"]
-            if action == "restart":
-                with suppress(TrooperError):  # then a departure proves it
-                    before = tuple(await client.orders.history(request["order_id"]))
-            switch = Transition(request["order_id"], action, _TARGETS[action], before, migration_allowed)
-            intent["transition"] = switch.to_json()
-        case "install":
-            intent["known"] = [install.install_id for install in await client.templates.installs(request["order_id"])]
-    if buys(request):
-        intent["known"] = [order.order_id for order in await client.orders.find()]
-    return intent
-
-
-async def _send_once(account: str, request: Request, intent: Intent, life: str) -> Sent:
-    process, again, doubt = current(), intent["life"] != life, "it was sent, and the answer was lost"
-    if again:
-        doubt = "the process ended while it was sent, or before that was stored"
-        if not is_setting(request):
-            return doubtful(request, intent, doubt)
-    elif not is_setting(request) and not await process.is_mine(_id()):
-        raise asyncio.CancelledError  # it is a later life's now, which finds that this one may have sent it
-    try:
-        if again:
-            with process.resting():
-                await _waiting.client(account, doubtful(request, intent, doubt), f"order {request['order_id']}")
-        what = await _act(await process.client(account), request, intent)
-    except TrooperError as error:
-        if again:  # whatever is said now, the first time it may have gone through
-            return doubtful(request, intent, f"{doubt}; tried again, it failed: {error.message}")
-        if not isinstance(error, OutcomeUnknownError):
-            raise
-        return doubtful(request, intent, doubt)
-    if buys(request) and isinstance(what, Transition):  # should its record fail: another worker may have taken it over
-        LOG.info("purchase %s of %s was accepted: order %s", _id(), account, what.order_id)
-    return accepted(request, what, time.time())
-
-
-async def _act(client: TrooperClient, request: Request, intent: Intent) -> Transition | int:
-    match request["action"]:
-        case "start":
-            return await client.orders.start(request["order_id"], migration_allowed=request["migration_allowed"])
-        case "stop":
-            return await client.orders.stop(request["order_id"])
-        case "freeze":
-            return await client.orders.freeze(request["order_id"])
-        case "restart":
-            return await client.orders.restart(request["order_id"])
-        case "install":
-            return await client.templates.install(request["order_id"], request["template_id"])
-        case "create":
-            # its price is checked by the API; read no offers here, where being killed would leave a doubt
-            blib = Blib(id=request["blib_id"], name=intent["blib_name"], price_h=intent["price"])
-            assert request["terms"] is not None  # noqa: S101 - of an order
-            return await client.orders.create(blib, reference=_id(), **request["terms"])
-        case "migrate":
-            # `buy` asks for the price itself, and pays no more than this
-            quote = MigrationQuote(request["order_id"], request["blib_id"], request["max_price"])
-            return await client.migrations.buy(quote, keep_data=request["keep_data"], reference=_id())
-        case "converge":
-            raise ConfigurationError("a fleet is not sent, its orders are")
-
-
-async def _look(account: str, request: Request) -> tuple[float, str]:
-    """The time, and those orders of a fleet that nothing is to be sent for."""
-    client = await current().client(account)
-    orders = {order.order_id: order for order in await client.orders.find()}
-    there = [
-        FleetOutcome(order_id, _ACTIONS[status], orders[order_id])
-        for order_id, status in request["targets"]
-        if order_id in orders and _is_there(orders[order_id], status)
-    ]
-    return time.time(), FleetReport(tuple(there)).to_json()
-
-
-async def _collect(workflow_id: str, actions: dict[int, Switch], at: float, there: str, migration_allowed: bool) -> str:
-    outcomes = {outcome.order_id: outcome for outcome in FleetReport.from_json(there).outcomes}
-    for order_id, action in actions.items():
-        if order_id in outcomes:
-            continue
-        try:
-            (outcomes[order_id],) = FleetReport.from_json(await _ended(f"{workflow_id}/{order_id}")).outcomes
-        except TrooperError as error:
-            transition = getattr(error, "transition", None)
-            waited = await DBOS.get_workflow_status_async(f"{workflow_id}/{order_id}{WAIT}")  # only for what was sent
-            sent = None if isinstance(error, OutcomeUnknownError) else waited is not None
-            outcomes[order_id] = FleetOutcome(order_id, action, None, error, 0.0, transition, sent)
-    report = FleetReport(tuple(outcomes[order_id] for order_id in actions), time.time() - at, migration_allowed)
-    return report.to_json()
-
-
-async def _ended(workflow_id: str) -> str:
-    """The outcome of a fleet's order: one that stands still has not ended."""
-    while True:
-        try:
-            return await outcome(workflow_id)
-        except DatabaseError:
-            await asyncio.sleep(_ASK_AGAIN)
-
-
-async def _step(step: Callable[P, Coroutine[object, object, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a step, or have what is stored of it.
+    Args:
+        account, timeout: as for all workflows. An account's purchases are made one at a time.
+        blib_id: the offer; it is bought at the price that it has then.
+        max_price_h: the most that it may cost, in EUR per hour.
+        contract_interval, …: as for `client.orders.create`.
 
     Raises:
-        _MisrecordedError: what is stored is only that it could not be stored.
-        SQLAlchemyError: it can't be stored. The workflow has to be left here, and taken up by another life: a further
-            step would be counted otherwise by it.
+        NotBoughtError: it was in doubt, and somebody has decided that it was not made.
+        PurchaseNotReadyError: it is bought, and the server does not run.
+        PriceError, BadRequestError, …: nothing was bought.
     """
-    ran = False
+    terms = {
+        "max_price_h": max_price_h,
+        "contract_interval": contract_interval,
+        "terms_accepted": terms_accepted,
+        "total_price": total_price,
+        "second_partition_percentage": second_partition_percentage,
+        "templates": list(templates),
+    }
+    return await _buy_and_wait(account, "create", None, blib_id, terms, timeout)
 
-    async def once() -> T:
-        nonlocal ran
-        ran = True
-        return await step(*args, **kwargs)
 
+@workflow("migrate")
+async def migrate(
+    account: str,
+    order_id: int,
+    blib_id: int,
+    *,
+    keep_data: bool,
+    max_total_due: Decimal | float,
+    timeout: float = 7200.0,
+) -> int:
+    """Buy a migration, once, and wait until the new order runs; returns its id. Raises as `order` does.
+
+    Args:
+        account, timeout: as for all workflows. An account's purchases are made one at a time.
+        order_id, blib_id, keep_data: as for `client.migrations.buy`.
+        max_total_due: the most that may be due now, in EUR.
+    """
+    terms = {"keep_data": keep_data, "max_total_due": max_total_due}
+    return await _buy_and_wait(account, "migrate", order_id, blib_id, terms, timeout)
+
+
+async def _buy_and_wait(
+    account: str, kind: _Kind, migrated: int | None, blib_id: int, terms: dict[str, Any], timeout: float
+) -> int:
+    await DBOS.register_queue_async(PURCHASES, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
+    reference = f"{workflow_id()}-purchase"
+    with SetWorkflowID(reference), SetEnqueueOptions(queue_partition_key=account):
+        buying = await DBOS.enqueue_workflow_async(PURCHASES, purchase, account, migrated, blib_id, terms, timeout)
+    order_id = await rest(buying.get_result, polling_interval_sec=_QUEUE_POLL)
+    transition = Transition(order_id, kind, OrderStatus.running)
     try:
-        return await DBOS.run_step_async({"name": step.__name__.strip("_")}, once)
-    except SQLAlchemyError:
-        if ran:
+        await _wait(account, await deadline_of(timeout), transition)
+    except errors.TrooperError as error:
+        bought = Purchase(reference, kind, blib_id, "bought", datetime.now(UTC), reference, None, order_id, migrated)
+        text, subject = f"bought as order {order_id}, but not running yet: {error.message}", f"order {order_id}"
+        raise errors.PurchaseNotReadyError(
+            text, purchase=bought, transition=transition, last_error=error, subject=subject
+        ) from None
+    return order_id
+
+
+@workflow(PURCHASE)
+async def purchase(account: str, migrated: int | None, blib_id: int, terms: dict[str, Any], timeout: float) -> int:
+    """Make one purchase, or have somebody decide whether it was made. Its account makes no other meanwhile."""
+    reference = workflow_id()
+
+    async def look(client: TrooperClient) -> dict[str, Any]:
+        known, blib = [one.order_id for one in await client.orders.find()], Blib(blib_id)
+        if migrated is None:
+            offers = [*await client.blibs.list(), *await client.blibs.list_private()]
+            if blib_id not in (one.id for one in offers):
+                raise errors.PriceError(f"blib {blib_id} is not offered", operation="durable.order")
+            blib = next(one for one in offers if one.id == blib_id)
+        what = {"account": account, "migrated": migrated, "blib_id": blib_id, "name": blib.name, "price": blib.price_h}
+        return {**what, "known": known, "at": time.time()}
+
+    async def send(client: TrooperClient, note: dict[str, Any]) -> int:
+        if migrated is None:
+            blib = Blib(id=blib_id, name=note["name"], price_h=note["price"])
+            return (await client.orders.create(blib, reference=reference, **terms)).order_id
+        quote = await client.migrations.quote(migrated, blib_id)
+        return (await client.migrations.buy(quote, reference=reference, **terms)).order_id
+
+    mark = await send_once(account, await deadline_of(timeout), look, send)
+    order_id: int | None = mark["result"]
+    if order_id is None:
+        LOG.error("purchase %s of account %s is in doubt, and waits for a decision", reference, account)
+        await DBOS.set_event_async(UNDECIDED, {"run": mark["run"], **mark["note"]})
+        (order_id,) = await rest(DBOS.recv_async, DECISION, _FOREVER)
+        await DBOS.set_event_async(UNDECIDED, None)
+    if order_id is None:
+        raise NotBoughtError("it was in doubt, and was decided as not made", subject=f"purchase {reference}")
+    return order_id
+
+
+@workflow(DECIDE)
+async def decide(purchase_id: str, order_id: int | None) -> None:
+    """Take a decision to its purchase. Its own id makes the first decision hold."""
+    await DBOS.send_async(purchase_id, (order_id,), DECISION)
+
+
+@contextmanager
+def _doubt(mark: Mark | None, subject: str, transition: Transition | None = None) -> Iterator[None]:
+    """Around the wait for what was sent: what may not have been sent has not failed, but is unknown."""
+    try:
+        yield
+    except errors.TrooperError as error:
+        if mark is None or mark["result"] is not None or isinstance(error, errors.TemplateFailedError):
             raise
-    raise _MisrecordedError
+        text = f"it may not have been sent; {error.message}"
+        raise errors.OutcomeUnknownError(text, transition=transition, subject=subject) from None
 
 
-async def _repeat(step: Callable[P, Coroutine[object, object, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A step that may run any number of times: closing cuts it, though not the storing of what it gave."""
+async def _wait(account: str, deadline: float, transition: Transition) -> str:
+    async def wait(client: TrooperClient, left: float) -> str:
+        known = await DBOS.get_event_async(workflow_id(), PROGRESS, 0) or {}
+        departed = bool(known.get("departed"))
 
-    @functools.wraps(step)
-    async def resting(*args: P.args, **kwargs: P.kwargs) -> T:
-        with current().resting():
-            return await step(*args, **kwargs)
+        def on_change(order: Order) -> None:
+            nonlocal departed
+            departed = departed or order.current_status != OrderStatus.running
+            tell({"status": str(order.current_status), "departed": departed})
 
-    while True:
-        with suppress(_MisrecordedError):
-            return await _step(resting, *args, **kwargs)
+        async with progress() as tell:
+            # a restart that was seen to begin, before a crash or an outage, needs no second proof of that
+            begun = evolve(transition, departed=departed and transition.action == "restart")
+            return str((await client.orders.wait(begun, timeout=left, on_change=on_change)).current_status)
 
-
-async def _offer(client: TrooperClient, blib_id: int) -> Blib:
-    for offers in (client.blibs.list, client.blibs.list_private):
-        for blib in await offers():
-            if blib.id == blib_id:
-                return blib
-    raise PriceError(f"blib {blib_id} is not offered", operation="durable.order")
+    return await repeat("wait", account, deadline, wait)
 
 
-def _check_price(price: Decimal | None, limit: Decimal, what: str, unit: str) -> None:
-    if price is None or price > limit:
-        raise PriceError(f"{what}: {price} {unit}, and at most {limit} are allowed", operation="durable")
+async def _converge(account: str, deadline: float, targets: Mapping[int, str]) -> FleetReport:
+    report: FleetReport | None = None
 
+    async def converge(client: TrooperClient, left: float) -> str:
+        nonlocal report
 
-def _is_there(order: Order, status: Status) -> bool:
-    return order.current_status.casefold() == (order.desired_status or status).casefold() == status
+        def on_progress(now: FleetProgress) -> None:
+            tell({"done": now.done, "failed": now.failed, "total": now.total})
 
+        async with progress() as tell:
+            if report is None:
+                report = await client.fleet.converge(targets, timeout=left, on_progress=on_progress)
+            else:
+                report = await client.fleet.resume(report, timeout=left, on_progress=on_progress)
+        for outcome in report.failed:
+            if outcome.resumable and outcome.error is not None:
+                raise outcome.error  # after a pause, all that may pass is resumed
+        return report.to_json()
 
-def _id() -> str:
-    workflow_id = DBOS.workflow_id
-    assert workflow_id is not None  # noqa: S101 - within a workflow or a step
-    return workflow_id
+    def last() -> str | None:
+        return None if report is None else report.to_json()
+
+    return FleetReport.from_json(await repeat("converge", account, deadline, converge, last))

@@ -1,4 +1,4 @@
-"""One run: workers with work for two accounts, killed at a random moment; then it goes on to the end, and is judged."""
+"""One run: workers with work for two accounts, which are killed or disturbed; it goes on to its end, and is judged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import multiprocessing.util
+import os
 import random
 import signal
 from collections import Counter
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier
 
 from tests.tools.crash import worker
 from trooper_async.testing import FakeTrooper
@@ -36,7 +40,7 @@ def forkserver() -> Iterator[None]:
 
 
 CHANGES = ("/api/order", "/api/buy-migration", "/api/order-status", "/api/template-install-add")
-TARGETS = {"stop": "stopped", "freeze": "frozen", "start": "running", "restart": "running", "install": "Completed"}
+TARGETS = {"stop": "stopped", "freeze": "frozen", "start": "running", "restart": "running"}
 
 
 @dataclass
@@ -44,6 +48,7 @@ class Verdict:
     """What a run came to; the faults are what must never be."""
 
     kills: int = 0
+    disturbed: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
     sent_again: int = 0
     undecided: int = 0
@@ -53,12 +58,15 @@ class Verdict:
 class Worker:
     """A process that can be killed, and what it has told."""
 
-    def __init__(self, fakes: dict[str, FakeTrooper], database: str, jobs: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, fakes: dict[str, FakeTrooper], database: str, jobs: list[dict[str, Any]], *, blind: bool = False
+    ) -> None:
         orders = {
             "urls": {account: fake.url for account, fake in fakes.items()},
             "keys": {account: fake.api_key for account, fake in fakes.items()},
             "database": database,
             "jobs": jobs,
+            "blind": blind,
         }
         self._connection, connection = _PROCESSES.Pipe()
         self.process = _PROCESSES.Process(target=worker.run, args=(orders, connection), daemon=True)
@@ -71,8 +79,9 @@ class Worker:
     def go(self) -> None:
         self._connection.send("go")
 
-    def kill(self) -> None:
-        self.process.kill()
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self.process.pid is not None and self.process.is_alive():
+            os.kill(self.process.pid, how)
 
     def _hear(self) -> None:
         try:
@@ -85,8 +94,16 @@ class Worker:
         self.ready.set()
 
 
-async def run(seed: int, database: str, *, workers: int) -> Verdict:
-    """Kill a worker, once or twice; it begins anew, or the other one goes on alone."""
+async def run(seed: int, database: str, *, workers: int, blind: bool = False) -> Verdict:
+    """Kill workers, disturb their database; another life begins, or the others go on alone.
+
+    Args:
+        seed: of all that is random in it.
+        database: an empty one.
+        workers: how many.
+        blind: whether the workers do not look at the marks of those before them, so that the judge has something to
+            catch.
+    """
     rng = random.Random(seed)
     durations = {
         name: rng.uniform(0.05, 0.8)
@@ -100,11 +117,11 @@ async def run(seed: int, database: str, *, workers: int) -> Verdict:
         rng.shuffle(jobs)
         for fake in fakes.values():
             for path in CHANGES:
-                fake.delay_next(path, rng.choice((0.0, 0.02, 0.2)), times=4)  # the work is done, its answer on the way
+                fake.delay_next(path, rng.choice((0.0, 0.02, 0.2)), times=4)  # the work is done, its response in flight
         verdict, lives = Verdict(), list[Worker]()
 
         async def start() -> Worker:
-            life = Worker(fakes, database, jobs)
+            life = Worker(fakes, database, jobs, blind=blind)
             lives.append(life)
             await life.ready.wait()
             return life
@@ -116,11 +133,13 @@ async def run(seed: int, database: str, *, workers: int) -> Verdict:
             number = rng.randrange(workers)
             victim = running[number]
             await _moment(rng, fakes, victim)
-            if not victim.ended.is_set():
-                victim.kill()
+            if rng.random() < 0.3:
+                verdict.disturbed[await _disturb(rng, database, victim)] += 1
+            elif not victim.ended.is_set():
+                victim.kill(rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
                 verdict.kills += 1
-            await victim.ended.wait()
-            if all(life.ended.is_set() for life in running) or rng.random() < 0.5:
+                await victim.ended.wait()
+            if all(life.ended.is_set() for life in running) or (victim.ended.is_set() and rng.random() < 0.5):
                 running[number] = await start()
                 running[number].go()
         for life in lives:
@@ -129,12 +148,33 @@ async def run(seed: int, database: str, *, workers: int) -> Verdict:
                     await life.ended.wait()
             except TimeoutError:
                 verdict.faults.append("a worker did not end")
-                life.kill()
+                life.kill(signal.SIGABRT)  # it shows where it stands
                 await life.ended.wait()
-            if life.process.exitcode not in (0, -signal.SIGKILL):
+            if life.process.exitcode not in (0, -signal.SIGKILL, -signal.SIGABRT):
                 verdict.faults.append(f"a worker ended with {life.process.exitcode}")
         await _judge(verdict, fakes, jobs, [line for life in lives for line in life.told])
         return verdict
+
+
+async def _disturb(rng: random.Random, database: str, victim: Worker) -> str:
+    """Something that happens to databases: its connections are cut, it is read-only for a while, its disk is full."""
+    if not database.startswith("postgresql"):
+        victim.kill(signal.SIGUSR1)
+        return "full disk"
+    name = Identifier(database.rpartition("/")[2])
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    read_only = rng.random() < 0.5
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        if read_only:
+            await connection.execute(SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+        await connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
+        if not read_only:
+            return "connections cut"
+        await asyncio.sleep(rng.uniform(0.5, 3))
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute(SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+        await connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
+        return "read-only"
 
 
 def _jobs(account: str, fake: FakeTrooper) -> list[dict[str, Any]]:
@@ -185,35 +225,31 @@ async def _judge(
     verdict.undecided = len({line["id"] for line in said if "undecided" in line})
     results: dict[str, dict[str, Any]] = {}
     for line in said:
-        if "order" in line or "error" in line:
+        if "result" in line or "error" in line:
             known = results.setdefault(line["id"], line)
             if known != line:
                 verdict.faults.append(f"two results of {line['id']}: {known} {line}")
     bought: dict[str, dict[int, str]] = {account: {} for account in fakes}
     for job in jobs:
-        fake, result = fakes[job["account"]], results.get(job["id"], {})
-        posts = _posts(fake, job)
-        outcome = result.get("error", "reached")
-        verdict.ended[outcome if result else "no result"] += 1
+        fake, line = fakes[job["account"]], results.get(job["id"], {})
+        posts, result, outcome = _posts(fake, job), line.get("result"), line.get("error", "reached")
+        verdict.ended[outcome if line else "no result"] += 1
         again = max(0, posts - 1)
         verdict.sent_again += again
         setting = job["action"] in ("stop", "freeze") or (job["action"] == "start" and "migration_allowed" not in job)
-        if again > (verdict.kills if setting else 0):
-            verdict.faults.append(f"{job['id']} was sent {posts} times")
-        if not result:
-            verdict.faults.append(f"{job['id']} has no result")
+        fault = f"{job['id']}: sent {posts} times, and {line or 'no result'}"
+        if again > (verdict.kills + verdict.disturbed.total() if setting else 0) or not line:
+            verdict.faults.append(fault)
         elif job["action"] in ("create", "migrate"):
-            if "order" in result:
-                bought[job["account"]][result["order"]] = job["offer"]
-                if posts != 1:
-                    verdict.faults.append(f"{job['id']} got an order, and was sent {posts} times")
-            elif outcome != "NotBoughtError" or posts:
-                verdict.faults.append(f"{job['id']}: sent {posts} times, and {result}")
+            if result is not None:
+                bought[job["account"]][result] = job["offer"]
+            right = posts == 1 if result is not None else outcome == "NotBoughtError" and not posts
+            verdict.faults += [] if right else [fault]
         elif outcome == "reached":
-            if result["status"] != TARGETS[job["action"]] or not posts:
-                verdict.faults.append(f"{job['id']}: sent {posts} times, and {result}")
+            right = bool(posts) and (job["action"] == "install" or result == TARGETS[job["action"]])
+            verdict.faults += [] if right else [fault]
         elif outcome != "OutcomeUnknownError" or posts or setting:
-            verdict.faults.append(f"{job['id']}: sent {posts} times, and {result}")
+            verdict.faults.append(fault)
     for account, fake in fakes.items():
         made = await _made(fake, [job for job in jobs if job["account"] == account])
         if made != bought[account]:

@@ -1,4 +1,4 @@
-"""A worker, to be killed at any moment, and the operator who answers its questions.
+"""A worker, to be killed at any moment, and the operator who decides its purchases.
 
 Each life begins the same jobs under the same ids, waits for all of them, and tells what became of each. It looks for
 the dead, and at a deadline that has passed, for less long than in use.
@@ -7,85 +7,143 @@ the dead, and at a deadline that has passed, for less long than in use.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import resource
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from trooper_async import PollSchedule, TrooperClient, TrooperError
-from trooper_async.durable import Durable, Handle, UndecidedPurchaseError, _locks, _outcomes, _process, _waiting
-from trooper_async.models import Order, TemplateInstall
+from dbos import DBOS, DBOSClient, SetWorkflowID
+from sqlalchemy.exc import SQLAlchemyError
+
+from trooper_async import PollSchedule, TrooperClient, TrooperError, durable
+from trooper_async.durable import _accounts, _steps, _workflows
 
 
 def run(orders: dict[str, Any], parent: Connection) -> None:
     """Work as `orders` say, once the parent says so."""
-    _process._QUEUE_POLL, _process._LOOK, _locks._GRACE, _waiting._A_LOOK = 0.1, 0.5, 0.0, 3.0
-    _outcomes._ASK = PollSchedule(floor=0.3)
-    asyncio.run(_work(orders, parent))
+    _accounts._LOOK = 1.0
+    _accounts._PAUSE, _accounts._LAST_LOOK, _workflows._QUEUE_POLL, _steps._AGAIN = 0.1, 3.0, 0.1, 0.3
+    if orders["blind"]:
+        _steps.MARK = uuid.uuid4().hex  # each life has a name of its own for the marks, and finds no other's
+    faulthandler.enable()
+    asyncio.run(_main(orders, parent))
+
+
+async def _main(orders: dict[str, Any], parent: Connection) -> None:
+    work = asyncio.create_task(_work(orders, parent))
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, work.cancel)
+    loop.add_signal_handler(signal.SIGUSR1, _fill_disk, loop)
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.result()
+
+
+def _fill_disk(loop: asyncio.AbstractEventLoop) -> None:
+    """For a second no file can grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    loop.call_later(1.0, resource.setrlimit, resource.RLIMIT_FSIZE, before)
+
+
+@asynccontextmanager
+async def application(orders: dict[str, Any]) -> AsyncIterator[None]:
+    """This worker's DBOS application."""
+
+    def client(account: str) -> TrooperClient:
+        schedule = PollSchedule(floor=0.05, cap=0.2)
+        return TrooperClient(orders["keys"][account], base_url=orders["urls"][account], poll=schedule)
+
+    on_postgres = orders["database"].startswith("postgresql")
+    DBOS(
+        config={
+            "name": "crash",
+            "system_database_url": orders["database"],
+            "executor_id": uuid.uuid4().hex if on_postgres else "local",
+            "application_version": "1",
+            "notification_listener_polling_interval_sec": 0.1,
+            "log_level": "CRITICAL",
+            "enable_otlp": False,
+        }
+    )
+    try:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(durable.Accounts(client, grace=4))
+            DBOS.launch()
+            if on_postgres:
+                await stack.enter_async_context(durable.takeover(orders["database"], interval=0.5))
+            yield
+    finally:
+        await asyncio.to_thread(DBOS.destroy)
 
 
 async def _work(orders: dict[str, Any], parent: Connection) -> None:
-    def client(account: str) -> TrooperClient:
-        return TrooperClient(
-            orders["keys"][account], base_url=orders["urls"][account], poll=PollSchedule(floor=0.05, cap=0.2)
-        )
-
-    async with Durable(client, database_url=orders["database"], requests_per_second=50) as durable:
+    async with application(orders):
         parent.send({"ready": True})
         await asyncio.to_thread(parent.recv)  # until all are
+        operator = asyncio.create_task(_decide(orders, parent))
         async with asyncio.TaskGroup() as tasks:
             for job in orders["jobs"]:
-                tasks.create_task(_do(durable, job, parent))
+                tasks.create_task(_do(job, parent))
+        operator.cancel()
+        await asyncio.wait([operator])
     parent.send({"done": True})
 
 
-async def _do(durable: Durable, job: dict[str, Any], parent: Connection) -> None:
-    handle = await _begin(durable, job)
-    looked = False
+async def _do(job: dict[str, Any], parent: Connection) -> None:
     while True:
         try:
-            ended = await handle.result()
-        except UndecidedPurchaseError as error:
-            # each purchase here has an offer of its own: an order of that offer is it, whatever else was bought
-            bought = [order.order_id for order in error.candidates if order.blib_name == job["offer"]]
-            if not bought and not looked:  # what the killed worker sent may still be on its way: a second look
-                looked = True
-                await asyncio.sleep(0.5)
-                continue
-            parent.send({"id": job["id"], "undecided": bought})
-            await durable.resolve(error, bought[0] if bought else None)
+            with SetWorkflowID(job["id"]):
+                handle = await _begin(job)
+            result = await handle.get_result(polling_interval_sec=0.3)
+        except SQLAlchemyError:  # of the application's own calls: it makes them again
+            await asyncio.sleep(0.3)
         except TrooperError as error:
             return parent.send({"id": job["id"], "error": type(error).__name__, "text": str(error)})
         else:
-            order_id, status = job.get("order"), ended.status_readable if isinstance(ended, TemplateInstall) else None
-            if isinstance(ended, Order):
-                order_id, status = ended.order_id, str(ended.current_status)
-            return parent.send({"id": job["id"], "order": order_id, "status": status})
+            return parent.send({"id": job["id"], "result": result})
 
 
-async def _begin(durable: Durable, job: dict[str, Any]) -> Handle[Order] | Handle[TemplateInstall]:
-    account, workflow_id = job["account"], job["id"]
+async def _begin(job: dict[str, Any]) -> Any:
+    account: str = job["account"]
+    order: int = job.get("order", 0)
     match job["action"]:
         case "create":
-            return await durable.order(
-                account,
-                job["blib"],
-                workflow_id=workflow_id,
-                contract_interval="HOUR",
-                terms_accepted=True,
-                max_price_h=10,
-                timeout=30,
-            )
+            terms: dict[str, Any] = {"contract_interval": "HOUR", "terms_accepted": True, "max_price_h": 10}
+            return await DBOS.start_workflow_async(durable.order, account, job["blib"], timeout=30, **terms)
         case "migrate":
-            return await durable.migrate(
-                account, job["order"], job["blib"], keep_data=True, max_total_due=1000, workflow_id=workflow_id
+            return await DBOS.start_workflow_async(
+                durable.migrate, account, order, job["blib"], keep_data=True, max_total_due=1000
             )
         case "install":
-            return await durable.install(account, job["order"], job["template"], workflow_id=workflow_id, timeout=5)
-        case action:
-            return await durable.switch(
-                account,
-                job["order"],
-                action,
-                migration_allowed=job.get("migration_allowed", False),
-                workflow_id=workflow_id,
-                timeout=5,
+            return await DBOS.start_workflow_async(durable.install, account, order, job["template"], timeout=8)
+        case "converge":
+            return await DBOS.start_workflow_async(
+                durable.converge, account, job["targets"], migration_allowed=True, timeout=30
             )
+        case action:
+            return await DBOS.start_workflow_async(
+                durable.switch, account, order, action, migration_allowed=job.get("migration_allowed", False), timeout=8
+            )
+
+
+async def _decide(orders: dict[str, Any], parent: Connection) -> None:
+    """Each purchase here has an offer of its own: an order of that offer is it, whatever else was bought."""
+    offers = {f"{job['id']}-purchase": job["offer"] for job in orders["jobs"] if job["offer"]}
+    script, looked = DBOSClient(system_database_url=orders["database"]), set[str]()
+    while True:
+        await asyncio.sleep(0.3)
+        for asked in await durable.undecided(script):
+            account = asked.account
+            async with TrooperClient(orders["keys"][account], base_url=orders["urls"][account]) as client:
+                found = asked.candidates(await client.orders.list())
+            bought = [one.order_id for one in found if one.blib_name == offers[asked.workflow_id]]
+            if not bought and asked.workflow_id not in looked:  # it may still be in flight: a second look
+                looked.add(asked.workflow_id)
+                continue
+            parent.send({"id": asked.workflow_id, "undecided": bought})
+            await durable.resolve(script, asked, bought[0] if bought else None)

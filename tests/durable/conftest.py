@@ -1,0 +1,79 @@
+"""What the tests of durable work share: a database that is copied, one Postgres, and short pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.durable import application
+from tests.helpers.requirements import missing
+from tests.tools.crash.__main__ import create
+from tests.tools.crash.postgres import Postgres, binaries, postgres
+from trooper_async import TrooperClient
+from trooper_async.durable import _accounts, _steps, _workflows
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are shorter than in use."""
+    for module, pauses in (
+        (
+            _accounts,
+            {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LAST_LOOK": 1.0, "_LOOK": 0.1},
+        ),
+        (_workflows, {"_QUEUE_POLL": 0.02, "_LOOK_AGAIN": 0.02}),
+        (_steps, {"_AGAIN": 0.05}),
+    ):
+        for name, seconds in pauses.items():
+            monkeypatch.setattr(module, name, seconds)
+
+
+def once(database: str) -> None:
+    """Make a database, as a first process leaves it, which takes a second; its version is nobody else's."""
+
+    async def make() -> None:
+        async with application(lambda account: TrooperClient("key"), database, version="template"):
+            pass
+
+    with ThreadPoolExecutor(1) as thread:  # the first test that asks for it may be running a loop in this one
+        thread.submit(asyncio.run, make()).result()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("database") / "template.sqlite"
+    once(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def file(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(template, tmp_path / "trooper.sqlite"))
+
+
+@pytest.fixture
+def database(file: Path) -> str:
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture(scope="session")
+def server(_nothing_of_the_session_is_left: None) -> Iterator[Postgres]:
+    """One Postgres for all tests; its own database is the template of theirs."""
+    if binaries() is None:
+        missing("Postgres", "apt-get install postgresql")
+    with postgres("fsync=off") as server:
+        once(server.url)
+        yield server
+
+
+@pytest.fixture
+async def server_database(server: Postgres) -> str:
+    """A database of the test's own on it."""
+    beside = f"{server.url.rpartition('/')[0]}/template1"  # a template must not be in use
+    return await create(beside, f"of_{uuid.uuid4().hex}", "postgres")

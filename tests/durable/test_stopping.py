@@ -1,0 +1,224 @@
+"""What a worker does when it is stopped, when its database cannot be written, and when another run has its work."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.durable.test_workflows import ORDER, SWITCH, TERMS, result, start, status
+from tests.helpers.conditions import until
+from tests.helpers.durable import application, eventually, operator
+from tests.helpers.processes import python
+from trooper_async import TrooperClient, durable, errors
+from trooper_async._groups.orders import Orders
+from trooper_async.testing import FakeTrooper
+
+# D3: who sends makes sure, right before, that the work is still his -------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_what_another_run_has_taken_up_is_not_sent(
+    kind: str, fake_trooper: FakeTrooper, file: Path, server_database: str
+) -> None:
+    """A purchase is held up by a rate limit, its worker taken for dead: when the limit ends, it is not sent."""
+    database = f"sqlite:///{file}" if kind == "sqlite" else server_database
+    fake_trooper.fail_next(ORDER, status=429, retry_after=1)
+    async with application(lambda account: fake_trooper.client(), database):
+        job = await start("job", durable.order, "acme", 1, **TERMS)
+        await until(lambda: fake_trooper.sent(ORDER))
+        with operator(database) as script:
+            await script.resume_workflow_async("job-purchase", queue_name="trooper-purchases")
+            (asked,) = await eventually(lambda: durable.undecided(script))
+            async with fake_trooper.client() as client:
+                assert asked.candidates(await client.orders.list()) == []
+            await asyncio.sleep(1.5)  # the rate limit ends, and the first run could send
+            await durable.resolve(script, asked, None)
+        with pytest.raises(durable.NotBoughtError):
+            await job.get_result()
+    assert len(fake_trooper.sent(ORDER)) == 1
+
+
+# D9 -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_stopping_leaves_nothing_in_doubt_that_was_not_sent(fake_trooper: FakeTrooper, database: str) -> None:
+    """A wait is cut, a purchase in flight ends, one that a rate limit holds up is not sent; later all go on."""
+    fake_trooper.durations["stop"] = 100
+    order = fake_trooper.add_order().order_id
+    async with FakeTrooper() as flying, FakeTrooper() as limited:
+        fakes = {"waits": fake_trooper, "flying": flying, "limited": limited}
+
+        def get(account: str) -> TrooperClient:
+            return fakes[account].client()
+
+        flying.delay_next(ORDER, 0.5)
+        limited.fail_next(ORDER, status=429, retry_after=100)
+        async with application(get, database, grace=6):
+            await start("stop", durable.switch, "waits", order, "stop")
+            await start("flying", durable.order, "flying", 1, **TERMS)
+            await start("limited", durable.order, "limited", 1, **TERMS)
+            await until(lambda: fake_trooper.sent(SWITCH) and flying.sent(ORDER) and limited.sent(ORDER))
+            began = time.monotonic()
+        assert time.monotonic() - began < 10
+        fake_trooper.set_status(order, "stopped")
+        async with application(get, database):
+            assert await result("stop") == "stopped"
+            assert await result("flying") == 123
+            assert await result("limited") == 123
+        sent = [len(fake.sent(path)) for fake, path in ((fake_trooper, SWITCH), (flying, ORDER), (limited, ORDER))]
+    assert sent == [1, 1, 2]  # the last one was refused the first time
+
+
+async def test_stopping_ends_in_time_whatever_hangs(fake_trooper: FakeTrooper, database: str) -> None:
+    """A purchase whose response does not come is left in flight: it was sent, so it is asked about later."""
+    fake_trooper.delay_next(ORDER, 30)
+    async with application(lambda account: fake_trooper.client(), database, grace=1):
+        await start("job", durable.order, "acme", 1, **TERMS)
+        await until(lambda: fake_trooper.sent(ORDER))
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    async with application(lambda account: fake_trooper.client(), database):
+        with operator(database) as script:
+            (asked,) = await eventually(lambda: durable.undecided(script))
+            async with fake_trooper.client() as client:
+                (candidate,) = asked.candidates(await client.orders.list())
+            await durable.resolve(script, asked, candidate)
+        assert await result("job") == candidate.order_id
+    assert len(fake_trooper.sent(ORDER)) == 1
+
+
+SCRIPT = """
+import asyncio, signal, sys
+from dbos import DBOS, SetWorkflowID
+from trooper_async import TrooperClient, durable
+
+async def main() -> None:
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    async with durable.embedded(lambda account: TrooperClient(), sys.argv[1]):
+        with SetWorkflowID("stop"):
+            await DBOS.start_workflow_async(durable.switch, "acme", int(sys.argv[2]), "stop")
+        await stopped.wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_ends_on_sigterm_within_the_grace_of_a_container(
+    fake_trooper: FakeTrooper, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script as the README shows it ends with 0 in less than ten seconds; the next process goes on."""
+    fake_trooper.durations["stop"] = 100
+    order = fake_trooper.add_order().order_id
+    monkeypatch.setenv("TROOPER_API_KEY", fake_trooper.api_key)
+    monkeypatch.setenv("TROOPER_BASE_URL", fake_trooper.url)
+    async with python("-c", SCRIPT, file, str(order)) as script:
+        await until(lambda: fake_trooper.sent(SWITCH))
+        began = time.monotonic()
+        script.send(signal.SIGTERM)
+        assert await script.ends() == 0, script.err
+        assert time.monotonic() - began < 10
+    fake_trooper.set_status(order, "stopped")
+    async with durable.embedded(lambda account: fake_trooper.client(), file):
+        assert await result("stop") == "stopped"
+    assert len(fake_trooper.sent(SWITCH)) == 1
+
+
+async def test_one_process_at_a_time_works_on_a_file(file: Path) -> None:
+    """A second one is refused; the file can be read by its owner alone."""
+    async with durable.embedded(lambda account: TrooperClient("key"), file.parent / "new.sqlite"):
+        with pytest.raises(errors.ConfigurationError, match="open in another process"):
+            async with durable.embedded(lambda account: TrooperClient("key"), file.parent / "new.sqlite"):
+                raise AssertionError
+        with pytest.raises(errors.ConfigurationError, match="one at a time"):
+            async with durable.Accounts(lambda account: TrooperClient("key")):
+                raise AssertionError
+    assert (file.parent / "new.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+# A database that cannot be written ----------------------------------------------------------------------------------
+
+
+class Disk:
+    """Whether there is room on it, or none for what has this word in it."""
+
+    full = False
+    word = ""
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """Writes fail while it is full."""
+    disk = Disk()
+
+    def execute(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        writes = statement.lstrip().split(None, 1)[0].upper() in ("INSERT", "UPDATE", "DELETE")
+        if disk.full and writes and disk.word in statement:
+            raise sqlalchemy.exc.OperationalError(statement, None, sqlite3.OperationalError("disk is full"))
+
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", execute)
+    yield disk
+    sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", execute)
+
+
+@contextmanager
+def after(group: type, method: str, do: Callable[[], None]) -> Iterator[None]:
+    """Have something happen right after a method has returned."""
+    original = getattr(group, method)
+
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await original(self, *args, **kwargs)
+        finally:
+            do()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(group, method, call)
+        yield
+
+
+@pytest.mark.parametrize("method", ["create", "wait", "stop"])
+async def test_a_full_disk_ends_and_forgets_nothing(
+    method: str, fake_trooper: FakeTrooper, database: str, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk is full right after a purchase, a wait or a setting: all goes on once there is room, sent once."""
+    order = fake_trooper.add_order().order_id
+
+    def fill() -> None:
+        disk.full = True
+
+    async with application(lambda account: fake_trooper.client(), database):
+        with after(Orders, method, fill):
+            bought = await start("job", durable.order, "acme", 1, **TERMS)
+            stopped = await start("stop", durable.switch, "acme", order, "stop")
+            await until(lambda: "waits for its database" in caplog.text)
+        assert await status("job") in ("PENDING", "ENQUEUED")
+        disk.full = False
+        assert await bought.get_result() == 124
+        assert await stopped.get_result() == "stopped"
+    assert len(fake_trooper.sent(ORDER)) == 1
+
+
+async def test_an_outcome_that_cannot_be_stored_is_stored_later(
+    fake_trooper: FakeTrooper, database: str, disk: Disk
+) -> None:
+    """The workflow is done and the disk is full: another run of it stores what it came to, and sends nothing."""
+    disk.word = "workflow_output"
+    async with application(lambda account: fake_trooper.client(), database):
+        disk.full = True
+        await start("job", durable.order, "acme", 1, **TERMS)
+        await until(lambda: fake_trooper.sent(ORDER))
+        await asyncio.sleep(0.3)
+        assert await status("job-purchase") in ("PENDING", "ENQUEUED")
+        disk.full = False
+        assert await result("job") == 123
+    assert len(fake_trooper.sent(ORDER)) == 1

@@ -1,0 +1,70 @@
+"""DBOS on a SQLite file, for one script or bot that has no application of its own around it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from typing import Any
+
+from dbos import DBOS
+
+from trooper_async import ConfigurationError, TrooperClient
+from trooper_async.durable._accounts import Accounts
+
+
+class _Connection(sqlite3.Connection):
+    """DBOS takes Python 3.12 for a proof of SQLite 3.42, and asks for `unixepoch('subsec')`: null before that one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if sqlite3.sqlite_version_info < (3, 42):
+            self.create_function("unixepoch", 1, lambda modifier: round(time.time(), 3))
+
+
+@asynccontextmanager
+async def embedded(
+    get: Callable[[str], TrooperClient | Awaitable[TrooperClient]],
+    path: str | os.PathLike[str] = "trooper.sqlite",
+    *,
+    grace: float = 8.0,
+) -> AsyncIterator[None]:
+    """Launch DBOS in this process on a SQLite file, go on with what an earlier one had begun, and end both.
+
+    Args:
+        get, grace: as for `Accounts`.
+        path: the file; it is made where there is none, readable by its owner alone.
+
+    Raises:
+        ConfigurationError: another process has it open.
+    """
+    path = os.fspath(path)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    with closing(sqlite3.connect(f"{path}.lock", timeout=0, check_same_thread=False)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            raise ConfigurationError(f"{path} is open in another process") from None
+        DBOS(
+            config={
+                "name": "trooper",
+                "application_version": "1",  # of the workflows' steps
+                "system_database_url": f"sqlite:///{path}",
+                "db_engine_kwargs": {"connect_args": {"factory": _Connection}},
+                "log_level": "ERROR",
+                "enable_otlp": False,
+            }
+        )
+        try:
+            async with Accounts(get, grace=grace):
+                DBOS.launch()
+                yield
+        finally:
+            loop = asyncio.get_running_loop()
+            with ThreadPoolExecutor(1) as thread:  # not on the loop, which DBOS's threads may be waiting for
+                await loop.run_in_executor(thread, DBOS.destroy)
+            loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))  # DBOS had put its own there

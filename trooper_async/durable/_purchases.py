@@ -1,0 +1,119 @@
+"""Purchases in doubt: who asks about them, and how they are decided, from any process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from attrs import frozen
+from dbos import DBOSClient
+from dbos import error as dbos_errors
+
+from trooper_async import ConfigurationError, Order, TrooperError
+
+PURCHASES = "trooper-purchases"
+"""The queue of purchases, partitioned by account, which makes those of an account one at a time."""
+PURCHASE, DECIDE = "purchase", "decide"
+UNDECIDED, DECISION = "undecided", "decision"
+
+
+class NotBoughtError(TrooperError):
+    """A purchase that was in doubt, of which somebody has decided that it was not made."""
+
+    hint = "Nothing was bought; start another workflow, or rewind this one, to buy"
+
+
+@frozen
+class UndecidedPurchase:
+    """A purchase that may have been made. Its account makes no other one until it is decided."""
+
+    workflow_id: str
+    account: str
+    migrated: int | None
+    """The order that a migration replaces."""
+    blib_id: int
+    name: str | None
+    """What the offer is called, where known."""
+    price: Decimal | None
+    """EUR per hour, where known."""
+    at: datetime
+    known: frozenset[int]
+    """The orders that were there before."""
+    run: str
+
+    def candidates(self, orders: Iterable[Order]) -> list[Order]:
+        """Those orders of the account, as `client.orders.list()` gives them, that may be it; the likeliest first.
+
+        Somebody else may share the account: none of them is proven to be it, and for some minutes after the purchase
+        an empty list proves nothing.
+        """
+        new = [order for order in orders if order.order_id not in self.known]
+        return sorted(new, key=lambda order: (order.blib_name != self.name, order.price_h != self.price))
+
+
+async def undecided(client: DBOSClient) -> list[UndecidedPurchase]:
+    """The purchases, of all accounts, that wait until somebody says whether they were made.
+
+    Args:
+        client: of the application's database: `DBOSClient(system_database_url=…)`, in any process.
+    """
+    rows = await client.list_workflows_async(
+        name="trooper.purchase", status=["PENDING", "ENQUEUED"], load_input=False, load_output=False
+    )
+    found = [await _question(client, row.workflow_id) for row in rows]
+    return [question for question in found if question is not None]
+
+
+async def resolve(client: DBOSClient, what: UndecidedPurchase | str, order: Order | int | None) -> None:
+    """Say what became of a purchase that is in doubt. The first decision holds.
+
+    Its workflow goes on as soon as a worker runs. A request may take three minutes, and then go through: look at the
+    account after that time before you say that it was not made.
+
+    Args:
+        client: as for `undecided`.
+        what: the purchase, or its workflow's id.
+        order: the order that was bought, or its id; None: it was not made.
+
+    Raises:
+        ConfigurationError: that order was there before; or no such purchase is in doubt; or it was decided otherwise.
+    """
+    workflow_id = what if isinstance(what, str) else what.workflow_id
+    order_id = order.order_id if isinstance(order, Order) else order
+    question = await _question(client, workflow_id)
+    if question is None:
+        raise ConfigurationError(f"no purchase of workflow {workflow_id} waits for a decision", operation="resolve")
+    if order_id is not None and (type(order_id) is not int or order_id in question.known):
+        text = f"order {order_id!r:.40} is not what purchase {workflow_id} bought: it was there before"
+        raise ConfigurationError(text, operation="durable.resolve")
+    decision_id = f"{workflow_id}-{question.run}-decision"
+    (row,) = await client.list_workflows_async(workflow_ids=[workflow_id], load_input=False)
+    try:
+        await client.enqueue_async(
+            {
+                "workflow_name": "trooper.decide",
+                "queue_name": PURCHASES,
+                "queue_partition_key": decision_id,  # not the account's, which is held by the purchase itself
+                "workflow_id": decision_id,
+                "workflow_id_reuse_policy": "reject",
+                "application_name": row.application_name,
+                "app_version": row.app_version or "",  # the workers that run the purchase take it, too
+            },
+            workflow_id,
+            order_id,
+        )
+    except dbos_errors.DBOSWorkflowIDInUseError:
+        (first,) = await client.list_workflows_async(workflow_ids=[decision_id])
+        decided = first.input["args"][1] if first.input is not None else None
+        if decided != order_id:
+            text = f"purchase {workflow_id} was decided before, as {decided or 'not made'}, and that holds"
+            raise ConfigurationError(text, operation="durable.resolve") from None
+
+
+async def _question(client: DBOSClient, workflow_id: str) -> UndecidedPurchase | None:
+    asked = await client.get_event_async(workflow_id, UNDECIDED, 0)
+    if asked is None:
+        return None
+    known, at = frozenset(asked.pop("known")), datetime.fromtimestamp(asked.pop("at"), UTC)
+    return UndecidedPurchase(workflow_id=workflow_id, known=known, at=at, **asked)
