@@ -164,7 +164,7 @@ def crash(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The table of costs beside the peers' and the goals, and its plots (`-- --quick`, `-- --only poll`)."""
-    session.install("-e", ".[testing,bench]")
+    session.install("-e", ".[cli,testing,bench]")
     session.run("python", "-m", "tests.tools.benchmarks", *session.posargs)
 
 

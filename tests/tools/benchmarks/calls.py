@@ -1,4 +1,5 @@
-"""One typed call beside the same written inline with aiohttp, and the import of the package beside aiohttp's."""
+"""One typed call beside the same written inline with aiohttp; the import of the package beside aiohttp's, and the start
+of the command beside click's import."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from trooper_async import Order, TemplateInstall, TrooperClient
 
 _ORDERS = 5
 _OURS = "from trooper_async import TrooperClient"
+_COMMAND = "from trooper_async.cli._app import run; run(['--version'])"
 _IMPORT = "import time; began = time.process_time(); {}; print(time.process_time() - began)"
 
 
@@ -76,25 +78,28 @@ async def calls(url: str, count: int, changed: float) -> tuple[float, float]:
     return ours / 10, theirs / 10
 
 
-def imports(processes: int) -> tuple[float, float]:
-    """CPU seconds of importing the package and aiohttp, the sum of so many new processes each, in turn."""
-    pairs = [(_imported(_OURS), _imported("import aiohttp")) for _ in range(processes)]
+def imports(ours: str, theirs: str, processes: int) -> tuple[float, float]:
+    """CPU seconds of two statements, the sum of so many new processes each, in turn."""
+    pairs = [(_imported(ours), _imported(theirs)) for _ in range(processes)]
     return sum(ours for ours, _ in pairs), sum(theirs for _, theirs in pairs)
 
 
 def _imported(statement: str) -> float:
     command = [sys.executable, "-c", _IMPORT.format(statement)]
-    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[-1])
 
 
 async def figures(url: str, *, count: int, processes: int, runs: int) -> list[Figure]:
     await calls(url, 10, 0.0)  # whatever is made on first use
     _imported(_OURS)  # the bytecode
+    _imported(_COMMAND)
     typed = [await calls(url, count, 0.0) for _ in range(runs)]
     others = [await calls(url, count, 1.0) for _ in range(runs)]
-    imported = [imports(processes) for _ in range(runs)]
+    imported = [imports(_OURS, "import aiohttp", processes) for _ in range(runs)]
+    started = [imports(_COMMAND, "import click", processes) for _ in range(runs)]
     return [
         Figure(f"orders.list of {_ORDERS} orders ÷ the same inline with aiohttp", [a / b for a, b in typed], 0.85),
         Figure("the same, each order another at each call", [a / b for a, b in others], 1.3),
         Figure("from trooper_async import TrooperClient ÷ import aiohttp", [a / b for a, b in imported], 1.1),
+        Figure("trooper --version ÷ import click", [a / b for a, b in started], 1.5),
     ]
