@@ -128,8 +128,8 @@ def test_a_list_is_read_row_by_row(body: bytes, window: int, growth: int) -> Non
     whole = _loaded(body)
     with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=growth):
         if whole is None:
-            event("not UTF-8 at all")
-            assert rows_of(body) is None or _refused(lambda: _all(body)) == ("$", "JSON")
+            event("not UTF-8, or a name twice")
+            assert rows_of(body) is None or _refused(lambda: _all(body))[0].startswith("$")
         else:
             assert _all(body) == whole
 
@@ -439,6 +439,10 @@ def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -
 
 @settings(max_examples=300)
 @given(polls(), WINDOWS)
+@example(
+    [b'[{"order_id": 1}, {"order_id": 2, "status": "x"}]', b'[{"order_id": 1}, {"order_id": 2, "status": "running"}]'],
+    9,
+)
 def test_a_chain_of_snapshots_is_as_good_as_fresh_ones(bodies: list[bytes], window: int) -> None:
     """Each snapshot of a chain is what its answer alone says, and tells what changed since the one before."""
     snapshot, before = EMPTY, dict[int, Said]()

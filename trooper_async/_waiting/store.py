@@ -164,7 +164,7 @@ class Snapshot(Generic[M]):
                     places = places or {one: place for place, one in enumerate(self._ids)}
                     expected = places.get(item_id, expected - 1) + 1
             yield
-        if ids == self._ids and len(ids) == len(self.rows) and not faults:
+        if ids == self._ids and len(ids) == len(self.rows) and not faults and not self.unreadable:
             by_id = self.rows | decoded  # the same ids in the same places: only these rows are other ones
             unreadable: dict[int | None, ResponseFormatError] = {}
         else:
