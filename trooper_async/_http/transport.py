@@ -62,14 +62,14 @@ class Transport:
     def closed(self) -> bool:
         return self._stopped.is_set()
 
-    async def request(
+    def request(
         self,
         call: Call[T],
         *,
         retry: RetryPolicy | None = None,
         until: float = math.inf,
         sending: Sending | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Send `call`, again where that is safe and promising, and return what its endpoint returns.
 
         At `until` the call ends in any case. A request in flight that may be repeated is cut. One that must not be
@@ -94,8 +94,8 @@ class Transport:
         sending = sending or Sending()
         attempts = self._attempts(call, retry or self._retry, until, sending)
         if until == math.inf or call.kind not in _ONCE_ONLY:
-            return await attempts
-        return await self._by(until, asyncio.create_task(attempts, name=f"trooper {call.operation}"), call, sending)
+            return attempts
+        return self._by(until, attempts, call, sending)
 
     async def _attempts(self, call: Call[T], retry: RetryPolicy, until: float, sending: Sending) -> T:
         self.check(call, ": nothing was sent")
@@ -168,10 +168,11 @@ class Transport:
             attempts=len(made),
         ) from mistake
 
-    async def _by(self, until: float, task: asyncio.Task[T], call: Call[T], sending: Sending) -> T:
-        """What `task` comes to by then; a request that is still in flight is left behind."""
+    async def _by(self, until: float, attempts: Coroutine[Any, Any, T], call: Call[T], sending: Sending) -> T:
+        """What the attempts come to by then; a request that is still in flight is left behind."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        task = loop.create_task(attempts, name=f"trooper {call.operation}")
         try:
             await asyncio.wait([task], timeout=max(0.0, until - began))
             if not task.done() and not sending.may_have_left:

@@ -11,10 +11,10 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
 from io import BytesIO
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
@@ -30,7 +30,6 @@ from trooper_async.errors import APIConnectionError, APITimeoutError, ClientClos
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
-_NEVER_ASKED = Asked(0, 0)
 
 LOG = logging.getLogger("trooper_async.transport")
 
@@ -70,7 +69,7 @@ class Wire:
             hdrs.CACHE_CONTROL: "no-cache",
         }
 
-    async def send(
+    def send(
         self,
         call: Call[T],
         sending: Sending,
@@ -78,7 +77,7 @@ class Wire:
         left: float = math.inf,
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
-    ) -> Response | FailedAttempt:
+    ) -> Coroutine[Any, Any, Response | FailedAttempt]:
         """Send `call` and read its response; once more with a new key where the key's function has one after a 401.
 
         Args:
@@ -89,15 +88,21 @@ class Wire:
             headers: further ones.
 
         Raises:
+            ClientClosedError: the session that was given to the client is closed.
             Exception: a mistake in the code of this package, or of what your session calls. It has lost its traceback,
                 which holds the headers; a note says where it was raised.
         """
-        if self.sessions.yours_is_closed:
-            raise ClientClosedError("the session that was given to this client is closed")
+        if self._ask_for_key is None:
+            return self._attempt(call, sending, left=left, limit=limit, headers=headers)
+        return self._send_with_a_fresh_key(call, sending, left=left, limit=limit, headers=headers)
+
+    async def _send_with_a_fresh_key(
+        self, call: Call[T], sending: Sending, *, left: float, limit: float, headers: Mapping[str, str] | None
+    ) -> Response | FailedAttempt:
         asked = await self._ask(None)
         while not isinstance(asked, FailedAttempt):
             outcome = await self._attempt(call, sending, left=left, limit=limit, headers=headers)
-            if self._ask_for_key is None or not isinstance(outcome, Response) or outcome.status != 401:
+            if not isinstance(outcome, Response) or outcome.status != 401:
                 return outcome
             before, asked = asked, await self._ask(asked)
             if isinstance(asked, Asked) and asked.key == before.key:
@@ -105,9 +110,8 @@ class Wire:
         return asked
 
     async def _ask(self, since: Asked | None) -> Asked | FailedAttempt:
-        """Ask the key's function, if it has one, and if it was not asked since."""
-        if self._ask_for_key is None:
-            return _NEVER_ASKED
+        """Ask the key's function, if it was not asked since."""
+        assert self._ask_for_key is not None  # noqa: S101 - else nobody asks
         try:
             async with timeout(self._timeout):
                 return await self._ask_for_key(since)
@@ -119,6 +123,8 @@ class Wire:
         self, call: Call[T], sending: Sending, *, left: float, limit: float, headers: Mapping[str, str] | None
     ) -> Response | FailedAttempt:
         """One request, and its whole response within `timeout`."""
+        if self.sessions.yours_is_closed:
+            raise ClientClosedError("the session that was given to this client is closed")
         once = call.kind in (Repeatability.ONCE, Repeatability.PURCHASE)
         connect = min(_CONNECT, self._timeout)
         longest = max(_ONCE_RESPONSE, self._timeout) if once else min(self._timeout, max(left, 0.0))
