@@ -252,6 +252,7 @@ class ReportFile:
         self._path = path
         self._file: int | None = None
         self._is_new = not continues
+        self._migration_allowed = False
         self._latest: FleetProgress | None = None
         if path is not None:
             self._open(path, continues)
@@ -285,7 +286,7 @@ class ReportFile:
         except ConfigurationError:
             return f"{path} is not a file that --report wrote" + ("" if continues else ": name another one")
         if continues:
-            self.report = report
+            self.report, self._migration_allowed = report, report.migration_allowed
             return None
         left = [outcome for outcome in report.pending if outcome.sent is not True]
         if left:
@@ -296,10 +297,14 @@ class ReportFile:
     def see(self, progress: FleetProgress) -> None:
         """How far it is. What is about to be sent is in the file before it is sent."""
         self._latest = progress
+        if self._file is None:
+            return
         if self._is_new:
-            self._write(progress.report())
-        else:
-            self._write(FleetReport((progress.latest,), migration_allowed=progress.report().migration_allowed))
+            first = progress.report()
+            self._migration_allowed = first.migration_allowed
+            self._write(first)
+        else:  # of this server alone: the report of all would cost as much as there are
+            self._write(FleetReport((progress.latest,), migration_allowed=self._migration_allowed))
 
     def keep(self, report: FleetReport) -> None:
         """The report as it is now."""
