@@ -69,7 +69,8 @@ class TrooperClient:
         max_body_bytes: The largest response that is read, as it is transferred and uncompressed.
         proxy: The URL of an HTTP proxy. The proxies of the environment are not used.
         app: The name of your application, which is put in front of the User-Agent.
-        ledger: A file that records purchases durably: each before it is sent, and its outcome. Without one they are
+        ledger: A file that records purchases durably: each before it is sent, and its outcome. It is locked until
+            `close`, which needs POSIX file locks; after a fork, make a client in each process. Without one they are
             recorded in memory only.
 
     Raises:

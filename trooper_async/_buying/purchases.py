@@ -12,7 +12,6 @@ from typing import NamedTuple
 from attrs import define, evolve, field
 
 from trooper_async._api.endpoints import Call
-from trooper_async._base.cancellation import finished
 from trooper_async._base.timeouts import timeout_at
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.record import Record, candidates, fits, not_ready
@@ -127,13 +126,7 @@ class Purchases:
         return tuple(record.purchase for record in self.journal.unresolved)
 
     async def close(self) -> None:
-        """Wait for what is in flight (the transport has been stopped); what is not sent yet is not sent.
-
-        This runs to its end, whatever is cancelled meanwhile.
-        """
-        await finished(asyncio.create_task(self._close(), name="trooper purchases' end"))
-
-    async def _close(self) -> None:
+        """Wait for what is in flight (the transport has been stopped); what is not sent yet is not sent."""
         for turn in self._line:
             if turn.follower is not None and not turn.sending.may_have_left:
                 turn.follower.cancel()
