@@ -198,6 +198,7 @@ class Jobs:
         began, missing_since, pause = loop.time(), None, schedule.floor
         while True:
             now: Order | int = order_id
+            last: TrooperError | None = None
             try:
                 now = await self._lookup.order(order_id, operation)
                 if _is_away(now, then):
