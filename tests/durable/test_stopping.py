@@ -222,3 +222,10 @@ async def test_an_outcome_that_cannot_be_stored_is_stored_later(
         disk.full = False
         assert await result("job") == 123
     assert len(fake_trooper.sent(ORDER)) == 1
+
+
+async def test_without_dbos_the_import_says_what_to_install() -> None:
+    """The error names the extra."""
+    async with python("-c", "import sys; sys.modules['dbos'] = None; import trooper_async.durable") as script:
+        assert await script.ends() == 1
+        assert "pip install 'trooper-async[durable]'" in script.err

@@ -5,6 +5,11 @@ It needs the extra `durable` (`pip install 'trooper-async[durable]'`).
 
 from __future__ import annotations
 
+try:
+    import dbos as dbos
+except ImportError:
+    raise ImportError("trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'") from None
+
 from trooper_async.durable._accounts import Accounts
 from trooper_async.durable._embedded import embedded
 from trooper_async.durable._purchases import NotBoughtError, UndecidedPurchase, resolve, undecided
