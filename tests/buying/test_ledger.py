@@ -134,7 +134,7 @@ async def test_the_file_is_the_owners_alone_and_holds_no_secret(fake_trooper: Fa
     assert fake_trooper.api_key.encode() not in path.read_bytes()
 
 
-async def test_a_lost_answer_stays_unknown_over_restarts_until_it_is_resolved(
+async def test_a_lost_response_stays_unknown_over_restarts_until_it_is_resolved(
     fake_trooper: FakeTrooper, path: Path
 ) -> None:
     """The next process may buy nothing until somebody says what became of it; that is remembered too."""
@@ -286,11 +286,11 @@ async def test_an_outcome_is_written_although_the_ledger_was_cut(
 ) -> None:
     """What is bought already is written wherever it may be of use, and an error tells of the damage."""
     async with fake_trooper.client(ledger=path) as client:
-        answered = fake_trooper.hold_next(POST)
+        hold = fake_trooper.hold_next(POST)
         buying = asyncio.create_task(buy(client, reference="job-1"))
         await until(lambda: posts(fake_trooper))
         os.truncate(path, 0)
-        answered.release()
+        hold.release()
         assert (await buying).order_id == 123
     assert "was changed by another program" in caplog.text
     ledger = Ledger(path)

@@ -91,7 +91,7 @@ async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
     fake_trooper: FakeTrooper,
     trooper: TrooperClient,
 ) -> None:
-    """A timeout while it is on the wire, and two more rounds, send one; the later ones say which is unresolved."""
+    """A timeout while it is in flight, and two more rounds, send one; the later ones say which is unresolved."""
     fake_trooper.durations.update(create=30, migrate=30)
     fake_trooper.add_order()
     hold = fake_trooper.hold_next(PURCHASES[purchase])

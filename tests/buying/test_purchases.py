@@ -139,10 +139,10 @@ async def test_a_purchase_that_could_not_be_sent_was_not_made(fake_trooper: Fake
     assert posts(fake_trooper) == 1
 
 
-# --- lost answers -------------------------------------------------------------------------------------------------
+# --- lost responses -------------------------------------------------------------------------------------------------
 
 
-async def test_a_lost_answer_is_an_unknown_purchase_with_its_candidate(
+async def test_a_lost_response_is_an_unknown_purchase_with_its_candidate(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """The order that has appeared since is the candidate; it is no TimeoutError, and nothing is sent again."""
@@ -157,7 +157,7 @@ async def test_a_lost_answer_is_an_unknown_purchase_with_its_candidate(
     assert the_purchase(trooper) == error.purchase
 
 
-async def test_after_a_lost_answer_the_next_purchase_is_refused_until_it_is_resolved(
+async def test_after_a_lost_response_the_next_purchase_is_refused_until_it_is_resolved(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """Nothing is bought while a purchase is unknown; once its caller has said what became of it, the next goes on."""
@@ -224,7 +224,7 @@ async def test_resolve_wants_a_purchase_of_this_client(fake_trooper: FakeTrooper
         (200, {"error": "but no success: false"}),
     ],
 )
-async def test_an_answer_that_proves_nothing_is_an_unknown_purchase(
+async def test_a_response_that_proves_nothing_is_an_unknown_purchase(
     fake_trooper: FakeTrooper, status: int, body: object
 ) -> None:
     """5xx and 408 whatever they say, a redirect, a 2xx that can't be read: sent once, and unknown."""
@@ -238,7 +238,7 @@ async def test_an_answer_that_proves_nothing_is_an_unknown_purchase(
     assert posts(fake_trooper) == 1
 
 
-async def test_a_purchase_that_is_not_answered_in_time_is_no_timeout_error(
+async def test_a_purchase_that_gets_no_response_in_time_is_no_timeout_error(
     fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nobody's retry on a timeout buys twice."""
@@ -282,14 +282,14 @@ async def test_a_repeat_of_the_twin_waits_for_the_order_that_is_there(
 
 
 async def test_two_at_once_under_one_reference_buy_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """The second awaits the first, before it was sent and while it is on the wire."""
-    answered = fake_trooper.hold_next(POST)
+    """The second awaits the first, before it was sent and while it is in flight."""
+    hold = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper, reference="job-1"))
     second = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
     third = asyncio.create_task(buy(trooper, reference="job-1"))
     await asyncio.sleep(0)
-    answered.release()
+    hold.release()
 
     assert [await one for one in (first, second, third)] == [Transition(123, "create", "running")] * 3
     assert posts(fake_trooper) == 1
@@ -297,14 +297,14 @@ async def test_two_at_once_under_one_reference_buy_once(fake_trooper: FakeTroope
 
 async def test_of_two_at_once_one_may_give_up(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """The caller that stays gets the purchase, which has then reached one."""
-    answered = fake_trooper.hold_next(POST)
+    hold = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
     second = asyncio.create_task(buy(trooper, reference="job-1"))
     await asyncio.sleep(0)
 
     first.cancel()
-    answered.release()
+    hold.release()
 
     assert (await second).order_id == 123
     assert (await buy(trooper)).order_id == 124
@@ -453,11 +453,11 @@ async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
             await buy(trooper)
             await ending
 
-    answered = fake_trooper.hold_next(POST)
+    hold = fake_trooper.hold_next(POST)
     with pytest.raises(TimeoutError):
         await buy_and_time_out_once_it_is_sent()
     assert the_purchase(trooper).state == "open"
-    answered.release()
+    hold.release()
 
     with pytest.raises(UnresolvedPurchaseError, match="order 123 was bought, but its caller never got it") as caught:
         await buy(trooper)
@@ -472,13 +472,13 @@ async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
 
 async def test_a_purchase_on_the_wire_cannot_be_resolved_yet(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """What is not over has not become anything."""
-    answered = fake_trooper.hold_next(POST)
+    hold = fake_trooper.hold_next(POST)
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper))
 
     with pytest.raises(ConfigurationError, match="in flight"):
         await trooper.orders.resolve(the_purchase(trooper), None)
-    answered.release()
+    hold.release()
 
     assert (await buying).order_id == 123
 
@@ -487,11 +487,11 @@ async def test_a_repeat_under_its_reference_delivers_what_never_reached_its_call
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """With a reference the caller that gave up finds its purchase by asking again."""
-    answered = fake_trooper.hold_next(POST)
+    hold = fake_trooper.hold_next(POST)
     buying = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
     buying.cancel()
-    answered.release()
+    hold.release()
 
     assert (await buy(trooper, reference="job-1")).order_id == 123
     assert posts(fake_trooper) == 1
@@ -520,13 +520,13 @@ async def test_a_caller_that_is_cancelled_while_it_waits_for_its_turn_buys_nothi
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """Behind another purchase nothing has been sent either."""
-    answered = fake_trooper.hold_next(POST)
+    hold = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper))
     second = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper))
 
     second.cancel()
-    answered.release()
+    hold.release()
 
     assert (await first).order_id == 123
     assert the_purchase(trooper).order_id == 123
@@ -550,8 +550,8 @@ async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fak
 
 
 async def test_a_naive_retry_on_timeouts_buys_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Tries around a purchase whose answer is slow send it once, and end with an error that says what there is."""
-    answered = fake_trooper.hold_next(POST)
+    """Tries around a purchase whose response is slow send it once, and end with an error that says what there is."""
+    hold = fake_trooper.hold_next(POST)
 
     async def naive() -> Order | None:
         for _ in range(3):
@@ -561,11 +561,11 @@ async def test_a_naive_retry_on_timeouts_buys_once(fake_trooper: FakeTrooper, tr
                     return await buy_and_wait(trooper)
             except (TimeoutError, APIConnectionError):
                 continue
-        answered.release()
+        hold.release()
         return await buy_and_wait(trooper)
 
     async def times_out() -> None:
-        await answered.arrived()
+        await hold.arrived()
         for tries in (1, 2, 3):
             await until(lambda tries=tries: len(limits) == tries)  # type: ignore[misc]
             limits[-1].reschedule(0.0)
@@ -584,7 +584,7 @@ async def test_a_naive_retry_on_timeouts_buys_once(fake_trooper: FakeTrooper, tr
 async def test_a_naive_retry_on_connection_errors_buys_once(
     fake_trooper: FakeTrooper, trooper: TrooperClient, when: Any
 ) -> None:
-    """A lost answer is no connection error, and no timeout."""
+    """A lost response is no connection error, and no timeout."""
     fake_trooper.drop_next(POST, when=when)
 
     async def naive() -> Order | None:
@@ -606,14 +606,14 @@ async def test_a_naive_retry_on_connection_errors_buys_once(
 
 async def test_close_waits_for_a_purchase_on_the_wire(fake_trooper: FakeTrooper) -> None:
     """The client ends once the purchase's outcome is known, and its caller gets it."""
-    answered = fake_trooper.hold_next(POST)
+    hold = fake_trooper.hold_next(POST)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper))
 
     closing = asyncio.create_task(trooper.close())
     await until(lambda: trooper._transport.closed)
-    answered.release()
+    hold.release()
     await closing
 
     assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("bought", 123)
@@ -622,13 +622,13 @@ async def test_close_waits_for_a_purchase_on_the_wire(fake_trooper: FakeTrooper)
 
 async def test_close_waits_for_a_purchase_whose_caller_has_gone(fake_trooper: FakeTrooper) -> None:
     """Its outcome is kept, although nobody waits for it any more."""
-    answered = fake_trooper.hold_next(POST)
+    hold = fake_trooper.hold_next(POST)
     async with fake_trooper.client() as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper))
         buying.cancel()
         await asyncio.wait([buying])
-        asyncio.get_running_loop().call_soon(answered.release)
+        asyncio.get_running_loop().call_soon(hold.release)
 
     assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("bought", 123)
 
@@ -649,7 +649,7 @@ async def test_close_sends_nothing_that_is_not_sent_yet(fake_trooper: FakeTroope
 
 
 async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
-    """A purchase that waits out a rate limit is not on the wire: it ends, and is refused for certain."""
+    """A purchase that waits out a rate limit is not in flight: it ends, and is refused for certain."""
     fake_trooper.fail_next(POST, status=429, retry_after=30)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
@@ -697,7 +697,7 @@ async def test_create_and_wait_gives_the_running_order(fake_trooper: FakeTrooper
 async def test_any_other_end_of_the_wait_is_a_purchase_that_is_not_ready(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """A key that is refused meanwhile, or a function of the caller's that fails: bought all the same."""
+    """A key that is refused in the meantime, or a function of the caller's that fails: bought all the same."""
 
     def fails(order: Order) -> None:
         raise KeyError(order.order_id)
@@ -736,7 +736,7 @@ async def test_a_twin_cancelled_in_its_wait_has_not_delivered(
     assert posts(fake_trooper) == 1
 
 
-async def test_a_twin_whose_answer_is_lost_does_not_wait(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_a_twin_whose_response_is_lost_does_not_wait(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """There is nothing certain to wait for: PurchaseUnknownError, with the candidates."""
     fake_trooper.drop_next(POST, when="after")
 
@@ -830,8 +830,8 @@ async def test_a_migration_that_has_become_cheaper_is_bought(fake_trooper: FakeT
     assert (await trooper.migrations.buy(quote, keep_data=True)).order_id == 124
 
 
-async def test_a_migration_whose_answer_is_lost_is_unknown(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """One request on the wire, the new order as candidate, and no other purchase until it is resolved."""
+async def test_a_migration_whose_response_is_lost_is_unknown(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """One request, the new order as candidate, and no other purchase until it is resolved."""
     quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
     fake_trooper.drop_next(MIGRATE, when="after")
 

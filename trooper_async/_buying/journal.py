@@ -196,7 +196,7 @@ class Journal:
             self._ledger.close()
 
     async def _write(self, record: Record) -> None:
-        """Make it durable, off the loop, and then known. Who is cancelled meanwhile is so afterwards."""
+        """Make it durable, off the loop, and then known. A cancellation is raised after that."""
         if self._ledger is None:
             self.records[record.purchase.id] = record
             return

@@ -238,7 +238,7 @@ def check_then(then: object, operation: str) -> None:
 
 @asynccontextmanager
 async def _whatever_happens(job: _Job, end: Callable[[], Awaitable[StillRunningError | None]]) -> AsyncIterator[None]:
-    """Have `end` done after the block, however that ends, and whatever is cancelled meanwhile.
+    """Have `end` done after the block, however that ends, and however often it is cancelled.
 
     The error that `end` returns is raised; where the block has raised, that goes on, with a note.
     """
