@@ -185,7 +185,7 @@ def _end_of(error: BaseException) -> FailedError:
         return explained(error)
     if isinstance(error, OSError):
         return FailedError(FAILED, ": ".join(printable(part) for part in (error.strerror, error.filename) if part))
-    # a bug: told by its name alone, since its text may hold anything
+    # a bug: only its name is shown, since its text may hold anything
     return FailedError(
         FAILED, f"trooper itself failed ({type(error).__name__})", "please report it, with what --debug shows"
     )

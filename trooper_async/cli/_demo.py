@@ -31,7 +31,7 @@ FLEET: tuple[tuple[str, str, int, str, str], ...] = (
     ("notebooks", "running", 3, "DE", "WEEK"),
     ("archive 2025", "frozen", 5, "DE", "MONTH"),
 )
-"""Title, status, blib, country, contract interval. One more is on its way."""
+"""Title, status, blib, country, contract interval. One more server is starting."""
 TOUR = (
     "ps",
     "ps --columns id,title,status,country --sort -eur/h",

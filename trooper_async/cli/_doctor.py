@@ -1,6 +1,6 @@
 """`trooper doctor` and `ping`: whether the API responds, and how it behaves where its document leaves it open.
 
-They only read. Of the API's data only names of fields, kinds of values, status words and counts are told: no id, title,
+They only read. Of the API's data they show only names of fields, kinds of values, status words and counts: no id, title,
 address or price.
 """
 
@@ -366,7 +366,7 @@ def loose_kinds(model: type, rows: Iterable[Row], where: str) -> Finding:
 
 
 def rows_of(data: JSON, inside: str | None = None) -> list[Row]:
-    """The objects of a list answer; `inside` is the field that it is in."""
+    """The objects of a list in a response; `inside` is the field that it is in."""
     if inside is not None:
         data = data.get(inside) if isinstance(data, dict) else None
     return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
@@ -400,7 +400,7 @@ def _kind(value: JSON) -> str:
 
 
 def _word(value: JSON) -> str:
-    """A word of the API's; what is no word is told by its kind alone."""
+    """A word of the API's; of what is not a word only the kind is shown."""
     text = str(value)
     return text if isinstance(value, str | int) and (_NAME.fullmatch(text) or text.isdecimal()) else f"({_kind(value)})"
 

@@ -251,12 +251,11 @@ async def _offer(cli: Cli, client: TrooperClient, blib: int | None, wanted: Want
         fitting = evolve(wanted, max_price_h=None).among(offers)
         if not fitting:
             raise FailedError(FAILED, "no offer fits, whatever its price: nothing was sent", "`trooper gpus --all`")
+    if blib is not None and not waits:  # whether it can be had, and at which price, is checked when it is bought
+        return fitting[0]
+    if ready := wanted.among(offer for offer in fitting if offer.is_available is not False):
+        return ready[0]
     limit = wanted.max_price_h
-    there = [offer for offer in fitting if offer.is_available is not False or (blib is not None and not waits)]
-    if blib is None:
-        there = wanted.among(there)
-    if there and not (waits and blib is not None and limit is not None and not wanted.among(there)):
-        return there[0]
     if not waits:
         text = f"none of the {count(len(fitting), 'offer')} that fit can be rented now"
         text += "" if limit is None else f" for at most {euros(limit)} EUR per hour"
