@@ -154,11 +154,12 @@ def test_jobs_run_beside_each_other(trooper: Trooper, fake: FakeTrooper, ssh: Pa
 def test_a_named_offer_is_waited_for(trooper: Trooper, fake: FakeTrooper) -> None:
     """One that can be had is rented at once; one that is too dear or taken is waited for."""
     assert trooper("order", "3", *YES, "--wait-for-offer", "--no-wait").status == 0
-    words = ("order", "3", *YES[:-1], "0.1", "--wait-for-offer", "--no-wait")
+    words = ("order", "3", *YES[:-1], "0.1", "--wait-for-offer")
+    fake.durations["create"] = 30.0
 
     def cheaper() -> bool:
         fake.blibs[3].price_h = Decimal("0.09")
         return len(sent(fake, "/api/order")) == 2
 
-    interrupted(trooper, fake, signal.SIGINT, "/api/blibs", *words, when=cheaper)
+    assert interrupted(trooper, fake, signal.SIGINT, "/api/blibs", *words, when=cheaper).status == 130
     assert [body["price_h"] for body in sent(fake, "/api/order")] == [0.195, 0.09]

@@ -1,7 +1,7 @@
 """`trooper doctor` and `ping`: whether the API responds, and how it behaves where its document leaves it open.
 
-They only read. Of the API's data they show only names of fields, kinds of values, status words and counts: no id, title,
-address or price.
+They only read. Of the API's data they show only names of fields, kinds of values, status words and counts: no id,
+title, address or price.
 """
 
 from __future__ import annotations
