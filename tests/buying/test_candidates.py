@@ -65,7 +65,7 @@ async def test_a_response_lost_before_the_work_leaves_no_candidate(fake_trooper:
     """The list is read again and again for `cap` seconds; nothing found proves nothing, so it stays unknown."""
     fake_trooper.drop_next(POST, when="before")
 
-    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.02)) as trooper:
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.5)) as trooper:
         with pytest.raises(PurchaseUnknownError, match="none found, which proves nothing") as caught:
             await buy(trooper)
         with pytest.raises(UnresolvedPurchaseError, match="none found, which proves nothing"):
@@ -78,7 +78,7 @@ async def test_a_response_lost_before_the_work_leaves_no_candidate(fake_trooper:
 async def test_a_candidate_that_shows_late_is_found() -> None:
     """A list that lags is read again until the new order is in it."""
     async with (
-        FakeTrooper(profile=Profile(read_lag=0.15)) as fake,
+        FakeTrooper(profile=Profile(read_lag=0.5)) as fake,
         fake.client(poll=PollSchedule(floor=0.02, cap=60)) as trooper,
     ):
         error = await lose(fake, trooper)
