@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -84,6 +85,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.live and options.max_price_h is None:
         parser.error("--live needs --max-price-h")
+    logging.basicConfig(format="%(message)s")  # interrupted, the client warns of what was bought and is billed
     status = 0
     try:
         try:
