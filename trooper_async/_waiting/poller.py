@@ -234,10 +234,10 @@ class Poller(Generic[M]):
                 at_once(
                     self._fail_all(ClientClosedError("the poll was cancelled from outside") if cancelled else error)
                 )
-            if isinstance(error, Exception):
+            if not isinstance(error, Exception):
+                raise
+            if not isinstance(error, TrooperError):  # that one is told by the waits
                 LOG.exception("%s broke", self.store.operation)
-                return
-            raise
 
     async def _sleep(self) -> None:
         loop = asyncio.get_running_loop()
