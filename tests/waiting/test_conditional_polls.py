@@ -35,8 +35,8 @@ async def express() -> AsyncIterator[tuple[str, list[int]]]:
 async def test_a_conditional_poll_is_answered_with_304(express: tuple[str, list[int]]) -> None:
     """A poll with `If-None-Match` asks caches to revalidate with `max-age=0`, which Express answers with 304."""
     url, answered = express
-    async with TrooperClient("key", base_url=url, poll=PollSchedule(floor=0.01, cap=0.02)) as client:
-        async with client.orders.watch(interval=0.01) as changes:
-            assert (await anext(changes)).kind == "appeared"
-            await until(lambda: len(answered) > 3)
+    client = TrooperClient("key", base_url=url, poll=PollSchedule(floor=0.01, cap=0.02))
+    async with client, client.orders.watch(interval=0.01) as changes:
+        assert (await anext(changes)).kind == "appeared"
+        await until(lambda: len(answered) > 3)
     assert answered[:4] == [200, 304, 304, 304]
