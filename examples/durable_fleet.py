@@ -110,8 +110,7 @@ async def main(database_url: str | None) -> None:
 
             async with asyncio.TaskGroup() as readers:
                 first = await start("worker 1")
-                if database_url is not None:
-                    second = await start("worker 2")
+                second = first if database_url is None else await start("worker 2")
                 while len(fake.sent("/api/order-status")) < 10:  # noqa: ASYNC110 - it happens in another process
                     await asyncio.sleep(0.01)
                 first.kill()

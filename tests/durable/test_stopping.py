@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+import sqlalchemy.event
+import sqlalchemy.exc
 
 from tests.durable.test_workflows import ORDER, SWITCH, TERMS, result, start, status
 from tests.helpers.conditions import until

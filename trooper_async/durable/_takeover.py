@@ -11,6 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import LiteralString
 
 import psycopg
 from dbos import DBOS
@@ -23,7 +24,7 @@ from trooper_async.durable._accounts import LOG
 
 # so that the database notices within a minute that a machine is gone
 _KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
-_KEY = "(hashtextextended('trooper ' || %s, 0))"
+_KEY: LiteralString = "(hashtextextended('trooper ' || %s, 0))"
 
 
 @asynccontextmanager
@@ -108,5 +109,5 @@ async def _connect(database_url: str) -> psycopg.AsyncConnection:
     return connection
 
 
-async def _lock(connection: psycopg.AsyncConnection, function: str, worker: str) -> bool:
+async def _lock(connection: psycopg.AsyncConnection, function: LiteralString, worker: str) -> bool:
     return await (await connection.execute(f"SELECT {function}{_KEY}", [worker])).fetchone() == (True,)
