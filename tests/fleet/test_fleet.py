@@ -325,6 +325,17 @@ async def test_a_fleet_rides_out_an_outage(fake_trooper: FakeTrooper) -> None:
     assert len(report.succeeded) == 100
 
 
+async def test_servers_that_fail_for_long_do_not_hold_up_the_others(fake_trooper: FakeTrooper) -> None:
+    """More orders that cannot be sent than there are requests at once: the others are sent all the same."""
+    orders = [fake_trooper.add_order() for _ in range(12)]
+    async with fake_trooper.client(retry=RetryPolicy(attempts=1, max_delay=0.05)) as client:
+        fake_trooper.fail_next("/api/order-status", status=503, times=6)
+        report = await client.fleet.stop(orders, concurrency=2)
+    assert len(report.succeeded) == 12
+    tries = [request.json["serverId"] for request in fake_trooper.requests if request.path == "/api/order-status"]
+    assert set(tries[:12]) == {order.server_id for order in orders}  # whoever failed waits for its next turn
+
+
 async def test_an_outage_that_lasts_ends_at_the_deadline(fake_trooper: FakeTrooper) -> None:
     """An order that the API did not take before its deadline fails, and can be resumed."""
     order = fake_trooper.add_order()
@@ -565,8 +576,8 @@ async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
 ) -> None:
     """A 200 that is no JSON says nothing of a stop: its outcome keeps what may be under way."""
     order = fake_trooper.add_order()
-    fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=9)
-    (outcome,) = (await trooper.fleet.stop([order])).failed
+    fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=10_000)
+    (outcome,) = (await trooper.fleet.stop([order], timeout=0.3)).failed
     assert isinstance(outcome.error, ResponseFormatError)
     assert (outcome.sent, outcome.transition) == (None, Transition(order.order_id, "stop", "stopped"))
     assert outcome.resumable

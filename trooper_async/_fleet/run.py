@@ -14,12 +14,14 @@ from attrs import define, field, frozen
 
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
-from trooper_async._groups.actions import Actions
+from trooper_async._groups.actions import Actions, is_once_only
 from trooper_async._waiting.judges import Verdict
 from trooper_async._waiting.wait import Wait
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
+    APIConnectionError,
     APIStatusError,
+    APITimeoutError,
     AuthenticationError,
     OutcomeUnknownError,
     ResponseFormatError,
@@ -67,6 +69,11 @@ class _Entry:
     transition: Transition | None = None
     sent: bool | None = False
     began: float = 0.0
+    until: float = math.inf
+    """The loop's time at which it is no longer tried to be sent."""
+    tries: int = 0
+    failure: TrooperError | None = None
+    """Of the last try, where there is to be another."""
     wait: Wait | None = field(default=None, repr=False)
 
     @property
@@ -123,6 +130,7 @@ class Run:
         self._failed = sum(entry.error is not None for entry in self._entries.values())
         self._telling = asyncio.Lock()
         self._following = 0
+        self._kept: deque[tuple[Job, _Entry]] = deque()  # that an outage has kept from being sent
         self._waited: deque[Wait] = deque()  # that have ended, and are not taken note of yet
         self._news = asyncio.Event()
         self._began = time.monotonic() - options.get("elapsed", 0.0)
@@ -163,57 +171,91 @@ class Run:
     _progress_error: BaseException | None = None
 
     async def _send_in_turn(self, turns: Iterator[Job]) -> None:
-        """Send one after the other of the jobs that all senders share."""
+        """Do one after the other of the jobs that all senders share; those that an outage has kept come last."""
         for job in turns:
             entry = self._entries[arguments.order_id(job.order)]
             entry.began = time.monotonic()
-            try:
-                if isinstance(job.ended, TrooperError):
-                    raise job.ended
-                lost = await self._send(entry, job.order) if job.ended is None and job.transition is None else job.lost
-            except AuthenticationError as error:
-                raise _RefusedKeyError(error) from None
-            except TrooperError as error:
-                await self._end(entry, error=error)
-                continue
-            if job.ended is not None:
-                await self._end(entry, order=job.ended)
-                continue
-            if job.transition is not None:
-                entry.transition = job.transition
-            assert entry.transition is not None  # noqa: S101 - of the job, or noted before it was sent
-            if self._wait:
-                self._following += 1
-                entry.wait = self._waits.begin(
-                    entry.transition,
-                    operation=self._operation,
-                    timeout=arguments.seconds_of(
-                        self._timeout, entry.transition.action, entry.transition.migration_allowed
-                    ),
-                    lost=lost,
-                    on_end=self._note_end,
-                )
-            else:
-                await self._end(entry, error=lost)
+            seconds = arguments.seconds_of(self._timeout, entry.action, self._may_migrate(entry))
+            if seconds is not None:
+                entry.until = asyncio.get_running_loop().time() + seconds
+            await self._do(job, entry)
+        while self._kept:
+            job, entry = self._kept.popleft()
+            await self._actions.pause(entry.tries)
+            await self._do(job, entry)
+
+    async def _do(self, job: Job, entry: _Entry) -> None:
+        if job.ended is not None:
+            ended = job.ended
+            await (self._end(entry, order=ended) if isinstance(ended, Order) else self._end(entry, error=ended))
+        elif job.transition is not None:
+            entry.transition = job.transition
+            await self._sent(entry, job.lost)
+        else:
+            await self._try(job, entry)
+
+    async def _try(self, job: Job, entry: _Entry) -> None:
+        """Send an order's action; once more, after the others, if that failed and is safe."""
+        try:
+            lost = await self._send(entry, job.order)
+        except AuthenticationError as error:
+            raise _RefusedKeyError(error) from None
+        except TrooperError as error:
+            may_pass = isinstance(error, APIConnectionError | ServerError | ResponseFormatError)
+            if may_pass and self._keep(job, entry, error):
+                return
+            # a try that came too late to be sent says less than the one before it
+            await self._end(
+                entry, error=entry.failure if isinstance(error, APITimeoutError) and entry.failure else error
+            )
+            return
+        once = is_once_only(entry.action, self._may_migrate(entry))
+        if lost is None or once or not self._keep(job, entry, lost):
+            await self._sent(entry, lost)
+
+    def _keep(self, job: Job, entry: _Entry, failure: TrooperError) -> bool:
+        """Keep an order for another try, where its deadline leaves time for it."""
+        if not asyncio.get_running_loop().time() < entry.until < math.inf:
+            return False
+        entry.failure = failure
+        self._kept.append((job, entry))
+        return True
+
+    async def _sent(self, entry: _Entry, lost: OutcomeUnknownError | None) -> None:
+        """Wait for what was, or may have been, sent."""
+        if not self._wait:
+            await self._end(entry, error=lost)
+            return
+        transition = entry.transition
+        assert transition is not None  # noqa: S101 - of the job, or noted before it was sent
+        self._following += 1
+        entry.wait = self._waits.begin(
+            transition,
+            operation=self._operation,
+            timeout=arguments.seconds_of(self._timeout, transition.action, transition.migration_allowed),
+            lost=lost,
+            on_end=self._note_end,
+        )
+
+    def _may_migrate(self, entry: _Entry) -> bool:
+        return self._migration_allowed and entry.action == "start"
 
     async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action. What is raised was not done."""
-        action = entry.action
-        migration_allowed = self._migration_allowed and action == "start"
-        seconds = arguments.seconds_of(self._timeout, action, migration_allowed)
-        until = math.inf if seconds is None else asyncio.get_running_loop().time() + seconds
+        entry.tries += 1
         try:
             request, entry.transition = await self._actions.prepare(
-                order, action, self._operation, migration_allowed=migration_allowed, until=until
+                order, entry.action, self._operation, migration_allowed=self._may_migrate(entry), until=entry.until
             )
             entry.sent = None  # from here on it may have been sent, whatever ends the run or the process
-            await self._tell(entry)
-            lost = await self._actions.send(request, until=until, persistent=True)  # an outage is ridden out
+            if entry.tries == 1:
+                await self._tell(entry)
+            lost = await self._actions.send(request, until=entry.until)
             if lost is None:
                 entry.sent = True
             return lost
         except TrooperError as error:
-            if not isinstance(error, ServerError | ResponseFormatError):  # these prove nothing
+            if entry.tries == 1 and not isinstance(error, ServerError | ResponseFormatError):  # these prove nothing
                 entry.transition, entry.sent = None, False
             raise
 

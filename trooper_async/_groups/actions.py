@@ -56,16 +56,14 @@ class Actions:
         subject = f"order {order_id}"
         return call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
 
-    async def send(
-        self, request: Call[None], *, until: float = math.inf, persistent: bool = False
-    ) -> OutcomeUnknownError | None:
-        """Send it; None once it is accepted, and an error as a value where its outcome is unknown.
-
-        `persistent` retries whatever is safe to repeat until the deadline, whatever the client's retry policy says.
-        """
-        retry = self._transport.persistent if persistent and until < math.inf else None
+    async def send(self, request: Call[None], *, until: float = math.inf) -> OutcomeUnknownError | None:
+        """Send it; None once it is accepted, and an error as a value where its outcome is unknown."""
         try:
-            await self._transport.request(request, until=until, retry=retry)
+            await self._transport.request(request, until=until)
         except OutcomeUnknownError as error:
             return error
         return None
+
+    async def pause(self, tries: int) -> None:
+        """Wait before an action that has failed so often is tried again."""
+        await self._transport.pause(self._transport.persistent.backoff(tries))
