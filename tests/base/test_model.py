@@ -8,10 +8,15 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import attrs
+import pytest
+
+pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[examples]'")
+pytest.importorskip("orjson", reason="needs orjson: pip install -e '.[examples]'")
+pytest.importorskip("pandas", reason="needs pandas: pip install -e '.[examples]'")
+
 import orjson
 import pandas as pd  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pydantic
-import pytest
 from fastapi import Body, FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given

@@ -577,7 +577,7 @@ async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
     """A 200 that is no JSON says nothing of a stop: its outcome keeps what may be under way."""
     order = fake_trooper.add_order()
     fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=10_000)
-    (outcome,) = (await trooper.fleet.stop([order], timeout=0.3)).failed
+    (outcome,) = (await trooper.fleet.stop([order], timeout=1.0)).failed
     assert isinstance(outcome.error, ResponseFormatError)
     assert (outcome.sent, outcome.transition) == (None, Transition(order.order_id, "stop", "stopped"))
     assert outcome.resumable
