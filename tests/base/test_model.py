@@ -1,27 +1,18 @@
-"""Models as dicts of JSON types and back, by themselves and in the libraries that programs hand them to."""
+"""Models as dicts of JSON types and back."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 
 import attrs
 import pytest
-
-pytest.importorskip("fastapi", reason="needs fastapi: pip install -e '.[examples]'")
-pytest.importorskip("orjson", reason="needs orjson: pip install -e '.[examples]'")
-pytest.importorskip("pandas", reason="needs pandas: pip install -e '.[examples]'")
-
-import orjson
-import pandas as pd  # type: ignore[import-untyped]  # its stubs are a package of their own
-import pydantic
-from fastapi import Body, FastAPI
-from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.models import BLIB, INSTALL, NOON, ORDER
 from trooper_async._base.model import Model
 from trooper_async.errors import ConfigurationError
 from trooper_async.models import (
@@ -37,27 +28,9 @@ from trooper_async.models import (
     Rate,
     StatusChange,
     Template,
-    TemplateInstall,
     TemplateOption,
     Transition,
 )
-
-NOON = datetime(2025, 9, 26, 14, 30, tzinfo=UTC)
-LATER = datetime(2025, 9, 26, 16, 30, 1, 250, tzinfo=timezone(timedelta(hours=2)))
-INSTALL = TemplateInstall(5, 1, "PyTorch", 1, "Completed", {"a": [1, {"b": None}], "size": Decimal("0.1")})
-ORDER = Order(
-    123,
-    OrderStatus.running,
-    "on fire",
-    server_id=77,
-    title="nächtlich \u2028 🚀",
-    price_h=Decimal("0.850"),
-    paid_until=LATER,
-    is_locked=False,
-    template_installs=(INSTALL,),
-    extra={"uptime": 5, "tags": ["a"]},
-)
-BLIB = Blib(3, "RTX", "RTX 4090", 2, price_h=Decimal("1.65"), available_hosts=("ai18",), is_available=True)
 
 FULL: list[Model] = [
     ORDER,
@@ -179,53 +152,3 @@ def test_any_order_round_trips(order: Order, money: Any) -> None:
     again = Order.from_dict(json.loads(json.dumps(order.to_dict(money=money))))
     assert attrs.evolve(again, current_status=order.current_status) == order
     assert again.current_status.casefold() == order.current_status.casefold()
-
-
-# In other libraries -------------------------------------------------------------------------------------------------
-
-
-def test_orjson() -> None:
-    """orjson writes what `to_dict` gives."""
-    assert Order.from_dict(orjson.loads(orjson.dumps(ORDER.to_dict()))) == ORDER
-
-
-def test_a_pandas_frame() -> None:
-    """Dicts with money as numbers make a frame that can be summed, with a column for each field."""
-    frame = pd.DataFrame([order.to_dict(money="number") for order in (ORDER, attrs.evolve(ORDER, order_id=124))])
-    assert list(frame["order_id"]) == [123, 124]
-    assert frame["price_h"].sum() == pytest.approx(1.7)
-    assert pd.to_datetime(frame["paid_until"], utc=True).max() == pd.Timestamp(LATER)
-
-
-def test_pydantic() -> None:
-    """A model is a field of a pydantic model, validated and written by `from_dict` and `to_dict`."""
-
-    class Job(pydantic.BaseModel):
-        order: Order
-        offers: list[Blib] = []
-
-    job = Job(order=ORDER, offers=[BLIB])
-    assert Job.model_validate_json(job.model_dump_json()) == job
-    assert job.model_dump(mode="json")["order"] == ORDER.to_dict()
-    with pytest.raises(pydantic.ValidationError, match=r"\$\.order_id should be a whole number"):
-        Job.model_validate({"order": {"order_id": "x", "current_status": "running"}})
-    assert Job.model_json_schema()["properties"]["order"] == {"title": "Order", "type": "object"}
-
-
-def test_fastapi() -> None:
-    """An endpoint returns and takes models as they are, and they are in its OpenAPI document."""
-    app = FastAPI()
-
-    @app.get("/orders")
-    def orders() -> list[Order]:
-        return [ORDER]
-
-    @app.post("/title")
-    def title(order: Annotated[Order, Body()]) -> str:
-        return order.title or ""
-
-    with TestClient(app) as client:
-        assert client.get("/orders").json() == [ORDER.to_dict()]
-        assert client.post("/title", json=ORDER.to_dict()).json() == ORDER.title
-        assert client.post("/title", json={"order_id": 1}).status_code == 422
-        assert client.get("/openapi.json").status_code == 200
