@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Trooper, interrupted, sent
 from tests.helpers.fake_orders import order_of
-from trooper_async.cli._actions import parse_report
+from trooper_async import FleetReport
 from trooper_async.cli._settings import Settings
 from trooper_async.testing import FakeTrooper
 
@@ -164,7 +164,7 @@ def test_an_interrupted_fleet_can_be_gone_on_with(trooper: Trooper, fake: FakeTr
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/order-status", *stop, when=all_sent)
     assert ran.status == 130
     assert f"trooper resume {file}" in ran.err
-    kept = parse_report(file.read_text())
+    kept = FleetReport.from_json(file.read_text())
     assert all(outcome.transition is not None for outcome in kept.outcomes)
     resumed = trooper("resume", str(file), "--json")
     assert [outcome["order"]["current_status"] for outcome in resumed.json] == ["stopped"] * 3

@@ -16,7 +16,6 @@ from tests.cli.conftest import Trooper, environment, interrupted, sent
 from tests.cli.terminal import terminal
 from tests.helpers.fake_orders import order_of
 from trooper_async import FleetOutcome, FleetReport, Transition
-from trooper_async.cli._actions import parse_report
 from trooper_async.cli._settings import Settings, fingerprint
 from trooper_async.testing import FakeTrooper
 
@@ -75,7 +74,7 @@ def test_a_report_through_a_link_is_written_to_its_target(trooper: Trooper, tmp_
     link.symlink_to(target)
     assert trooper("stop", "126", "--report", str(link)).status == 0
     assert link.is_symlink()
-    assert len(parse_report(target.read_text()).succeeded) == 1
+    assert len(FleetReport.from_json(target.read_text()).succeeded) == 1
 
 
 def test_a_report_of_a_running_run_is_locked(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_a_report_grows_with_the_servers(trooper: Trooper, fake: FakeTrooper, tm
             fake.add_order(order_id=order_id, title=f"many {number}", status="running")
         file = tmp_path / f"{number}.json"
         assert trooper("stop", "--all", "--title", f"many {number}", "--yes", "--report", str(file)).status == 0
-        assert len(parse_report(file.read_text()).succeeded) == number
+        assert len(FleetReport.from_json(file.read_text()).succeeded) == number
         for order_id in range(1000, 1000 + number):
             fake.remove_order(order_id)
         return file.stat().st_size
@@ -115,11 +114,11 @@ def test_a_torn_last_line_of_a_report_is_ignored() -> None:
     whole = FleetReport((FleetOutcome(1, "restart"), FleetOutcome(2, "restart"))).to_json()
     about_to_be_sent = FleetOutcome(1, "restart", transition=Transition(1, "restart", "running"), sent=None)
     sending = FleetReport((about_to_be_sent,)).to_json()
-    assert parse_report(f"{whole}\n{sending}\n{sending[:50]}").outcomes == (
+    assert FleetReport.from_json(f"{whole}\n{sending}\n{sending[:50]}").outcomes == (
         about_to_be_sent,
         FleetOutcome(2, "restart"),
     )
-    assert parse_report(whole).outcomes == FleetReport.from_json(whole).outcomes  # as a program stores it
+    assert FleetReport.from_json(whole).outcomes == FleetReport.from_json(whole).outcomes  # as a program stores it
 
 
 # Questions and limits -----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from trooper_async import (
     Transition,
     WaitTimeoutError,
 )
-from trooper_async.cli._actions import ReportFile, parse_report
+from trooper_async.cli._actions import _Kept
 from trooper_async.cli._context import Cli
 from trooper_async.testing import FakeTrooper
 
@@ -26,7 +26,7 @@ from trooper_async.testing import FakeTrooper
 def test_what_is_about_to_be_sent_is_in_the_file(tmp_path: Path) -> None:
     """However soon after the last time: a restart that is not in the file when it is killed would be sent again."""
     file = tmp_path / "report.json"
-    kept = ReportFile(Cli(), file)
+    kept = _Kept(Cli(), file)
     whole = 0
 
     def report_of(outcome: FleetOutcome) -> FleetReport:
@@ -37,8 +37,8 @@ def test_what_is_about_to_be_sent_is_in_the_file(tmp_path: Path) -> None:
     for order_id in (1, 2, 3):
         sending = FleetOutcome(order_id, "restart", transition=Transition(order_id, "restart", "running"), sent=None)
         kept.see(FleetProgress(0, 0, 3, sending, partial(report_of, sending)))
-        assert sending in parse_report(file.read_text()).outcomes
-    assert len(parse_report(file.read_text()).outcomes) == 3
+        assert sending in FleetReport.from_json(file.read_text()).outcomes
+    assert len(FleetReport.from_json(file.read_text()).outcomes) == 3
     assert whole == 1  # each costs as much as there are servers
 
 
@@ -138,7 +138,7 @@ def test_no_wait_returns_once_it_is_accepted(trooper: Trooper, fake: FakeTrooper
         None,
     ]
     assert len(sent(fake, "/api/order-status")) == 2
-    assert len(parse_report(file.read_text()).succeeded) == 2
+    assert len(FleetReport.from_json(file.read_text()).succeeded) == 2
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "freeze", "restart"])
@@ -227,20 +227,20 @@ def test_what_a_run_has_left_is_not_written_over(trooper: Trooper, fake: FakeTro
     assert file.read_text() == left
     file.write_text("my notes")
     ran = trooper("stop", "124", "--report", str(file))
-    assert (ran.status, "report.json is not a file that --report wrote" in ran.error) == (2, True)
+    assert (ran.status, "report.json is not the report of a fleet" in ran.error) == (2, True)
     assert file.read_text() == "my notes"
     assert sent(fake, "/api/order-status") == []
 
     for free in (FleetReport((accepted,)).to_json(), ""):
         file.write_text(free)
         assert trooper("stop", "123", "--report", str(file)).status == 0
-        assert len(parse_report(file.read_text()).succeeded) == 1
+        assert len(FleetReport.from_json(file.read_text()).succeeded) == 1
 
 
 def test_a_report_that_cannot_be_written_sends_nothing(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
     """Before the first request the report's file is tried: no folder, nothing sent."""
     ran = trooper("stop", "123", "--report", str(tmp_path / "none" / "report.json"))
-    assert ran.status == 1
+    assert ran.status == 2
     assert "No such file" in ran.error
     assert sent(fake, "/api/order-status") == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,7 +27,8 @@ class ReportFile:
     while it is open, so that no two runs carry out one report.
 
     Args:
-        path: the file. A finished report in it is replaced by that of the next run.
+        path: the file. A finished report in it is replaced by that of the next run; one that is not finished is kept
+            until it is resumed.
 
     Raises:
         ConfigurationError: it cannot be opened, holds something else than a report, or another run has it open.
@@ -35,7 +37,9 @@ class ReportFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._is_empty = True
+        self._file = -1
+        self._is_new = True
+        self._began = time.monotonic()
         self.report: FleetReport | None = None
         """The report that was in the file, if its run has orders left to send or to wait for."""
         if self._path.exists() and not self._path.is_file():  # a device or a pipe is not even opened
@@ -50,12 +54,32 @@ class ReportFile:
             raise self._refused(problem)
 
     def __call__(self, progress: FleetProgress) -> None:
-        """Take down how far a run is."""
-        self._write(progress.report() if self._is_empty else FleetReport((progress.latest,)))
+        """Take down how far a run is.
+
+        Args:
+            progress: of the run.
+
+        Raises:
+            ConfigurationError: the file holds the report of another run, which is not finished. Nothing was sent.
+        """
+        if self._is_new:
+            report = progress.report()
+            if self.report is not None and _orders(report) != _orders(self.report):
+                raise self._refused("holds the report of another run: resume that one, or name another file")
+            os.ftruncate(self._file, 0)
+            self._is_new = False
+            self._began -= report.elapsed
+        else:
+            report = FleetReport((progress.latest,), time.monotonic() - self._began)
+        rest = memoryview(report.to_json().encode() + b"\n")
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
 
     def close(self) -> None:
-        """Let another run have the file."""
+        """Let another run have the file. One in which there is nothing is removed."""
         if self._file >= 0:
+            if os.fstat(self._file).st_size == 0:
+                self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
 
@@ -78,21 +102,16 @@ class ReportFile:
             try:
                 report = FleetReport.from_json(text)
             except ConfigurationError:
-                return "is not a report of a fleet"
-            self._is_empty = not report.pending  # a finished report is replaced
+                return "is not the report of a fleet"
             self.report = report if report.pending else None
         return None
 
-    def _write(self, report: FleetReport) -> None:
-        if self._is_empty:
-            os.ftruncate(self._file, 0)
-            self._is_empty = False
-        rest = memoryview(report.to_json().encode() + b"\n")
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-
     def _refused(self, problem: str) -> ConfigurationError:
         return ConfigurationError(f"{self._path} {problem}: nothing was sent", operation="ReportFile")
+
+
+def _orders(report: FleetReport) -> set[tuple[int, str]]:
+    return {(outcome.order_id, outcome.action) for outcome in report.outcomes}
 
 
 def _lock(file: int) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -16,7 +14,7 @@ import click
 from attrs import evolve, frozen
 from rich.text import Text
 
-from trooper_async import Action, FleetOutcome, FleetProgress, FleetReport, select
+from trooper_async import Action, FleetOutcome, FleetProgress, FleetReport, ReportFile, select
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, FailedError, partly, reason
 from trooper_async.cli._live import Progress, progress
@@ -123,7 +121,7 @@ async def resume(cli: Cli, file: Path, concurrency: int, timeout: float | None) 
 
     What was accepted is waited for and not sent again; what was not sent is sent now, if it is still needed.
     """
-    with ReportFile(cli, file, continues=True) as kept:
+    with _Kept(cli, file, continues=True) as kept:
         order_ids = [outcome.order_id for outcome in kept.report.outcomes if outcome.resumable]
         async with cli.client() as client:
             run = partial(client.fleet.resume, kept.report, concurrency=concurrency, timeout=timeout or "default")
@@ -148,7 +146,7 @@ async def _act(
     **filters: Unpack[Filters],
 ) -> None:
     _check_choice(ids, every, filters)
-    with ReportFile(cli, report) as kept:
+    with _Kept(cli, report) as kept:
         async with cli.client() as client:
             orders = await _chosen(cli, client, ids, every, filters, None if yes else action)
             order_ids = [order.order_id if isinstance(order, Order) else order for order in orders]
@@ -172,7 +170,7 @@ async def _carry_out(
     doing: str,
     order_ids: Sequence[int],
     seen: Iterable[Order],
-    kept: ReportFile,
+    kept: _Kept,
     *,
     waits: bool = True,
 ) -> None:
@@ -187,7 +185,7 @@ async def _carry_out(
             if latest.ended or latest.sent:
                 shown.end(latest.order_id, latest.order or latest.error, latest.seconds)
 
-        kept.keep(await run(on_progress=show))
+        kept.report = await run(on_progress=show)
 
 
 # Which servers ----------------------------------------------------------------------------------------------------
@@ -233,9 +231,8 @@ def _question(action: Action, orders: Sequence[Order]) -> str:
 # What became of each ----------------------------------------------------------------------------------------------
 
 
-class ReportFile:
-    """What is known of a run, kept in a file while it goes on: a line of JSON with all of its servers, then one for
-    each change. Locked as long as it is open, so that no two runs carry out one report.
+class _Kept:
+    """What is known of a run while it goes on, in a file too where `--report` names one.
 
     Args:
         cli: where is said what is known if the run is interrupted.
@@ -250,83 +247,16 @@ class ReportFile:
         self.report = FleetReport(())
         self._cli = cli
         self._path = path
-        self._file: int | None = None
-        self._is_new = not continues
-        self._migration_allowed = False
         self._latest: FleetProgress | None = None
-        if path is not None:
-            self._open(path, continues)
-
-    def _open(self, path: Path, continues: bool) -> None:
-        problem = None
-        if str(path) == "-":
-            problem = "--report takes a file: --json writes the outcomes to stdout"
-        elif path.exists() and not path.is_file():  # a device or a pipe is not even opened
-            problem = f"{path} is not a regular file"
-        else:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                problem = f"{path} is not a regular file"
-            elif not _lock(self._file):
-                problem = f"{path} is the report of a run that is still going on"
-            else:
-                problem = self._read(path, continues)
-        if problem is not None:
-            self._close()
-            raise click.UsageError(problem, click.get_current_context(silent=True))
-
-    def _read(self, path: Path, continues: bool) -> str | None:
-        """Take the report in it, where it is continued; why it can't be, or may not be written over."""
-        assert self._file is not None  # noqa: S101 - it was opened just now
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if not text and not continues:
-            return None
-        try:
-            report = parse_report(text)
-        except ConfigurationError:
-            return f"{path} is not a file that --report wrote" + ("" if continues else ": name another one")
-        if continues:
-            self.report, self._migration_allowed = report, report.migration_allowed
-            return None
-        left = [outcome for outcome in report.pending if outcome.sent is not True]
-        if left:
-            run = f"a run that was interrupted, with {count(len(left), 'server')} left"
-            return f"{path} belongs to {run}: `trooper resume {path}`, or name another file"
-        return None
+        self._file = None if path is None else _open(path, continues)
+        if path is not None and continues:
+            self.report = FleetReport.from_json(path.read_text(encoding="utf-8"))
 
     def see(self, progress: FleetProgress) -> None:
         """How far it is. What is about to be sent is in the file before it is sent."""
         self._latest = progress
-        if self._file is None:
-            return
-        if self._is_new:
-            first = progress.report()
-            self._migration_allowed = first.migration_allowed
-            self._write(first)
-        else:  # of this server alone: the report of all would cost as much as there are
-            self._write(FleetReport((progress.latest,), migration_allowed=self._migration_allowed))
-
-    def keep(self, report: FleetReport) -> None:
-        """The report as it is now."""
-        self.report = report
-        self._write(report)
-
-    def _write(self, report: FleetReport) -> None:
-        if self._file is None:
-            return
-        if self._is_new:  # what was there is a report with nothing left to send
-            os.ftruncate(self._file, 0)
-            self._is_new = False
-        rest = memoryview(report.to_json().encode() + b"\n")
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-
-    def _close(self) -> None:
         if self._file is not None:
-            if os.fstat(self._file).st_size == 0 and self._path is not None and self._is_new:
-                self._path.unlink(missing_ok=True)  # there was no run
-            os.close(self._file)
-            self._file = None
+            self._file(progress)
 
     def __enter__(self) -> Self:
         return self
@@ -334,11 +264,10 @@ class ReportFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if error is not None and self._latest is not None:
-                self.keep(self._latest.report())
-        finally:
-            self._close()
+        if error is not None and self._latest is not None:
+            self.report = self._latest.report()
+        if self._file is not None:
+            self._file.close()
         if isinstance(error, asyncio.CancelledError):
             self._cli.say(self._interrupted())
             if self._cli.as_json:
@@ -355,28 +284,24 @@ class ReportFile:
         return text + ("" if self._path is None else f"; `trooper resume {self._path}`")
 
 
-def parse_report(text: str) -> FleetReport:
-    """The report in the text of a file that `--report` wrote: its last line of each server counts.
-
-    A last line that is not whole was being written when the run was killed, and what it says was not sent yet.
-    """
-    *lines, torn = text.split("\n")
-    reports = [FleetReport.from_json(line) for line in lines or [torn]]
-    outcomes = {outcome.order_id: outcome for report in reports for outcome in report.outcomes}
-    elapsed = max(report.elapsed for report in reports)
-    return FleetReport(tuple(outcomes.values()), elapsed, reports[0].migration_allowed)
-
-
-def _lock(file: int) -> bool:
+def _open(path: Path, continues: bool) -> ReportFile:
+    context = click.get_current_context(silent=True)
+    if str(path) == "-":
+        raise click.UsageError("--report takes a file: --json writes the outcomes to stdout", context)
+    if continues and path.is_file() and path.stat().st_size == 0:
+        raise click.UsageError(f"{path} is not the report of a fleet", context)
     try:
-        import fcntl
-    except ImportError:  # Windows: no second run is noticed there
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        file = ReportFile(path)
+    except ConfigurationError as error:
+        raise click.UsageError(error.message.removesuffix(": nothing was sent"), context) from None
+    if file.report is not None and not continues:
+        file.close()
+        if left := [outcome for outcome in file.report.pending if outcome.sent is not True]:
+            run = f"a run that was interrupted, with {count(len(left), 'server')} left"
+            raise click.UsageError(f"{path} belongs to {run}: `trooper resume {path}`, or name another file", context)
+        path.write_text("")  # all of it was sent, and is not waited for any more
+        file = ReportFile(path)
+    return file
 
 
 def _show_report(cli: Cli, report: FleetReport) -> None:
