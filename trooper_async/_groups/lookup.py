@@ -47,7 +47,9 @@ class Lookup:
     async def server_id(self, order: Order | int, operation: str) -> int:
         """The server's id, which the status, title, lock and credentials endpoints take.
 
-        An `Order` carries it. For an order's id it comes from the last list or, if it is not there, from one shared read."""
+        An `Order` carries it. For an order's id it comes from the last list or, if it is not there, from one shared
+        read.
+        """
         if isinstance(order, Order):
             return order.server_id
         order_id = arguments.order_id(order, operation)

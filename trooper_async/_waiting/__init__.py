@@ -9,20 +9,21 @@ server. The rules that all of it keeps, by the numbers that the tests cite:
    ends with the last one. No subscription owns it: each has its own end, and one that is cancelled never cuts the GET
    that the others wait for. 10,000 waits need no more requests than one. A poll never queues for a place at the gate.
 2. **Only later polls count.** A wait trusts only polls that began after it did. Which came first is decided by a
-   counter, never by a clock, so a response already in flight when an action was sent cannot end a wait. A response out of a cache (`Age`
-   above 0) proves nothing. *Steady* means: seen on three such polls in a row that span at least the schedule's `cap`.
+   counter, never by a clock, so a response already in flight when an action was sent cannot end a wait. A response out
+   of a cache (`Age` above 0) proves nothing. *Steady* means: seen on three such polls in a row that span at least the
+   schedule's `cap`.
 3. **Converged**: the current status is the target, and the desired status agrees where the API gives one. This holds
    whether the API's second word is the requested state or the last one reached. `restarted` and `restarting` as a
    desired status mean `running`. The caller's own `Order` is never asked.
 4. **Restarts** begin and end at `running`, so two kinds of evidence are used: a departure (a poll showed another
-   status), and a row of the status history that was not there before the request. If both are there, and
-   the new row says `running`, the wait ends at the first `running` that is read so long after the departure (a third of
-   the cap) that it cannot be a stale read from before it. If only one is there, the wait ends once `running` has been
-   steady for three times the cap. Rows are compared by word and time, by id only where they have no
-   time, never by order. The history is first read at the first `running` after a departure, else after two polls that
-   show `running`; then after floor, 2·floor, … cap; four requests at once for a client. A request that is still in
-   flight when the wait ends is cut. Where the history can't be read, or is empty, before the request, a departure and
-   then a steady `running` prove the restart.
+   status), and a row of the status history that was not there before the request. If both are there, and the new row
+   says `running`, the wait ends at the first `running` that is read so long after the departure (a third of the cap)
+   that it cannot be a stale read from before it. If only one is there, the wait ends once `running` has been steady
+   for three times the cap. Rows are compared by word and time, by id only where they have no time, never by order. The
+   history is first read at the first `running` after a departure, else after two polls that show `running`; then after
+   floor, 2·floor, … cap; four requests at once for a client. A request that is still in flight when the wait ends is
+   cut. Where the history can't be read, or is empty, before the request, a departure and then a steady `running` prove
+   the restart.
 5. **Superseded**: the desired status was seen to agree with the target, and then both statuses are steadily another
    one. A missing desired status contradicts nothing.
 6. **Absent**: an order that is steadily missing from the list has vanished. An order that was just bought gets four
@@ -33,16 +34,16 @@ server. The rules that all of it keeps, by the numbers that the tests cite:
    one last look before a deadline. Anything else is ridden out until each wait's own deadline; polls back off up to
    the cap, a `Retry-After` is believed up to the cap, and a read of the list elsewhere in the client that succeeds
    ends the pause. If a row can't be read, the waits for that order stay undecided; if a row's id can't be read, no
-   order counts as absent. Each is logged once. An outage (three failures in a row, or failures for longer than the cap) is logged at WARNING
-   once, and once when it is over.
+   order counts as absent. Each is logged once. An outage (three failures in a row, or failures for longer than the
+   cap) is logged at WARNING once, and once when it is over.
 9. **The schedule.** The next poll is the earliest that any subscription wants. A wait of age *a* wants one every
    clamp(share · a ± 10 %, floor, cap), and a last one that can end before its deadline. Two polls never begin closer
    together than the floor; a burst of new waits joins one poll.
 10. **Deadlines** are monotonic, each wait's own, and kept also while a GET hangs. A process that was suspended past a
     deadline takes one more look.
-11. **Nothing is left behind** by a wait that has ended, failed or was cancelled. What a predicate or `on_change` raises
-    fails its own wait alone. If the poll ends by anything else, every wait is told. Closing the client ends all waits
-    with `ClientClosedError`.
+11. **Nothing is left behind** by a wait that has ended, failed or was cancelled. What a predicate or `on_change`
+    raises fails its own wait alone. If the poll ends by anything else, every wait is told. Closing the client ends all
+    waits with `ClientClosedError`.
 12. **`watch`** yields the present orders first as `appeared`, then changes. A slow reader gets each order's latest
     state, never an unbounded queue. A step that was cancelled does not end it.
 13. **A poll decodes what changed.** Equal bytes are not parsed, equal rows are not decoded again. `If-None-Match` is
