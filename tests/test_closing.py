@@ -52,6 +52,7 @@ def test_a_cancelled_scope_does_not_cut_the_closing(loop: str, tmp_path: Path) -
         async with FakeTrooper() as fake:
             blib = (await _offers(fake))[0]
             client = fake.client(ledger=ledger)
+            cancelling: asyncio.Task[None] | None = None
             with anyio.CancelScope() as scope, fake.hold_next("/api/order") as hold:
 
                 async def cancel() -> None:
@@ -64,6 +65,7 @@ def test_a_cancelled_scope_does_not_cut_the_closing(loop: str, tmp_path: Path) -
                 cancelling = asyncio.create_task(cancel())
                 async with client:
                     await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True)
+            assert cancelling is not None
             await cancelling
             assert scope.cancelled_caught
             assert is_closed(client)
@@ -111,6 +113,7 @@ def test_cancelled_at_every_await_the_closing_runs_to_its_end(loop: str) -> None
             fake.add_order(order_id=1)
             before = asyncio.all_tasks()
             for times in (1, 3, 50):
+                turns = 0
                 for turns in range(1, 60):  # before its first turn it has not begun
                     if not await close_cancelled_after(fake, turns, times):
                         break

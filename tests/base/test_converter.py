@@ -520,7 +520,8 @@ def test_what_nobody_needs_costs_only_itself(
 ) -> None:
     """An optional field that can't be read is None, its value is in `extra`, and its path is logged once."""
     with mock.patch.object(converter, "_logged", set()):
-        models = structure([{**least, name: value}] * 3, list[kind])
+        rows: list[Any] = [{**least, name: value}] * 3
+        models = structure(rows, list[kind])
     for model in models:
         assert model == structure(least, kind)
         assert model.extra == {name: value}
@@ -536,6 +537,7 @@ def test_an_odd_value_within_a_part_costs_only_itself() -> None:
     install: Any = {"id": 1, "status": "SECRET", "template_name": "PyTorch", "config": {"a": 1}, "new": [1]}
     read = structure({**LEAST, "template_installs": [install]}, Order)
     assert read.template_installs == (TemplateInstall(1, template_name="PyTorch", config={"a": 1}),)
+    assert read.template_installs is not None
     assert read.template_installs[0].extra == {"status": "SECRET", "new": [1]}
     assert read.extra == {}
 

@@ -78,8 +78,9 @@ async def never() -> None:
 
 async def test_the_deadline_ends_the_block_with_a_timeout_error() -> None:
     """After its seconds, or at its time, the block is left with TimeoutError, and the task is not cancelled."""
+    limit = timeout(0.001)
     with pytest.raises(TimeoutError):
-        async with timeout(0.001) as limit:
+        async with limit:
             await never()
     assert limit.expired()
     with pytest.raises(TimeoutError):
@@ -117,8 +118,9 @@ async def test_of_two_deadlines_the_one_that_passed_is_told() -> None:
                 async with timeout(0.001):
                     await never()
         assert not outer.expired()
+        inner = timeout(60.0)
         with pytest.raises(TimeoutError):
-            async with timeout(0.001), timeout(60.0) as inner:
+            async with timeout(0.001), inner:
                 await never()
         assert not inner.expired()
 

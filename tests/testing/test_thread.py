@@ -105,11 +105,11 @@ def test_what_threads_ask_for_is_neither_lost_nor_mixed() -> None:
     with FakeTrooper() as fake, ThreadPoolExecutor(16) as pool:
 
         def changes(_: int) -> None:
-            for _ in range(10):
-                order = fake.add_order()
+            orders = [fake.add_order() for _ in range(10)]
+            for order in orders:
                 fake.set_status(order, "stopped")
                 fake.fail_next("/api/blibs")
-            fake.remove_order(order)
+            fake.remove_order(orders[-1])
 
         def reads(_: int) -> None:
             for _ in range(5):

@@ -103,7 +103,7 @@ def kind(value: object) -> str:
 async def waits_of_stand_in(behaviour: Behaviour) -> dict[str, str]:
     stand_in = StandIn(behaviour, time.monotonic, PACE, orders=len(WALK))
     async with TestServer(stand_in.app()) as server:
-        orders = dict(zip(WALK, stand_in.states, strict=True))
+        orders: dict[str, int] = dict(zip(WALK, stand_in.states, strict=True))
         stand_in.set_status(orders["start"], "stopped")
         stand_in.set_status(orders["thaw"], "frozen")
         return await waits(str(server.make_url("")).rstrip("/"), KEY, orders)

@@ -77,16 +77,18 @@ class Rows:
             read = replaced(text)
         start = _SPACE.match(read)
         assert start is not None  # noqa: S101 - it matches an empty text too
-        expected: str | None = None
         try:
             row, index = decode_at(read, start.end())
         except NOT_JSON:
             return None
         except ResponseFormatError as error:
             expected = error.expected
-        if expected is not None:
-            raise ResponseFormatError(f"$[{self.count}]", expected)
-        after = _AFTER.match(read, index)
+        else:
+            return self._passed(text, row, _AFTER.match(read, index))
+        raise ResponseFormatError(f"$[{self.count}]", expected)
+
+    @staticmethod
+    def _passed(text: str, row: JSON, after: re.Match[str] | None) -> tuple[JSON, int, bool] | None:
         if after is None:
             return None
         passed = text[: after.end()]

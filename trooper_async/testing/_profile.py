@@ -229,7 +229,7 @@ class Profile:
             raise ConfigurationError('this is not a profile: it is no JSON object with "profile"')
         if data["profile"] != FORMAT:
             raise ConfigurationError("this profile was written by a later release: update trooper-async")
-        if unknown := data.keys() - {"profile"} - {one.name for one in cls.__attrs_attrs__}:
+        if unknown := data.keys() - {"profile"} - {one.name for one in fields(cls)}:
             raise ConfigurationError(f"a profile has no {', '.join(sorted(map(repr, unknown)))}")
         return from_data(data, cls)
 

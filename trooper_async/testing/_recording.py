@@ -91,12 +91,15 @@ class Api(Protocol):
         self, path: str, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
         """Send a GET; status 0 where no response came."""
+        ...
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
         """Send a POST, once; status 0 where no response came."""
+        ...
 
     def now(self) -> float:
         """Seconds of a monotonic clock."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -424,7 +427,7 @@ def _differences(documented: dict[str, Any], seen: list[dict[str, Any]], at: str
                 yield from _differences(row, inner, f"{at}{name}.")
                 break
         else:
-            kinds = Counter(_kind(value) for value in values)
+            kinds: Counter[Kind] = Counter(_kind(value) for value in values)
             (kind, count), *_ = kinds.most_common()
             if kind != _kind(documented[name]) and (kind != "null" or count == len(values)):
                 yield at + name, kind

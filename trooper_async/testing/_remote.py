@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields as _fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -111,8 +112,9 @@ def durations(fake: Controls, **seconds: float) -> object:
 def blibs(fake: Controls, **changes: dict[str, Any]) -> object:  # fields of a FakeBlib
     for number, fields in changes.items():
         for name, value in fields.items():
-            if name not in FakeBlib.__slots__ or name == "id":
-                raise ValueError(f"an offer has no {name!r} to change: there are {', '.join(FakeBlib.__slots__[1:])}")
+            known = [one.name for one in _fields(FakeBlib) if one.name != "id"]
+            if name not in known:
+                raise ValueError(f"an offer has no {name!r} to change: there are {', '.join(known)}")
             setattr(fake.blibs[int(number)], name, _money(value) if name == "price_h" else value)
     return {}
 

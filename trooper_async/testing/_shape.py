@@ -50,7 +50,7 @@ def shaped(value: object, profile: Profile, endpoint: str) -> object:
 
     def _added(row: dict[str, object], path: str) -> dict[str, object]:
         """The fields of the profile that the document does not have in this row."""
-        new = {name: kind for name, kind in everywhere.items() if kind not in ("missing", "null")}
+        new: dict[str, Kind] = {name: kind for name, kind in everywhere.items() if kind not in ("missing", "null")}
         for name, kind in here.items():
             inside, _, last = name.rpartition(".")
             if inside == path and kind != "missing":
