@@ -132,7 +132,7 @@ async def test_a_process_ends_on_sigterm_within_the_grace_of_a_container(
     fake_trooper.set_status(order, "stopped")
     async with durable.embedded(lambda account: fake_trooper.client(), file):
         assert await result("stop") == "stopped"
-    assert len(fake_trooper.sent(SWITCH)) in (1, 2)  # again, if its acceptance was not stored yet: a stop may be repeated
+    assert len(fake_trooper.sent(SWITCH)) in (1, 2)  # again, if the first acceptance was not stored yet
 
 
 async def test_one_process_at_a_time_works_on_a_file(file: Path) -> None:
