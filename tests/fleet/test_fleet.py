@@ -578,7 +578,7 @@ async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
     order = fake_trooper.add_order()
     fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=10_000)
     (outcome,) = (await trooper.fleet.stop([order], timeout=1.0)).failed
-    assert isinstance(outcome.error, ResponseFormatError)
+    assert isinstance(outcome.error, ResponseFormatError | WaitTimeoutError)  # the latter if its last try was cut
     assert (outcome.sent, outcome.transition) == (None, Transition(order.order_id, "stop", "stopped"))
     assert outcome.resumable
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from dbos import DBOS, DBOSClient
 
+from tests.helpers import sqlite  # noqa: F401 - DBOS needs it
 from tests.helpers.conditions import LIMIT
 from trooper_async import TrooperClient, durable
 

@@ -19,6 +19,7 @@ from typing import Any
 from dbos import DBOS, DBOSClient, SetWorkflowID
 from sqlalchemy.exc import SQLAlchemyError
 
+from tests.helpers import sqlite  # noqa: F401 - DBOS needs it
 from trooper_async import PollSchedule, TrooperClient, TrooperError, durable
 from trooper_async.durable import _accounts, _steps, _workflows
 
