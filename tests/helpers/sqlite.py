@@ -6,10 +6,11 @@ import sqlite3
 import time
 from typing import Any
 
-import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 
-@sqlalchemy.event.listens_for(sqlalchemy.engine.Engine, "connect")
+@event.listens_for(Engine, "connect")
 def _supply_subseconds(connection: Any, record: object) -> None:
     if isinstance(connection, sqlite3.Connection) and sqlite3.sqlite_version_info < (3, 42):
         connection.create_function("unixepoch", 1, lambda modifier: round(time.time(), 3))
