@@ -38,7 +38,8 @@ server. The rules that all of it keeps, by the numbers that the tests cite:
    cap) is logged at WARNING once, and once when it is over.
 9. **The schedule.** The next poll is the earliest that any subscription wants. A wait of age *a* wants one every
    clamp(share · a ± 10 %, floor, cap), and a last one that can end before its deadline. Two polls never begin closer
-   together than the floor; a burst of new waits joins one poll.
+   together than the floor, so a regular poll that would come right before such a last one waits for it, for less
+   than the floor. A burst of new waits joins one poll.
 10. **Deadlines** are monotonic, each wait's own, and kept also while a GET hangs. A process that was suspended past a
     deadline takes one more look.
 11. **Nothing is left behind** by a wait that has ended, failed or was cancelled. What a predicate or `on_change`

@@ -251,6 +251,7 @@ def _allowed(wait: Wait, settings: Settings) -> float:
     """Seconds within which the truth has to be noticed: a poll's interval, two answers' time, and what reads lag."""
     age = wait.ended - wait.began
     allowed = max(SCHEDULE.floor, min(SCHEDULE.cap, 0.11 * age)) + 0.5 + max(settings.lags)
+    allowed += SCHEDULE.floor  # a poll may wait so long for the last look before another wait's deadline
     if wait.action == "restart":
         away = _seconds_away(wait)
         prompt = settings.rows == "ended" and not settings.row_delay and settings.row_times and max(settings.lags) == 0
