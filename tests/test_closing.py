@@ -161,18 +161,36 @@ async def test_what_fails_in_the_closing_leaves_nothing_open(
     assert is_closed(client)
 
 
-async def test_closed_while_a_stop_is_in_flight(fake_trooper: FakeTrooper) -> None:
-    """A stop that was sent is never told as "nothing was sent": it is unknown, and can be waited for."""
-    order = fake_trooper.add_order()
+@pytest.mark.parametrize(
+    "verb", ["stop", "start_and_wait", "stop_and_wait", "restart_and_wait", "freeze_and_wait", "restart"]
+)
+async def test_closed_while_an_action_is_in_flight(fake_trooper: FakeTrooper, verb: str) -> None:
+    """What was sent is never told as "nothing was sent": it is unknown, and can be waited for."""
+    order = fake_trooper.add_order(status="stopped" if verb == "start_and_wait" else "running")
     async with fake_trooper.client(retry=FAST) as client:
-        await client.orders.list()
-        fake_trooper.hold_next("/api/order-status")
-        stopping = asyncio.create_task(client.orders.stop(order))
-        await until(lambda: fake_trooper.sent("/api/order-status"))
+        hold = fake_trooper.hold_next("/api/order-status")
+        acting = asyncio.create_task(getattr(client.orders, verb)(order))
+        await hold.arrived()
     with pytest.raises(OutcomeUnknownError) as caught:
-        await stopping
+        await acting
+    assert "nothing was sent" not in str(caught.value)
     assert caught.value.transition is not None
     assert caught.value.transition.order_id == order.order_id
+
+
+@pytest.mark.parametrize("action", ["start", "stop", "restart", "freeze"])
+async def test_closed_while_a_fleets_action_is_in_flight(fake_trooper: FakeTrooper, action: str) -> None:
+    """The same in a report: the try after it, which the closed client refuses, does not hide the first one."""
+    order = fake_trooper.add_order(status="stopped" if action == "start" else "running")
+    async with fake_trooper.client(retry=FAST) as client:
+        hold = fake_trooper.hold_next("/api/order-status")
+        acting = asyncio.create_task(getattr(client.fleet, action)([order]))
+        await hold.arrived()
+    (outcome,) = (await acting).outcomes
+    assert isinstance(outcome.error, OutcomeUnknownError)
+    assert "nothing was sent" not in str(outcome.error)
+    assert (outcome.sent, outcome.resumable) == (None, True)
+    assert outcome.transition is not None
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "freeze"])

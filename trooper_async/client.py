@@ -202,8 +202,10 @@ class TrooperClient:
         """End all waits with ClientClosedError, wait for purchases in flight, and close what is not yours.
 
         If the caller is cancelled meanwhile, once or again and again, closing still runs to its end; then the
-        cancellation goes on. Closing a client twice does nothing.
+        cancellation goes on. Closing a client twice does nothing, and so does closing it in a forked process.
         """
+        if self._transport.inherited:
+            return
         self._transport.stop()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="trooper close")

@@ -84,6 +84,17 @@ elif how == "a child closes":
     except ConfigurationError as error:
         print("refused:", error)
     asyncio.run(client.close())
+elif how == "a child closes a client at work":
+    async def work():
+        async with client:
+            waiting = asyncio.create_task(client.blibs.wait_until_available(999, timeout=None))
+            await client.ping()
+            if (pid := os.fork()) == 0:
+                child(close)
+            os.waitpid(pid, 0)
+            print("parent:", await client.ping(), waiting.done())
+            waiting.cancel()
+    asyncio.run(work())
 """
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -131,6 +142,15 @@ async def test_a_child_that_closes_does_not_unlock_its_parents_ledger(fake_troop
 
     assert out.index("closed") < out.index("refused: the ledger")
     assert "is open in another client or process" in out
+
+
+async def test_a_child_that_closes_a_client_at_work_leaves_it_alone(fake_trooper: FakeTrooper, path: Path) -> None:
+    """Its connections, waits and event loop are the parent's: the child closes nothing, and does not hang either."""
+    out = await ran("a child closes a client at work", fake_trooper, path)
+
+    assert out.splitlines()[0] == "closed"
+    assert out.splitlines()[1].startswith("parent: ")
+    assert out.endswith(" False\n"), "the parent's wait goes on"
 
 
 async def test_two_processes_with_clients_of_their_own_take_turns(fake_trooper: FakeTrooper, path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from tests.helpers.conditions import until
 from tests.helpers.fake_orders import order_of
 from trooper_async import (
+    APIConnectionError,
     AuthenticationError,
     BadRequestError,
     ClientClosedError,
@@ -30,12 +32,14 @@ from trooper_async import (
     PollSchedule,
     ResponseFormatError,
     RetryPolicy,
+    ServerError,
     ServerLockedError,
     SupersededError,
     Transition,
     TrooperClient,
     WaitTimeoutError,
 )
+from trooper_async._api.responses import FailedAttempt, Failure
 from trooper_async.testing import FakeTrooper
 
 ACTIONS = {"start": "running", "stop": "stopped", "restart": "restarted", "freeze": "frozen"}
@@ -345,6 +349,49 @@ async def test_an_outage_that_lasts_ends_at_the_deadline(fake_trooper: FakeTroop
     (failed,) = report.failed
     assert sent(fake_trooper)[order.server_id] > 1
     assert failed.resumable
+
+
+async def test_a_lost_try_is_waited_for_although_the_next_one_is_refused(fake_trooper: FakeTrooper) -> None:
+    """A refusal says nothing of the try before it, which the API may have accepted."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client(retry=RetryPolicy(attempts=1)) as client:
+        fake_trooper.drop_next("/api/order-status", when="after")
+        fake_trooper.fail_next("/api/order-status", status=403)
+        report = await client.fleet.stop([order])
+    assert len(report.succeeded) == 1
+
+
+async def test_a_refusal_after_a_5xx_does_not_say_that_nothing_was_done(fake_trooper: FakeTrooper) -> None:
+    """The order's error is the 5xx, which proves nothing, and not the 403 that the second try met."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client(retry=RetryPolicy(attempts=1)) as client:
+        fake_trooper.fail_next("/api/order-status", status=500)
+        fake_trooper.fail_next("/api/order-status", status=403)
+        report = await client.fleet.stop([order])
+    (failed,) = report.failed
+    assert isinstance(failed.error, ServerError)
+    assert failed.sent is None
+
+
+async def test_a_refusal_after_a_try_that_never_left_is_one(fake_trooper: FakeTrooper) -> None:
+    """Where nothing can have been done before, the refusal stands."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client(retry=RetryPolicy(attempts=1)) as client:
+        send, tries = client._transport.attempt, 0
+
+        async def never_left(call: Any, **options: Any) -> Any:
+            nonlocal tries
+            tries += call.endpoint.path == "/api/order-status"
+            if call.endpoint.path == "/api/order-status" and tries == 1:
+                return FailedAttempt(Failure.NEVER_SENT, APIConnectionError("no connection"))
+            return await send(call, **options)
+
+        client._transport.attempt = never_left  # type: ignore[method-assign]  # where requests leave
+        fake_trooper.fail_next("/api/order-status", status=403)
+        report = await client.fleet.stop([order])
+    (failed,) = report.failed
+    assert isinstance(failed.error, PermissionDeniedError)
+    assert failed.sent is False
 
 
 async def test_an_empty_list_is_read_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:

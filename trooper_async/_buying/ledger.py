@@ -36,7 +36,6 @@ class Ledger:
             refuse(os.fspath(path), "can't be locked: a ledger needs a POSIX system (Linux, macOS)")
         self._fcntl = fcntl
         self._path = path_of(path)
-        self._process = os.getpid()
         self._torn = False
         try:
             created = not os.path.exists(self._path)
@@ -92,7 +91,7 @@ class Ledger:
 
     def close(self) -> None:
         """Unlock it, also where a forked process still holds the descriptor, and close it."""
-        if os.getpid() == self._process and not self._file.closed:
+        if not self._file.closed:
             self._fcntl.flock(self._file, self._fcntl.LOCK_UN)
         self._file.close()
 

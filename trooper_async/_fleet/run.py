@@ -33,6 +33,9 @@ from trooper_async.models import Action, Order, Transition
 OnProgress = Callable[[FleetProgress], object]
 """A function or a coroutine function, called before each order is sent and when it has ended."""
 
+_UNPROVEN = (OutcomeUnknownError, ServerError, ResponseFormatError)
+"""Errors after which the action may have been accepted all the same."""
+
 
 @frozen
 class Job:
@@ -73,7 +76,7 @@ class _Entry:
     """The loop's time at which it is no longer tried to be sent."""
     tries: int = 0
     failure: TrooperError | None = None
-    """Of the last try, where there is to be another."""
+    """Of a try, where there is to be another: of the last one, or of the last that may have been accepted."""
     wait: Wait | None = field(default=None, repr=False)
 
     @property
@@ -204,10 +207,14 @@ class Run:
             may_pass = isinstance(error, APIConnectionError | ServerError | ResponseFormatError)
             if may_pass and self._keep(job, entry, error):
                 return
-            # a try that came too late to be sent says less than the one before it
-            await self._end(
-                entry, error=entry.failure if isinstance(error, APITimeoutError) and entry.failure else error
-            )
+            earlier = entry.failure
+            if isinstance(earlier, OutcomeUnknownError):
+                await self._sent(entry, earlier)
+                return
+            # a try that came too late to be sent, or that was refused after one that proves nothing, says less
+            if earlier is not None and (isinstance(error, APITimeoutError) or isinstance(earlier, _UNPROVEN)):
+                error = earlier
+            await self._end(entry, error=error)
             return
         once = is_once_only(entry.action, self._may_migrate(entry))
         if lost is None or once or not self._keep(job, entry, lost):
@@ -217,7 +224,8 @@ class Run:
         """Keep an order for another try, where its deadline leaves time for it."""
         if not asyncio.get_running_loop().time() < entry.until < math.inf:
             return False
-        entry.failure = failure
+        if isinstance(failure, _UNPROVEN) or not isinstance(entry.failure, _UNPROVEN):
+            entry.failure = failure
         self._kept.append((job, entry))
         return True
 
@@ -241,8 +249,9 @@ class Run:
         return self._migration_allowed and entry.action == "start"
 
     async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
-        """Send an order's action. What is raised was not done."""
+        """Send an order's action. What is raised was not done by this try, as far as the error tells."""
         entry.tries += 1
+        before = entry.transition, entry.sent
         try:
             request, entry.transition = await self._actions.prepare(
                 order, entry.action, self._operation, migration_allowed=self._may_migrate(entry), until=entry.until
@@ -255,8 +264,8 @@ class Run:
                 entry.sent = True
             return lost
         except TrooperError as error:
-            if entry.tries == 1 and not isinstance(error, ServerError | ResponseFormatError):  # these prove nothing
-                entry.transition, entry.sent = None, False
+            if not isinstance(error, _UNPROVEN):
+                entry.transition, entry.sent = before
             raise
 
     def _note_end(self, wait: Wait) -> None:

@@ -62,6 +62,11 @@ class Transport:
     def closed(self) -> bool:
         return self._stopped.is_set()
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the one that made it: sockets and tasks are the parent's then."""
+        return os.getpid() != self._process
+
     def request(
         self,
         call: Call[T],
@@ -298,7 +303,7 @@ class Transport:
     def bind(self) -> None:
         """Make sure that the client is open, and used in one process and on one event loop only."""
         loop = asyncio.get_running_loop()
-        if os.getpid() != self._process:
+        if self.inherited:
             raise ConfigurationError("this client was made in another process, before a fork: make one per process")
         if self._loop is None:
             self._loop = loop
@@ -325,7 +330,7 @@ class Transport:
         raise TypeError("it holds an API key, and can't be pickled or copied")
 
     def __del__(self) -> None:
-        if self._wire.sessions.any_open:
+        if self._wire.sessions.any_open and not self.inherited:
             warnings.warn("a TrooperClient was not closed: use `async with`", ResourceWarning, stacklevel=2)
 
 
