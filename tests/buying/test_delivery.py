@@ -214,14 +214,22 @@ class _AsyncCallable:
 
 @pytest.mark.parametrize(
     "on_change",
-    ["x", 5, _async_function, functools.partial(_async_function), _AsyncCallable()],
-    ids=["a text", "a number", "a coroutine function", "a partial one", "an object with one"],
+    ["x", 5, _async_function, functools.partial(_async_function), _AsyncCallable(), lambda: None, lambda a, b: None],
+    ids=[
+        "a text",
+        "a number",
+        "a coroutine function",
+        "a partial one",
+        "an object with one",
+        "without an argument",
+        "with two",
+    ],
 )
 @pytest.mark.parametrize("twin", ["create_and_wait", "buy_and_wait", "rented", "running", "stop_and_wait", "wait"])
 async def test_an_on_change_that_could_not_be_called_is_refused_before_anything_is_sent(
     twin: str, on_change: Any, fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """It must be a plain function: otherwise the purchase would be made, and its wait would fail."""
+    """It must be a plain function of one argument: otherwise the purchase would be made, and its wait would fail."""
     quote = await trooper.migrations.quote(100, 2)
     transition = await trooper.orders.stop(100)
     fake_trooper.requests.clear()

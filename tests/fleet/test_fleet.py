@@ -593,6 +593,10 @@ async def test_only_starts_may_migrate(trooper: TrooperClient, fake_trooper: Fak
         ("starting", "running", "stopped", True),
         ("stopped", "stopped", "running", True),
         ("stopped", None, "frozen", True),
+        ("frozen", "frozen", "stopped", False),  # a stop would first start it up
+        ("freezing", "frozen", "stopped", False),
+        ("freezing", None, "stopped", False),
+        ("freezing", "running", "stopped", True),
     ],
 )
 async def test_what_is_there_or_on_its_way(
@@ -755,15 +759,23 @@ async def test_killed_and_resumed(fake_trooper: FakeTrooper, tmp_path: Path, act
 
 @pytest.mark.parametrize(
     "options",
-    [{"concurrency": 0}, {"concurrency": 2.0}, {"concurrency": True}, {"timeout": 0}, {"timeout": float("nan")}],
+    [
+        {"concurrency": 0},
+        {"concurrency": 2.0},
+        {"concurrency": True},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"on_progress": "x"},
+        {"on_progress": lambda: None},
+    ],
 )
 async def test_odd_options_send_nothing(
-    trooper: TrooperClient, fake_trooper: FakeTrooper, options: dict[str, float]
+    trooper: TrooperClient, fake_trooper: FakeTrooper, options: dict[str, Any]
 ) -> None:
     """Options that can't be right are refused before anything is sent."""
     order = fake_trooper.add_order()
     with pytest.raises(ConfigurationError):
-        await trooper.fleet.stop([order], **options)  # type: ignore[arg-type]  # what is tested
+        await trooper.fleet.stop([order], **options)
     assert not fake_trooper.requests
 
 

@@ -156,11 +156,23 @@ def deadline(began: float, seconds: float | None) -> float:
     return math.inf if seconds is None else began + seconds
 
 
+def check_function(function: object, name: str, taken: str, operation: str) -> None:
+    """Refuse, before anything is sent, what could not be called with one argument; None is no function."""
+    if function is None:
+        return
+    fits = callable(function)
+    if callable(function):
+        with suppress(ValueError):  # some builtins have no signature
+            try:
+                inspect.signature(function).bind(None)
+            except TypeError:
+                fits = False
+    if not fits:
+        raise wrong(f"{name} must be a function that takes {taken}", function, operation)
+
+
 def check_on_change(on_change: object, operation: str) -> None:
     """Refuse, before anything is sent, what a wait could not call."""
-    if on_change is None:
-        return
-    if not callable(on_change):
-        raise wrong("on_change must be a function that takes an Order", on_change, operation)
-    if any(inspect.iscoroutinefunction(one) for one in (on_change, type(on_change).__call__)):
+    check_function(on_change, "on_change", "an Order", operation)
+    if callable(on_change) and any(inspect.iscoroutinefunction(one) for one in (on_change, type(on_change).__call__)):
         raise wrong("on_change must be a plain function, since nobody awaits it", on_change, operation)

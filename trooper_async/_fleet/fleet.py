@@ -94,7 +94,7 @@ class Fleet:
     ) -> FleetReport:
         """Stop servers, and wait until they have stopped (POST /api/order-status, action `stopped`).
 
-        Orders that are stopped or frozen, or are stopping, are left alone: a stop would first start up a frozen
+        Orders that are stopped, stopping, frozen or freezing are left alone: a stop would first start up a frozen
         server.
 
         Args:
@@ -318,6 +318,7 @@ class Fleet:
                 "concurrency must be a whole number above 0: nothing was sent", operation=operation
             )
         arguments.check_timeout(options["timeout"], operation)
+        arguments.check_function(options["on_progress"], "on_progress", "a FleetProgress", operation)
         return Run(self._actions, self._waits, outcomes, operation=operation, **options)
 
     async def _look(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
@@ -361,7 +362,9 @@ def _needed(order: Order | int, action: Action, migration_allowed: bool) -> Job:
     target = TARGETS[action]
     if action == "restart":
         return Job(order) if _is_there(order, target) else Job(order, ended=order)
-    if _is_there(order, target) or (action == "stop" and _is_there(order, OrderStatus.frozen)):
+    frozen = OrderStatus.frozen
+    farther = action == "stop" and (_is_there(order, frozen) or _is_on_its_way(order, frozen, once=False))
+    if farther or _is_there(order, target):
         return Job(order, ended=order)
     if _is_on_its_way(order, target, once=is_once_only(action, migration_allowed)):
         return Job(order, transition=Transition(order.order_id, action, target, None, migration_allowed))
