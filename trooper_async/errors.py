@@ -4,7 +4,7 @@ TrooperError
 ├── ConfigurationError (also ValueError)      a key, URL or argument is invalid: nothing was sent
 ├── ClientClosedError                         the client is closed, or was closed during the call
 ├── APIConnectionError                        no usable response, and safe to repeat
-│   └── APITimeoutError (also TimeoutError)   no response to a read in time
+│   └── APITimeoutError (also TimeoutError)   no response to a read in time, or not sent by the deadline
 ├── APIStatusError                            the API returned an error: 3xx, other 4xx
 │   ├── BadRequestError 400 · AuthenticationError 401 · NotFoundError 404 · ServerError 5xx
 │   ├── PermissionDeniedError 403 ── ServerLockedError (its text says "locked")
@@ -84,7 +84,7 @@ class APIConnectionError(TrooperError):
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """There was no response to a read in time. Nothing was changed."""
+    """No response came to a read in time, or the deadline passed before a request was sent. Nothing was changed."""
 
     hint = "Nothing was changed: try again, or allow a longer timeout"
 

@@ -1,5 +1,6 @@
-"""What the API says: its endpoints, what a response means, the errors it makes, and which arguments are valid.
+"""The API's contract: its endpoints, what a response means, which error it becomes, and which arguments are valid.
 
-All of it is pure. It knows the API's names, statuses and texts, and may use only `_base`, `models` and `errors`: no
-I/O, no clock (a time is passed in), no event loop, no state. So each part is a table or a function that a test calls.
+Everything here is pure: it knows the API's names, statuses and texts, and has no I/O, no clock (times are passed in),
+no event loop and no state. It may use only `_base`, `models` and `errors`. Each part is a table or a function that a
+test can call.
 """

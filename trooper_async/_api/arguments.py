@@ -1,4 +1,4 @@
-"""What callers pass, checked before anything is sent."""
+"""Checks of what callers pass, before anything is sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trooper_async.errors import ConfigurationError
 from trooper_async.models import JSON, Action, Blib, Order, Template, TemplateInstall, Transition
 
 Timeout = float | None | Literal["default"]
-"""Seconds; None waits for ever; "default" is what the action usually needs, generously."""
+"""Seconds; None waits for ever; "default" is a generous limit for the action."""
 
 DEFAULT_TIMEOUTS: dict[Action, float] = {
     "start": 900.0,
@@ -30,7 +30,7 @@ DEFAULT_TIMEOUTS: dict[Action, float] = {
 
 
 def order_id(order: Order | int, operation: str = "") -> int:
-    """The id of an order; `operation` is for the error of what is none."""
+    """The id of an order; an error names the `operation`."""
     return order.order_id if isinstance(order, Order) else _id(order, "an order", operation)
 
 
@@ -52,7 +52,7 @@ def install_id(install: TemplateInstall | int, operation: str = "") -> int:
 
 
 def _id(value: object, what: str, operation: str) -> int:
-    with suppress(TypeError):  # of what is not a whole number; those of numpy are
+    with suppress(TypeError):  # it is not a whole number; numpy's integers are
         number = 0 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]  # it raises that TypeError
         if number > 0:
             return number
@@ -65,26 +65,26 @@ def _id(value: object, what: str, operation: str) -> int:
 
 
 def wrong(needed: str, value: object, operation: str, advice: str = "") -> ConfigurationError:
-    """The error of a wrong argument: what is needed, and what was given (by its type, where that is long)."""
+    """The error for a wrong argument: what is needed, and what was given (only its type if that is long)."""
     given = type(value).__name__
     if value is None or isinstance(value, bool | int | float | str):
-        with suppress(ValueError):  # of a number with more digits than Python writes
+        with suppress(ValueError):  # a number with more digits than Python converts to text
             given = f"{value!r:.40}"
     return ConfigurationError(f"{needed}, not {given}{advice}: nothing was sent", operation=operation)
 
 
 def template_config(config: object, operation: str) -> dict[str, JSON]:
-    """A template's options by name. An error tells no value, since it may be a password."""
+    """A template's options by name. Errors name no value, since it may be a password."""
     if config is None:
         return {}
     if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
         text = "config must be a mapping of the template's option names to values, such as {'python_version': '3.12'}"
         raise ConfigurationError(f"{text}: nothing was sent", operation=operation)
-    return cast("dict[str, JSON]", dict(config))  # a value that is no JSON is refused when the request is encoded
+    return cast("dict[str, JSON]", dict(config))  # a value that is not JSON is refused when the request is encoded
 
 
 def money(value: Decimal | float | str, name: str, operation: str = "", *, sent: bool = True) -> Decimal:
-    """An amount in EUR that can be compared and sent (`sent`: one that no JSON number holds is refused too)."""
+    """An amount in EUR that can be compared; with `sent`, also one that a JSON number can represent exactly."""
     try:
         amount = Decimal(str(value))
     except ArithmeticError:
@@ -100,13 +100,13 @@ def money(value: Decimal | float | str, name: str, operation: str = "", *, sent:
 
 
 def check_seconds(seconds: object, name: str = "timeout", operation: str = "") -> None:
-    """Refuse what is not a number of seconds above 0, or is too large for a float; None is no limit."""
+    """Refuse anything but a number of seconds above 0 that fits into a float; None is no limit."""
     if seconds is None:
         return
     advice = " (pass its total_seconds())" if isinstance(seconds, timedelta) else ""
     if not isinstance(seconds, bool) and isinstance(seconds, Real):
         try:
-            if float(seconds) > 0:  # not NaN either
+            if float(seconds) > 0:  # also refuses NaN
                 return
         except OverflowError:
             advice = " (it is too large)"
@@ -114,55 +114,55 @@ def check_seconds(seconds: object, name: str = "timeout", operation: str = "") -
 
 
 def check_timeout(timeout: Timeout, operation: str) -> None:
-    """The same for a timeout that may also be "default"."""
+    """As `check_seconds`, for a timeout that may also be "default"."""
     if timeout != "default":
         check_seconds(timeout, operation=operation)
 
 
 def text(value: str, name: str, operation: str) -> str:
-    """A text, or the error of what is none."""
+    """Return a text; refuse anything else."""
     if not isinstance(value, str):
         raise wrong(f"{name} must be text", value, operation)
     return value
 
 
 def check_bool(value: bool, name: str, operation: str) -> None:
-    """Refuse what is neither True nor False: a text like "no" would count as true."""
+    """Refuse anything but True and False: a text like "no" would count as true."""
     if type(value) is not bool:
         raise wrong(f"{name} must be True or False", value, operation)
 
 
 def check_percentage(value: int, name: str, operation: str) -> None:
-    """Refuse what is no whole number from 0 to 100."""
+    """Refuse anything but a whole number from 0 to 100."""
     if type(value) is not int or not 0 <= value <= 100:
         raise wrong(f"{name} must be a whole number of percent from 0 to 100", value, operation)
 
 
 def check_terms(accepted: bool, operation: str) -> None:
-    """Refuse an order whose terms are not accepted: the API makes none."""
+    """Refuse an order whose terms are not accepted, as the API does."""
     if accepted is not True:
         raise wrong("terms_accepted must be True, which accepts the terms of Trooper.AI", accepted, operation)
 
 
 def seconds_of(timeout: Timeout, action: Action, migration_allowed: bool) -> float | None:
-    """The timeout, where it is given; else what the action usually needs."""
+    """The timeout in seconds; the usual one of the action for "default"."""
     if timeout != "default":
         return timeout
     return DEFAULT_TIMEOUTS["migrate" if migration_allowed else action]
 
 
 def deadline(began: float, seconds: float | None) -> float:
-    """When a timeout of so many seconds is over, on the clock that `began` was read from."""
+    """When a timeout of so many seconds ends, on the clock that `began` was read from."""
     return math.inf if seconds is None else began + seconds
 
 
 def check_function(function: object, name: str, taken: str, operation: str) -> None:
-    """Refuse, before anything is sent, what could not be called with one argument; None is no function."""
+    """Refuse, before anything is sent, what cannot be called with one argument; None means no function."""
     if function is None:
         return
     fits = callable(function)
     if callable(function):
-        with suppress(ValueError):  # some builtins have no signature
+        with suppress(ValueError):  # some built-in functions have no signature
             try:
                 inspect.signature(function).bind(None)
             except TypeError:
@@ -172,7 +172,7 @@ def check_function(function: object, name: str, taken: str, operation: str) -> N
 
 
 def check_on_change(on_change: object, operation: str) -> None:
-    """Refuse, before anything is sent, what a wait could not call."""
+    """Refuse, before anything is sent, an `on_change` that a wait could not call."""
     check_function(on_change, "on_change", "an Order", operation)
     if callable(on_change) and any(inspect.iscoroutinefunction(one) for one in (on_change, type(on_change).__call__)):
         raise wrong("on_change must be a plain function, since nobody awaits it", on_change, operation)

@@ -1,4 +1,4 @@
-"""Every endpoint of the API in one table: how it is called, what calling it twice would do, and what it returns."""
+"""Every endpoint of the API in one table: how it is called, what calling it twice does, and what it returns."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ Sent = Mapping[str, JSON]
 
 
 class Repeatability(Enum):
-    """What sending a request twice would do."""
+    """What sending a request twice does."""
 
     READ = "read"
     """Nothing."""
     SETTING = "setting"
-    """Nothing more: it sets a state (stop, lock, title)."""
+    """Nothing more than once: it sets a state (stop, lock, title)."""
     ONCE = "once-only"
-    """It would do it twice (restart, template install)."""
+    """It happens twice (restart, template install)."""
     PURCHASE = "purchase"
-    """It would cost twice."""
+    """It is billed twice."""
 
 
 @frozen
 class Endpoint(Generic[T]):
-    """A row of the API: how it is called, what calling it twice would do, and what it returns."""
+    """One endpoint: how it is called, what calling it twice does, and what it returns."""
 
     method: str
     path: str
     kind: Repeatability
     read: Callable[[JSON, Sent], T] = field(repr=False)
-    """(the response's JSON, what was sent) → what it returns; raises ResponseFormatError."""
+    """(the response's JSON, what was sent) → the result; raises ResponseFormatError."""
     public: bool = False
-    """Whether it can be called without a key too."""
+    """Whether it can be called without a key."""
     read_rows: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
-    """The same for a list, which is read row by row."""
+    """As `read`, for a list that is read row by row."""
 
 
 @frozen
@@ -71,13 +71,13 @@ class Call(Generic[T]):
     transition: Transition | None = None
     """What can be waited for if the response is lost."""
     decode: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
-    """What the rows of a list become, where that is something else than the endpoint's row says."""
+    """Reads the rows of a list, in place of the endpoint's own `read_rows`."""
     fresh: bool = False
-    """Whether a response out of a cache is none."""
+    """Whether a response from a cache is refused."""
 
     @cached_property
     def body(self) -> bytes | None:
-        """What a request carries; a GET carries the same as its query."""
+        """The request's JSON body; a GET sends the same fields as its query."""
         return None if self.endpoint.method == "GET" else dumps(dict(self.sent))
 
     @property
@@ -119,16 +119,16 @@ def call(
     decode: Callable[[Rows], SlicedWork[Any]] | None = None,
     fresh: bool = False,
 ) -> Call[Any]:
-    """A call of `endpoint`.
+    """Make a call of `endpoint`.
 
     Args:
         endpoint: its row of the table.
         operation, subject: what is attempted, and on what, for people: `orders.stop`, `order 123`.
         sent: the fields of the request.
-        kind: where sending it twice does other things than the endpoint's row says.
+        kind: what sending it twice does, if that differs from the endpoint's own.
         transition: what can be waited for if the response is lost.
-        decode: what the rows of a list become, where that is something else than the endpoint's row says.
-        fresh: whether a response out of a cache is none.
+        decode: reads the rows of a list, in place of the endpoint's own `read_rows`.
+        fresh: whether a response from a cache is refused.
     """
     return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, decode, fresh)
 
@@ -177,7 +177,7 @@ def _whole(model: type[T]) -> Callable[[JSON, Sent], T]:
 
 
 def accepted(data: JSON, sent: Sent) -> None:
-    """Nothing is read: a 2xx that does not say `success: false` says that the request was accepted."""
+    """Nothing is read: a 2xx without `success: false` means that the request was accepted."""
 
 
 def _quote(data: JSON, sent: Sent) -> MigrationQuote:
@@ -186,7 +186,7 @@ def _quote(data: JSON, sent: Sent) -> MigrationQuote:
 
 
 def _envelope(data: JSON) -> dict[str, JSON]:
-    """The fields of an object, without the one that says that it is a success."""
+    """The fields of an object, without `success`."""
     if not isinstance(data, dict):
         raise ResponseFormatError("$", "an object")
     return {name: value for name, value in data.items() if name != "success"}

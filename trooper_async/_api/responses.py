@@ -1,7 +1,7 @@
-"""What a response means: a pure function of the call, the status, the headers and the body.
+"""What a response means, as a pure function of the call, the status, the headers and the body.
 
-A response becomes data, or a `FailedAttempt`: a value that holds the error, so that nothing is raised in a frame that
-holds a body or a header.
+A response becomes data, or a `FailedAttempt`: a value that holds the error. Nothing is raised in a frame that holds a
+body or headers, since tracebacks would expose them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 
 class Failure(Enum):
-    """What became of an attempt that did not succeed."""
+    """How an attempt failed."""
 
     NEVER_SENT = "never sent"
     LOST = "lost"
-    """Sent, but no whole response: reset, cut within the body, not in time."""
+    """Sent, but no whole response came: a reset, a body that was cut, or a timeout."""
     RATE_LIMITED = "429"
     SERVER_ERROR = "5xx or 408"
-    """Whatever the body says: a catch-all handler can send `success: false` after the work was done."""
+    """Whatever the body says: a catch-all handler can send `success: false` after the work is done."""
     REFUSED = "refused"
     """Another 4xx, or `success: false` under a 2xx."""
     UNREADABLE = "2xx that can't be read"
@@ -50,13 +50,13 @@ class Response:
 
 @frozen
 class FailedAttempt:
-    """An attempt that did not succeed: what happened, and the error to raise if it is the last attempt."""
+    """A failed attempt: what happened, and the error to raise if it is the last one."""
 
     failure: Failure
     error: TrooperError
     retry_after: float | None = None
     reused_connection: bool = False
-    """Whether it was sent on a connection that had been used before: then a cut says little about the API."""
+    """Whether its connection had been used before: if such a connection is cut, that says little about the API."""
 
 
 def interpret(
@@ -67,7 +67,7 @@ def interpret(
     Args:
         call: what was sent.
         response: the whole response.
-        redact: blanks the API key in a text.
+        redact: removes the API key from a text.
         now: seconds since the epoch, for a Retry-After that is a date in a response without one.
     """
     if 200 <= response.status < 300:
@@ -77,7 +77,7 @@ def interpret(
             return (yield from _read(call, response, redact))
         except ResponseFormatError as error:
             fault = error
-        # the same error without the frames that it came through: they hold the body
+        # the same error without its traceback, whose frames hold the body
         return FailedAttempt(Failure.UNREADABLE, fault.with_traceback(None))
     if response.status < 400:
         failure = Failure.REDIRECTED
@@ -119,7 +119,7 @@ def _read(call: Call[T], response: Response, redact: Callable[[str], str]) -> Sl
 
 
 def out_of_cache(response: Response) -> FailedAttempt | None:
-    """Why a response proves nothing, if it comes out of a cache."""
+    """Why a response proves nothing, if it comes from a cache."""
     if response.headers.get("Age", "0").strip() == "0":
         return None
     return FailedAttempt(Failure.UNREADABLE, ResponseFormatError("Age", "0: a response out of a cache proves nothing"))
@@ -151,7 +151,9 @@ def _page() -> ResponseFormatError:
 
 
 def _any_body(body: bytes) -> JSON:
-    """The JSON of a body, which may also be empty or a word such as `OK`; a broken object may be a refusal, cut."""
+    """The JSON of a body, which may also be empty or a word such as `OK`. A broken object is an error: it may be a
+    refusal that was cut.
+    """
     try:
         return loads(body)
     except ResponseFormatError:
@@ -161,7 +163,7 @@ def _any_body(body: bytes) -> JSON:
 
 
 def _error_body(body: bytes | None) -> JSON:
-    """What is in an error body: its JSON, else its text; None if it is an HTML page, or too large."""
+    """The content of an error body: its JSON, or else its text; None if it is an HTML page or too large."""
     if body is None or len(body) > LARGEST or _is_page(body):
         return None
     try:

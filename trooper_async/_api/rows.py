@@ -1,8 +1,7 @@
-"""A list in a response, read row by row: no more of it is parsed at a time than one row.
+"""A list in a response, read one row at a time, so that the event loop is never blocked for long.
 
-Each row is read through a window of the body, which is small at first and grows for a large row. A JSON value ends
-where it ends, whatever follows, except a number. So a row counts only if the window also has the comma or bracket
-after it.
+Each row is read through a window of the body, which is small at first and grows for a large row. A row counts only if
+the window also holds the comma or bracket after it: a number could otherwise be cut off.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from trooper_async._base.json_text import JSON, NOT_JSON, decode_at, replaced
 from trooper_async.errors import ResponseFormatError
 
 LARGEST = 2**18
-"""Bytes of a row, or of a response that is not a list. What is larger is not from this API, and is not parsed."""
+"""Most bytes of a row, or of a response that is not a list. Anything larger is not from this API and is not parsed."""
 _WINDOW = 2**12
 _GROWTH = 8
 _MOST_ROWS = 100_000
@@ -25,7 +24,7 @@ _AFTER = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
 
 
 class Rows:
-    """A cursor before a row of the list, or at its end."""
+    """A cursor in front of a row of the list, or at its end."""
 
     __slots__ = ("at", "body", "count", "ended")
 
@@ -34,13 +33,13 @@ class Rows:
         self.at: int = at
         """Where the next row begins."""
         self.count: int = 0
-        """How many rows were passed."""
+        """How many rows it has passed."""
         self.ended: bool = False
         if body.startswith(b"]", at):
             self._end(at + 1)
 
     def skip(self, count: int, size: int) -> None:
-        """Pass rows that are known: so many, of so many bytes in all."""
+        """Pass known rows: how many, and their bytes in all."""
         self.count += count
         self.at += size
 
@@ -67,7 +66,7 @@ class Rows:
         return row
 
     def _parse(self, size: int) -> tuple[JSON, int, bool] | None:
-        """The row, how many bytes it takes, and whether it is the last; None if the window has no whole row."""
+        """The row, its size in bytes, and whether it is the last; None if the window holds no whole row."""
         end = self.at + size
         body, is_final = self.body[self.at : end], end >= len(self.body)
         try:
@@ -102,7 +101,7 @@ class Rows:
 
 
 def rows_of(body: bytes) -> Rows | None:
-    """The cursor before the first row; None if the response is not a list."""
+    """The cursor in front of the first row; None if the response is not a list."""
     at = len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0
     opening = _OPENING.match(body, at, at + LARGEST)
     return None if opening is None else Rows(body, opening.end())

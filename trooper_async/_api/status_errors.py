@@ -1,4 +1,4 @@
-"""The error that the status of a response, or its `success`, makes of it, and the pause that it asks for."""
+"""The error for a response's status or `success: false`, and the pause that the response asks for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATUS_ERRORS = {
     429: errors.RateLimitError,
 }
 _MESSAGES = ("error", "message", "errors", "detail", "details", "title", "description", "reason")
-"""The fields of an error body that may hold its text, the API's own first."""
+"""The fields of an error body that may hold its text; the API's own comes first."""
 _DEEPEST = 5
 _MOST_TEXTS = 5
 
@@ -30,12 +30,12 @@ _MOST_TEXTS = 5
 def status_error(
     status: int, data: JSON, redact: Callable[[str], str], *, pause: float | None = None, location: str | None = None
 ) -> APIStatusError:
-    """The error of a response with that status; its text is the API's where there is one.
+    """The error for a response with that status, with the API's text if there is one.
 
     Args:
-        status: of the response; also a 2xx that says `success: false`.
-        data: its body, as JSON or else as text.
-        redact: blanks the API key in a text.
+        status: of the response; it may be a 2xx with `success: false`.
+        data: its body, as JSON or as text.
+        redact: removes the API key from a text.
         pause: seconds that the API asked to wait.
         location: where a redirect leads.
     """
@@ -63,12 +63,14 @@ def status_error(
 
 
 def error_text(data: JSON, redact: Callable[[str], str]) -> str | None:
-    """The text of an error body of any shape, fit for a terminal; None where it has none."""
+    """The text of an error body of any shape, safe for a terminal; None if it has none."""
     return _clean("; ".join(islice(_texts(data), _MOST_TEXTS)), redact)
 
 
 def _texts(data: JSON, depth: int = 0) -> Iterator[str]:
-    """The texts in an error body: the usual fields of an object, else all of them by their names; a list's items."""
+    """The texts in an error body: the usual fields of an object, or else all of its fields with their names; the items
+    of a list.
+    """
     if isinstance(data, str) and data.strip():
         yield data
     elif isinstance(data, list) and depth < _DEEPEST:
@@ -80,13 +82,13 @@ def _texts(data: JSON, depth: int = 0) -> Iterator[str]:
             if texts:
                 yield from texts
                 return
-        if depth:  # an object of texts by field
+        if depth:  # an object with a text for each field
             for name, value in islice(data.items(), _MOST_TEXTS):
                 yield from (f"{name}: {text}" for text in _texts(value, depth + 1))
 
 
 def _clean(text: str | None, redact: Callable[[str], str]) -> str | None:
-    """A text of the API's, fit for a terminal and a log: one line of printable characters, not endless."""
+    """A text of the API, safe for a terminal and a log: one line of printable characters of limited length."""
     if text is None:
         return None
     return "".join(c if c.isprintable() else " " for c in redact(text[:100_000]))[:500].strip() or None
@@ -100,7 +102,7 @@ def _phrase(status: int) -> str:
 
 
 def _without_query(location: str | None) -> str | None:
-    """Where a redirect leads, without what may be a secret in it."""
+    """Where a redirect leads, without the parts that may hold a secret."""
     try:
         parts = urlsplit(location or "")
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
@@ -109,14 +111,14 @@ def _without_query(location: str | None) -> str | None:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds of a Retry-After (RFC 9110 10.2.3: seconds, or a date); nonsense is None."""
+    """The seconds of a Retry-After (RFC 9110 10.2.3: seconds, or a date); None if it is invalid."""
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         return float(text)
     then = _date(text)
     if then is None:
         return None
-    server_now = _date(headers.get("Date", ""))  # the server's own clock, where it tells it
+    server_now = _date(headers.get("Date", ""))  # the server's own clock, if it sends it
     return max(0.0, then - (now if server_now is None else server_now))
 
 

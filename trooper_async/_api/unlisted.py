@@ -15,7 +15,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def call_of(method: str, path: str, sent: Sent | None) -> Call[JSON]:
-    """A call of an endpoint that is not in the table; it returns the JSON of the response.
+    """Make a call of an endpoint that is not in the table; it returns the response's JSON.
 
     Raises:
         ConfigurationError: it can't be one.

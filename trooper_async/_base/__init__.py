@@ -1,1 +1,1 @@
-"""What everything else rests on and what knows nothing of the API: JSON and plain data, base errors, sliced work."""
+"""The layer below all others, which knows nothing of the API: JSON and plain data, base errors, sliced work."""

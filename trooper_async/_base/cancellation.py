@@ -1,4 +1,4 @@
-"""Work that must be finished whatever is cancelled meanwhile."""
+"""Work that must be finished even if its caller is cancelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 async def finished(work: asyncio.Future[T]) -> T:
-    """The result of `work`. A cancellation of the caller, once or again and again, is raised after it has finished."""
+    """Wait for `work`, and return its result. A cancellation of the caller is raised only once it has finished."""
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:

@@ -1,4 +1,4 @@
-"""Plain data ↔ models. The only user of cattrs, which finds the hook for each type; the hooks are ours.
+"""Plain data ↔ models. The only user of cattrs, which finds the hook for each type; the hooks are written here.
 
 There are two ways to read a model:
 
@@ -8,7 +8,7 @@ There are two ways to read a model:
 - `from_data` reads what `to_data` wrote, by the model's own names and strictly: any value of the wrong kind is an
   error.
 
-A value that can't be read is reported by its path and by what was expected, never by the value itself.
+An error names the path of a value that cannot be read and what was expected, never the value itself.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Money: TypeAlias = Literal["text", "number"]
 LOG = logging.getLogger("trooper_async.responses")
 
 EXTRA = "extra"
-"""The field of a model that holds what the model does not know or could not read."""
+"""The model field that holds what the model does not know or could not read."""
 
 _API_NAMES = "names in the API"
 _NOT_GIVEN = (None, "")
@@ -49,12 +49,12 @@ _logged: set[tuple[type, str]] = set()
 
 
 def api_names(*names: str) -> dict[str, tuple[str, ...]]:
-    """The metadata of a field that has other names in the API: of those that are given, the first one counts."""
+    """The metadata of a field that has other names in the API; if several are given, the first one counts."""
     return {_API_NAMES: names}
 
 
 def names_in_api(model: type[AttrsInstance]) -> dict[str, tuple[str, ...]]:
-    """The names that each field of a model may have in a response, first the one in the API's document."""
+    """The names that each field of a model may have in a response; the one in the API's document comes first."""
     return {one.name: one.metadata.get(_API_NAMES, (one.name,)) for one in fields(model) if one.name != EXTRA}
 
 
@@ -94,7 +94,7 @@ def from_data(data: object, kind: type[T]) -> T:
 
 
 def to_data(value: object, *, money: Money = "text") -> JSON:
-    """A model, or a value in one, as JSON types: snake_case names, times as ISO 8601, and money as text or number."""
+    """The JSON types of a model, or of a value in one: snake_case names, ISO 8601 times, money as text or number."""
     match value:
         case Decimal():
             return _number(value) if money == "number" else str(value)
@@ -126,7 +126,7 @@ def _number(value: Decimal) -> JSON:
 
 
 def ids_of(row: JSON) -> tuple[int, int | None] | None:
-    """The ids of the order and of the server in a row of `/api/orders`, as far as they can be read: none is guessed."""
+    """The order id and the server id in a row of `/api/orders`, as far as they can be read. Nothing is guessed."""
     if not isinstance(row, dict):
         return None
     try:
@@ -140,7 +140,7 @@ def ids_of(row: JSON) -> tuple[int, int | None] | None:
         return order_id, None
 
 
-# Hooks that both ways share ------------------------------------------------------------------------------------------
+# Hooks for both ways -------------------------------------------------------------------------------------------------
 
 
 def _origin(kind: Any) -> Any:
@@ -221,7 +221,7 @@ _LOOSE: dict[Any, Hook] = {
 @cache
 def _api_converter() -> Converter:
     converter = _new_converter(_LOOSE, _api_model_hook)
-    # None never comes here: a model's hook leaves it out
+    # a model's hook never passes None on
     converter.register_structure_hook_factory(
         _is_optional, lambda kind: converter.get_structure_hook(_without_none(kind))
     )
@@ -236,18 +236,18 @@ class _Field:
     attribute: str
     name: str
     others: tuple[str, ...]
-    """The names that count where the first one is not given."""
+    """The names that are looked up if the first one is not given."""
     kind: Any
     """The type, without None."""
     hook: Hook
     is_optional: bool
 
     def wants(self, found: type) -> bool:
-        """Whether a value of that type has to be read: not if it already is of the field's type, or may be None."""
+        """Whether a value of that type needs a hook: not if it has the field's type already, or is an allowed None."""
         return bool(self.others) or not self.is_optional if found is NoneType else found is not self.kind
 
     def read(self, value: JSON, row: dict[str, JSON], extra: dict[str, JSON]) -> object:
-        """The field's value, where `row` has that `value` under the first name."""
+        """The field's value; `value` is what `row` has under the first name."""
         name = self.name
         for other in self.others:
             if value is None or value == "":
@@ -285,7 +285,7 @@ def _api_model_hook(model: Any, converter: Converter) -> Hook:
         table.append(_Field(model, attribute, name, tuple(others), sure, hook, _is_optional(kind)))
     names = [one.name for one in table]
 
-    @lru_cache(maxsize=64)  # nearly all rows have values of the same types
+    @lru_cache(maxsize=64)  # most rows have values of the same types
     def to_read(types: tuple[type, ...]) -> list[tuple[int, _Field]]:
         return [(at, one) for at, (one, found) in enumerate(zip(table, types, strict=True)) if one.wants(found)]
 
@@ -340,7 +340,7 @@ def _to_object(value: object, _: Any) -> dict[str, JSON]:
 
 
 def _with_decimals(value: JSON) -> JSON:
-    """A JSON value as `loads` reads it: other readers take a number with a point for a float."""
+    """The JSON value as `loads` would read it: other parsers read a number with a point as a float."""
     if isinstance(value, float):
         return Decimal(repr(value))
     if isinstance(value, list):

@@ -9,14 +9,14 @@ from itertools import pairwise
 
 
 def document(cls: type) -> None:
-    """Add the docstrings of the fields to the docstring of the class, once somebody reads it."""
+    """Add the docstrings of the fields to the docstring of the class, the first time that it is read."""
     text = cls.__dict__.get("__doc__")
-    if not isinstance(text, _WithFields):  # attrs makes a second class of the first
+    if not isinstance(text, _WithFields):  # attrs builds a new class from the original one
         cls.__doc__ = _WithFields(text or "")  # type: ignore[assignment]  # a descriptor that gives text
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field, its own and inherited ones, as the source has them; none without the source."""
+    """The docstring of each field, inherited ones included, as found in the source; empty if there is no source."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:

@@ -1,4 +1,4 @@
-"""The base of all errors, and the two that data and arguments raise. `trooper_async.errors` has the whole tree."""
+"""The base of all errors, and the two that data and arguments raise. The whole tree is in `trooper_async.errors`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self, TypedDict, Unpack
 
 
 class Context(TypedDict, total=False):
-    """What every error can say besides its message."""
+    """What every error can state besides its message."""
 
     operation: str
     subject: str
@@ -65,7 +65,7 @@ class TrooperError(Exception):
         return f"{text}. {self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple[Callable[..., TrooperError], tuple[object, ...], dict[str, object]]:
-        # Every subclass takes other arguments, and OSError (under TimeoutError) rebuilds from its own: so rebuild
+        # Subclasses take different arguments, and OSError (a base of TimeoutError) rebuilds from its own: so rebuild
         # without calling any __init__, from the message and the attributes.
         return _revive, (type(self), self.args), self.__dict__
 
@@ -85,7 +85,7 @@ class ConfigurationError(TrooperError, ValueError):
 
 
 class ResponseFormatError(TrooperError):
-    """A response is not what the API's document says.
+    """A response does not match the API's document.
 
     Attributes:
         path: where, such as `$[3].order_id`.
@@ -100,7 +100,7 @@ class ResponseFormatError(TrooperError):
         self.expected = expected
 
     def inside(self, place: str) -> ResponseFormatError:
-        """This error of a part of a response, as one of the whole.
+        """This error, raised for a part of a response, as an error of the whole response.
 
         Args:
             place: where the part stands: `$[3]`.

@@ -12,16 +12,16 @@ from trooper_async._base.errors import ConfigurationError, ResponseFormatError
 JSON: TypeAlias = "bool | int | float | Decimal | str | list[JSON] | dict[str, JSON] | None"
 
 NOT_JSON = (ValueError, RecursionError, ArithmeticError)
-"""What `decode_at` raises for a text that is not JSON."""
+"""The exceptions of `decode_at` for text that is not JSON."""
 
 
 def _constant(text: str) -> JSON:
-    raise ValueError(text)  # NaN and Infinity: Python reads them, JSON does not have them
+    raise ValueError(text)  # NaN and Infinity: Python accepts them, JSON does not
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     data = dict(pairs)
-    if len(data) < len(pairs):  # readers differ in which of the two values they take (RFC 8259, section 4)
+    if len(data) < len(pairs):  # parsers differ in which of the two values they keep (RFC 8259, section 4)
         raise ResponseFormatError("$", "JSON whose objects have each name once")
     return data
 
@@ -33,7 +33,7 @@ _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 def replaced(text: str) -> str:
-    """A text of the same length with U+FFFD for each byte that "surrogateescape" kept since it was not UTF-8."""
+    """The text with each byte that was not UTF-8 ("surrogateescape") replaced by U+FFFD; its length stays the same."""
     return _ESCAPED.sub("\ufffd", text)
 
 
@@ -71,7 +71,7 @@ def decode_at(text: str, index: int) -> tuple[JSON, int]:
 
 
 def dumps(data: dict[str, JSON]) -> bytes:
-    """JSON for a request body. A `Decimal` is sent as a number of the same value.
+    """JSON for a request body. A `Decimal` becomes a number of the same value.
 
     Raises:
         ConfigurationError: a value can't be sent as JSON (NaN, say, or a number with more digits than a float keeps).
@@ -85,7 +85,7 @@ def dumps(data: dict[str, JSON]) -> bytes:
 
 
 def json_number(value: object) -> int | float:
-    """The JSON number that a reader takes back as the same value.
+    """The JSON number that is read back as exactly this value.
 
     Raises:
         ConfigurationError: there is none.

@@ -1,4 +1,4 @@
-"""The base of the models: plain data that leaves as JSON types and comes back, with a docstring for each field."""
+"""The base of the models: plain data that converts to JSON types and back, with a docstring for each field."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Model:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
-        """How pydantic (and with it FastAPI, or an MCP tool) reads and writes this: as `from_dict` and `to_dict` do."""
+        """Let pydantic (and so FastAPI and MCP tools) read and write this as `from_dict` and `to_dict` do."""
         from pydantic_core import core_schema  # whoever calls this has it
 
         return core_schema.no_info_plain_validator_function(
@@ -62,7 +62,7 @@ class Model:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, str]:
-        """What an OpenAPI document says of it."""
+        """The schema in an OpenAPI document."""
         return {"type": "object", "title": cls.__name__}
 
 
@@ -71,5 +71,6 @@ class APIModel(Model):
     """Plain data that the API sends."""
 
     extra: Mapping[str, JSON] = field(factory=dict, repr=False, eq=False, kw_only=True)
-    """What the API sent besides, by its names there: fields that this release does not know, and values that it could
-    not read. Not compared, and not in the repr."""
+    """Whatever else the API sent, by its names there: fields that this release does not know, and values that it could
+    not read. Not compared, and not in the repr.
+    """

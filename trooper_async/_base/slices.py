@@ -1,4 +1,4 @@
-"""Long work in slices: a generator that yields wherever it may pause; whoever runs it says whether it does."""
+"""Long work in slices: a generator that yields wherever it can pause. Whoever runs it decides whether it pauses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 SlicedWork: TypeAlias = Generator[None, None, T]
 
 _SLICE = 0.002
-"""Seconds of work after which the event loop has its turn. A pass of the garbage collector may come on top."""
+"""Seconds of work before the event loop gets a turn. A pass of the garbage collector is extra."""
 
 
 class TimeSlice:
-    """Gives the event loop its turns."""
+    """Gives the event loop a turn whenever a slice of work is over."""
 
     __slots__ = ("_ends",)
 
@@ -31,7 +31,7 @@ class TimeSlice:
 
 
 def at_once(steps: SlicedWork[T]) -> T:
-    """Run it to its end without a pause."""
+    """Run it to the end without a pause."""
     while True:
         try:
             next(steps)
@@ -41,7 +41,7 @@ def at_once(steps: SlicedWork[T]) -> T:
 
 
 async def in_slices(steps: SlicedWork[T]) -> T:
-    """Run it to its end, with a turn for the event loop every few milliseconds."""
+    """Run it to the end, and give the event loop a turn every few milliseconds."""
     turns = TimeSlice()
     try:
         while True:

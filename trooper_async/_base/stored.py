@@ -1,4 +1,4 @@
-"""A model as JSON text for another process or a later release, under a mark that says what it is."""
+"""A model as JSON text for another process or a later release, with a mark that says what it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(model: AttrsInstance, mark: str) -> str:
 
 
 def read(text: str, mark: str, kind: type[T]) -> T:
-    """The model that `write` wrote.
+    """Read the model that `write` wrote.
 
     Raises:
         ConfigurationError: the text is no stored model of that kind, is damaged, or was written by a later release.
@@ -37,7 +37,7 @@ def read(text: str, mark: str, kind: type[T]) -> T:
                 problem = f"this {kind.__name__} was stored by a later release: update trooper-async"
             else:
                 problem = f"this stored {kind.__name__} is damaged"
-                # all fields are written: one that is not there was lost
+                # every field is written, so a missing one was lost
                 if data.keys() >= {one.name for one in fields(kind)} - {EXTRA}:
                     return from_data(data, kind)
     raise ConfigurationError(problem)

@@ -1,7 +1,7 @@
-"""How a single value of a response is read: loosely, since the API may write a number as text or a boolean as 0.
+"""Reads single values of a response, loosely: the API may send a number as text, or a boolean as 0.
 
-Each function takes the value and a type that it ignores, which makes it a structure hook of cattrs. What it can't read
-is `Unexpected`.
+Each function takes the value and a type that it ignores, so that cattrs can use it as a structure hook. It raises
+`Unexpected` for what it cannot read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from trooper_async._base.json_text import JSON
 
 
 class Unexpected(ValueError):  # noqa: N818 - never seen outside the package
-    """A value that can't be read: what was expected, and where in the response (`.template_installs[0].status`)."""
+    """A value that cannot be read: what was expected, and where in the response (`.template_installs[0].status`)."""
 
     def __init__(self, expected: str, path: str = "") -> None:
         super().__init__(expected)
@@ -21,7 +21,7 @@ class Unexpected(ValueError):  # noqa: N818 - never seen outside the package
         self.path = path
 
     def inside(self, place: str) -> None:
-        """Put `place` in front of the path."""
+        """Prepend `place` to the path."""
         self.path = place + self.path
 
 

@@ -26,8 +26,8 @@ if the refusal names an order.
 
 *Unknown* is `OutcomeUnknownError` (of a purchase: `PurchaseUnknownError`): it may or may not have been done.
 
-1. *Never sent* is a closed list (`sessions.NEVER_SENT`): the connection was not made. Everything else may have been
-   sent.
+1. *Never sent* is a closed list: the connection was not made (`sessions.NEVER_SENT`), or not by the deadline.
+   Everything else may have been sent.
 2. The delays between attempts are 0.5, 1, 2, … seconds, at most `max_delay`, times a jitter of 0.5 to 1. A call never
    retries before a `Retry-After` is over; where that is longer than what is left of the deadline, or than 120 s, the
    call gives up.

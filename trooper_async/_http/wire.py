@@ -156,7 +156,10 @@ class Wire:
         if raised is not None:
             raise stripped(raised)
         if outcome is None:
-            outcome = FailedAttempt(Failure.LOST, APITimeoutError(f"no whole response within {limit:.1f} s"))
+            failure, missing = (
+                (Failure.LOST, "whole response") if sending.may_have_left else (Failure.NEVER_SENT, "connection")
+            )
+            outcome = FailedAttempt(failure, APITimeoutError(f"no {missing} within {limit:.1f} s"))
         if LOG.isEnabledFor(logging.DEBUG):
             result = (
                 f"{outcome.failure.value} ({outcome.error.message})"

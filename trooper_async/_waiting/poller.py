@@ -362,8 +362,8 @@ class Poller(Generic[M]):
 
     def _tell(self, snapshot: Snapshot[M], youngest: int, began: float, answered: float) -> SlicedWork[None]:
         told = {**self._every_poll, **{one.number: one for one in self._by_item.get(None, ())}}
-        for item_id in snapshot.changed_since(self._told):
-            told |= {one.number: one for one in self._by_item.get(item_id, ())}
+        for item_id in self._by_item.keys() & snapshot.changed_since(self._told):
+            told |= {one.number: one for one in self._by_item[item_id]}
         self._told = snapshot
         for number, one in self._in_slices(told, youngest):
             if one is None:
