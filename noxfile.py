@@ -120,28 +120,28 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """The real client through 100,000 simulated waits (`-- --waits N --seed S`); prints the table of their ends."""
+    """The real client through 100,000 simulated waits (`-- --waits N --seed S`); prints the table of how they ended."""
     session.install("-e", ".")
     session.run("python", "-m", "tests.tools.simulator", *session.posargs)
 
 
 @nox.session
 def purchases(session: nox.Session) -> None:
-    """100,000 purchases whose answer is lost, against other strategies; 200 real processes killed in mid-purchase."""
+    """100,000 purchases whose response is lost, against other strategies; 200 real processes killed in mid-purchase."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.tools.simulator.purchases", *session.posargs)
 
 
 @nox.session
 def hostile(session: nox.Session) -> None:
-    """Every hostile answer against a client in its own process; `-- --timings` judges the stalls too."""
+    """Every hostile response against a client in its own process; `-- --timings` judges the stalls too."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.tools.hostile", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Any answer is data or an error of ours (`-- --seconds N --seed S`); guided by atheris where it installs."""
+    """Any response is data or an error of ours (`-- --seconds N --seed S`); guided by atheris where it installs."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", "atheris", success_codes=[0, 1])
     session.run("python", "-m", "tests.tools.fuzz", *(session.posargs or ["--seconds", "300"]))

@@ -298,7 +298,7 @@ def test_the_text_leaves_out_what_is_not_known(context: Context, expected: str) 
     ],
 )
 def test_the_api_s_own_words(message: str, expected: str) -> None:
-    """An answer's error gives the API's own text and status, with one full stop before the hint."""
+    """A response's error gives the API's own text and status, with one full stop before the hint."""
     error = BadRequestError(message, status=400)
     assert str(error) == expected
     assert (error.message, error.status, error.next_step, error.retry_after) == (message, 400, None, None)

@@ -1,4 +1,4 @@
-"""The protocol: the table of endpoints against the document, and what every kind of answer means."""
+"""The protocol: the table of endpoints against the document, and what every kind of response means."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_nothing_of_a_message_is_in_a_repr() -> None:
 )
 @pytest.mark.parametrize("status", [200, 201, 202])
 def test_the_sample_answers(path: str, kind: type, first: Any, status: int) -> None:
-    """Every sample answer gives what its endpoint returns, under any 2xx."""
+    """Every sample response gives what its endpoint returns, under any 2xx."""
     data = _answer(path, status, SAMPLES[path].response_text.encode())
     assert type(data) is kind
     if isinstance(data, list):
@@ -229,14 +229,14 @@ def test_the_strict_list() -> None:
 
 
 def test_a_quote_knows_what_it_is_the_price_of() -> None:
-    """The answer does not say which order and blib it is for: the quote has them from the request."""
+    """The response does not say which order and blib it is for: the quote has them from the request."""
     quote = _answer("/api/migration-cost", 200, {"order_id": 1, "totalDue": 3.2, "target_blib_id": 1})
     assert (quote.order_id, quote.target_blib_id, quote.total_due) == (123, 2, Decimal("3.2"))
 
 
 @pytest.mark.parametrize("success", [True, 1, "true", "1", None, "yes"])
 def test_success_in_all_its_forms(success: object) -> None:
-    """An answer that does not say false is a success, with an error text beside it too."""
+    """A response that does not say false is a success, with an error text beside it too."""
     assert _answer("/api/order", 200, {"success": success, "orderId": "123"}) == 123
     if success is not None:
         assert _answer("/api/order", 200, {"success": success, "orderId": 123, "error": "a warning"}) == 123
@@ -272,7 +272,7 @@ def test_an_html_page_is_not_blamed_on_the_release() -> None:
     assert "newer release" not in text
 
 
-# Answers that can't be read -----------------------------------------------------------------------------------------
+# Responses that can't be read -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_what_can_not_be_read(path: str, body: Any, place: str, expected: str) -
 def test_the_documented_errors(
     path: str, status: int, kind: type[APIStatusError], message: str, next_step: str | None
 ) -> None:
-    """Every error answer of the document is the class of its status, with its own text and next step."""
+    """Every error response of the document is the class of its status, with its own text and next step."""
     bodies = [text for code, text in SAMPLES[path].errors if code == status and json.loads(text)["error"] == message]
     assert len(bodies) == 1
     fault = _fault(status, bodies[0].encode(), path=path)
@@ -348,7 +348,7 @@ def test_the_documented_errors(
 
 
 def test_every_documented_error_was_tried() -> None:
-    """The document has eight error answers: the table above has them all."""
+    """The document has eight error responses: the table above has them all."""
     assert sum(len(sample.errors) for sample in SAMPLES.values()) == 8
 
 
@@ -642,7 +642,7 @@ statuses = (
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
-    """An endpoint, and an answer of any status and headers: any bytes, any JSON, or its sample, whole or damaged."""
+    """An endpoint, and a response of any status and headers: any bytes, any JSON, or its sample, whole or damaged."""
     endpoint = draw(st.sampled_from(ENDPOINTS))
     sample = SAMPLES[endpoint.path].response_text.encode()
     damaged = copy.deepcopy(SAMPLES[endpoint.path].response)
@@ -661,7 +661,7 @@ def answers(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
 @settings(max_examples=500)
 @given(answers())
 def test_anything_at_all(answer: tuple[Endpoint[Any], Response]) -> None:
-    """Any answer to any call is its data or a fault with an error of ours; nothing is raised, and no key comes out."""
+    """Any response to any call is its data or a fault with an error of ours; nothing is raised, and no key gets out."""
     endpoint, reply = answer
     made = call(endpoint, "x", "y", _sent(endpoint.path))
     outcome = interpreted(made, reply, redact=REDACT, now=NOW)

@@ -1,4 +1,4 @@
-"""JSON and the models: the document's samples, loose types, bad answers, and the list of orders from poll to poll."""
+"""JSON and the models: the document's samples, loose types, bad responses, and the list of orders from poll to poll."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LEAST: dict[str, Any] = {"order_id": 1, "status": "running"}
 
 
 def _sample(path: str) -> Any:
-    """The JSON of a sample answer, read as the package reads it."""
+    """The JSON of a sample response, read as the package reads it."""
     return loads(SAMPLES[path].response_text.encode())
 
 
@@ -220,7 +220,7 @@ every_sample = pytest.mark.parametrize(
 
 @every_sample
 def test_the_samples(path: str, part: Callable[[Any], Any], kind: Any, expected: Any) -> None:
-    """Every sample answer of the document becomes its model, with every field as the document has it."""
+    """Every sample response of the document becomes its model, with every field as the document has it."""
     assert structure(part(_sample(path)), kind) == expected
 
 
@@ -364,7 +364,7 @@ def test_a_password_of_digits() -> None:
 
 
 def test_a_time_keeps_its_moment() -> None:
-    """Every time is aware; its offset may be the answer's own."""
+    """Every time is aware; its offset may be the response's own."""
     order = structure({**LEAST, "paid_until": "2025-09-26T16:30:00+02:00"}, Order)
     assert order.paid_until is not None
     assert order.paid_until.utcoffset() == timedelta(hours=2)
@@ -403,7 +403,7 @@ def test_what_may_be_missing_or_null(kind: type[attrs.AttrsInstance], least: dic
 
 
 def _names_of(attribute: str) -> set[str]:
-    """The names that a field may have in an answer: as it is here, in camelCase, or one of the odd ones."""
+    """The names that a field may have in a response: as it is here, in camelCase, or one of the odd ones."""
     head, *rest = attribute.split("_")
     odd = {"current_status": "status", "desired_status": "status_user", "server_id": "serverId"}
     return {attribute, head + "".join(part.title() for part in rest), odd.get(attribute, attribute)}
@@ -572,7 +572,7 @@ def test_extra_is_not_compared_and_comes_along() -> None:
     ids=str,
 )
 def test_no_value_comes_out_with_the_error(endpoint: Endpoint[Any], answer: Any, path: str) -> None:
-    """An unreadable answer's error holds no frame, no chained exception and no text with what the answer held."""
+    """An unreadable response's error holds no frame, no chained exception and no text with what the response held."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     reply = Response(200, {}, body)
     fault = interpreted(call(endpoint, "x", "y", {"order_id": 1, "target_blib_id": 2}), reply, redact=str, now=0.0)
@@ -854,7 +854,7 @@ def _conforms(value: Any, hint: Any) -> bool:
 @settings(max_examples=400)
 @given(st.sampled_from(READ_SAMPLES), st.data())
 def test_any_json_in_any_field(sample: tuple[str, Callable[[Any], Any], Any, Any], data: st.DataObject) -> None:
-    """Any JSON in any place of any answer gives a model whose every field is of its kind, or a ResponseFormatError."""
+    """Any JSON in any place of a response gives a model whose every field is of its kind, or a ResponseFormatError."""
     path, part, kind, _ = sample
     document = _damage(part(SAMPLES[path].response), data)
     try:

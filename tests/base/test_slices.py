@@ -84,7 +84,7 @@ async def test_a_cancelled_decode_ends() -> None:
 
 
 class Api:
-    """Answers polls from a list of orders; `during` is called in the turns in which the answer is decoded."""
+    """Answers polls from a list of orders; `during` is called in the turns in which the response is decoded."""
 
     def __init__(self, client: TrooperClient, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows = rows
@@ -114,7 +114,7 @@ async def client() -> AsyncIterator[TrooperClient]:
 async def test_who_joins_during_a_decode_does_not_believe_it(
     client: TrooperClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer that is being decoded was asked for before the wait began: it proves nothing to it."""
+    """A response that is being decoded was asked for before the wait began: it proves nothing to it."""
     api = Api(client, numbered(20), monkeypatch)
     late: list[tuple[int, asyncio.Task[tuple[Order, int]]]] = []
 
@@ -130,7 +130,7 @@ async def test_who_joins_during_a_decode_does_not_believe_it(
 
 
 async def test_closing_during_a_decode(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that is closed while an answer is decoded ends its waits, and half an answer is never believed."""
+    """A client that is closed while a response is decoded ends its waits, and half a response is never believed."""
     api = Api(client, numbered(200), monkeypatch)
     closing: list[asyncio.Task[None]] = []
     api.during = lambda: closing.append(asyncio.create_task(client.close()))

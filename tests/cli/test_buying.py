@@ -126,7 +126,7 @@ def test_purchases_of_nobody(trooper: Trooper, settings: Settings) -> None:
 def test_an_interrupted_purchase_says_what_is_known(
     trooper: Trooper, fake: FakeTrooper, number: signal.Signals
 ) -> None:
-    """Ctrl-C or SIGTERM while it is on the wire: its answer is waited for, and told; 130."""
+    """Ctrl-C or SIGTERM while it is on the wire: its response is waited for, and told; 130."""
     fake.delay_next("/api/order", 0.4)
     ran = interrupted(trooper, fake, number, "/api/order", *ORDER)
     assert ran.status == 130

@@ -95,7 +95,7 @@ def test_a_failing_api(trooper: Trooper, fake: FakeTrooper, path: str, words: li
 
 @pytest.mark.parametrize(("path", "words"), CASES)
 def test_a_line_that_is_cut(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
-    """No answer, again and again: 1 for what was only read, 4 for what may have been done."""
+    """No response, again and again: 1 for what was only read, 4 for what may have been done."""
     fake.drop_next(path, times=10**6)
     short = ["--timeout", "0.15"] if path == "/api/order-status" else []
     ran = trooper(*words, *short, "--json")
@@ -167,7 +167,7 @@ def test_a_bug_is_told_by_its_name_alone(trooper: Trooper, monkeypatch: pytest.M
 
 
 def test_errors_that_a_wait_hides(trooper: Trooper) -> None:
-    """A wait that ended otherwise after a lost answer is as unknown as that one; of several, unknown counts first."""
+    """A wait that ended otherwise after a lost response is as unknown as that one; of several, unknown counts first."""
     lost = errors.OutcomeUnknownError("lost")
     late = errors.WaitTimeoutError("late")
     assert _errors.exit_status(late) == 1

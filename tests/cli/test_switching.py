@@ -152,7 +152,7 @@ def test_no_wait_sends_what_was_asked(trooper: Trooper, fake: FakeTrooper, verb:
 
 
 def test_a_lost_answer_is_unknown(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Without waiting, a restart whose answer is lost ends with 4, and is not sent again."""
+    """Without waiting, a restart whose response is lost ends with 4, and is not sent again."""
     fake.drop_next("/api/order-status", when="after")
     ran = trooper("restart", "123", "--no-wait", "--json")
     assert (ran.status, ran.json[0]["sent"]) == (4, None)
@@ -162,7 +162,7 @@ def test_a_lost_answer_is_unknown(trooper: Trooper, fake: FakeTrooper) -> None:
 
 
 def test_a_wait_finds_out_what_a_lost_answer_meant(trooper: Trooper, fake: FakeTrooper) -> None:
-    """With waiting, a restart that was done although its answer was lost ends well; one that was not, with 4."""
+    """With waiting, a restart that was done although its response was lost ends well; one that was not, with 4."""
     fake.durations["restart"] = 0.3
     fake.drop_next("/api/order-status", when="after")
     assert trooper("restart", "123").status == 0

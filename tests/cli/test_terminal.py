@@ -96,7 +96,7 @@ def test_questions_are_answered(fake: FakeTrooper, variables: dict[str, str]) ->
 
 
 def test_a_second_ctrl_c_does_not_wait(fake: FakeTrooper, variables: dict[str, str], trooper: Trooper) -> None:
-    """With a purchase on the wire the first Ctrl-C waits for its answer, the second leaves; the ledger knows it."""
+    """With a purchase on the wire the first Ctrl-C waits for its response, the second leaves; the ledger knows it."""
     fake.delay_next("/api/order", 30)
     with terminal("order", "3", "--yes", "--max-price-h", "1", "--accept-terms", environment=variables) as shown:
         block_until(lambda: sent(fake, "/api/order"))

@@ -173,7 +173,7 @@ def row(order: Order) -> dict[str, object]:
 
 
 async def test_a_lost_answer_is_waited_for(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """A restart whose answer was lost is not sent again, and counts where it happened."""
+    """A restart whose response was lost is not sent again, and counts where it happened."""
     orders = [fake_trooper.add_order() for _ in range(3)]
     fake_trooper.drop_next("/api/order-status", when="after")
     report = await trooper.fleet.restart(orders)
@@ -195,7 +195,7 @@ async def test_a_lost_request_times_out_with_its_cause(trooper: TrooperClient, f
 
 
 async def test_without_waiting(fake_trooper: FakeTrooper) -> None:
-    """`wait=False` ends once all are accepted; a lost answer is told, and `resume` waits without sending again."""
+    """`wait=False` ends once all are accepted; a lost response is told, and `resume` waits without sending again."""
     fake_trooper.durations["restart"] = 0.3
     orders = [fake_trooper.add_order() for _ in range(4)]
     seen: list[FleetProgress] = []
@@ -252,7 +252,7 @@ async def test_no_task_before_its_turn(fake_trooper: FakeTrooper) -> None:
         await until(lambda: len(sent(fake_trooper)) == 5)
         ours = len(asyncio.all_tasks()) - before
         assert len(sent(fake_trooper)) == 5
-        assert ours <= 5 * 4 + 3  # ours, and those of the fake that delay their answers
+        assert ours <= 5 * 4 + 3  # ours, and those of the fake that delay their responses
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run

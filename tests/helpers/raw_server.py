@@ -16,7 +16,7 @@ TEXT = b'{"test": "hello"}'
 
 
 class Answer(NamedTuple):
-    """The bytes of an answer, and what comes after them."""
+    """The bytes of a response, and what comes after them."""
 
     data: bytes
     then: Literal["next", "hang up", "nothing"] = "next"
@@ -27,7 +27,7 @@ CUT = Answer(b"", "hang up")
 
 
 def http(body: bytes = TEXT, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    """An HTTP answer."""
+    """An HTTP response."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
 
 class RawServer:
-    """A server whose answers are given byte for byte, one after the other, the last one for all further requests."""
+    """A server whose responses are given byte for byte, one after the other, the last one for all further requests."""
 
     def __init__(self, *answers: bytes | Answer, port: int = 0) -> None:
         self.answers = [answer if isinstance(answer, Answer) else Answer(answer) for answer in answers or (http(),)]

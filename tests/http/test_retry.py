@@ -91,7 +91,7 @@ def test_the_table(kind: Repeatability, happened: Failure, again: bool, unknown:
 @pytest.mark.parametrize(
     ("attempts", "unknown"),
     [
-        # a last answer that is whole and refuses, after an attempt of which nobody knows
+        # a last response that is whole and refuses, after an attempt of which nobody knows
         ([CUT, REFUSED], True),
         ([FAILED, REFUSED], True),
         ([UNREADABLE, REFUSED], True),
@@ -110,7 +110,7 @@ def test_the_table(kind: Repeatability, happened: Failure, again: bool, unknown:
         # the last attempt was cut
         ([FAILED, CUT], True),
         ([CUT, CUT, CUT, CUT], True),
-        # the last answer has its own class of error, unless one was cut before
+        # the last response has its own class of error, unless one was cut before
         ([FAILED, FAILED, FAILED, FAILED], False),
         ([CUT, FAILED], True),
         ([FAILED, CUT, FAILED], True),

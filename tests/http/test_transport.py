@@ -231,7 +231,7 @@ async def test_a_cut_on_a_reused_connection_costs_no_budget() -> None:
 async def test_a_cut_on_a_fresh_connection_after_an_answer_costs_budget(
     why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer whose connection is not there for the next request makes no cut after it a free one."""
+    """A response whose connection is not there for the next request makes no cut after it a free one."""
     if why == "idle for too long":
         monkeypatch.setattr(sessions, "_IDLE", 0.0)
     answer = http(TEXT, "Connection: close") if why == "Connection: close" else http()
@@ -435,7 +435,7 @@ async def test_a_429_closes_the_gate_for_the_whole_client(fake_trooper: FakeTroo
 
 
 async def test_after_a_429_requests_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the pause is over the next request waits for the answer of the one before."""
+    """When the pause is over the next request waits for the response of the one before."""
     monkeypatch.setattr(gate, "_FIRST_GAP", 0.002)
     busy = 0
     most: list[int] = []
@@ -618,7 +618,7 @@ async def test_the_size_on_the_wire_counts_too() -> None:
     ids=["no gzip", "no deflate", "cut", "cut gzip", "cut chunk", "cut head", "no http", "bad length", "long header"],
 )
 async def test_an_answer_that_is_not_whole_is_none(answer: Answer) -> None:
-    """A read whose answer is cut or broken on its way is retried, then a connection error; of a once-only call the
+    """A read whose response is cut or broken on its way is retried, then a connection error; of a once-only call the
     outcome is unknown."""
     async with RawServer(answer) as wire, wire.client() as client:
         with pytest.raises(APIConnectionError) as caught:
@@ -645,7 +645,7 @@ async def test_no_answer_in_time_is_a_timeout_error() -> None:
 
 
 async def test_an_answer_that_stalls_within_its_body_is_a_timeout_error() -> None:
-    """The time limit is for the whole answer."""
+    """The time limit is for the whole response."""
     stalled = Answer(http(b'{"test": "hel', length=len(TEXT)), "nothing")
     async with RawServer(stalled) as wire, wire.client(timeout=0.2, retry=RetryPolicy(attempts=1)) as client:
         with pytest.raises(APITimeoutError):

@@ -21,7 +21,7 @@ from trooper_async.testing.__main__ import main
 
 
 def kinds(value: Any) -> Any:
-    """The names and JSON kinds of an answer, without its values."""
+    """The names and JSON kinds of a response, without its values."""
     match value:
         case dict():
             return {name: kinds(item) for name, item in value.items()}
@@ -644,7 +644,7 @@ async def test_failures_look_as_they_are_asked_for() -> None:
 
 @pytest.mark.parametrize(("when", "title"), [("before", "old"), ("after", "new")])
 async def test_the_line_is_cut(when: Any, title: str) -> None:
-    """A cut line gives no answer; what was asked for is done only where it is cut afterwards."""
+    """A cut line gives no response; what was asked for is done only where it is cut afterwards."""
     async with running() as (fake, api):
         order = fake.add_order(title="old")
         fake.drop_next("/api/order-title", when=when)
@@ -656,7 +656,7 @@ async def test_the_line_is_cut(when: Any, title: str) -> None:
 
 
 async def test_an_answer_is_held_back() -> None:
-    """A delayed answer is that of the moment of arrival, and the work was done then."""
+    """A delayed response is that of the moment of arrival, and the work was done then."""
     async with running() as (fake, api):
         order = fake.add_order(status="stopped")
         fake.delay_next("/api/orders", 0.1)

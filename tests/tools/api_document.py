@@ -1,4 +1,4 @@
-"""The sample requests and answers of the API document, letter for letter, for the tests to compare with."""
+"""The sample requests and responses of the API document, letter for letter, for the tests to compare with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sample:
 
     @property
     def response(self) -> Any:
-        """The body of the success answer."""
+        """The body of the success response."""
         return json.loads(self.response_text)
 
 

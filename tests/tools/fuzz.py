@@ -1,7 +1,7 @@
-"""Any answer to any call is data or an error of ours: `python -m tests.tools.fuzz --seconds 60 [--seed N]`.
+"""Any response to any call is data or an error of ours: `python -m tests.tools.fuzz --seconds 60 [--seed N]`.
 
 With atheris it is guided by coverage, else it mutates at random what the API document shows. It ends with 1, and the
-seed and the answer that did it, where anything else comes out, or the key does.
+seed and the response that did it, where anything else comes out, or the key does.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def mutated(value: Any, rng: random.Random) -> Any:
 
 
 def random_body(rng: random.Random) -> bytes | None:
-    """The body of an answer, mostly near what the document shows."""
+    """The body of a response, mostly near what the document shows."""
     if rng.random() < 0.02:
         return None
     if rng.random() < 0.05:
@@ -93,7 +93,7 @@ def random_answer(rng: random.Random) -> tuple[Endpoint[Any], Response]:
 
 
 def check(endpoint: Endpoint[Any], reply: Response) -> str:
-    """What became of an answer; raises for what must not be."""
+    """What became of a response; raises for what must not be."""
     outcome = interpreted(call(endpoint, "fuzz", "it", SENT), reply, redact=REDACT, now=1e9)
     if not isinstance(outcome, FailedAttempt):
         if not 200 <= reply.status < 300:
@@ -109,7 +109,7 @@ def check(endpoint: Endpoint[Any], reply: Response) -> str:
 
 
 def by_chance(seconds: float, seed: int) -> Counter[str]:
-    """Random answers for so long; prints the one that did it before what it raised goes on."""
+    """Random responses for so long; prints the one that did it before what it raised goes on."""
     rng = random.Random(seed)
     outcomes: Counter[str] = Counter()
     ends = time.monotonic() + seconds

@@ -56,7 +56,7 @@ async def test_a_fault(fault: Fault) -> None:
 @pytest.mark.parametrize("session", ["ours", "yours"])
 @pytest.mark.parametrize("target", FULLY.values(), ids=str)
 async def test_an_answer_cut_at_each_byte(target: Target, session: Session) -> None:
-    """Wherever the answer is cut, in status line, headers or body: no whole answer."""
+    """Wherever the response is cut, in status line, headers or body: no whole response."""
     cells = await play_all((cut(target, "length", offset), target, session) for offset in offsets(target, "length"))
     assert not wrong(cells), wrong(cells)
     assert len(cells) > 60

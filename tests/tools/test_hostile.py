@@ -1,4 +1,4 @@
-"""Hostile answers: each ends in its own error, and no more of it is read than allowed.
+"""Hostile responses: each ends in its own error, and no more of it is read than allowed.
 
 What each costs in memory and time is measured by `python -m tests.tools.hostile`, in processes of their own.
 """
@@ -88,7 +88,7 @@ async def test_a_once_only_call_with_a_hostile_answer_is_unknown(name: str) -> N
 
 
 async def test_the_client_is_fit_for_use_after_a_hostile_answer() -> None:
-    """The connection of a hostile answer is not used again: what is asked next is read."""
+    """The connection of a hostile response is not used again: what is asked next is read."""
     for name in ("gzip bomb, 0.5 MB to 512 MiB", "endless chunked body", "content-length too small", "endless headers"):
         async with HostileServer(BY_NAME[name]) as server, client(server, max_body_bytes=MIB) as trooper:
             with pytest.raises(TrooperError):

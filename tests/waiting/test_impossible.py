@@ -1,7 +1,7 @@
-"""What no client can tell: two truths that show the very same answers, so that one end must be wrong in one of them.
+"""What no client can tell: two truths that show the very same responses, so that one end must be wrong in one of them.
 
 These are the limits that the README names. Each test makes two simulated APIs, lets the client wait in one, and shows
-that the other would have given it the same answers, byte for byte, at the same times, while the truth is another.
+that the other would have given it the same responses, byte for byte, at the same times, while the truth is another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ START = 1000.0
 
 @define(eq=False)
 class Recording(Api):
-    """Keeps what it answered, and when the answer was read."""
+    """Keeps what it answered, and when the response was read."""
 
     answers: list[tuple[str, float, bytes]] = field(factory=list)
 
@@ -72,7 +72,7 @@ def shows_the_same(second: World, api: Recording) -> bool:
 
 
 def test_a_read_that_lags_longer_than_a_transition() -> None:
-    """Stopped just now, or stopped before somebody started it, in a read that lags: the answers are the same."""
+    """Stopped just now, or stopped before somebody started it, in a read that lags: the responses are the same."""
     quick = world(CALM, (-100, State("running", "running", "running")), (-0.1, State("stopped", "stopped", "stopped")))
     lagging = world(
         evolve(CALM, lags=(10.0,)),
@@ -101,7 +101,7 @@ def test_a_restart_that_leaves_nothing_to_see() -> None:
 
 
 def test_the_signs_of_an_earlier_start_that_come_late() -> None:
-    """A lagging `starting` and a late row can be this restart's or an earlier start's: the answers are the same."""
+    """A lagging `starting` and a late row can be this restart's or an earlier start's: the responses are the same."""
     running, starting = State("running", "running", "running"), State("starting", "running", "running")
     row = Row(1, "running", START - 1, START + 3)
     restarted = world(CALM, (-100, running), (-0.1, starting), (5, running), rows=(row,))

@@ -320,7 +320,7 @@ def test_a_running_right_after_a_departure_may_be_an_old_one() -> None:
 
 
 def test_a_slow_answer_with_the_departure_counts_from_its_end() -> None:
-    """A departure may be as late as the answer that showed it: what came before that proves nothing of the end."""
+    """A departure may be as late as the response that showed it: what came before that proves nothing of the end."""
     judge = restart()
     order, at = see("restarting/restarted@1")
     assert judge.observe(order, at, 21.0) is WAIT

@@ -61,7 +61,7 @@ def wait_for_install(
 
 
 def test_an_install_is_awaited_over_unknown_codes_absence_and_failures() -> None:
-    """Unknown status codes, an install that is not listed yet, 5xx and lost answers are all on the way."""
+    """Unknown status codes, an install that is not listed yet, 5xx and lost responses are all on the way."""
 
     def config(t: float) -> Response | FailedAttempt:
         if t < 1010:

@@ -915,7 +915,7 @@ def test_an_unreadable_order_is_a_new_error_at_each_get() -> None:
 
 
 def test_reads_that_queue_decode_what_the_one_before_has_left() -> None:
-    """What a list is held against is the last one when its answer is there, not when it was called."""
+    """What a list is held against is the last one when its response is there, not when it was called."""
 
     async def main() -> None:
         async with Script(lambda t: [row(n, "running") for n in range(1, 51)]).client(max_concurrency=1) as client:
@@ -943,7 +943,7 @@ def test_the_first_poll_after_a_look_decodes_only_what_changed() -> None:
 
 @pytest.mark.parametrize("done", [True, False])
 def test_rule_14_the_twin_goes_on_after_a_lost_answer(done: bool) -> None:
-    """After a lost answer the wait decides: there is success, or its error has the lost answer as cause."""
+    """After a lost response the wait decides: there is success, or its error has the lost response as cause."""
 
     async def main() -> BaseException | Order:
         async def lost(call: Call[Any]) -> Response | FailedAttempt:

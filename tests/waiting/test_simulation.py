@@ -24,7 +24,7 @@ def test_no_simulated_wait_ends_wrongly(part: int) -> None:
 
 
 def test_no_simulated_purchase_is_made_twice_or_forgotten() -> None:
-    """Lost answers, late arrivals and other buyers: ours buys once and remembers; a naive retry is seen to fail."""
+    """Lost responses, late arrivals and other buyers: ours buys once and remembers; a naive retry is seen to fail."""
     mine = [purchases.simulate(("trooper_async", f"{SEED}-{number}"))[1] for number in range(150)]
     assert all(outcome == purchases.Outcome(False, False, False) for outcome in mine), SEED
     naive = [purchases.simulate(("naive retry", f"{SEED}-{number}"))[1] for number in range(50)]

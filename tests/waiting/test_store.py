@@ -1,4 +1,4 @@
-"""The list of orders from poll to poll: what is taken from the bytes of the last answer is what reading it anew gives.
+"""The list of orders from poll to poll: taking only what changed gives the same as reading each response anew.
 
 Every shortcut is held against the plain way: the whole body parsed at once, and each row made into an order.
 """
@@ -37,7 +37,7 @@ def opened(body: bytes) -> Rows:
 
 
 def _all(body: bytes) -> list[Any]:
-    """The rows of a list answer, read one after another."""
+    """The rows of a list response, read one after another."""
     rows = opened(body)
     read = []
     while not rows.ended:
@@ -206,7 +206,7 @@ def test_the_encoding_of_a_list() -> None:
 
 
 def test_a_list_of_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a most that a list may have: it bounds the memory that one answer takes."""
+    """There is a most that a list may have: it bounds the memory that one response takes."""
     monkeypatch.setattr(_rows, "_MOST_ROWS", 3)
     assert _all(b"[1,2,3]") == [1, 2, 3]
     assert _refused(lambda: _all(b"[1,2,3,4]")) == ("$", "a list of at most 3 rows")
@@ -263,7 +263,7 @@ def test_a_list_of_orders_is_as_good_as_the_plain_way(body: bytes, window: int) 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'"x"', b"[", b"<html>", b'{"error": "x"}', b"[]x", b"[1,]"])
 @pytest.mark.parametrize("before", [EMPTY, first_of(), first_of(row_of())], ids=str)
 def test_what_is_no_list_of_orders(before: Snapshot[Order], body: bytes) -> None:
-    """An answer that is no list, an empty one too, is refused: it must not pass for "no orders"."""
+    """A response that is no list, an empty one too, is refused: it must not pass for "no orders"."""
     fault = interpreted(call(ORDERS, "x", decode=before.next), Response(200, {}, body))
     assert isinstance(fault, FailedAttempt)
     assert isinstance(fault.error, ResponseFormatError)
@@ -271,7 +271,7 @@ def test_what_is_no_list_of_orders(before: Snapshot[Order], body: bytes) -> None
 
 
 def test_the_first_snapshot_is_all_news() -> None:
-    """In the first answer everything has changed, and nothing is gone."""
+    """In the first response everything has changed, and nothing is gone."""
     first = first_of(row_of(1), row_of(2, "stopped", serverId=20), row_of(3, []), row_of(4, 5))
     assert orders_of(first) == {1: Order(1, OrderStatus.running), 2: Order(2, OrderStatus.stopped, server_id=20)}
     assert {order_id: error.path for order_id, error in first.unreadable.items()} == {
@@ -282,7 +282,7 @@ def test_the_first_snapshot_is_all_news() -> None:
 
 
 def test_what_changed_and_what_is_gone() -> None:
-    """The next answer says which rows are new or other ones, and which are not there any more."""
+    """The next response says which rows are new or other ones, and which are not there any more."""
     first = first_of(row_of(1), row_of(2), row_of(3), row_of(4, 5), row_of(5, 5))
     then = _next(first, body_of(row_of(5, 5), row_of(2, "stopped"), row_of(1), row_of(4, "5"), row_of(6)))
     assert news(then) == (_ids(2, 4, 6), _ids(3))
@@ -349,7 +349,7 @@ def test_equal_bytes_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not again.complete
 
 
-# From answer to answer ----------------------------------------------------------------------------------------------
+# From response to response --------------------------------------------------------------------------------------------
 
 texts = st.builds(
     lambda row, indent, escaped: json.dumps(row, indent=indent, ensure_ascii=escaped),
@@ -361,7 +361,7 @@ texts = st.builds(
 
 @st.composite
 def polls(draw: st.DrawFn) -> list[bytes]:
-    """Successive answers, each made of the rows of the one before, byte for byte, but for a few."""
+    """Successive responses, each made of the rows of the one before, byte for byte, but for a few."""
     answer: list[str] = []
     polled = []
     for _ in range(draw(st.integers(1, 6))):
@@ -419,7 +419,7 @@ def _plainly(body: bytes) -> tuple[dict[int, Said], set[int], bool]:
 @example([body_of(row_of(price_h=1)), b'[{"order_id": 1, "status": "running", "price_h": 1.00}]'])
 @example([body_of(row_of(template_installs=[{"id": 1, "config": {"ssl": ssl}}])) for ssl in (1, True)])
 def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -> None:
-    """All orders out of what has changed since the last answer are those of the whole answer, or its error."""
+    """All orders out of what has changed since the last response are those of the whole response, or its error."""
     snapshot = EMPTY
     for body in bodies:
         plain = interpreted(call(ORDERS, "x"), Response(200, {}, body))
@@ -444,7 +444,7 @@ def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -
     9,
 )
 def test_a_chain_of_snapshots_is_as_good_as_fresh_ones(bodies: list[bytes], window: int) -> None:
-    """Each snapshot of a chain is what its answer alone says, and tells what changed since the one before."""
+    """Each snapshot of a chain is what its response alone says, and tells what changed since the one before."""
     snapshot, before = EMPTY, dict[int, Said]()
     for body in bodies:
         with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=2):
@@ -546,7 +546,7 @@ def test_rows_that_look_like_several() -> None:
 
 
 def test_a_row_that_is_in_the_answer_twice_is_never_taken_for_one() -> None:
-    """Rows of one order that were far apart, or come from another place of the answer before, contradict each other."""
+    """Rows of one order that were far apart, or in another place of the response before, contradict each other."""
     before = numbered(30)
     again = [*before, row_of(7, "stopped")]
     snapshot = _next(first_of(*before), body_of(*again))

@@ -23,7 +23,7 @@ _IMPORT = "import time; began = time.process_time(); {}; print(time.process_time
 
 
 async def inline(session: aiohttp.ClientSession, url: str) -> list[Order]:
-    """What one would write for this one call: the same models from the same answer, made by hand."""
+    """What one would write for this one call: the same models from the same response, made by hand."""
     async with session.get(f"{url}/api/orders", raise_for_status=True) as response:
         return [_order(row) for row in await response.json()]
 

@@ -3,7 +3,7 @@
     python -m tests.tools.benchmarks.server
 
 What it serves stands in front of the path, so that it keeps no settings: `/10000/0.01/plain/api/orders` is an account
-of 10,000 orders, of which 1 % is another at every GET. With `etag` for `plain` its answers have an ETag, and obey
+of 10,000 orders, of which 1 % is another at every GET. With `etag` for `plain` its responses have an ETag, and obey
 `If-None-Match`. `/v1/actions/ID` is Hetzner's, of an action that never ends.
 """
 
@@ -25,12 +25,12 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 def plain(orders: int, changed: float) -> str:
-    """The path in front of an account whose answers carry no ETag."""
+    """The path in front of an account whose responses carry no ETag."""
     return f"/{orders}/{changed}/plain"
 
 
 def tagged(orders: int) -> str:
-    """The path in front of an account in which nothing changes, and whose answers carry an ETag."""
+    """The path in front of an account in which nothing changes, and whose responses carry an ETag."""
     return f"/{orders}/0/etag"
 
 

@@ -273,7 +273,7 @@ def _posts(fake: FakeTrooper, job: dict[str, Any]) -> int:
 
 
 async def _made(fake: FakeTrooper, jobs: list[dict[str, Any]]) -> dict[int, str | None]:
-    """The orders that purchases have made and their offers, whether or not their answers arrived."""
+    """The orders that purchases have made and their offers, whether or not their responses arrived."""
     given = {job.get("order") for job in jobs}
     async with fake.client() as client:
         return {order.order_id: order.blib_name for order in await client.orders.list() if order.order_id not in given}

@@ -20,7 +20,7 @@ SESSIONS: tuple[Session, ...] = ("ours", "yours")
 
 
 def offsets(target: Target, framing: Framing) -> range:
-    """Where its answer can be cut."""
+    """Where its response can be cut."""
     return range(len(whole(target, framing)))
 
 

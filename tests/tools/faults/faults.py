@@ -53,7 +53,7 @@ def row(read: Expected, setting: Expected, once: Expected, purchase: Expected) -
 
 
 def _lost(read: type[TrooperError], *, before: int = 0) -> Row:
-    """Anything without a whole answer, each time, after so many 429s."""
+    """Anything without a whole response, each time, after so many 429s."""
     return row(
         Expected(before + ATTEMPTS, read),
         Expected(before + ATTEMPTS, OutcomeUnknownError),
@@ -78,7 +78,7 @@ def _refused(error: type[TrooperError]) -> Row:
 
 
 def _then(wire: int, read: type[TrooperError], setting: type[TrooperError]) -> Row:
-    """A first answer that says nothing for certain, and then others."""
+    """A first response that says nothing for certain, and then others."""
     return row(
         Expected(wire, read),
         Expected(wire, setting),
@@ -180,7 +180,7 @@ FAULTS = [
     Fault("TLS: no TLS spoken", NEVER_SENT, NOTHING, "no TLS"),
     Fault("TLS: hello unanswered", NEVER_SENT, NOTHING, "silent", timeout=LATE),
     Fault("pool timeout", NEVER_SENT, NOTHING, "busy pool", sessions=("yours",), timeout=LATE),
-    # no whole answer
+    # no whole response
     Fault("reset before sending", LOST, NOTHING, "reset on accept"),
     Fault("reset, not done", LOST, _always(RESET)),
     Fault("reset, done", LOST, _always(RESET_DONE)),
@@ -252,14 +252,14 @@ def _half(target: Target) -> Step:
     return Step(http(target.good)[:-1], "nothing", works=True)
 
 
-# an answer that is cut --------------------------------------------------------------------------------------------
+# a response that is cut --------------------------------------------------------------------------------------------
 
 Framing = Literal["length", "chunked", "until closed"]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 def whole(target: Target, framing: Framing) -> bytes:
-    """The good answer to it."""
+    """The good response to it."""
     if framing == "length":
         return http(target.good, "Content-Type: application/json")
     if framing == "until closed":
@@ -270,9 +270,9 @@ def whole(target: Target, framing: Framing) -> bytes:
 
 
 def cut(target: Target, framing: Framing, offset: int) -> Fault:
-    """The good answer up to there, and then the end of the connection, after the work was done."""
+    """The good response up to there, and then the end of the connection, after the work was done."""
     step = Step(whole(target, framing)[:offset], "close", works=True)
-    # where only the end of the connection ends an answer, one that is cut is whole, and no JSON
+    # where only the end of the connection ends a response, one that is cut is whole, and no JSON
     unreadable = framing == "until closed" and offset >= len(HEAD) + 2
     empty = offset == len(HEAD) + 2
     expected = UNREADABLE if unreadable else LOST

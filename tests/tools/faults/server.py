@@ -29,7 +29,7 @@ class Step:
 
 
 def http(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    """A whole answer."""
+    """A whole response."""
     return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]).encode() + body
 
 

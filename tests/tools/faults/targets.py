@@ -26,7 +26,7 @@ HELPERS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A public call, the request it is about, and the answers to that."""
+    """A public call, the request it is about, and the responses to that."""
 
     name: str
     kind: Kind

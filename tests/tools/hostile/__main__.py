@@ -1,4 +1,4 @@
-"""Every hostile answer against a client in a process of its own; ends with 1 where error or memory are not right."""
+"""Every hostile response against a client in a process of its own; ends with 1 where error or memory are not right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALLOWED_STALL_MS = 100
 
 
 async def measured(answer: Hostile) -> Measured:
-    """The answer's figures, from a process in which nothing but the client runs."""
+    """The response's figures, from a process in which nothing but the client runs."""
     async with HostileServer(answer, innocent=1) as server:
         command = ("-m", "tests.tools.hostile.measure", answer.name, server.url)
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)

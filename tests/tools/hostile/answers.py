@@ -1,4 +1,4 @@
-"""Every hostile answer: the bytes that the server writes, and the error that must come of them."""
+"""Every hostile response: the bytes that the server writes, and the error that must come of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pieces = Iterator[bytes]
 
 @frozen
 class Hostile:
-    """An answer to `GET /api/orders`."""
+    """A response to `GET /api/orders`."""
 
     name: str
     pieces: Callable[[], Pieces]
@@ -42,7 +42,7 @@ def head(*headers: str, status: str = "200 OK") -> bytes:
 
 
 def whole(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> Callable[[], Pieces]:
-    """An answer with a Content-Length, which may lie."""
+    """A response with a Content-Length, which may lie."""
     size = len(body) if length is None else length
     return lambda: iter([head(f"Content-Length: {size}", *headers, status=status), body])
 

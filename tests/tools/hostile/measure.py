@@ -1,4 +1,4 @@
-"""One hostile answer, measured within the client's own process: `python -m tests.tools.hostile.measure NAME URL`."""
+"""One hostile response, measured within the client's own process: `python -m tests.tools.hostile.measure NAME URL`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Ticker:
 
 
 async def measure(name: str, url: str) -> Measured:
-    """What the answer of that name costs a client of the default limits."""
+    """What the response of that name costs a client of the default limits."""
     answer = BY_NAME[name]
     logging.getLogger("trooper_async").setLevel(logging.ERROR)
     patient = answer.decoded

@@ -1,4 +1,4 @@
-"""A raw server that writes hostile answers, and counts what it managed to send."""
+"""A raw server that writes hostile responses, and counts what it managed to send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.tools.hostile.answers import Hostile, whole
 
 
 class HostileServer:
-    """Answers each request with the pieces of one hostile answer, and closes the connection.
+    """Answers each request with the pieces of one hostile response, and closes the connection.
 
     `innocent` requests are answered as the API would, first.
     """
@@ -22,7 +22,7 @@ class HostileServer:
         self.innocent = innocent
         self.requests = 0
         self.sent = 0
-        """Bytes of hostile answers that the kernel has taken, all requests together."""
+        """Bytes of hostile responses that the kernel has taken, all requests together."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property

@@ -39,7 +39,7 @@ class Api:
     installed: float = 0.0
     """When the one template install is done."""
     read_at: float = 0.0
-    """When the last answer was read from the world."""
+    """When the last response was read from the world."""
     cut: int = 0
     """Polls that were cancelled on the wire."""
     impatient: int = 0

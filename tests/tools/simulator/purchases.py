@@ -1,8 +1,8 @@
-"""Purchases whose answer is lost, on virtual time: what this client does, against what people's scripts do.
+"""Purchases whose response is lost, on virtual time: what this client does, against what people's scripts do.
 
     python -m tests.tools.simulator.purchases --purchases 100000 --kills 200
 
-In each case somebody buys one server; the answer is lost, before the work was done or after; what was bought shows in
+In each case somebody buys one server; the response is lost, before the work was done or after; what was bought shows in
 the list up to two minutes later, and other people buy on the same account. Then real processes that buy against the
 fake server with a ledger on a real disk are killed with SIGKILL at random moments.
 """
@@ -38,7 +38,7 @@ BLIB = Blib(id=1, name="one", price_h=Decimal("0.85"))
 
 @define(eq=False)
 class LosingApi(Api):
-    """Loses the answer to the first purchase; `done` says whether its work was done all the same."""
+    """Loses the response to the first purchase; `done` says whether its work was done all the same."""
 
     done: bool = True
     lost: bool = False
@@ -87,7 +87,7 @@ async def ours(client: TrooperClient, api: LosingApi) -> Outcome:
 
 
 async def _post(client: TrooperClient) -> int | None:
-    """A script's own POST: the new order's id, or None where the answer is lost."""
+    """A script's own POST: the new order's id, or None where the response is lost."""
     from trooper_async._api.endpoints import ORDER, call
 
     reply = await client._transport.attempt(call(ORDER, "a script", sent={"blib_id": 1}))
@@ -99,7 +99,7 @@ async def _post(client: TrooperClient) -> int | None:
 
 
 async def naive(client: TrooperClient, api: LosingApi) -> Outcome:
-    """A retry until there is an answer."""
+    """A retry until there is a response."""
     mine = None
     while mine is None:
         mine = await _post(client)

@@ -248,7 +248,7 @@ def judge(wait: Wait, settings: Settings) -> tuple[str, float, str]:
 
 
 def _allowed(wait: Wait, settings: Settings) -> float:
-    """Seconds within which the truth has to be noticed: a poll's interval, two answers' time, and what reads lag."""
+    """Seconds within which the truth has to be noticed: a poll's interval, two responses' time, and what reads lag."""
     age = wait.ended - wait.began
     allowed = max(SCHEDULE.floor, min(SCHEDULE.cap, 0.11 * age)) + 0.5 + max(settings.lags)
     allowed += SCHEDULE.floor  # a poll may wait so long for the last look before another wait's deadline

@@ -36,7 +36,7 @@ class Script:
     orders: Callable[[float], list[Row] | Response | FailedAttempt]
     others: Callable[[Call[Any]], Awaitable[Response | FailedAttempt]] | None = None
     seconds: float = 0.05
-    """How long an answer takes; what it shows is what was when the request arrived."""
+    """How long a response takes; what it shows is what was when the request arrived."""
     polls: list[float] = field(factory=list)
     sent: list[str] = field(factory=list)
 

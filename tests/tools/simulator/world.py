@@ -38,9 +38,9 @@ class Settings:
     omits: float
     """How likely a list leaves one order out."""
     faults: float
-    """How likely a request is answered otherwise than with its answer."""
+    """How likely a request is answered otherwise than with its response."""
     slow: float
-    """Seconds that an answer may be held after it was made."""
+    """Seconds that a response may be held after it was made."""
     others: float
     """How likely somebody else switches a server during a wait."""
 
