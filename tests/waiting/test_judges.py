@@ -25,8 +25,8 @@ from trooper_async._waiting.judges import (
     PredicateJudge,
     RestartJudge,
     Sighting,
+    StatusJudge,
     Steady,
-    SwitchJudge,
     Verdict,
     judge_of,
     new_rows,
@@ -35,7 +35,7 @@ from trooper_async._waiting.store import Blank
 from trooper_async.models import Action, Order, OrderStatus, StatusChange, Transition
 
 WAIT, DONE, SUPERSEDED, VANISHED = Verdict.WAIT, Verdict.DONE, Verdict.SUPERSEDED, Verdict.VANISHED
-ASK = Verdict.ASK_HISTORY
+ASK = Verdict.READ_HISTORY
 
 CAP, FLOOR = 30.0, 1.0
 LAG = _LAG_SHARE * CAP
@@ -126,7 +126,7 @@ def test_steady_begins_anew() -> None:
 )
 def test_a_switch_arrives(target: str, script: str, end: Verdict) -> None:
     """A switch has arrived where current is the target, and desired agrees wherever it is given."""
-    assert ends(SwitchJudge(target, CAP), script) is end
+    assert ends(StatusJudge(target, CAP), script) is end
 
 
 AGREED = "running/stopped@0 "
@@ -176,7 +176,7 @@ AGREED = "running/stopped@0 "
 )
 def test_a_switch_is_superseded(script: str, end: Verdict) -> None:
     """Superseded: desired was seen to agree, and then both words are, steadily, the same other one."""
-    assert ends(SwitchJudge("stopped", CAP), script) is end
+    assert ends(StatusJudge("stopped", CAP), script) is end
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_switch_is_superseded(script: str, end: Verdict) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: SwitchJudge("stopped", CAP),
+        lambda: StatusJudge("stopped", CAP),
         lambda: ConvergedJudge(CAP),
         lambda: PredicateJudge(lambda order: False, CAP),
         lambda: RestartJudge((), CAP, FLOOR),
@@ -234,11 +234,11 @@ def test_a_new_order_may_appear_late(action: Action, script: str, end: Verdict) 
 @pytest.mark.parametrize(
     ("action", "target", "kind"),
     [
-        ("start", "running", SwitchJudge),
-        ("stop", "stopped", SwitchJudge),
-        ("freeze", "frozen", SwitchJudge),
-        ("create", "running", SwitchJudge),
-        ("migrate", "running", SwitchJudge),
+        ("start", "running", StatusJudge),
+        ("stop", "stopped", StatusJudge),
+        ("freeze", "frozen", StatusJudge),
+        ("create", "running", StatusJudge),
+        ("migrate", "running", StatusJudge),
         ("restart", "running", RestartJudge),
     ],
 )
@@ -265,7 +265,7 @@ def test_the_judge_of_an_action(action: Action, target: str, kind: type[Judge]) 
 )
 def test_what_an_equal_sighting_can_add(script: str, restless: bool) -> None:
     """A judge wants the next sighting although it is equal only where equal ones add up."""
-    judge = SwitchJudge("stopped", CAP)
+    judge = StatusJudge("stopped", CAP)
     assert ends(judge, script) is WAIT
     assert judge.wants_every_poll is restless
 
@@ -682,7 +682,7 @@ def _elsewhere(sighting: Sighting) -> bool:
 @given(sightings, st.booleans())
 def test_any_sightings_of_a_switch(steps: list[tuple[Sighting, float, int]], appearing: bool) -> None:
     """Over any sightings a switch ends exactly where the rules say, by what was seen until then as a whole."""
-    judge = SwitchJudge("stopped", CAP, appearing=appearing)
+    judge = StatusJudge("stopped", CAP, appearing=appearing)
     seen: list[tuple[Sighting, float]] = []
     verdict = WAIT
     for sighting, at in _timed(steps):

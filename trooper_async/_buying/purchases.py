@@ -132,7 +132,7 @@ class Purchases:
                 turn.follower.cancel()
         await self._landed()
         for record in self.journal.lost_here:
-            LOG.warning("%s: %s", record.operation, _told(record.purchase))
+            LOG.warning("%s: %s", record.operation, _known_of(record.purchase))
         await self.journal.close()
 
     async def _landed(self) -> None:
@@ -240,7 +240,7 @@ class Purchases:
 
     async def _unresolved(self, record: Record, operation: str) -> UnresolvedPurchaseError:
         found: tuple[Order, ...] = ()
-        what = _told(record.purchase)
+        what = _known_of(record.purchase)
         if record.purchase.order_id is None:
             found, failure = await self._look(record, operation)
             what += f"; {_named(found, failure)}"
@@ -294,7 +294,7 @@ class Purchases:
         return candidates(snapshot.readable(), known, record.blib, record.purchase.price_h), None
 
 
-def _told(purchase: Purchase) -> str:
+def _known_of(purchase: Purchase) -> str:
     """What is known of an unresolved purchase."""
     if purchase.order_id is None:
         return "whether it was made is unknown"

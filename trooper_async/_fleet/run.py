@@ -131,10 +131,10 @@ class Run:
         self._wait = options.get("wait", True)
         self._done = sum(entry.ended for entry in self._entries.values())
         self._failed = sum(entry.error is not None for entry in self._entries.values())
-        self._telling = asyncio.Lock()
+        self._reporting = asyncio.Lock()
         self._following = 0
-        self._kept: deque[tuple[Job, _Entry]] = deque()  # that an outage has kept from being sent
-        self._waited: deque[Wait] = deque()  # that have ended, and are not taken note of yet
+        self._deferred: deque[tuple[Job, _Entry]] = deque()  # that an outage has kept from being sent
+        self._finished: deque[Wait] = deque()  # that have ended, and are not taken note of yet
         self._news = asyncio.Event()
         self._began = time.monotonic() - options.get("elapsed", 0.0)
         self._ended: float | None = None
@@ -182,8 +182,8 @@ class Run:
             if seconds is not None:
                 entry.until = asyncio.get_running_loop().time() + seconds
             await self._do(job, entry)
-        while self._kept:
-            job, entry = self._kept.popleft()
+        while self._deferred:
+            job, entry = self._deferred.popleft()
             await self._actions.pause(entry.tries)
             await self._do(job, entry)
 
@@ -205,7 +205,7 @@ class Run:
             raise _RefusedKeyError(error) from None
         except TrooperError as error:
             may_pass = isinstance(error, APIConnectionError | ServerError | ResponseFormatError)
-            if may_pass and self._keep(job, entry, error):
+            if may_pass and self._defer(job, entry, error):
                 return
             earlier = entry.failure
             if isinstance(earlier, OutcomeUnknownError):
@@ -217,16 +217,16 @@ class Run:
             await self._end(entry, error=error)
             return
         once = is_once_only(entry.action, self._may_migrate(entry))
-        if lost is None or once or not self._keep(job, entry, lost):
+        if lost is None or once or not self._defer(job, entry, lost):
             await self._sent(entry, lost)
 
-    def _keep(self, job: Job, entry: _Entry, failure: TrooperError) -> bool:
+    def _defer(self, job: Job, entry: _Entry, failure: TrooperError) -> bool:
         """Keep an order for another try, where its deadline leaves time for it."""
         if not asyncio.get_running_loop().time() < entry.until < math.inf:
             return False
         if isinstance(failure, _UNPROVEN) or not isinstance(entry.failure, _UNPROVEN):
             entry.failure = failure
-        self._kept.append((job, entry))
+        self._deferred.append((job, entry))
         return True
 
     async def _sent(self, entry: _Entry, lost: OutcomeUnknownError | None) -> None:
@@ -258,7 +258,7 @@ class Run:
             )
             entry.sent = None  # from here on it may have been sent, whatever ends the run or the process
             if entry.tries == 1:
-                await self._tell(entry)
+                await self._report_progress(entry)
             lost = await self._actions.send(request, until=entry.until)
             if lost is None:
                 entry.sent = True
@@ -269,7 +269,7 @@ class Run:
             raise
 
     def _note_end(self, wait: Wait) -> None:
-        self._waited.append(wait)
+        self._finished.append(wait)
         self._news.set()
 
     async def _follow(self, senders: list[asyncio.Task[None]]) -> None:
@@ -279,8 +279,8 @@ class Run:
         while self._following or not all(sender.done() for sender in senders):
             await self._news.wait()
             self._news.clear()
-            while self._waited:
-                wait = self._waited.popleft()
+            while self._finished:
+                wait = self._finished.popleft()
                 self._following -= 1
                 entry = self._entries[wait.order_id]
                 entry.wait = None
@@ -300,14 +300,14 @@ class Run:
         self._done += 1
         self._failed += error is not None
         entry.order, entry.error, entry.seconds = order, error, time.monotonic() - entry.began
-        await self._tell(entry)
+        await self._report_progress(entry)
 
-    async def _tell(self, entry: _Entry) -> None:
+    async def _report_progress(self, entry: _Entry) -> None:
         """Tell the caller before anything else is done about it."""
         if self._on_progress is None:
             return
         progress = FleetProgress(self._done, self._failed, len(self._entries), entry.outcome(), self.report)
-        async with self._telling:  # one at a time, in the order in which it happened
+        async with self._reporting:  # one at a time, in the order in which it happened
             try:
                 answer = self._on_progress(progress)
                 if inspect.isawaitable(answer):

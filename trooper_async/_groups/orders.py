@@ -22,7 +22,7 @@ from trooper_async._groups.rented import Jobs, check_then
 from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.feed import Outage, Watch
-from trooper_async._waiting.judges import ConvergedJudge, Judge, PredicateJudge, SwitchJudge
+from trooper_async._waiting.judges import ConvergedJudge, Judge, PredicateJudge, StatusJudge
 from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
@@ -563,7 +563,7 @@ class Orders:
         """
         if isinstance(status_or_predicate, str):
             warn_if_unknown(status_or_predicate, "orders.wait_until")
-            judge: Judge = SwitchJudge(status_word(status_or_predicate), self._waits.schedule.cap, fail_on=fail_on)
+            judge: Judge = StatusJudge(status_word(status_or_predicate), self._waits.schedule.cap, fail_on=fail_on)
         elif callable(status_or_predicate):
             judge = PredicateJudge(status_or_predicate, self._waits.schedule.cap, fail_on=fail_on)
         else:

@@ -17,7 +17,7 @@ from trooper_async._buying.purchases import Prepare, Purchases
 from trooper_async._buying.record import Record
 from trooper_async._groups.actions import Actions
 from trooper_async._groups.lookup import Lookup
-from trooper_async._waiting.judges import SwitchJudge
+from trooper_async._waiting.judges import StatusJudge
 from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
@@ -139,11 +139,11 @@ class Jobs:
     ) -> Order:
         """The order once it runs. It is started unless it runs, or is on its way to."""
         now = now or await self._lookup.order(order_id, operation)
-        status, wish = _words(now)
-        if status == wish == "running":
+        status, desired = _statuses(now)
+        if status == desired == "running":
             return now
-        if status not in _AWAY and wish == "running":
-            judge = SwitchJudge(OrderStatus.running, self._waits.schedule.cap)
+        if status not in _AWAY and desired == "running":
+            judge = StatusJudge(OrderStatus.running, self._waits.schedule.cap)
             return await self._waits.order(
                 order_id, judge, operation=operation, timeout=timeout, on_change=on_change, began=began
             )
@@ -258,14 +258,14 @@ async def _whatever_happens(job: _Job, end: Callable[[], Awaitable[StillRunningE
         raise failure
 
 
-def _words(order: Order) -> tuple[str, str]:
-    """Status and wish, to be compared; where the API gives no wish, it is the status."""
+def _statuses(order: Order) -> tuple[str, str]:
+    """Current and desired status, to be compared; if the API gives no desired status, the current one twice."""
     status = order.current_status.casefold()
     return status, status if order.desired_status is None else meant(order.desired_status).casefold()
 
 
 def _is_away(order: Order, then: Literal["freeze", "stop"]) -> bool:
     """Whether it is where `then` says, or on its way to something cheaper: a stop would start up a frozen server."""
-    status, wish = _words(order)
+    status, desired = _statuses(order)
     target = TARGETS[then]
-    return (status == wish == target) or _AWAY.get(wish, 0) > _AWAY[target]
+    return (status == desired == target) or _AWAY.get(desired, 0) > _AWAY[target]

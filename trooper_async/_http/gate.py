@@ -1,9 +1,9 @@
-"""The gate that every request but the poll's passes: at most so many at once, and all of them slower after a 429.
+"""The gate that every request except the poll's passes: it limits how many are in flight, and slows them after a 429.
 
-A 429 closes the gate until its pause is over. Then one request passes at a time, and one more at once for every ten
-that succeed, until all may pass again. (If the gate opened wide at once, the waiting requests would only meet the next
-429.) After a 429 there is also a gap between two requests. Each further 429 widens it and successes narrow it, so that
-under an API that allows a steady rate it settles where few requests meet a 429.
+A 429 closes the gate until its pause is over. Then one request passes at a time, and the limit rises by one for every
+ten that succeed, until it is at its maximum again. (If the gate opened wide at once, the waiting requests would only
+meet the next 429.) After a 429 there is also a gap between two requests. Each further 429 widens it and successes
+narrow it, so that with an API that allows a steady rate it settles where few requests meet a 429.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FIRST_GAP, _WIDER, _NARROWER, _LONGEST_GAP = 0.05, 1.25, 0.96, 10.0
 
 
 class Gate:
-    """First come, first served; those that met a 429 come first. Nobody holds a place while waiting.
+    """First come, first served, except that calls that met a 429 go first. No call holds a place while it waits.
 
     The clock is read once for each decision: two readings may differ by as little as the clock's resolution, and a
     decision that used both could find the gate closed by the one and open by the other.
@@ -33,7 +33,7 @@ class Gate:
         self.opens_at = 0.0
         """When the pause of the last 429 is over, by the loop's clock."""
         self.refusals = 0
-        """How many 429s there were in a row; those of requests that were in flight together count once."""
+        """How many 429s came in a row; those of requests that were in flight together count once."""
         self._gap = 0.0
         self._next_at = 0.0
         self._returned: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
@@ -41,22 +41,22 @@ class Gate:
         self._opening: asyncio.TimerHandle | None = None
 
     def is_rate_limited(self, now: float) -> bool:
-        """Whether a 429 still slows the requests."""
+        """Whether requests are still slowed by a 429."""
         return self._allowed < self._places or self.opens_at > now
 
     async def enter(self, patience: float, *, until: float = math.inf, again: bool = False) -> bool:
         """Take a place, to be given back with `leave`.
 
-        Waiting for others to finish has no limit but `until`: that is only concurrency.
+        Waiting for other calls to finish has no limit but `until`.
 
         Args:
-            patience: seconds that the pause after a 429 may last; and twice as many may pass at a rate limited gate
-                without any request getting through.
+            patience: seconds that the pause after a 429 may last. At a rate limited gate, the call also gives up when
+                no request has got through for twice as long.
             until: when to give up in any case, by the loop's clock.
-            again: whether this call has just met a 429; it goes first.
+            again: whether this is not the call's first attempt; then it goes first.
 
         Returns:
-            False, and no place, where the patience or the time is over, or the gate opens too late for them.
+            True for a place. False if the patience or the time is over, or if the gate opens too late for them.
         """
         loop = asyncio.get_running_loop()
         came = loop.time()
@@ -89,7 +89,7 @@ class Gate:
             return await place
         except asyncio.CancelledError:
             if not place.cancelled() and place.result():
-                self.leave()  # let in and cancelled in the same moment
+                self.leave()  # it was let in and cancelled at the same moment
             raise
         finally:
             if timer is not None:
@@ -106,7 +106,7 @@ class Gate:
             self._let_in(asyncio.get_running_loop().time())
 
     def got_through(self) -> None:
-        """A request got a response that is no 429."""
+        """A request got a response other than a 429."""
         now = asyncio.get_running_loop().time()
         self._succeeded_at = now
         self.refusals = 0
@@ -119,7 +119,7 @@ class Gate:
             self._let_in(now)
 
     def close(self, seconds: float) -> None:
-        """A 429 came: let nobody in for so long, then one by one."""
+        """After a 429: let nobody in for so many seconds, then one at a time."""
         now = asyncio.get_running_loop().time()
         if now >= self.opens_at:
             self.refusals += 1
@@ -137,7 +137,7 @@ class Gate:
                     place.set_result(False)
 
     def _gives_up_at(self, came: float, patience: float, until: float, now: float) -> float:
-        """When a call that waits gives up, or looks again: nobody loses patience at a gate that is not rate limited."""
+        """When a waiting call gives up or looks again. Calls lose patience only at a rate limited gate."""
         if self.is_rate_limited(now):
             return min(until, max(came, self._succeeded_at) + 2 * patience)
         return min(until, now + max(patience, 1.0))
@@ -150,7 +150,7 @@ class Gate:
         self._next_at = now + self._gap
 
     def _let_in(self, now: float) -> None:
-        """Let in as many as there are places for, and see to it that the gate opens for the next."""
+        """Let in as many as there are places for, and schedule the opening for the next one."""
         while (self._returned or self._waiting) and self._has_place(now):
             place, _ = (self._returned or self._waiting).popitem(last=False)
             if not place.done():

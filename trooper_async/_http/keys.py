@@ -1,4 +1,6 @@
-"""The API key: what puts it in a request, and what blanks it in a text. It is in their closures alone."""
+"""The API key: a function that puts it in requests, and one that removes it from texts. It is only in their
+closures.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +18,33 @@ from trooper_async._http.sessions import NEVER_SENT, CutError
 from trooper_async.errors import ConfigurationError
 
 ApiKey: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""The key, or a function that returns it, which is asked again after a 401."""
+"""The key, or a function that returns it and is called again after a 401."""
 
 _OLD_KEYS = 4
-"""Keys that are blanked in texts after they were replaced."""
+"""How many replaced keys are still removed from texts."""
 
 
 class Asked(NamedTuple):
-    """How often the key's function was asked, and which of its keys is used."""
+    """How often the key's function was called, and which of its keys is in use."""
 
     times: int
     key: int
 
 
 class Keys(NamedTuple):
-    """What needs the key."""
+    """The functions that use the key."""
 
     authorize: aiohttp.ClientMiddlewareType
-    """Puts the key in a request."""
+    """Puts the key in a request; a middleware of aiohttp."""
     redact: Callable[[str], str]
-    """Blanks the key in a text."""
+    """Removes the key from a text."""
     has_key: bool
     ask: Callable[[Asked | None], Awaitable[Asked]] | None
-    """Asks the key's function, if it has one, unless it was asked after that; with None, unless it was asked at all."""
+    """Calls the key's function, if there is one, unless that was done since; with None, unless it was done at all."""
 
 
 def keys_of(api_key: ApiKey | None) -> Keys:
-    """What needs the key, which is in no attribute."""
+    """Make the functions that use the key. It is in no attribute."""
     given = None if callable(api_key) else api_key
     known = deque([given] if given else [], _OLD_KEYS)  # the last one is used
     function = api_key if callable(api_key) else None
@@ -50,7 +52,7 @@ def keys_of(api_key: ApiKey | None) -> Keys:
     asking = asyncio.Lock()
 
     async def authorize(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        # Runs once for each request that leaves, those that aiohttp repeats on its own included.
+        # Runs for each request that is sent, also for those that aiohttp repeats on its own.
         if known:
             request.headers[hdrs.AUTHORIZATION] = f"Bearer {known[-1]}"
         cancellations_before = timeouts.cancellations()
@@ -61,7 +63,7 @@ def keys_of(api_key: ApiKey | None) -> Keys:
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
             raise CutError from error
         except asyncio.CancelledError as error:
-            # nobody cancelled it: it is aiohttp's own limit for connecting
+            # nobody cancelled it: this is aiohttp's own limit for connecting
             if timeouts.BROKEN and timeouts.cancellations() <= cancellations_before:
                 raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
             raise

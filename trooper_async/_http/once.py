@@ -1,4 +1,4 @@
-"""A check of the caller's own, made right before each attempt of what must not be sent twice."""
+"""A check of the caller's, made right before each attempt of a request that must not be sent twice."""
 
 from __future__ import annotations
 

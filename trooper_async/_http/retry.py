@@ -19,7 +19,7 @@ from trooper_async._api.responses import Failure
 from trooper_async.errors import ConfigurationError
 
 MAX_RETRY_AFTER = 120.0
-"""Seconds; where the API asks for a longer pause, the call is given up."""
+"""Seconds; if the API asks for a longer pause, the call gives up."""
 
 
 _RETRIED = {
@@ -30,11 +30,11 @@ _RETRIED = {
 }
 
 _DEFINITE = {Failure.NEVER_SENT, Failure.REFUSED, Failure.RATE_LIMITED}
-"""After these, this attempt has changed nothing, for certain."""
+"""Failures after which the attempt has certainly changed nothing."""
 
 
 def outcome_unknown(kind: Repeatability, attempts: list[Failure]) -> bool:
-    """Whether a call that gives up after these attempts may have done its work all the same."""
+    """Whether a call that gives up after these attempts may have taken effect."""
     match kind:
         case Repeatability.READ:
             return False
@@ -43,7 +43,7 @@ def outcome_unknown(kind: Repeatability, attempts: list[Failure]) -> bool:
         case Repeatability.SETTING if attempts[-1] in _DEFINITE:
             return any(failure not in _DEFINITE for failure in attempts)
         case Repeatability.SETTING:
-            # a last response that is whole has its own class of error, unless an attempt without one may be at work
+            # a whole last response has its own error class, unless an earlier attempt without one may have taken effect
             return Failure.LOST in attempts
 
 
@@ -163,12 +163,12 @@ class RetryPolicy:
 
 
 ONE_ATTEMPT = RetryPolicy(attempts=1)
-"""For what is asked again on a schedule anyway: the two must not multiply."""
+"""For requests that a schedule repeats anyway: retries must not multiply with it."""
 
 
 @cache
 def _expo(tries: int) -> float:
     from backoff import expo
 
-    # expo yields None once before its values; past 32 doublings every cap is reached
+    # expo yields None before its values; past 32 doublings every cap is reached
     return next(islice(expo(factor=0.5), min(tries, 32), None))

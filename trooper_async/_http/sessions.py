@@ -1,4 +1,4 @@
-"""The aiohttp sessions, yours or ours, and what they tell of a request in flight."""
+"""The aiohttp sessions, your own or ours, and what they reveal about a request in flight."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import aiohttp
 LOG = logging.getLogger("trooper_async.transport")
 
 _IDLE = 4.0
-"""Seconds that a connection is kept: Node.js, which the API answers like, closes idle ones after 5."""
+"""Seconds that a connection is kept: the API looks like Node.js, which closes idle ones after 5."""
 
-# All else counts as sent.
+# Everything else counts as sent.
 NEVER_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -23,7 +23,7 @@ NEVER_SENT = (
 
 
 class CutError(aiohttp.ClientError):
-    """A disconnect, under a name that aiohttp does not answer by sending a GET again on its own."""
+    """A disconnect, as a class after which aiohttp does not repeat a GET on its own."""
 
 
 class Sending:
@@ -33,14 +33,18 @@ class Sending:
 
     def __init__(self) -> None:
         self.may_have_left: bool = False
-        """Whether it may have been sent. It is set between the connection and the first byte, and taken back after an
-        attempt that certainly came to nothing: while it is False, to cancel the request is to send nothing."""
+        """Whether it may have been sent. It is set between the connection and the first byte, and reset after an
+        attempt that certainly changed nothing. While it is False, cancelling the request means that nothing was
+        sent.
+        """
         self.on_reused_connection: bool = False
-        """Whether its connection was used before: a cut says little about the API then."""
+        """Whether its connection had been used before: if such a connection is cut, that says little about the API."""
 
 
 class Sessions:
-    """Yours for everything, never closed here; else two of ours, made when first needed."""
+    """Your own session for everything, which is never closed here; or else two of ours, made when they are first
+    needed.
+    """
 
     def __init__(self, yours: aiohttp.ClientSession | None) -> None:
         self._yours = yours
@@ -57,7 +61,7 @@ class Sessions:
 
     @property
     def any_open(self) -> bool:
-        """Whether there is something of ours to close."""
+        """Whether a session of ours is open."""
         return bool(self._ours)
 
     def get(self, *, once: bool) -> aiohttp.ClientSession:
@@ -72,7 +76,7 @@ class Sessions:
                 )
             return self._yours
         if once not in self._ours:
-            # No limit of the pool's: the gate limits, and the poll never queues for a connection.
+            # The pool has no limit: the gate limits the calls, and the poll never queues for a connection.
             connector = (
                 aiohttp.TCPConnector(limit=0, force_close=True)
                 if once
@@ -84,14 +88,14 @@ class Sessions:
         return self._ours[once]
 
     async def close(self) -> None:
-        """Close what is ours."""
+        """Close our sessions."""
         while self._ours:
             _, session = self._ours.popitem()
             await session.close()
 
 
 def _trace_config() -> aiohttp.TraceConfig:
-    """Keeps a request's `Sending`, which is its `trace_request_ctx`."""
+    """Records the progress of a request in its `Sending`, which is its `trace_request_ctx`."""
     config = aiohttp.TraceConfig()
 
     async def connected(session: object, context: SimpleNamespace, params: object) -> None:

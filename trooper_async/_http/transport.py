@@ -39,11 +39,11 @@ LOG = logging.getLogger("trooper_async.transport")
 _ONCE_ONLY = (Repeatability.ONCE, Repeatability.PURCHASE)
 _GOT_THROUGH = (Failure.REFUSED, Failure.UNREADABLE, Failure.REDIRECTED)
 _LONGEST_GUESS = 10.0
-"""Seconds that the gate is closed at most where a 429 does not say how long."""
+"""Most seconds that the gate is closed after a 429 without a `Retry-After`."""
 
 
 class Transport:
-    """Sends calls. Bound to the process that it is made in, and to the event loop that it is first used on."""
+    """Sends calls. It belongs to the process that made it and to the event loop that first uses it."""
 
     def __init__(self, wire: Wire, *, retry: RetryPolicy, max_concurrency: int) -> None:
         self._wire = wire
@@ -64,7 +64,7 @@ class Transport:
 
     @property
     def inherited(self) -> bool:
-        """Whether this process was forked from the one that made it: sockets and tasks are the parent's then."""
+        """Whether this process was forked from the one that made it: its sockets and tasks are the parent's."""
         return os.getpid() != self._process
 
     def request(
@@ -75,26 +75,26 @@ class Transport:
         until: float = math.inf,
         sending: Sending | None = None,
     ) -> Coroutine[Any, Any, T]:
-        """Send `call`, again where that is safe and promising, and return what its endpoint returns.
+        """Send `call`, retry it where that is safe and promising, and return what its endpoint returns.
 
-        At `until` the call ends in any case. A request in flight that may be repeated is cut. One that must not be
-        repeated is left in flight, and its outcome is unknown to the caller: the transport sees it to its end, and cuts
-        it when the client is closed.
+        The call always ends at `until`. A request in flight that may be repeated is cut. One that must not be repeated
+        is left in flight, and its outcome is unknown to the caller; the transport awaits it, or cuts it when the client
+        is closed.
 
         Args:
             call: what to send.
-            retry: the retry policy, where it is not the client's. With `persistent` and `until`, whatever is safe to
-                repeat is retried until then.
-            until: the deadline of the whole call, by the loop's clock. Rate limits may hold the call up until then,
+            retry: the retry policy, if not the client's. With `persistent`, whatever is safe to repeat is retried until
+                `until`.
+            until: the deadline of the whole call, by the loop's clock. Rate limits may delay the call until then,
                 instead of for the policy's `deadline`.
-            sending: says meanwhile whether the request may have been sent.
+            sending: shows, during the call, whether the request may have been sent.
 
         Raises:
-            APIConnectionError, APIStatusError, ResponseFormatError: what the last attempt came to.
+            APIConnectionError, APIStatusError, ResponseFormatError: the last attempt failed so.
             APITimeoutError: `until` has passed, and nothing was changed.
             OutcomeUnknownError: it may or may not have been done.
             ClientClosedError: the client, or the session that was given to it, is closed. It was not done.
-            ConfigurationError: it can't be sent, or the client belongs to another process or event loop.
+            ConfigurationError: it cannot be sent, or the client belongs to another process or event loop.
         """
         sending = sending or Sending()
         attempts = self._attempts(call, retry or self._retry, until, sending)
@@ -140,7 +140,7 @@ class Transport:
                 break
             LOG.info("%s: %s; retrying in %.2f s", call.operation, outcome.error.message, delay)
             rate_limited_for = delay if outcome.failure is Failure.RATE_LIMITED else 0.0
-            if not rate_limited_for:  # that one is waited for at the gate
+            if not rate_limited_for:  # after a 429 the call waits at the gate
                 await self.pause(delay)
             if (closed := self._closed()) is not None:
                 made, error = [*attempts, Failure.NEVER_SENT], closed
@@ -154,7 +154,7 @@ class Transport:
     async def _attempt(
         self, call: Call[T], sending: Sending, earlier: list[Failure], *, left: float, limit: float
     ) -> T | FailedAttempt:
-        """One attempt. A mistake in somebody's code surfaces, but for what may have been done all the same."""
+        """One attempt. An unexpected exception is raised as it is, unless the request may have taken effect."""
         try:
             reply = await self.attempt(call, sending=sending, left=left, limit=limit)
             return await self.interpret(call, reply)
@@ -174,7 +174,7 @@ class Transport:
         ) from mistake
 
     async def _by(self, until: float, attempts: Coroutine[Any, Any, T], call: Call[T], sending: Sending) -> T:
-        """What the attempts come to by then; a request that is still in flight is left behind."""
+        """The result of the attempts by then; a request that is still in flight is left behind."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         task = loop.create_task(attempts, name=f"trooper {call.operation}")
@@ -222,7 +222,7 @@ class Transport:
         return self._wire.send(call, sending or Sending(), left=left, limit=limit, headers=headers)
 
     async def interpret(self, call: Call[T], reply: Response | FailedAttempt) -> T | FailedAttempt:
-        """What an attempt at `call` has come to."""
+        """The result of an attempt at `call`."""
         if isinstance(reply, FailedAttempt):
             return reply
         steps = interpret(call, reply, redact=self._wire.redact, now=time.time())
@@ -238,7 +238,7 @@ class Transport:
         first_sent: float,
         until: float,
     ) -> float | None:
-        """Seconds until the next attempt, or None to give up; keeps the accounts of the budget and the gate."""
+        """Seconds until the next attempt, or None to give up; also updates the budget and the gate."""
         now = asyncio.get_running_loop().time()
         deadline = first_sent + retry.most_seconds
         if failed.failure is not Failure.RATE_LIMITED:
@@ -249,28 +249,28 @@ class Transport:
             if delay is not None and retry.budget is not None and not failed.reused_connection:
                 self._budget -= 1
             return delay
-        # without `until`, a pause that begins before the deadline is waited out
+        # without `until`, a pause that begins before the deadline is waited for in full
         left = until - now if until < math.inf else (retry.most_seconds if now < deadline else 0.0)
         pause = failed.retry_after
         if pause is None:
-            # of the whole client, not of this call; too long a guess would only leave the allowed rate unused
+            # it slows the whole client; too long a guess would only waste the allowed rate
             pause = min(_LONGEST_GUESS, retry.backoff(self._gate.refusals + 1))
         delay = retry.delay(kind, attempts, left=left, retry_after=pause)
         self._gate.close(min(pause, MAX_RETRY_AFTER) if delay is None else delay)
         return delay
 
     def rate_limited(self, seconds: float | None) -> None:
-        """The poll got a 429: the gate closes for all calls too."""
+        """The poll got a 429: close the gate for all calls."""
         self._gate.close(min(MAX_RETRY_AFTER, self._retry.backoff(1) if seconds is None else seconds))
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, but not past `stop`."""
+        """Sleep, but end at `stop`."""
         with suppress(TimeoutError):
             async with timeout(seconds):
                 await self._stopped.wait()
 
     def _held_up(self) -> TrooperError:
-        """Why the gate did not let a call in."""
+        """The error of a call that the gate did not let in."""
         now = asyncio.get_running_loop().time()
         if not self._gate.is_rate_limited(now):
             return APITimeoutError("the deadline passed before it could be sent")
@@ -285,7 +285,7 @@ class Transport:
         return None
 
     def check(self, call: Call[T], consequence: str = "") -> None:
-        """Refuse what can't be sent before anything is."""
+        """Refuse, before anything is sent, a call that cannot be."""
         problem: TrooperError | None = None
         try:
             self.bind()
@@ -301,7 +301,7 @@ class Transport:
             raise problem
 
     def bind(self) -> None:
-        """Make sure that the client is open, and used in one process and on one event loop only."""
+        """Make sure that the client is open, and is used in one process and on one event loop only."""
         loop = asyncio.get_running_loop()
         if self.inherited:
             raise ConfigurationError("this client was made in another process, before a fork: make one per process")
@@ -313,12 +313,12 @@ class Transport:
             raise closed
 
     def stop(self) -> None:
-        """Begin nothing any more; what is in flight may end."""
+        """Begin no new call; those in flight may end."""
         self._stopped.set()
         self._gate.turn_away()
 
     async def close(self) -> None:
-        """Cut what was left in flight, and close the sessions that are ours."""
+        """Cut what was left in flight, and close our sessions."""
         self.stop()
         while self._left_behind:
             for task in self._left_behind:

@@ -1,4 +1,4 @@
-"""The URLs of the API and of a proxy, checked."""
+"""Checks of the URLs of the API and of a proxy."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from urllib.parse import SplitResult, urlsplit
 
 
 def problem_of_url(url: object) -> str | None:
-    """What is wrong with a base URL, without the URL: a password may be in it."""
+    """What is wrong with a base URL. The text does not contain the URL, which may hold a password."""
     if isinstance(url, str) and "://" not in url:
         return "base_url must be an https URL: write https:// in front of the host"
     parts = _parts(url)
     if parts is None or not isinstance(url, str):
         return "base_url is no URL"
-    odd = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user is one, too
+    odd = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user counts, too
     if parts.scheme not in ("https", "http") or not parts.hostname or odd:
         return "base_url must be an https URL without user, query and fragment"
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
@@ -21,7 +21,7 @@ def problem_of_url(url: object) -> str | None:
 
 
 def problem_of_proxy(proxy: object, url: str) -> str | None:
-    """What is wrong with a proxy's URL, without the URL."""
+    """What is wrong with a proxy's URL, without the URL itself."""
     if proxy is None:
         return None
     parts, target = _parts(proxy), _parts(url)
@@ -33,7 +33,7 @@ def problem_of_proxy(proxy: object, url: str) -> str | None:
 
 
 def _parts(url: object) -> SplitResult | None:
-    """The parts of a URL with a host and port that can be read, or None."""
+    """The parts of a URL whose host and port can be read, or None."""
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         return parts if parts is None or parts.port is None or parts.hostname else None

@@ -1,7 +1,7 @@
 """One request and its whole response. Nothing is retried here.
 
-aiohttp's exceptions hold the request's headers, and with them the key. So a failure travels as a value
-(`FailedAttempt`) out of the frames that hold headers and bodies.
+aiohttp's exceptions hold the request's headers, and so the key. Therefore a failure leaves the frames that hold headers
+and bodies as a value (`FailedAttempt`).
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ E = TypeVar("E", bound=BaseException)
 LOG = logging.getLogger("trooper_async.transport")
 
 _CONNECT = 10.0
-"""Seconds for a connection, where `timeout` is not shorter."""
+"""Seconds for a connection, unless `timeout` is shorter."""
 _ONCE_RESPONSE = 180.0
-"""Seconds for the response to what must not be sent twice: giving up early would only make its outcome unknown."""
+"""Seconds for the response to a request that must not be sent twice: giving up early would make its outcome unknown."""
 
 
 class Wire:
-    """Where requests leave: one base URL, one key, and the sessions."""
+    """Sends requests to one base URL, with one key."""
 
     redact: Callable[[str], str]
-    """Blanks the key in a text."""
+    """Removes the key from a text."""
     has_key: bool
 
     def __init__(
@@ -78,19 +78,19 @@ class Wire:
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, Response | FailedAttempt]:
-        """Send `call` and read its response; once more with a new key where the key's function has one after a 401.
+        """Send `call` and read its response. After a 401, send it again if the key's function returns a new key.
 
         Args:
             call: what to send.
-            sending: what is known of it meanwhile.
-            left: seconds that are left to wait for the response, where it may be cut.
-            limit: seconds after which it is cut in any case.
-            headers: further ones.
+            sending: shows its progress.
+            left: seconds that are left for the response, if the request may be cut.
+            limit: seconds after which it is always cut.
+            headers: additional headers.
 
         Raises:
             ClientClosedError: the session that was given to the client is closed.
-            Exception: a mistake in the code of this package, or of what your session calls. It has lost its traceback,
-                which holds the headers; a note says where it was raised.
+            Exception: an unexpected one, from this package or from code that your session calls. Its traceback, which
+            holds the headers, is removed; a note says where it was raised.
         """
         if self._ask_for_key is None:
             return self._attempt(call, sending, left=left, limit=limit, headers=headers)
@@ -110,7 +110,7 @@ class Wire:
         return asked
 
     async def _ask(self, since: Asked | None) -> Asked | FailedAttempt:
-        """Ask the key's function, if it was not asked since."""
+        """Call the key's function, unless that was done since."""
         assert self._ask_for_key is not None  # noqa: S101 - else nobody asks
         try:
             async with timeout(self._timeout):
@@ -139,7 +139,7 @@ class Wire:
         except asyncio.CancelledError as error:
             raised = error
         except NEVER_SENT as error:
-            # the text of the others has the proxy's URL, and with it a password
+            # the others' texts contain the proxy's URL, which may hold a password
             is_told = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             reason = self.redact(_what(error) if is_told else type(error).__name__)
             never = APIConnectionError(f"no connection to {self._base_url} ({reason})")
@@ -147,7 +147,7 @@ class Wire:
         except TimeoutError:
             pass
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            # instead of a whole response; it may have been sent
+            # no whole response came; the request may have been sent
             what = self.redact(_what((error.__cause__ if isinstance(error, CutError) else None) or error))
             lost = APIConnectionError(f"the response was lost or cut ({what})")
             outcome = FailedAttempt(Failure.LOST, lost, reused_connection=sending.on_reused_connection)
@@ -173,7 +173,7 @@ class Wire:
     async def _exchange(
         self, call: Call[T], sending: Sending, *, once: bool, connect: float, headers: Mapping[str, str] | None
     ) -> Response:
-        """Send it and read the response, in a frame that is in no traceback."""
+        """Send it and read the response, in a frame that no traceback holds."""
         own = self._headers
         if headers or call.body is not None:
             own = {**own, **(headers or {})}
@@ -184,7 +184,7 @@ class Wire:
                 own[hdrs.CACHE_CONTROL] = "max-age=0"
         sessions = self.sessions
         if not sessions.are_ours:
-            sending.may_have_left = True  # your session is not traced by us: from here on it may have been sent
+            sending.may_have_left = True  # your own session is not traced: from here on the request may have been sent
         async with sessions.get(once=once).request(
             call.endpoint.method,
             self._base_url + call.endpoint.path,
@@ -202,21 +202,21 @@ class Wire:
             return Response(response.status, response.headers, await self._body(response))
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """The whole body, or None where it is larger than allowed, as transferred or uncompressed."""
-        if response.content.at_eof():  # a trace of your session has read it, or it is empty: aiohttp has kept it
+        """The whole body, or None if it is larger than allowed, compressed or uncompressed."""
+        if response.content.at_eof():  # it is empty, or a trace of your session has read it, and aiohttp has kept it
             kept = await response.read()
             return kept if len(kept) <= self._max_body_bytes else None
-        body, turns = BytesIO(), TimeSlice()  # joining a list of chunks would hold all of it twice
+        body, turns = BytesIO(), TimeSlice()  # joining a list of chunks would hold the body twice
         try:
             while chunk := await response.content.readany():
                 body.write(chunk)
                 if max(body.tell(), response.content.total_raw_bytes) > self._max_body_bytes:
                     response.close()
                     return None
-                await turns.yield_if_due()  # a bomb inflates as fast as it is read
+                await turns.yield_if_due()  # a compression bomb grows as fast as it is read
             return body.getvalue()
         finally:
-            body.close()  # of a cut body, this frame lives on in a cycle of aiohttp's exceptions
+            body.close()  # if the body was cut, a reference cycle of aiohttp's exceptions keeps this frame alive
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("it holds an API key, and can't be pickled or copied")
@@ -235,9 +235,9 @@ def _what(error: BaseException) -> str:
 
 
 def stripped(error: E) -> E:
-    """An exception without the frames and exceptions that it came with: they hold headers and bodies.
+    """The exception without its traceback and chained exceptions, which hold headers and bodies.
 
-    Whoever catches it may print them. Of a mistake in somebody's code, a note says where it was made.
+    Whoever catches it might print them. A note says where an unexpected exception was raised.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if frames and isinstance(error, Exception) and not hasattr(error, "__notes__"):

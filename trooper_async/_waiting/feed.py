@@ -1,4 +1,4 @@
-"""`orders.watch`: every order as it is, then each change of any of them."""
+"""`orders.watch`: every order as it is now, then each change."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ class Outage:
 
     @property
     def over(self) -> bool:
-        """Whether polls succeed again: what is yielded from now on is the present."""
+        """Whether polls succeed again, so that what follows is up to date."""
         return self.error is None
 
 
 class _Feed(Subscription[Order]):
-    """What a reader has been given, and has still to be given: the latest state of each order, so it is bounded."""
+    """What a reader has received and has yet to receive. Only the latest state of each order is kept, so it is
+    bounded.
+    """
 
     def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
         super().__init__(None, every=interval)
@@ -94,7 +96,7 @@ class _Feed(Subscription[Order]):
             self.news.set()
 
     def take(self) -> OrderChange | None:
-        """The next change, or None where there is none."""
+        """The next change, or None if there is none."""
         while self._pending:
             order_id, _ = self._pending.popitem(last=False)
             previous = self._yielded.get(order_id)
@@ -111,9 +113,9 @@ class _Feed(Subscription[Order]):
 
 
 class Watch(AsyncIterator[E], Generic[E]):
-    """The changes of all orders, for `async for`. It goes on after a `wait_for` around one step has timed out.
+    """The changes of all orders, for `async for`. If a `wait_for` around one step times out, iteration can continue.
 
-    Leave it with `aclose()`, by `async with`, or by dropping it.
+    It ends with `aclose()`, at the end of an `async with`, or when it is garbage collected.
     """
 
     def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
@@ -153,7 +155,7 @@ class Watch(AsyncIterator[E], Generic[E]):
             await feed.news.wait()
 
     async def aclose(self) -> None:
-        """Take no part in the poll any more."""
+        """Leave the poll."""
         self._closed = True
         if self._feed is not None:
             self._feed.news.set()
@@ -169,5 +171,5 @@ class Watch(AsyncIterator[E], Generic[E]):
 
     def __del__(self) -> None:
         if self._feed is not None and not self._closed and self._loop is not None and not self._loop.is_closed():
-            # it may be collected in any thread
+            # the garbage collector may run in any thread
             self._loop.call_soon_threadsafe(self._poller.drop, self._feed)

@@ -1,4 +1,4 @@
-"""Reads the status histories that restarts are proven by: a few at a time, and none for a wait that has ended."""
+"""Reads the status histories that prove restarts: a few at a time, and none for a wait that has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AT_ONCE = 4
 
 
 class Reader(Protocol):
-    """The wait of a restart."""
+    """A wait for a restart."""
 
     other_error: TrooperError | None
 
@@ -35,13 +35,13 @@ class Histories:
         self._ending: set[asyncio.Task[None]] = set()
 
     def ask(self, wait: Reader) -> None:
-        """Read the history of the wait's order, as soon as it is its turn."""
+        """Read the history of the wait's order when its turn comes."""
         if wait not in self._reading:
             self._waiting[wait] = None
             self._next()
 
     def forget(self, wait: Reader) -> None:
-        """The wait has ended: a request for it is cut."""
+        """The wait has ended: cut its request."""
         self._waiting.pop(wait, None)
         task = self._reading.pop(wait, None)
         if task is not None and task is not asyncio.current_task():
@@ -68,6 +68,6 @@ class Histories:
             rows = await self._transport.request(history, retry=ONE_ATTEMPT)
         except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
             wait.other_error = error
-        if self._reading.pop(wait, None) is not None:  # it was not forgotten in this moment
+        if self._reading.pop(wait, None) is not None:  # it was not forgotten meanwhile
             wait.take_history(rows, asyncio.get_running_loop().time())
             self._next()

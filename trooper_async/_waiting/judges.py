@@ -1,7 +1,7 @@
-"""What it means to have converged: pure judgement over successive sightings of one order.
+"""When a wait is over: pure decisions from successive sightings of one order.
 
-No I/O and no clock: whoever polls passes each sighting with the time at which its poll began. Only polls that began
-after the wait did are passed (an older answer may show what was before), and between two sightings nothing changed.
+No I/O and no clock: the caller passes each sighting with the time at which its poll began. Only polls that began after
+the wait are passed, since older ones may show an earlier state, and nothing changed between two sightings.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from trooper_async.models import Order, OrderStatus, StatusChange, Transition, m
 
 _STEADY_POLLS = 3
 _LAG_SHARE = 1 / 3
-"""Of the schedule's cap: how long a read may lag, so that an old `running` is not taken for the end of a restart."""
+"""Share of the schedule's cap by which a read may lag, so that a stale `running` is not taken for the end of a
+restart.
+"""
 _LATE_CAPS = 3
-"""Times the schedule's cap: how long after one proof alone a restart may still be about to take effect."""
+"""Multiple of the schedule's cap: how long after a single proof a restart may still be about to take effect."""
 _APPEAR_CAPS = 4
-"""An order that was just bought may be missing from the list for this many times the schedule's cap."""
+"""Multiple of the schedule's cap for which an order that was just bought may be missing from the list."""
 
 Sighting: TypeAlias = Order | Blank
 
 
 class Verdict(Enum):
-    """What a sighting means for a wait, or how the wait has ended."""
+    """What a sighting means for a wait, or how the wait ended."""
 
     WAIT = "wait"
-    ASK_HISTORY = "wait, and read the status history"
+    READ_HISTORY = "wait, and read the status history"
     DONE = "done"
     SUPERSEDED = "superseded"
     VANISHED = "vanished"
@@ -41,9 +43,9 @@ class Verdict(Enum):
 
 
 class Steady:
-    """Whether something was so on three sightings in a row that span at least `span` seconds.
+    """Whether a condition held on three sightings in a row that span at least `span` seconds.
 
-    One contradicting poll proves nothing, nor do two: reads may come from replicas that lag behind.
+    One or two contradicting polls prove nothing: reads may come from replicas that lag.
     """
 
     __slots__ = ("_count", "_first", "span")
@@ -57,7 +59,7 @@ class Steady:
         self._count = 0
 
     def seen(self, at: float) -> bool:
-        """It is so at the time `at`; whether it is steady now."""
+        """The condition holds at the time `at`. Returns whether it is steady now."""
         if self._count == 0:
             self._first = at
         self._count += 1
@@ -65,7 +67,7 @@ class Steady:
 
 
 class Judge:
-    """The rules that every wait for an order shares; `_judge` is what it waits for."""
+    """The rules that all waits for an order share; `_judge` decides what is specific to one."""
 
     __slots__ = ("_absent", "_answered", "_cap", "_fail_on", "_failed", "_may_be_absent", "target", "wants_every_poll")
 
@@ -74,17 +76,17 @@ class Judge:
         self._fail_on = frozenset(word.casefold() for word in fail_on) if fail_on else None
         self._failed: Steady | None = None
         self.wants_every_poll: bool = False
-        """Whether the next sighting counts even if it is the same as the last one."""
+        """Whether the next sighting counts even if it equals the last one."""
         self._cap = cap
         self._may_be_absent = _APPEAR_CAPS * cap if appearing else cap
         self._absent: Steady | None = None
         self._answered = 0.0
 
     def observe(self, sighting: Sighting, at: float, answered: float | None = None) -> Verdict:
-        """What a fresh poll showed that was begun at `at` and answered at `answered`, in seconds."""
+        """Judge what a fresh poll showed; it was sent at `at` and its response came at `answered`, in seconds."""
         self._answered = at if answered is None else answered
         if isinstance(sighting, Order):
-            self._may_be_absent, self._absent = self._cap, None  # it has appeared
+            self._may_be_absent, self._absent = self._cap, None  # it has appeared in the list
             verdict = self._judge(sighting, at)
             self.wants_every_poll = self._wants_every_poll()
             if self._fail_on is not None and verdict is Verdict.WAIT:
@@ -111,17 +113,17 @@ class Judge:
         return Verdict.FAILED_STATUS if self._failed.seen(at) else Verdict.WAIT
 
     def _unseen(self) -> None:
-        """The order was not seen: what has to be seen in a row begins anew."""
+        """The order was not seen: counts of sightings in a row begin anew."""
 
     def _wants_every_poll(self) -> bool:
         return False
 
 
-class SwitchJudge(Judge):
-    """Waits for `target`: current is it, and desired agrees where the API gives one.
+class StatusJudge(Judge):
+    """Waits until the current status is `target` and the desired status, if the API gives one, agrees.
 
-    This holds whether the API's second word is the wish or the last state reached. Superseded: desired agreed once,
-    and now both words are, steadily, another one.
+    This is right whether `status_user` means the requested state or the last one reached. The wait is superseded if the
+    desired status agreed once and both statuses are now, steadily, a different one.
     """
 
     __slots__ = ("_agreed", "_elsewhere")
@@ -135,9 +137,9 @@ class SwitchJudge(Judge):
         self._elsewhere: Steady | None = None
 
     def _judge(self, order: Order, at: float) -> Verdict:
-        wish = order.desired_status
-        agrees = wish is None or same_word(meant(wish), str(self.target))
-        if wish is not None and agrees:
+        desired = order.desired_status
+        agrees = desired is None or same_word(meant(desired), str(self.target))
+        if desired is not None and agrees:
             self._agreed = True
         if self._agreed and not agrees and order.is_converged:
             self._away(order)
@@ -153,7 +155,7 @@ class SwitchJudge(Judge):
         return Verdict.DONE
 
     def _away(self, order: Order) -> None:
-        """It is not, or not for certain, where it should be."""
+        """It has not, or not for certain, reached the target."""
 
     def _unseen(self) -> None:
         self._elsewhere = None
@@ -162,13 +164,14 @@ class SwitchJudge(Judge):
         return self._elsewhere is not None
 
 
-class RestartJudge(SwitchJudge):
-    """A restart starts and ends at `running`, so `running` alone says nothing.
+class RestartJudge(StatusJudge):
+    """A restart begins and ends at `running`, so `running` alone proves nothing.
 
-    Two proofs: a departure (another word was seen), and a row of the history that was not there before the restart was
-    sent. Both, the new row saying `running`: done at the first `running` that can't be from before the departure.
-    Either alone can be something else (a read that lags shows an earlier start; a row may be written on acceptance
-    with the wish in it, long before the restart takes effect): done once `running` is steady from then on.
+    There are two proofs: a departure (another status was seen), and a row of the history that was not there before the
+    restart was sent. With both, and a new row that says `running`, the wait is done at the first `running` that cannot
+    be from before the departure. A single proof can have another cause: a stale read may show an earlier start, and a
+    row may be written on acceptance, long before the restart takes effect. With only one, the wait is done once
+    `running` is steady.
     """
 
     __slots__ = (
@@ -201,7 +204,7 @@ class RestartJudge(SwitchJudge):
 
     @property
     def proven(self) -> bool:
-        """Whether anything was seen that only a restart (or something like one) leaves."""
+        """Whether any evidence of a restart was seen."""
         return self.departed_at is not None or self.recorded
 
     def _judge(self, order: Order, at: float) -> Verdict:
@@ -217,12 +220,14 @@ class RestartJudge(SwitchJudge):
         if self.proven and self._running.seen(at):
             return Verdict.DONE
         if self._before is None or self._recorded_running or at < self._ask_at:
-            return Verdict.WAIT  # nothing to compare with, nothing more to learn, or not yet
+            return Verdict.WAIT  # there is no baseline, nothing more to learn, or it is too early
         ask = self.departed_at is not None or self._running_polls >= 2
-        return Verdict.ASK_HISTORY if ask else Verdict.WAIT
+        return Verdict.READ_HISTORY if ask else Verdict.WAIT
 
     def _is_over(self) -> bool:
-        """Both proofs are there, and the last `running` was read later than any read from before the departure lags."""
+        """Whether both proofs exist, and the last `running` was read too late to be a stale read from before the
+        departure.
+        """
         if self.departed_at is None or not self._recorded_running or self._running_polls == 0:
             return False
         return self._running_at - self.departed_at >= _LAG_SHARE * self._cap
@@ -240,7 +245,9 @@ class RestartJudge(SwitchJudge):
         return super()._wants_every_poll() or self._running_polls > 0
 
     def read_history(self, rows: Sequence[StatusChange] | None, at: float) -> Verdict:
-        """The history as read at `at` (None: it could not be read). It is wanted again after floor, 2·floor, … cap."""
+        """Judge the history as read at `at` (None: it could not be read). The next read is due after floor, 2·floor, …
+        cap.
+        """
         self._ask_at = at + min(self._cap, self._floor * 2 ** min(self._asked, 32))
         self._asked += 1
         new = new_rows(rows or (), self._before or ())
@@ -249,8 +256,8 @@ class RestartJudge(SwitchJudge):
         return Verdict.DONE if self._is_over() else Verdict.WAIT
 
 
-class ReachJudge(SwitchJudge):
-    """Says whether a server runs, and ends no wait by that: its SSH server has to answer, too."""
+class ReachJudge(StatusJudge):
+    """Tells whether a server runs. It never ends the wait, since the SSH server has to respond as well."""
 
     __slots__ = ("_on_seen", "running")
 
@@ -273,7 +280,7 @@ class ReachJudge(SwitchJudge):
 
 
 class ConvergedJudge(Judge):
-    """Waits until current is desired, whatever that is."""
+    """Waits until the current status is the desired one, whatever that is."""
 
     __slots__ = ()
 
@@ -287,7 +294,7 @@ class ConvergedJudge(Judge):
 
 
 class PredicateJudge(Judge):
-    """Waits until the caller's function says so. It is asked about the first sighting, and then about changed ones."""
+    """Waits until the caller's function returns True. It is called for the first sighting, and then for each change."""
 
     __slots__ = ("_last", "_predicate")
 
@@ -311,14 +318,16 @@ class PredicateJudge(Judge):
 
 
 def judge_of(transition: Transition, *, cap: float, floor: float) -> Judge:
-    """The judge of an accepted action. `cap` and `floor` are the poll schedule's, in seconds."""
+    """The judge for an accepted action. `cap` and `floor` are the poll schedule's, in seconds."""
     if transition.action == "restart":
         return RestartJudge(transition.history_before, cap, floor, departed=transition.departed)
-    return SwitchJudge(transition.target, cap, appearing=transition.action in ("create", "migrate"))
+    return StatusJudge(transition.target, cap, appearing=transition.action in ("create", "migrate"))
 
 
 def new_rows(rows: Sequence[StatusChange], before: Sequence[StatusChange]) -> list[StatusChange]:
-    """The rows that were not there before. Ids may fall with time or be ranks, so they count only without a time."""
+    """The rows that were not there before. Ids may fall with time or be ranks, so they count only for rows without a
+    time.
+    """
     known = {_identity(row) for row in before}
     return [row for row in rows if _identity(row) not in known]
 

@@ -1,4 +1,4 @@
-"""One wait for what a list shows, where a function of the list says when it is over."""
+"""One wait on a list, which ends when a function of the list returns a result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Look(Subscription[M], Generic[M, T]):
-    """A wait that ends as soon as `look(snapshot, began)` gives something, or raises."""
+    """A wait that ends as soon as `look(snapshot, began)` returns something other than None, or raises."""
 
     __slots__ = ("_ended", "_look", "error", "found")
 
@@ -71,11 +71,11 @@ async def look_for(
     target: str,
     timeout: float | None,
 ) -> T:
-    """Wait until `look` gives something, on the poll that all share.
+    """Wait until `look` returns something other than None, on the shared poll.
 
     Args:
-        poller: of the list.
-        look: called with each fresh list and the time at which its poll began, in seconds of the event loop's clock.
+        poller: the poll of the list.
+        look: called with each fresh list and the time at which its poll began, by the event loop's clock.
         operation, subject: what is attempted, and on what, for people.
         target: what is waited for.
         timeout: seconds; None for no limit.
@@ -116,6 +116,6 @@ async def look_for(
 
 
 def failures(poller: Poller[M]) -> str:
-    """What a wait's text says of polls that fail."""
+    """What the text of a wait's error says about failing polls."""
     error: TrooperError | None = poller.last_error
     return "" if error is None else f"; no poll has succeeded for {poller.silent_for():.0f} s: {error.message}"

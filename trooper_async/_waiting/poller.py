@@ -1,8 +1,8 @@
-"""When a shared list is polled, and who is told of what changed in it.
+"""Decides when a shared list is polled, and notifies the subscriptions of what changed in it.
 
-The poll is started by the first subscription and gone after the last. No subscription owns it: one that leaves never
-cuts the request that the others wait for. A subscription trusts only polls that began after it joined, told by their
-numbers, never by a clock.
+The first subscription starts the poll, and the last one ends it. No subscription owns it: one that leaves never cuts
+the request that the others wait for. A subscription trusts only polls that began after it joined. Numbers decide which
+came first, never a clock.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ LOG = logging.getLogger("trooper_async.waiters")
 
 M = TypeVar("M")
 
-_TOLD_IN_A_ROW = 64
-"""Subscriptions after which the event loop has its turn: those that are done run before the next are told."""
+_NOTIFIED_IN_A_ROW = 64
+"""Subscriptions that are notified before the event loop gets a turn, in which those that are done can run."""
 _LOGGED = 100
-"""Unreadable rows of one poll that are named in the log."""
+"""Most unreadable rows of one poll that the log names."""
 _OUTAGE_FAILURES = 3
-"""Polls that fail in a row before it is called an outage, unless the schedule's cap has passed before."""
+"""Failed polls in a row that count as an outage; failures for longer than the schedule's cap do, too."""
 
 
 class Subscription(Generic[M]):
     """One subscriber of a poll.
 
     Args:
-        item_id: the item whose changes it is told of; None: every good poll.
+        item_id: the item whose changes it is notified of; None for every successful poll.
         deadline: when it ends, by the event loop's clock. A last poll is made in time for it.
-        every: seconds between the polls that it wants; by its age where None.
+        every: seconds between the polls that it wants; None to go by its age.
     """
 
     __slots__ = ("deadline", "every", "first_poll", "item_id", "joined", "number")
@@ -61,15 +61,15 @@ class Subscription(Generic[M]):
         self.number: int = 0
         self.joined: float = 0.0
         self.first_poll: int = 0
-        """How many good polls there had been when it joined."""
+        """How many polls had succeeded when it joined."""
 
     @property
     def ended(self) -> bool:
-        """Whether it wants nothing more."""
+        """Whether it has ended."""
         raise NotImplementedError
 
     def observe(self, snapshot: Snapshot[M], began: float, answered: float) -> bool:
-        """A poll that began and was answered at these times shows `snapshot`.
+        """Take note of `snapshot`, from a poll that was sent and answered at these times.
 
         Returns:
             Whether the next poll matters even if its item is the same in it.
@@ -77,15 +77,15 @@ class Subscription(Generic[M]):
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
-        """It ends: by the poll's failure, or by what its `observe` raised."""
+        """End: the poll failed, or `observe` raised this error."""
         raise NotImplementedError
 
     def expire(self) -> None:
-        """Its deadline has passed."""
+        """End: the deadline has passed."""
         raise NotImplementedError
 
     def outage(self, since: float | None, error: TrooperError | None) -> None:
-        """Polls have failed for a while, since this time; None: they succeed again."""
+        """Polls have failed since this time; None: they succeed again."""
 
 
 class Poller(Generic[M]):
@@ -94,7 +94,7 @@ class Poller(Generic[M]):
     Args:
         store: the list.
         schedule: how often it is polled.
-        refusals: the errors that say that the key is refused where two polls in a row fail with one of them.
+        refusals: the errors that mean a refused key if two polls in a row fail with one of them.
     """
 
     def __init__(
@@ -108,21 +108,21 @@ class Poller(Generic[M]):
         store.on_read = self._read_elsewhere
         self._schedule = schedule
         self._refusals = refusals
-        # Subscribers are told in the context that the client was made in, without the trace ids of the first of them.
+        # Subscriptions are notified in the context of the client's construction, not with the first one's trace ids.
         self._context = copy_context()
         self._subscriptions: dict[int, Subscription[M]] = {}  # by number, the youngest last
         self._by_item: dict[int | None, list[Subscription[M]]] = {}
-        self._every_poll: dict[int, Subscription[M]] = {}  # to be told of the next poll whatever it shows
+        self._every_poll: dict[int, Subscription[M]] = {}  # notified of the next poll whatever it shows
         self._deadlines: list[
             tuple[float, int]
-        ] = []  # a heap; those of subscriptions that left stay until it is tidied
+        ] = []  # a heap; entries of subscriptions that left stay until it is tidied
         self._timer: asyncio.TimerHandle | None = None
         self._timed = math.inf
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not ended yet
         self._wake = asyncio.Event()
-        self._told = store.latest
+        self._notified = store.latest
         self._began = -math.inf
         self._youngest = 0  # the last subscription that had joined when the last poll began
         self._took = 0.0
@@ -135,11 +135,11 @@ class Poller(Generic[M]):
         self._rate_limited = self._looked_early = False
         self._outage = False
         self.last_error: TrooperError | None = None
-        """Of the last poll, if it failed."""
+        """The error of the last poll, if it failed."""
         self._unreadable: frozenset[int | None] = frozenset()  # of the last poll, to be logged once
 
     def join(self, subscription: Subscription[M]) -> None:
-        """Take part in the poll until the subscription has ended, or leaves."""
+        """Add a subscription, until it ends or leaves."""
         self.store.check()
         loop = asyncio.get_running_loop()
         subscription.number = next(self._numbers)
@@ -147,22 +147,22 @@ class Poller(Generic[M]):
         subscription.first_poll = self._good_polls
         self._subscriptions[subscription.number] = subscription
         self._by_item.setdefault(subscription.item_id, []).append(subscription)
-        self._every_poll[subscription.number] = subscription  # its first sighting matters, whatever has changed
+        self._every_poll[subscription.number] = subscription  # its first sighting counts, whatever has changed
         if subscription.deadline < math.inf:
             self._remember_deadline(subscription.deadline, subscription.number)
         self._wake.set()
         if self._task is None or self._task.done():
-            self.last_error = self._failing_since = None  # those of earlier waits say nothing of this one
-            self._told = self.store.latest
+            self.last_error = self._failing_since = None  # failures before this wait do not concern it
+            self._notified = self.store.latest
             self._task = loop.create_task(self._run(), name=self.store.operation, context=self._context)
 
     async def leave(self, subscription: Subscription[M]) -> None:
-        """Take no part any more. The last one ends the poll."""
+        """Remove a subscription. The last one to leave ends the poll."""
         self.drop(subscription)
         await self.settle()
 
     def drop(self, subscription: Subscription[M]) -> None:
-        """Take no part any more; the poll ends by itself after the last one."""
+        """Remove a subscription; after the last one the poll ends by itself."""
         number = subscription.number
         if self._subscriptions.pop(number, None) is None:
             return
@@ -193,20 +193,20 @@ class Poller(Generic[M]):
 
     @property
     def idle(self) -> bool:
-        """Whether nobody takes part."""
+        """Whether there are no subscriptions."""
         return not self._subscriptions and not self._ending
 
     async def settle(self) -> None:
-        """Where nobody takes part any more, wait for the end of the poll."""
+        """If there are no subscriptions left, wait for the end of the poll."""
         if not self._subscriptions:
             await self._end()
 
     def good_polls(self, subscription: Subscription[M]) -> int:
-        """How many good polls there have been since it joined."""
+        """How many polls have succeeded since it joined."""
         return self._good_polls - subscription.first_poll
 
     def silent_for(self) -> float:
-        """Seconds that polls have failed for; 0 where the last one was good."""
+        """Seconds for which polls have failed; 0 if the last one succeeded."""
         return 0.0 if self._failing_since is None else asyncio.get_running_loop().time() - self._failing_since
 
     def _stop(self) -> None:
@@ -236,7 +236,7 @@ class Poller(Generic[M]):
                 )
             if not isinstance(error, Exception):
                 raise
-            if not isinstance(error, TrooperError):  # that one is told by the waits
+            if not isinstance(error, TrooperError):  # the waits raise that one
                 LOG.exception("%s broke", self.store.operation)
 
     async def _sleep(self) -> None:
@@ -250,7 +250,7 @@ class Poller(Generic[M]):
                 break
 
     def _read_elsewhere(self) -> None:
-        """The API answers: whatever pause the last failure asked for is over."""
+        """The API responds again, so the pause after the last failure is over."""
         if self._not_before > -math.inf:
             self._not_before = -math.inf
             self._wake.set()
@@ -258,25 +258,27 @@ class Poller(Generic[M]):
     # when ----------------------------------------------------------------------------------------------------------
 
     def _due(self) -> float:
-        """When the next poll should begin: the earliest that anybody wants, but never too close to the last one."""
+        """When the next poll should begin: at the earliest time that a subscription wants, but not too close to the
+        last one.
+        """
         due = math.inf
         youngest = next((one for one in reversed(self._subscriptions.values()) if one.every is None), None)
-        if youngest is not None:  # of those that go by their age, it wants a poll first
+        if youngest is not None:  # of those that go by age, the youngest wants a poll first
             age = max(0.0, self._began - youngest.joined)
             due = self._began + self._schedule.interval(age, lambda: self._jitter)
         for one in self._by_item.get(None, ()):
-            if one.every is not None:  # one that has not been told of any poll yet does not wait for its turn
+            if one.every is not None:  # one that no poll has reached yet does not wait
                 due = min(due, self._began + (one.every if one.number <= self._youngest else 0.0))
         floor = self._began + self._schedule.floor
         due = max(due, floor, self._not_before)
         last_look = max(floor, self._last_look())
-        if self._looked_early:  # one request within the pause that a rate limit asks for is enough
+        if self._looked_early:  # only one request is made during the pause of a rate limit
             last_look = max(last_look, self._not_before)
-        # a poll right before the last look would leave no time for it
+        # a poll right before the last look would leave no room for it
         return last_look if last_look - self._schedule.floor < due else due
 
     def _last_look(self) -> float:
-        """When the last poll that can end in time for the next deadline should begin."""
+        """When the last poll before the next deadline should begin, so that it ends in time."""
         lead = 2 * self._took + self._schedule.floor / 10
         while self._deadlines:
             deadline, number = self._deadlines[0]
@@ -294,7 +296,7 @@ class Poller(Generic[M]):
             self._timer = asyncio.get_running_loop().call_at(deadline, self._expire, context=self._context)
 
     def _expire(self) -> None:
-        """End those whose deadline has passed, also while a request hangs."""
+        """End the subscriptions whose deadline has passed, even while a request hangs."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._timer, self._timed = None, math.inf
@@ -304,7 +306,7 @@ class Poller(Generic[M]):
             if one is None:
                 continue
             if now - deadline > self._schedule.floor and self._began < deadline:
-                # the process was suspended past the deadline: one more look
+                # the process was suspended past the deadline, so it gets one more poll
                 one.deadline = now + self._schedule.floor + 2 * self._took
                 heapq.heappush(self._deadlines, (one.deadline, number))
                 self._not_before = -math.inf
@@ -320,7 +322,7 @@ class Poller(Generic[M]):
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
-        # who joins from now on does not trust this poll (by number: two clock readings may be the same)
+        # subscriptions that join from now on do not trust this poll (two clock readings could be equal, numbers cannot)
         youngest = self._youngest = next(reversed(self._subscriptions), 0)
         self._began = began = loop.time()
         self._looked_early |= self._rate_limited and began < self._not_before
@@ -332,11 +334,11 @@ class Poller(Generic[M]):
             work = self._failed(outcome, youngest, answered)
         else:
             self._succeeded(outcome, answered)
-            work = self._tell(outcome, youngest, began, answered)
+            work = self._notify(outcome, youngest, began, answered)
         for _ in work:
             await asyncio.sleep(0)
         if self._subscriptions:
-            await asyncio.sleep(0)  # who has ended may join again before the next poll is reckoned
+            await asyncio.sleep(0)  # its caller may wait again before the next poll is scheduled
 
     def _succeeded(self, snapshot: Snapshot[M], now: float) -> None:
         self._good_polls += 1
@@ -344,7 +346,7 @@ class Poller(Generic[M]):
         self._refused = self._rate_limited = self._looked_early = False
         if self._outage and self._failing_since is not None:
             LOG.warning("%s succeeds again after %.0f s", self.store.operation, now - self._failing_since)
-            self._tell_of_outage(None, None)
+            self._notify_of_outage(None, None)
         self._outage, self._failing_since = False, None
         noun = snapshot.items.model.__name__.lower()
         new = snapshot.unreadable.keys() - self._unreadable
@@ -360,12 +362,12 @@ class Poller(Generic[M]):
             LOG.warning("%d more rows of %s can't be read", len(new) - _LOGGED, self.store.name)
         self._unreadable = frozenset(snapshot.unreadable)
 
-    def _tell(self, snapshot: Snapshot[M], youngest: int, began: float, answered: float) -> SlicedWork[None]:
-        told = {**self._every_poll, **{one.number: one for one in self._by_item.get(None, ())}}
-        for item_id in self._by_item.keys() & snapshot.changed_since(self._told):
-            told |= {one.number: one for one in self._by_item[item_id]}
-        self._told = snapshot
-        for number, one in self._in_slices(told, youngest):
+    def _notify(self, snapshot: Snapshot[M], youngest: int, began: float, answered: float) -> SlicedWork[None]:
+        audience = {**self._every_poll, **{one.number: one for one in self._by_item.get(None, ())}}
+        for item_id in self._by_item.keys() & snapshot.changed_since(self._notified):
+            audience |= {one.number: one for one in self._by_item[item_id]}
+        self._notified = snapshot
+        for number, one in self._in_slices(audience, youngest):
             if one is None:
                 yield
                 continue
@@ -401,14 +403,14 @@ class Poller(Generic[M]):
         if not self._outage and (self._failures >= _OUTAGE_FAILURES or lasted >= self._schedule.cap):
             self._outage = True
             LOG.warning("%s has failed for %.0f s: %s", self.store.operation, lasted, error.message)
-            self._tell_of_outage(self._failing_since, error)
+            self._notify_of_outage(self._failing_since, error)
         refused = isinstance(error, self._refusals)
         if refused and self._refused:
             yield from self._fail_all(error, youngest)
             refused = False
         self._refused = refused
 
-    def _tell_of_outage(self, since: float | None, error: TrooperError | None) -> None:
+    def _notify_of_outage(self, since: float | None, error: TrooperError | None) -> None:
         for one in self._by_item.get(None, ()):
             one.outage(since, error)
 
@@ -421,11 +423,11 @@ class Poller(Generic[M]):
             self.drop(one)
 
     def _in_slices(
-        self, told: dict[int, Subscription[M]], youngest: float
+        self, audience: dict[int, Subscription[M]], youngest: float
     ) -> Iterator[tuple[int, Subscription[M] | None]]:
-        """Those of `told` that are still here and had joined; None, now and then, for a turn of the event loop."""
-        for count, (number, one) in enumerate(told.items(), 1):
-            if count % _TOLD_IN_A_ROW == 0:
+        """Those of `audience` that still exist and had joined in time; now and then None, for a turn of the loop."""
+        for count, (number, one) in enumerate(audience.items(), 1):
+            if count % _NOTIFIED_IN_A_ROW == 0:
                 yield number, None
             if number <= youngest and number in self._subscriptions:
                 yield number, one

@@ -1,4 +1,4 @@
-"""How often to ask while waiting: pure arithmetic, no clock."""
+"""How often to poll: pure arithmetic, without a clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _positive(instance: object, attribute: Attribute[float], value: float) -> No
 
 @frozen
 class PollSchedule:
-    """How often the shared poll asks.
+    """How often the shared poll runs.
 
     A waiter that has waited `a` seconds wants a poll every `share`·a seconds (± 10 %), never closer than `floor`
     seconds, and at least every `cap` seconds.

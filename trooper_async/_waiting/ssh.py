@@ -1,4 +1,4 @@
-"""Whether an SSH server answers: a TCP connection and its first line."""
+"""Whether an SSH server responds: a TCP connection and its first line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def answers_ssh(host: str, port: int) -> bool:
                     return True
                 if not line:
                     return False
-    except (OSError, TimeoutError, ValueError, OverflowError):  # not there, silent, a line that never ends, no port
+    except (OSError, TimeoutError, ValueError, OverflowError):  # unreachable, silent, an endless line, a bad port
         return False
     finally:
         if writer is not None:

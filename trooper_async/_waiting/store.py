@@ -1,7 +1,7 @@
-"""The last list that the client has read, what changed in it, and why a row can't be read.
+"""The last list that the client has read, what changed in it, and why a row cannot be read.
 
-A list is read tolerantly: a row that can't be read costs only itself. Rows whose bytes stand in the response before are
-not decoded again: a JSON object ends where it ends, so bytes that were a whole row are that row wherever a row begins.
+A list is read tolerantly: a row that cannot be read affects only itself. Rows whose bytes were in the previous response
+are not decoded again: bytes that were a whole JSON object are the same object wherever a row begins.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from trooper_async.errors import ResponseFormatError
 M = TypeVar("M")
 
 _MOST_UNREADABLE = 10_000
-"""Where more rows can't be read, it is not the list that was asked for."""
+"""If more rows cannot be read, this is not the requested list."""
 
 
 class Blank(Enum):
-    """What a list shows of an item that is not among its readable rows."""
+    """What a list shows of an item that is not in a readable row."""
 
     ABSENT = "absent"
     """The list was read whole, and the item is not in it."""
     UNREADABLE = "unreadable"
-    """Its row, or whether it has one, can't be told. It proves nothing."""
+    """It has an unreadable row, or may have one. This proves nothing."""
 
 
 @frozen(eq=False)
 class Unreadable:
-    """A row that can't be read, or contradicts another row of the same id."""
+    """A row that cannot be read, or that contradicts another row of the same id."""
 
     row: JSON = field(repr=False)
     error: ResponseFormatError
@@ -48,14 +48,14 @@ class Unreadable:
 
 @frozen
 class Items(Generic[M]):
-    """What a list consists of."""
+    """What kind of items a list has."""
 
     model: type[M]
     id_of: Callable[[M], int]
     id_of_row: Callable[[JSON], int | None]
-    """The id of a row that can't be read otherwise; None where that can't be read either."""
+    """The id of a row that is otherwise unreadable; None if the id is unreadable, too."""
     detached: Callable[[M], M] = lambda item: item
-    """An item for a caller to keep: a copy of what can be changed in it."""
+    """An item that the caller may keep, with copies of its mutable parts."""
 
 
 @frozen
@@ -66,11 +66,11 @@ class Snapshot(Generic[M]):
     rows: dict[int, M | Unreadable] = field(factory=dict, repr=False)
     """By id."""
     unreadable: dict[int | None, ResponseFormatError] = field(factory=dict)
-    """Why rows can't be read, by id; None for those whose id can't be read."""
+    """Why rows cannot be read, by id; None stands for rows whose id cannot be read."""
     changed: frozenset[int] = frozenset()
-    """The ids that are new, or another item than in the snapshot before, or gone since."""
+    """The ids that are new, changed or gone since the previous snapshot."""
     version: object = field(factory=object, repr=False, eq=False)
-    """The same in all snapshots with the same rows."""
+    """The same object in all snapshots with the same rows."""
     after: object = field(default=None, repr=False, eq=False)
     """The version of the snapshot that `changed` is compared with."""
     _listed: list[M | Unreadable] = field(factory=list, repr=False, eq=False)  # as they stand in the body
@@ -81,28 +81,30 @@ class Snapshot(Generic[M]):
 
     @property
     def complete(self) -> bool:
-        """Whether an id that is not here is not there: the id of every row could be read."""
+        """Whether a missing id proves that the item is not in the list: the id of every row could be read."""
         return None not in self.unreadable
 
     def get(self, item_id: int) -> M | Blank:
-        """What this list shows of an item."""
+        """What this list shows of one item."""
         row = self.rows.get(item_id)
         if row is None:
             return Blank.ABSENT if self.complete else Blank.UNREADABLE
         return Blank.UNREADABLE if isinstance(row, Unreadable) else self.items.detached(row)
 
     def readable(self) -> list[M]:
-        """The items that can be read, in the list's order."""
+        """The readable items, in the list's order."""
         return [self.items.detached(row) for row in self.rows.values() if not isinstance(row, Unreadable)]
 
     def every(self) -> list[M] | ResponseFormatError:
-        """The item of each row; the error of the first one that can't be read, as a value: this frame holds a body."""
+        """The item of each row, or the error of the first unreadable one. It is not raised, since this frame holds a
+        body.
+        """
         for error in self.unreadable.values():
             return error
         return [self.items.detached(row) for row in self._listed if not isinstance(row, Unreadable)]
 
     def changed_since(self, other: Snapshot[M]) -> Iterable[int]:
-        """The ids that are new, gone, or another item than in an earlier list."""
+        """The ids that are new, changed or gone since an earlier list."""
         if self.version is other.version:
             return ()
         if self.after is other.version:
@@ -111,17 +113,17 @@ class Snapshot(Generic[M]):
         return [one for one in rows.keys() | before.keys() if _differ(before.get(one), rows.get(one))]
 
     def unchanged(self) -> Snapshot[M]:
-        """The snapshot of a response that says that nothing has changed."""
+        """The snapshot for a response that says that nothing has changed."""
         return evolve(self, changed=frozenset(), after=self.version)
 
     def of(self, items: Iterable[M]) -> Snapshot[M]:
-        """The snapshot of a list that was read as a whole, after this one."""
+        """The snapshot for a list that was decoded as a whole, after this one."""
         rows: dict[int, M | Unreadable] = {self.items.id_of(item): item for item in items}
         changed = {one for one in rows.keys() | self.rows.keys() if _differ(self.rows.get(one), rows.get(one))}
         return Snapshot(self.items, rows, changed=frozenset(changed), after=self.version) if changed else self
 
     def next(self, rows: Rows) -> SlicedWork[Snapshot[M]]:
-        """The snapshot of the response that came after this one's.
+        """The snapshot for the next response, decoded where it differs from this one's.
 
         Raises:
             ResponseFormatError: it is not JSON, or too few of its rows can be read.
@@ -165,11 +167,11 @@ class Snapshot(Generic[M]):
                     expected = places.get(item_id, expected - 1) + 1
             yield
         if ids == self._ids and len(ids) == len(self.rows) and not faults and not self.unreadable:
-            by_id = self.rows | decoded  # the same ids in the same places: only these rows are other ones
+            by_id = self.rows | decoded  # the same ids in the same order: only the decoded rows may differ
             unreadable: dict[int | None, ResponseFormatError] = {}
         else:
             by_id, unreadable = self._by_id(ids, listed)
-            for one in unreadable.keys() | self.unreadable.keys():  # of two that contradict each other both were read
+            for one in unreadable.keys() | self.unreadable.keys():  # contradicting rows were both decoded
                 if one is not None:
                     (changed.add if _differ(self.rows.get(one), by_id.get(one)) else changed.discard)(one)
             changed |= self.rows.keys() - by_id.keys()
@@ -180,11 +182,13 @@ class Snapshot(Generic[M]):
         )
 
     def _same(self, rows: Rows, offsets: list[int], first: int) -> int:
-        """Up to which of the known rows from `first` on the next are the same; the last, without a comma, never is."""
+        """The end of the run of known rows, from `first` on, that come next unchanged. The last row, without a comma,
+        is never in it.
+        """
         body, known, last = rows.body, memoryview(self._body), len(self._ids) - 1
         row, step, growing = first, 1, True
         shift = rows.at - offsets[first] if first < len(offsets) else 0
-        while step:  # 1, 2, 4, … rows at a time as long as they are the same, then half as many each time
+        while step:  # compare 1, 2, 4, … rows at a time while they are the same, then half as many each time
             after = row + step
             if after <= last and body.startswith(known[offsets[row] : offsets[after]], offsets[row] + shift):
                 row = after
@@ -205,7 +209,7 @@ class Snapshot(Generic[M]):
     def _by_id(
         self, ids: list[int | None], rows: list[M | Unreadable]
     ) -> tuple[dict[int, M | Unreadable], dict[int | None, ResponseFormatError]]:
-        """The rows by id, and why some can't be read. Of two that contradict each other neither is believed."""
+        """The rows by id, and why some cannot be read. Of two that contradict each other, neither counts."""
         by_id: dict[Any, M | Unreadable] = dict(zip(ids, rows, strict=True))
         if len(by_id) == len(rows) and Unreadable not in set(map(type, rows)):
             return by_id, {}
@@ -231,14 +235,14 @@ class Snapshot(Generic[M]):
 
 
 def _differ(one: object, other: object) -> bool:
-    """Whether two rows of an id are different. All that can't be read is alike."""
+    """Whether two rows of an id differ. Unreadable rows count as equal."""
     if one is other or (isinstance(one, Unreadable) and isinstance(other, Unreadable)):
         return False
     return one != other
 
 
 class Store(Generic[M]):
-    """The last list of one endpoint, and how it is read anew.
+    """The last list of one endpoint, and how it is refreshed.
 
     Args:
         transport: what sends the requests.
@@ -256,21 +260,23 @@ class Store(Generic[M]):
         self.operation: str = f"the poll of {name}"
         self.latest: Snapshot[M] = Snapshot(items)
         self.on_read: Callable[[], None] | None = None
-        """Called when the list was read other than by `poll`."""
+        """Called when something other than `poll` has read the list."""
         self._endpoint = endpoint
         self._sent = sent
         self._etag: str | None = None
         self._poll = self._call(self.operation)
 
     def check(self, operation: str | None = None) -> None:
-        """Refuse to read for a client that is closed, of another event loop, or without the key that it takes."""
+        """Raise the error of a read for a client that is closed, of another event loop, or without the key that it
+        needs.
+        """
         self.transport.check(self._poll if operation is None else self._call(operation))
 
     async def read(self, operation: str, subject: str = "", *, fresh: bool = False) -> Snapshot[M]:
-        """Read the list, with retries; `fresh`: a response out of a cache is none.
+        """Read the list, with retries. With `fresh`, a response from a cache is refused.
 
         Raises:
-            APIConnectionError, APIStatusError, ResponseFormatError: as every read does.
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed.
         """
         snapshot = self._keep(await self.transport.request(self._call(operation, subject, fresh=fresh)), None)
         if self.on_read is not None:
@@ -278,7 +284,7 @@ class Store(Generic[M]):
         return snapshot
 
     async def poll(self) -> Snapshot[M] | FailedAttempt:
-        """Read the list once, or only learn that it has not changed. A response out of a cache proves nothing."""
+        """Read the list once, or learn that it has not changed. A response from a cache proves nothing."""
         base, etag = self.latest, self._etag
         headers = {} if etag is None else {"If-None-Match": etag}
         response = await self.transport.attempt(self._poll, headers=headers)
@@ -301,5 +307,5 @@ class Store(Generic[M]):
     def _call(self, operation: str, subject: str = "", *, fresh: bool = False) -> Call[Any]:
         if self._endpoint.read_rows is None:
             return call(self._endpoint, operation, subject, self._sent)
-        # the list to compare with is asked for when the response is there: a call, and an error, hold no list
+        # `latest` is looked up once the response has come, so that neither a call nor an error holds a list
         return call(self._endpoint, operation, subject, fresh=fresh, decode=lambda rows: self.latest.next(rows))

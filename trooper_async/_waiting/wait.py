@@ -1,4 +1,4 @@
-"""One wait for an order: what it has seen, when it ends, and the error that it ends with where it fails."""
+"""One wait for an order: what it has seen, when it ends, and the error with which it fails."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ OnChange = Callable[[Order], object]
 
 
 class Wait(Subscription[Order]):
-    """A wait for an order, which the poll drives.
+    """A wait for an order, driven by the poll.
 
     Args:
         order_id: the order.
-        judge: says when it is where it should be.
-        operation: what is attempted, for people.
+        judge: decides when the wait is over.
+        operation: what is attempted, as errors name it.
         timeout: seconds from `began` until it ends; None for no limit.
         transition: the accepted action that is waited for, if any.
-        lost: the error of that action where its response was lost.
+        lost: the error of that action, if its response was lost.
         on_change: called with the order for each status seen.
-        began: when the call began that it is a part of, by the event loop's clock; now where it is None.
-        on_end: called once, when it has ended.
-        histories: read the status history of the order when the judge wants it.
+        began: when the surrounding call began, by the event loop's clock; None for now.
+        on_end: called once, when the wait has ended.
+        histories: reads the order's status history when the judge wants it.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Wait(Subscription[Order]):
         self._on_change = on_change
         self._on_end = on_end
         self._histories = histories
-        # the caller's functions run in the caller's context, not in the poll's
+        # the caller's functions run in the caller's context, not in that of the poll
         self._context = copy_context() if on_change is not None or isinstance(judge, PredicateJudge) else None
         self.order: Order | None = None
         self.verdict: Verdict = Verdict.WAIT
@@ -112,17 +112,17 @@ class Wait(Subscription[Order]):
         sighting = snapshot.get(self.order_id)
         if isinstance(sighting, Order):
             before, self.order = self.order, sighting
-            if self._on_change is not None and (before is None or _words(before) != _words(sighting)):
+            if self._on_change is not None and (before is None or _statuses(before) != _statuses(sighting)):
                 _call(self._on_change, sighting)
         verdict = self.judge.observe(sighting, began, answered)
-        if verdict is Verdict.ASK_HISTORY:
+        if verdict is Verdict.READ_HISTORY:
             self._histories.ask(self)
         elif verdict is not Verdict.WAIT:
             self._end(verdict)
         return self.judge.wants_every_poll
 
     def take_history(self, rows: list[StatusChange] | None, at: float) -> None:
-        """The status history as read at that time; None: it could not be read."""
+        """Take note of the status history as read at that time; None: it could not be read."""
         over = isinstance(self.judge, RestartJudge) and self.judge.read_history(rows, at) is Verdict.DONE
         if over and not self.ended:
             self._end(Verdict.DONE)
@@ -135,7 +135,7 @@ class Wait(Subscription[Order]):
         self._end(Verdict.TIMED_OUT)
 
     def cancel(self) -> None:
-        """Whoever waited for it has gone."""
+        """End: nobody waits for it any more."""
         self._on_end = lambda wait: None
         self._end(Verdict.FAILED)
 
@@ -147,7 +147,7 @@ class Wait(Subscription[Order]):
             self._on_end(self)
 
     def result(self, poller: Poller[Order]) -> Order:
-        """The order where it should be, or the error that the wait failed with."""
+        """Return the order in its target state, or raise the error with which the wait failed."""
         if self.verdict is Verdict.DONE and self.order is not None:
             return self.order
         error = self.failure(poller)
@@ -156,7 +156,7 @@ class Wait(Subscription[Order]):
         raise error
 
     def context(self, poller: Poller[Order]) -> WaitContext:
-        """What every error of this wait can say."""
+        """What all errors of this wait state."""
         return WaitContext(
             operation=self.operation,
             subject=f"order {self.order_id}",
@@ -169,7 +169,7 @@ class Wait(Subscription[Order]):
         )
 
     def failure(self, poller: Poller[Order]) -> BaseException:
-        """The error that it failed with."""
+        """The error with which it failed."""
         subject = f"order {self.order_id}"
         seconds = asyncio.get_running_loop().time() - self.began
         if isinstance(self.error, ClientClosedError):
@@ -219,7 +219,7 @@ class Wait(Subscription[Order]):
 
 
 def refusal(error: APIStatusError) -> str:
-    """What ended all waits of a client."""
+    """Why all waits of a client failed."""
     return f"the API refuses the key, twice in a row: the API returned {error.status}: {error.message.rstrip('.')}"
 
 
@@ -230,12 +230,12 @@ def _call(on_change: OnChange, order: Order) -> None:
         raise TypeError("on_change must be a plain function: nobody awaits a coroutine")
 
 
-def _words(order: Order) -> tuple[str, str | None]:
+def _statuses(order: Order) -> tuple[str, str | None]:
     return order.current_status, order.desired_status
 
 
 def _last_seen(order: Order | None) -> str:
     if order is None:
         return "never seen in the list"
-    wish = order.desired_status
-    return f"last seen {order.current_status}" + (f", desired {wish}" if wish is not None else "")
+    desired = order.desired_status
+    return f"last seen {order.current_status}" + (f", desired {desired}" if desired is not None else "")

@@ -48,7 +48,7 @@ def _order_id(row: JSON) -> int | None:
 def _detached(order: Order) -> Order:
     if not any(install.config for install in order.template_installs or ()):
         return order
-    return evolve(order, template_installs=deepcopy(order.template_installs))  # their settings can be changed
+    return evolve(order, template_installs=deepcopy(order.template_installs))  # their settings are mutable
 
 
 ORDER_LIST = Items(Order, attrgetter("order_id"), _order_id, _detached)
@@ -57,7 +57,7 @@ INSTALL_LIST = Items(TemplateInstall, attrgetter("install_id"), lambda row: None
 
 
 class Waits:
-    """What waits on the polls of one client."""
+    """The waits of one client."""
 
     def __init__(self, transport: Transport, schedule: PollSchedule) -> None:
         self._transport = transport
@@ -68,14 +68,14 @@ class Waits:
         self._histories = Histories(transport)
 
     def installs(self, order_id: int) -> Poller[TemplateInstall]:
-        """The poll of what is installed on the server of an order."""
+        """The poll of the templates installed on an order's server."""
         poller = self._installs.get(order_id)
         if poller is None:
             for idle in [one for one, known in self._installs.items() if known.idle]:
                 del self._installs[idle]
             name = f"the installs of order {order_id}"
             store = Store(self._transport, TEMPLATE_CONFIG, INSTALL_LIST, name, {"order_id": order_id})
-            # a 403 may stand for "not yet" here: the orders' poll is told of a refused key
+            # a 403 may mean "not yet" here: the orders' poll detects a refused key
             poller = self._installs[order_id] = Poller(store, self.schedule, refusals=(AuthenticationError,))
         return poller
 
@@ -88,7 +88,7 @@ class Waits:
         lost: OutcomeUnknownError | None = None,
         on_end: Callable[[Wait], None],
     ) -> Wait:
-        """Begin to wait until an accepted action has taken effect; `on_end` is called when the wait has ended."""
+        """Begin to wait until an accepted action has taken effect. `on_end` is called when the wait has ended."""
         judge = judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor)
         wait = Wait(
             transition.order_id,
@@ -109,15 +109,15 @@ class Waits:
         except ClientClosedError as error:
             if wait.transition is None:
                 raise
-            wait.fail(error)  # its action has been sent: the error has to say so
+            wait.fail(error)  # its action was sent, and the error has to say so
 
     def abandon(self, wait: Wait) -> None:
-        """End a wait that nobody waits for any more."""
+        """End a wait whose result nobody needs any more."""
         wait.cancel()
         self.orders.drop(wait)
 
     async def settle(self) -> None:
-        """Wait until what the last wait has left behind has ended."""
+        """Wait for the end of requests that ended waits have left behind."""
         await self._histories.settle()
         await self.orders.settle()
 
@@ -155,13 +155,13 @@ class Waits:
         on_change: OnChange | None = None,
         began: float | None = None,
     ) -> Order:
-        """Wait until `judge` says that the order is where it should be; the order as it is then.
+        """Wait until `judge` decides that the wait is over, and return the order as it is then.
 
-        `timeout` counts from `began`, a time of the event loop's clock; from now where it is None.
+        `timeout` counts from `began`, a time of the event loop's clock, or from now if that is None.
 
         Raises:
             WaitTimeoutError: `timeout` seconds have passed.
-            SupersededError, OrderVanishedError, WaitError: as the judge says, or the API refuses the key.
+            SupersededError, OrderVanishedError, WaitError: the judge decided so, or the API refuses the key.
             ClientClosedError: the client was closed in the meantime.
         """
         check_seconds(timeout, operation=operation)
@@ -191,7 +191,7 @@ class Waits:
         return wait.result(self.orders)
 
     async def reachable(self, order_id: int, *, operation: str, timeout: float | None) -> Credentials:
-        """Wait until a server runs and an SSH server answers where its credentials say.
+        """Wait until a server runs and an SSH server responds at the address in its credentials.
 
         Raises:
             WaitTimeoutError, SupersededError, OrderVanishedError, WaitError, ClientClosedError: as for `order`.
@@ -211,7 +211,7 @@ class Waits:
                     if judge.running and (credentials is None or wait.order != asked_for):
                         asked_for, credentials = wait.order, await self._credentials(wait)
                     answers = judge.running and credentials is not None and await _answers(credentials)
-                    if answers and judge.running and wait.order == asked_for:  # it has not changed in the meantime
+                    if answers and judge.running and wait.order == asked_for:  # it has not changed meanwhile
                         return credentials  # type: ignore[return-value]  # `answers` says that it is not None
                     pause = self.schedule.interval(loop.time() - wait.joined)
                     with suppress(TimeoutError):
@@ -242,7 +242,7 @@ class Waits:
         await self._histories.settle()
 
     async def _credentials(self, wait: Wait) -> Credentials | None:
-        """The credentials of a server that has just been seen; None as long as the API does not give them."""
+        """The credentials of a server that was just seen running; None as long as the API does not return them."""
         assert wait.order is not None  # noqa: S101 - it was seen running
         sent: Sent = {"serverId": wait.order.server_id}
         request = call(CREDENTIALS, "orders.credentials", f"order {wait.order_id}", sent)
@@ -250,7 +250,7 @@ class Waits:
             return await self._transport.request(request, retry=ONE_ATTEMPT)
         except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
             if isinstance(error, AuthenticationError) and isinstance(wait.other_error, AuthenticationError):
-                wait.fail(error)  # twice in a row: a 403 may stand for "not yet", but not this
+                wait.fail(error)  # twice in a row: a 403 may mean "not yet", a 401 may not
             wait.other_error = error
             return None
 
