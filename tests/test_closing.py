@@ -15,6 +15,7 @@ import anyio
 import pytest
 import uvloop
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.raw_server import FAST
 from trooper_async import (
@@ -257,11 +258,12 @@ async def test_a_session_that_is_closed_ends_waits_at_once(fake_trooper: FakeTro
 async def test_a_session_that_is_closed_in_a_rate_limit_leaves_a_purchase_unsent(fake_trooper: FakeTrooper) -> None:
     """A purchase that waits out a 429 was never made, for certain."""
     blib = (await _offers(fake_trooper))[0]
-    fake_trooper.fail_next("/api/order", status=429, retry_after=0.3)
+    fake_trooper.fail_next("/api/order", status=429, retry_after=30)
     async with aiohttp.ClientSession() as session, fake_trooper.client(session=session) as client:
         buying = asyncio.create_task(client.orders.create(blib, contract_interval="HOUR", terms_accepted=True))
         await until(lambda: client._transport._gate.opens_at)
         await session.close()
+        forward(60)
         with pytest.raises(ClientClosedError, match="session that was given"):
             await buying
         assert [purchase.state for purchase in client.orders.purchases] == ["refused"]
@@ -270,13 +272,14 @@ async def test_a_session_that_is_closed_in_a_rate_limit_leaves_a_purchase_unsent
 
 async def test_a_session_that_is_closed_in_the_pause_before_a_retry(fake_trooper: FakeTrooper) -> None:
     """A read ends with ClientClosedError; a setting whose attempt failed may have been done."""
-    fake_trooper.fail_next("/api/order-status", status=503, retry_after=0.3)
+    fake_trooper.fail_next("/api/order-status", status=503, retry_after=30)
     order = fake_trooper.add_order()
     async with aiohttp.ClientSession() as session, fake_trooper.client(session=session, retry=RetryPolicy()) as client:
         await client.orders.list()
         stopping = asyncio.create_task(client.orders.stop(order))
-        await until(lambda: fake_trooper.sent("/api/order-status"))
+        await until(lambda: fake_trooper.sent("/api/order-status") and client._transport._gate._inside == 0)
         await session.close()
+        forward(60)
         with pytest.raises(OutcomeUnknownError, match="closed"):
             await stopping
 

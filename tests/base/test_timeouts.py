@@ -9,6 +9,8 @@ from typing import Self
 
 import pytest
 
+from tests.helpers.clock import forward
+from tests.helpers.conditions import until
 from tests.helpers.raw_server import SILENCE, RawServer
 from trooper_async import APIConnectionError, APITimeoutError, RetryPolicy
 from trooper_async._base import timeouts
@@ -145,10 +147,18 @@ async def test_a_request_times_out_in_a_task_that_was_cancelled_before() -> None
 
     async def work() -> None:
         async with RawServer(SILENCE) as wire:
-            retry = RetryPolicy(attempts=2, max_delay=0.0)
-            async with wire.client(timeout=0.05, retry=retry) as client:
+
+            async def let_time_pass() -> None:
+                for requests in (1, 2):
+                    await until(lambda: len(wire.requests) == requests)  # noqa: B023 - it is over within the loop
+                    forward(30)
+
+            passing = asyncio.create_task(let_time_pass())
+            retry = RetryPolicy(attempts=2, max_delay=0.0, deadline=None)
+            async with wire.client(timeout=20.0, retry=retry) as client:
                 with pytest.raises(APITimeoutError) as caught:
                     await client.ping()
+            await passing
             assert caught.value.attempts == len(wire.requests) == 2
 
     await after_a_cancellation(work)
@@ -159,11 +169,19 @@ async def test_a_connection_times_out_in_a_task_that_was_cancelled_before() -> N
 
     async def work() -> None:
         async with RawServer(SILENCE) as wire:
+
+            async def let_time_pass() -> None:
+                for connections in (1, 2):
+                    await until(lambda: wire.connections == connections)  # noqa: B023 - it is over within the loop
+                    forward(10)
+
+            passing = asyncio.create_task(let_time_pass())
             retry = RetryPolicy(attempts=2, max_delay=0.0)
             url = wire.url.replace("http:", "https:")  # the handshake is never answered
-            async with wire.client(base_url=url, timeout=0.05, retry=retry) as client:
+            async with wire.client(base_url=url, retry=retry) as client:
                 with pytest.raises(APIConnectionError, match="no connection") as caught:
                     await client.templates.retry(5)
+            await passing
             assert (caught.value.attempts, wire.requests) == (2, [])
 
     await after_a_cancellation(work)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.raw_server import FAST, SILENCE, RawServer, http, serving
 from tests.tools.simulator.clock import run
@@ -38,18 +39,22 @@ def now() -> float:
 async def test_a_read_in_flight_is_cut() -> None:
     """At the deadline a read ends, whatever its own timeout is: nothing was changed."""
     async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
-        ends = now() + 0.1
+        reading = asyncio.create_task(client._transport.request(READ, until=now() + 20))
+        await until(lambda: server.requests)
+        forward(20)
         with pytest.raises(APITimeoutError) as caught:
-            await client._transport.request(READ, until=ends)
-        assert now() >= ends
+            await reading
     assert (caught.value.attempts, len(server.requests)) == (1, 1)
 
 
 async def test_a_setting_in_flight_is_cut_and_unknown() -> None:
     """What may be repeated is cut: whether it was done is unknown."""
     async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
+        removing = asyncio.create_task(client._transport.request(SETTING, until=now() + 20))
+        await until(lambda: server.requests)
+        forward(20)
         with pytest.raises(OutcomeUnknownError) as caught:
-            await client._transport.request(SETTING, until=now() + 0.1)
+            await removing
     assert (caught.value.attempts, len(server.requests)) == (1, 1)
 
 
@@ -69,10 +74,12 @@ async def test_what_must_not_be_repeated_is_left_in_flight(sent: Call[Any], capl
         await reader.read()
 
     async with serving(serve) as url, TrooperClient("key", base_url=url, retry=FAST) as client:
-        began = now()
+        sending = asyncio.create_task(client._transport.request(sent, until=now() + 20))
+        await until(lambda: arrived)
+        forward(20)
         with pytest.raises(OutcomeUnknownError, match="no response came before the deadline") as caught:
-            await client._transport.request(sent, until=began + 0.2)
-        assert 0.1 <= caught.value.seconds < 60
+            await sending
+        assert 20 <= caught.value.seconds < 60
         assert (caught.value.attempts, arrived, len(client._transport._left_behind)) == (1, 1, 1)
         answer.set()
         await until(lambda: not client._transport._left_behind)
@@ -85,8 +92,12 @@ async def test_what_was_left_in_flight_is_cut_when_the_client_is_closed() -> Non
     async with RawServer(SILENCE) as server:
         before = asyncio.all_tasks()
         async with server.client(retry=FAST) as client:
+            sending = asyncio.create_task(client._transport.request(ONCE, until=now() + 20))
+            await until(lambda: server.requests)
+            forward(20)
             with pytest.raises(OutcomeUnknownError):
-                await client._transport.request(ONCE, until=now() + 0.1)
+                await sending
+            assert client._transport._left_behind
         await until(lambda: len(asyncio.all_tasks() - before) <= 1)  # the server's own
 
 
@@ -117,8 +128,11 @@ async def test_what_had_no_turn_was_not_sent(sent: Call[Any]) -> None:
     async with RawServer(SILENCE) as server, server.client(retry=FAST, max_concurrency=1) as client:
         holder = asyncio.create_task(client.ping())
         await until(lambda: server.requests)
+        waiting = asyncio.create_task(client._transport.request(sent, until=now() + 20))
+        await until(lambda: client._transport._gate._waiting)
+        forward(20)
         with pytest.raises(APITimeoutError, match="before it could be sent") as caught:
-            await client._transport.request(sent, until=now() + 0.1)
+            await waiting
         holder.cancel()
         await asyncio.gather(holder, return_exceptions=True)
     assert (caught.value.attempts, len(server.requests)) == (0, 1)
@@ -134,14 +148,18 @@ async def test_a_deadline_that_has_passed_sends_nothing() -> None:
     assert server.requests == []
 
 
-async def test_what_never_left_is_tried_until_then_and_no_longer() -> None:
-    """A connection that is not made before the deadline: nothing was sent, for what must not be repeated too."""
+@pytest.mark.parametrize("sent", [READ, SETTING, ONCE], ids=["read", "setting", "once"])
+async def test_what_never_left_is_tried_until_then_and_no_longer(sent: Call[Any]) -> None:
+    """A connection that is not made before the deadline: nothing was sent, whatever the call is."""
     async with RawServer(SILENCE) as server:
         url = server.url.replace("http:", "https:")  # the handshake is never answered
         async with server.client(base_url=url, retry=FAST) as client:
             sending = Sending()
+            connecting = asyncio.create_task(client._transport.request(sent, until=now() + 5, sending=sending))
+            await until(lambda: server.connections)
+            forward(5)
             with pytest.raises(APITimeoutError):
-                await client._transport.request(ONCE, until=now() + 0.2, sending=sending)
+                await connecting
             assert not sending.may_have_left
     assert server.requests == []
 

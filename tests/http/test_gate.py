@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.conditions import LIMIT
 from tests.tools.simulator.clock import VirtualLoop, run
 from trooper_async._http import gate
 from trooper_async._http.gate import Gate
@@ -70,10 +69,6 @@ class Queue:
         for name in names:
             self.tasks[name].cancel()
         await asyncio.gather(*(self.tasks[name] for name in names), return_exceptions=True)
-
-    async def done(self, name: str) -> None:
-        async with asyncio.timeout(LIMIT):
-            await self.tasks[name]
 
 
 async def pass_with_success(gate: Gate, times: int) -> None:
@@ -236,38 +231,42 @@ async def test_all_waiters_of_a_full_gate_cancelled_at_once_leave_its_places_as_
     assert queue.inside == ["next"]
 
 
-async def test_a_closed_gate_lets_nobody_in_before_the_pause_is_over() -> None:
+def test_a_closed_gate_lets_nobody_in_before_the_pause_is_over() -> None:
     """Nobody enters before `opens_at`, who comes first no more than who waits."""
-    gate = Gate(4)
-    loop = asyncio.get_running_loop()
-    gate.close(0.05)
-    opens = gate.opens_at
 
-    async def enter() -> float:
-        assert await gate.enter(FOREVER)
-        now = loop.time()
-        gate.leave()
-        return now
+    async def main() -> None:
+        gate = Gate(4)
+        loop = asyncio.get_running_loop()
+        gate.close(50)
+        opens = gate.opens_at
+        assert opens >= loop.time() + 50
 
-    times = await asyncio.gather(*(enter() for _ in range(5)))
+        async def enter() -> float:
+            assert await gate.enter(FOREVER)
+            now = loop.time()
+            gate.leave()
+            return now
 
-    assert min(times) >= opens
+        assert min(await asyncio.gather(*(enter() for _ in range(5)))) >= opens
+
+    run(main())
 
 
-async def test_a_second_429_makes_the_pause_longer_never_shorter() -> None:
+def test_a_second_429_makes_the_pause_longer_never_shorter() -> None:
     """Of two pauses the later end counts, also for those who wait already."""
-    gate = Gate(2)
-    loop = asyncio.get_running_loop()
-    queue = Queue(gate)
-    gate.close(0.1)
-    await queue.come("waiting")
-    gate.close(0.15)
-    end = gate.opens_at
-    gate.close(0.01)
 
-    assert gate.opens_at == end
-    await queue.done("waiting")
-    assert loop.time() >= end
+    async def main() -> None:
+        queue = Queue(Gate(2))
+        queue.gate.close(100)
+        await queue.come("waiting")
+        queue.gate.close(150)
+        queue.gate.close(10)
+        await asyncio.sleep(149)
+        assert queue.inside == []
+        await asyncio.sleep(2)
+        assert queue.inside == ["waiting"]
+
+    run(main())
 
 
 async def test_after_a_429_requests_go_one_by_one() -> None:
@@ -450,22 +449,26 @@ async def test_turned_away_and_cancelled_in_the_same_moment_takes_no_place() -> 
     await queue.cancel("c", "d")
 
 
-async def test_no_handle_is_left_once_all_have_entered() -> None:
+def test_no_handle_is_left_once_all_have_entered() -> None:
     """A crowd that was let in through a rate limited gate leaves no timer, whatever its patience and its deadlines."""
-    gate = Gate(8)
-    gate.close(0.01)
-    loop = asyncio.get_running_loop()
 
-    async def enter(number: int) -> bool:
-        entered = await gate.enter(100.0 + number, until=loop.time() + 100.0 + number)
-        gate.got_through()
-        gate.leave()
-        return entered
+    async def main() -> None:
+        gate = Gate(8)
+        gate.close(1)
+        loop = asyncio.get_running_loop()
 
-    assert all(await asyncio.gather(*(enter(number) for number in range(300))))
+        async def enter(number: int) -> bool:
+            entered = await gate.enter(1000.0 + number, until=loop.time() + 1000.0 + number)
+            gate.got_through()
+            gate.leave()
+            return entered
 
-    assert scheduled() == []
-    assert not gate.is_rate_limited(asyncio.get_running_loop().time())
+        assert all(await asyncio.gather(*(enter(number) for number in range(300))))
+
+        assert scheduled() == []
+        assert not gate.is_rate_limited(loop.time())
+
+    run(main())
 
 
 def test_each_429_widens_the_gap_between_two_requests_and_an_open_gate_has_none(

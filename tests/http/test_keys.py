@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 from yarl import URL
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
-from tests.helpers.raw_server import CUT, FAST, KEY, RawServer, http
+from tests.helpers.raw_server import CUT, FAST, KEY, RawServer, http, serving
 from tests.helpers.secrets import texts, told
 from trooper_async import (
     APIConnectionError,
@@ -124,14 +124,20 @@ async def test_a_function_that_fails_is_tried_again_and_nothing_is_sent() -> Non
 async def test_a_function_that_hangs_ends_by_the_timeout() -> None:
     """It has as long as a response has."""
 
+    asked = asyncio.Event()
+
     async def vault() -> str:
+        asked.set()
         await asyncio.Event().wait()
         return ""
 
     retry = RetryPolicy(attempts=1)
-    async with RawServer(SUCCESS) as server, server.client(api_key=vault, timeout=0.05, retry=retry) as client:
+    async with RawServer(SUCCESS) as server, server.client(api_key=vault, timeout=20.0, retry=retry) as client:
+        reading = asyncio.create_task(client.ping())
+        await asked.wait()
+        forward(20)
         with pytest.raises(APIConnectionError, match="api_key function failed"):
-            await client.ping()
+            await reading
     assert server.requests == []
 
 
@@ -178,12 +184,22 @@ def test_a_base_url_may_be_a_url_object() -> None:
 
 async def test_a_slow_function_does_not_count_against_the_response() -> None:
     """The response has its whole timeout, however long the key took."""
+    arrived, answer = asyncio.Event(), asyncio.Event()
 
-    async def vault() -> str:
-        await asyncio.sleep(0.1)
+    def vault() -> str:
+        forward(50)
         return "key"
 
-    async with RawServer(SUCCESS) as server, server.client(api_key=vault, timeout=60.0) as client:
-        began = time.monotonic()
-        await client.ping()
-    assert time.monotonic() - began >= 0.1
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        await answer.wait()
+        writer.write(http())
+
+    once = RetryPolicy(attempts=1, deadline=None)
+    async with serving(slow) as url, TrooperClient(vault, base_url=url, timeout=60.0, retry=once) as client:
+        reading = asyncio.create_task(client.ping())
+        await arrived.wait()
+        forward(50)
+        answer.set()
+        assert await reading == "hello"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from trooper_async import Order, RetryPolicy, TrooperClient, check_before_sending
 from trooper_async.testing import FakeTrooper
@@ -72,12 +73,13 @@ async def test_a_lock_that_is_lost_in_a_rate_limit_is_noticed(fake_trooper: Fake
         if not is_ours:
             raise LostLockError
 
-    fake_trooper.fail_next("/api/order", status=429, retry_after=0.3)
+    fake_trooper.fail_next("/api/order", status=429, retry_after=30)
     async with fake_trooper.client(retry=RetryPolicy(deadline=60)) as client:
         with check_before_sending(check):
             buying = asyncio.create_task(_buy(client))
-        await until(lambda: _posts(fake_trooper))
+        await until(lambda: client._transport._gate.opens_at)
         is_ours = False
+        forward(60)
         with pytest.raises(LostLockError):
             await buying
     assert _posts(fake_trooper) == ["/api/order"]

@@ -20,6 +20,7 @@ from aioresponses import aioresponses
 from multidict import CIMultiDict
 from yarl import URL
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import LIMIT, free_port, until
 from tests.helpers.failures import FAILURES, buy
 from tests.helpers.raw_server import CUT, FAST, KEY, SILENCE, TEXT, Answer, RawServer, http, serving
@@ -52,7 +53,6 @@ from trooper_async import (
 from trooper_async._api.endpoints import ORDER, Call, call
 from trooper_async._api.responses import Response
 from trooper_async._http import gate, sessions
-from trooper_async._http import wire as wire_module
 from trooper_async.testing import FakeTrooper
 
 # --- narrow cases, without a socket -------------------------------------------------------------------------------
@@ -635,10 +635,15 @@ async def test_an_answer_that_is_not_whole_is_none(answer: Answer) -> None:
 
 async def test_no_answer_in_time_is_a_timeout_error() -> None:
     """A read that is not answered within `timeout` is retried, then an APITimeoutError, which is a TimeoutError."""
-    policy = RetryPolicy(attempts=2, max_delay=0.0)
-    async with RawServer(SILENCE) as wire, wire.client(timeout=0.2, retry=policy) as client:
+    policy = RetryPolicy(attempts=2, max_delay=0.0, deadline=None)
+    async with RawServer(SILENCE) as wire, wire.client(timeout=20.0, retry=policy) as client:
+        reading = asyncio.create_task(client.ping())
+        await until(lambda: len(wire.requests) == 1)
+        forward(30)
+        await until(lambda: len(wire.requests) == 2)
+        forward(30)
         with pytest.raises(APITimeoutError) as caught:
-            await client.ping()
+            await reading
 
     assert isinstance(caught.value, TimeoutError)
     assert (caught.value.attempts, len(wire.requests)) == (2, 2)
@@ -647,32 +652,46 @@ async def test_no_answer_in_time_is_a_timeout_error() -> None:
 async def test_an_answer_that_stalls_within_its_body_is_a_timeout_error() -> None:
     """The time limit is for the whole response."""
     stalled = Answer(http(b'{"test": "hel', length=len(TEXT)), "nothing")
-    async with RawServer(stalled) as wire, wire.client(timeout=0.2, retry=RetryPolicy(attempts=1)) as client:
+    async with RawServer(stalled) as wire, wire.client(timeout=20.0, retry=RetryPolicy(attempts=1)) as client:
+        reading = asyncio.create_task(client.ping())
+        await until(lambda: wire.requests)
+        forward(30)
         with pytest.raises(APITimeoutError):
-            await client.ping()
+            await reading
 
 
 async def test_a_once_only_call_is_given_more_time_than_a_read() -> None:
     """`timeout` does not cut what must not be sent twice: it would only make its outcome unknown."""
+    arrived = 0
+    answer = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.6)
-        writer.write(http(b'{"success": true, "test": ""}'))
+        arrived += 1
+        await answer.wait()
+        writer.write(http(b'{"success": true}'))
 
     policy = RetryPolicy(attempts=1)
-    async with serving(slow) as url, TrooperClient(KEY, base_url=url, timeout=0.2, retry=policy) as client:
-        await client.templates.retry(5)
+    async with serving(slow) as url, TrooperClient(KEY, base_url=url, timeout=20.0, retry=policy) as client:
+        retrying, reading = (asyncio.create_task(one) for one in (client.templates.retry(5), client.ping()))
+        await until(lambda: arrived == 2)
+        forward(180)
         with pytest.raises(APITimeoutError):
-            await client.ping()
+            await reading
+        assert not retrying.done()
+        answer.set()
+        await retrying
 
 
-async def test_a_once_only_call_without_an_answer_has_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_once_only_call_without_an_answer_has_an_unknown_outcome() -> None:
     """Its time over too, it is no TimeoutError, so that nobody's retry on a timeout sends it again."""
-    monkeypatch.setattr(wire_module, "_ONCE_RESPONSE", 0.2)
-    async with RawServer(SILENCE) as wire, wire.client(timeout=0.2) as client:
+    async with RawServer(SILENCE) as wire, wire.client() as client:
+        retrying = asyncio.create_task(client.templates.retry(5))
+        await until(lambda: wire.requests)
+        forward(190)
         with pytest.raises(OutcomeUnknownError) as caught:
-            await client.templates.retry(5)
+            await retrying
 
     assert not isinstance(caught.value, TimeoutError)
     assert len(wire.requests) == 1
@@ -888,7 +907,7 @@ async def test_a_forgotten_close_is_a_resource_warning() -> None:
             told = [str(warning.message) for warning in caught if issubclass(warning.category, ResourceWarning)]
             caught.clear()  # aiohttp's own keep its objects, which warn in their turn
             gc.collect()
-            await asyncio.sleep(0.01)
+            await until(lambda: not wire._tasks)  # its connections are closed
         return [text for text in told if "TrooperClient" in text]
 
     async with RawServer() as wire:
