@@ -13,7 +13,7 @@ TrooperError
 ├── OrderNotFoundError                        no such order in the list
 ├── ResponseFormatError                       a response is not what the API's document says
 ├── PriceError                                dearer than the caller's limit: nothing was sent
-├── OutcomeUnknownError                       sent, and the response lost: it may or may not have happened
+├── OutcomeUnknownError                       sent, but its response was lost: it may have taken effect
 │   └── PurchaseUnknownError                  a purchase that may or may not have been made
 ├── UnresolvedPurchaseError                   an earlier purchase must be resolved first: nothing was sent
 ├── StillRunningError                         a job is over, and its server could not be frozen or stopped
@@ -67,7 +67,7 @@ __all__ = [
 class ClientClosedError(TrooperError):
     """The client is closed, or was closed during the call.
 
-    `transition` is what the API had accepted by then, if anything: another client can wait for it.
+    `transition` is the action that the API had accepted, if any: another client can wait for it.
     """
 
     hint = "Open a new TrooperClient, or keep this one open for as long as it is needed"
@@ -78,7 +78,7 @@ class ClientClosedError(TrooperError):
 
 
 class APIConnectionError(TrooperError):
-    """No usable response, and safe to repeat: nothing was sent, or it was only a read."""
+    """There was no usable response, and the call is safe to repeat: nothing was sent, or it was only a read."""
 
     hint = "Nothing was changed: check the network and the base URL, and try again"
 
@@ -96,7 +96,7 @@ class APIStatusError(TrooperError):
 
     Attributes:
         status: the HTTP status.
-        message: the API's own text, else the standard phrase for the status.
+        message: the API's own text, or the standard phrase for the status.
         next_step: what the API suggests, such as `login`.
         retry_after: seconds that the API asked to wait, or None.
     """
@@ -132,7 +132,7 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: not yours, or not there: the API returns 403 for "not found" too."""
+    """403: it is not yours or does not exist. The API returns 403 for "not found" too."""
 
     hint = "Nothing was changed: check that the order exists and belongs to this API key"
 
@@ -144,13 +144,13 @@ class ServerLockedError(PermissionDeniedError):
 
 
 class NotFoundError(APIStatusError):
-    """404: there is no such thing at the API."""
+    """404: the API does not have it."""
 
     hint = "Nothing was changed: check the base URL and the id"
 
 
 class RateLimitError(APIStatusError):
-    """429, and the API asks to wait for longer than the call may take."""
+    """429: the API asks to wait for longer than the call may take."""
 
     hint = "Nothing was changed: try again later (after error.retry_after seconds, where it is known)"
 
@@ -168,22 +168,22 @@ class RefusedError(APIStatusError):
 
 
 class OrderNotFoundError(TrooperError):
-    """There is no such order in the account's list. Nothing was sent for it."""
+    """The order is not in the account's list. Nothing was sent."""
 
     hint = "Check the id: await client.orders.list() returns the orders of this API key"
 
 
 class PriceError(TrooperError):
-    """The price is above the caller's limit, or no longer the one in hand. Nothing was sent."""
+    """The price is above the caller's limit, or has changed. Nothing was sent."""
 
     hint = "Nothing was bought: read the offers or the quote again"
 
 
 class OutcomeUnknownError(TrooperError):
-    """The request was sent and the response lost: it may or may not have happened.
+    """The request was sent, but its response was lost: it may or may not have taken effect.
 
     Attributes:
-        transition: what `orders.wait` can wait for, or None. The wait returns if it happened.
+        transition: what `orders.wait` can wait for, or None. That wait returns if the request took effect.
     """
 
     hint: str = "It may have been done: check before you send it again"
@@ -196,13 +196,14 @@ class OutcomeUnknownError(TrooperError):
 
 
 class PurchaseUnknownError(OutcomeUnknownError):
-    """A purchase that may or may not have been made. This package never sends it again.
+    """A purchase may or may not have been made. This package never sends it again.
 
-    Somebody else may share the account: no candidate is certain to be this purchase, and an empty list proves nothing.
+    Another buyer may share the account, so no candidate is proven to be this purchase, and an empty list proves
+    nothing.
 
     Attributes:
         purchase: its record.
-        candidates: the orders that were not there before it, the likeliest first.
+        candidates: the orders that did not exist before it, the likeliest first.
     """
 
     hint = (
@@ -229,7 +230,7 @@ class UnresolvedPurchaseError(TrooperError):
 
     Attributes:
         purchase: that earlier purchase.
-        candidates: the orders that it may have bought, the likeliest first, where that is unknown.
+        candidates: if its outcome is unknown, the orders that it may have bought, the likeliest first.
     """
 
     hint = "Find out whether it was made, then await client.orders.resolve(error, order_or_none)"
@@ -249,13 +250,13 @@ class UnresolvedPurchaseError(TrooperError):
 
 
 class StillRunningError(TrooperError):
-    """A job is over (`orders.rented`, `orders.running`), and its server could not be frozen or stopped.
+    """A job has ended (`orders.rented`, `orders.running`), and its server could not be frozen or stopped.
 
     `__cause__` says what failed.
 
     Attributes:
         order_id: the order that is billed on.
-        price_h: what it costs, in EUR per hour; None where that is not known.
+        price_h: what it costs, in EUR per hour; None if unknown.
     """
 
     hint = "It is billed on: freeze or stop it, here or in the vendor's dashboard"
@@ -269,7 +270,7 @@ class StillRunningError(TrooperError):
 
 
 class WaitContext(Context, total=False):
-    """What the error of a wait can carry besides."""
+    """What the error of a wait can state in addition."""
 
     order: Order | None
     target: str | None
@@ -306,13 +307,13 @@ class WaitError(TrooperError):
 
 
 class WaitTimeoutError(WaitError, TimeoutError):
-    """The deadline passed first. Whatever was requested continues at the API."""
+    """The deadline passed first. What was requested continues."""
 
     hint = "It may still get there: wait again, or see error.order and error.last_error"
 
 
 class SupersededError(WaitError):
-    """Another action replaced the one that was waited for."""
+    """Another action took the place of the one that was awaited."""
 
     hint = "Somebody else, or the end of a paid period, changed the server: see error.order"
 
@@ -338,7 +339,7 @@ class TemplateFailedError(WaitError):
 
 
 class PurchaseNotReadyError(WaitError):
-    """Bought, and billed from now on, but the wait after it failed: `__cause__` says how.
+    """The purchase was made and is billed, but the wait for it failed: `__cause__` says how.
 
     Buying again would rent a second server.
 

@@ -1,7 +1,7 @@
-"""Plain data: frozen attrs classes and enums of what the API sends and of what the client hands out.
+"""Plain data: frozen attrs classes and enums for what the API sends and what the client returns.
 
 No I/O and no client inside. Money is `Decimal` in EUR, times are aware `datetime`s. Of what the API sends, only ids and
-status words are required; any other field is None if the API does not give it, or gives what can't be read. `extra`
+status words are required; any other field is None if the API does not send it, or sends something unreadable. `extra`
 holds what a model does not know.
 """
 
@@ -27,7 +27,7 @@ class OrderStatus(StrEnum):
     """The status words known so far (the full list is not documented). Any other word stays a plain `str`."""
 
     running = "running"
-    """It is up. All of its price is billed."""
+    """It is up. Its full price is billed."""
     stopped = "stopped"
     """It is shut down, but keeps its GPU, CPU and RAM: it starts within seconds, and 35 % of its price is billed."""
     frozen = "frozen"
@@ -45,11 +45,11 @@ class OrderStatus(StrEnum):
     migrating = "migrating"
     """It is being moved to other hardware, which takes 10 to 90 minutes."""
     migrated = "migrated"
-    """It was moved to other hardware."""
+    """It has been moved to other hardware."""
     terminated = "terminated"
-    """It is gone for good."""
+    """It is permanently removed."""
     reset = "reset"
-    """Its data is wiped and its system installed anew; its ports may change."""
+    """Its data is wiped and its system is reinstalled; its ports may change."""
 
 
 @frozen
@@ -78,24 +78,24 @@ class Blib(APIModel):
     price_h: Decimal | None = None
     """EUR per hour."""
     is_public: bool | None = None
-    """Whether everybody can order it, or only those whose private networks it is in."""
+    """Whether everybody can order it; otherwise it belongs to a private network."""
     country_code: str | None = None
     """Where it is, such as `DE`."""
     is_available: bool | None = None
-    """Whether one can be had now."""
+    """Whether one can be ordered now."""
     available_hosts: tuple[str, ...] | None = None
     """The machines that have room for it. Only in `/api/blibs`."""
     fit_count: int | None = field(default=None, metadata=api_names("fitCount"))
     """`fitCount`, which the API's document does not explain. Only in `/api/blibs`."""
     max_possible_instances: int | None = field(default=None, metadata=api_names("maxPossibleInstances"))
-    """How many can be had at most. Only in `/api/blibs`."""
+    """How many can be ordered at most. Only in `/api/blibs`."""
     additional_cost_per_cycle: Decimal | None = field(default=None, metadata=api_names("additionalCostPerCycle"))
-    """EUR per contract interval more than the present server. Only in `/api/migration-options`."""
+    """EUR per contract interval, in addition to the price of the present server. Only in `/api/migration-options`."""
 
 
 @frozen
 class TemplateInstall(APIModel):
-    """A template as it is installed, or being installed, on a server.
+    """A template that is installed, or being installed, on a server.
 
     From `GET /api/template-config`, and with fewer fields in each order of `GET /api/orders`.
     """
@@ -111,7 +111,7 @@ class TemplateInstall(APIModel):
     status_readable: str | None = None
     """The status as a word, such as `Completed`."""
     config: dict[str, JSON] | None = field(default=None, hash=False, repr=False)
-    """The settings that it was installed with, which may be passwords: not in the repr. Not in an order."""
+    """The settings that it was installed with. They may be passwords, so they are not in the repr. Not in an order."""
 
 
 @frozen
@@ -121,9 +121,9 @@ class Order(APIModel):
     order_id: int
     """What the methods of `client.orders` take."""
     current_status: OrderStatus | str = field(metadata=api_names("current_status", "status"))
-    """Where the server is."""
+    """The status of the server now."""
     desired_status: OrderStatus | str | None = field(default=None, metadata=api_names("desired_status", "status_user"))
-    """Where it is wanted: the status last requested, by anyone, or set by the end of a paid period."""
+    """The status that it should have: the one last requested, by anyone, or set at the end of a paid period."""
     server_id: int = field(
         default=Factory(lambda order: order.order_id, takes_self=True), metadata=api_names("serverId", "order_id")
     )
@@ -161,7 +161,7 @@ class Order(APIModel):
 
     @property
     def is_converged(self) -> bool:
-        """Whether the server is where it is wanted; False where the API does not say what is wanted."""
+        """Whether the current status is the desired one; False if the API gives no desired status."""
         return self.desired_status is not None and same_word(self.current_status, meant(self.desired_status))
 
 
@@ -205,13 +205,15 @@ class Transition(Model):
     target: OrderStatus | str
     """The status that it leads to."""
     history_before: tuple[StatusChange, ...] | None = None
-    """The status history before a restart was sent; None for other actions, or where it could not be read. A restart
-    starts and ends at `running`, so what proves it has to be new."""
+    """The status history before a restart was sent; None for other actions, or if it could not be read. A restart
+    begins and ends at `running`, so only a new row proves it.
+    """
     migration_allowed: bool = False
     """Whether a start may move the server to other hardware, which takes 10 to 90 minutes."""
     departed: bool = False
-    """Whether a status other than `running` was seen since a restart was sent: set it on what you store, so that a wait
-    after a crash knows of it."""
+    """Whether a status other than `running` was seen after a restart was sent. Set it on a stored transition, so that a
+    wait after a crash knows about it.
+    """
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.order_id, int) or self.order_id <= 0:
@@ -229,7 +231,7 @@ class Transition(Model):
 
     @classmethod
     def from_json(cls, text: str) -> Transition:
-        """The transition that `to_json` wrote.
+        """Read the transition that `to_json` wrote.
 
         Args:
             text: what `to_json` returned.
@@ -247,7 +249,7 @@ class Transition(Model):
 class Credentials(APIModel):
     """How to log in to a server. From `POST /api/credentials`.
 
-    The password is not in the repr, and credentials can't be pickled. `to_dict` does give it.
+    The password is not in the repr, and credentials cannot be pickled. `to_dict` includes the password.
     """
 
     ip: str | None = None
@@ -259,7 +261,7 @@ class Credentials(APIModel):
     password: str | None = field(default=None, repr=False)
     """The password for SSH."""
     status: OrderStatus | str | None = None
-    """Where the server is."""
+    """The status of the server now."""
 
     def __reduce__(self) -> str:
         raise TypeError("Credentials hold a password and can't be pickled")
@@ -277,7 +279,7 @@ class CurrentOrder(APIModel):
     title: str | None = None
     """The server's title."""
     status: OrderStatus | str | None = None
-    """Where the server is."""
+    """The status of the server now."""
     contract_interval: str | None = None
     """What is prepaid and renewed at a time, such as `HOUR`."""
     paid_until: datetime | None = None
@@ -317,11 +319,11 @@ class MigrationQuote(APIModel):
     total_due: Decimal = field(metadata=api_names("totalDue"))
     """EUR to pay now."""
     upgrade_cost: Decimal | None = field(default=None, metadata=api_names("upgradeCost"))
-    """EUR for the new server, before what is left of the present one is taken off."""
+    """EUR for the new server, before `remaining_value` is deducted."""
     remaining_value: Decimal | None = field(default=None, metadata=api_names("remainingValue"))
-    """EUR that are left of what is paid for the present server."""
+    """EUR left of what was paid for the present server."""
     additional_cost_per_cycle: Decimal | None = field(default=None, metadata=api_names("additionalCostPerCycle"))
-    """EUR per contract interval more than now."""
+    """EUR per contract interval, in addition to the present price."""
     next_billing_date: datetime | None = field(default=None, metadata=api_names("nextBillingDate"))
     """When the next interval is billed."""
     current_rate: Rate | None = field(default=None, metadata=api_names("currentRate"))
@@ -337,11 +339,11 @@ class TemplateOption(APIModel):
     id: int
     """The setting's id."""
     name: str | None = None
-    """Its name, as people read it."""
+    """Its name."""
     type: str | None = None
     """What kind of value it takes, such as `select`."""
     default_value: str | None = None
-    """Its value where none is given."""
+    """Its value if none is given."""
     possible_values: str | None = None
     """The values that it may have, separated by commas."""
 
@@ -371,7 +373,7 @@ class OrderChange(Model):
     order: Order
     """The order as it is, or as it was last seen if it vanished."""
     previous: Order | None
-    """The order as it was yielded before; None for one that appeared."""
+    """The order as it was yielded last; None if it appeared."""
     order_id: int
     """The order's id."""
     kind: Literal["appeared", "changed", "vanished"]
@@ -392,29 +394,29 @@ class Purchase(Model):
     """`open` while it is in flight, `bought`, `refused` (for certain), `unknown` (the response was lost), or `resolved`
     (the caller said what became of it)."""
     at: datetime
-    """When it was begun, by this machine's clock."""
+    """When it began, by this machine's clock."""
     reference: str | None = None
     """The caller's own name for it."""
     price_h: Decimal | None = None
-    """EUR per hour; for a migration the new rate where the quote has one."""
+    """EUR per hour; for a migration the new rate, if the quote has one."""
     order_id: int | None = None
-    """The order that was bought, where known."""
+    """The order that was bought, if known."""
     migrated_order_id: int | None = None
     """For a migration, the order that it replaces."""
     delivered: bool = False
-    """Whether the call that bought it has returned to its caller, or raised; False if it was cancelled before."""
+    """Whether the call that bought it has returned or raised; False if it was cancelled before that."""
 
 
 _KNOWN_WORDS = {word.value: word for word in OrderStatus}
 
 
 def status_word(text: str) -> OrderStatus | str:
-    """The known status of that name in any case of letters, else the text itself."""
+    """The known status with that name, ignoring case; otherwise the text itself."""
     return _KNOWN_WORDS.get(text.casefold(), text)
 
 
 def same_word(one: str, other: str) -> bool:
-    """Whether two status words are the same, in any case of letters."""
+    """Whether two status words are the same, ignoring case."""
     return one.casefold() == other.casefold()
 
 

@@ -1,4 +1,4 @@
-"""What is known of the purchases of one client, in memory and, where it has a ledger, on disk; it sends nothing."""
+"""The records of one client's purchases, in memory and, if it has a ledger, on disk. It sends nothing."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._ledger = None if path is None else Ledger(path)
-        # A thread of its own: lines keep their order, and the loop's default pool may be waiting for this purchase.
+        # A thread of its own keeps the lines in order, and the loop's default pool may be busy waiting for this
+        # purchase.
         self._thread = None if path is None else ThreadPoolExecutor(1, "trooper ledger")
         self._writing: set[asyncio.Future[None]] = set()
         self._deciding = asyncio.Lock()
-        self._callers: Counter[str] = Counter()  # by purchase: who waits for what it bought
+        self._callers: Counter[str] = Counter()  # by purchase: how many callers await it
         self.records: dict[str, Record] = {}
         for record in self._ledger.records.values() if self._ledger is not None else ():
-            if record.purchase.state == "open":  # its process ended before its outcome was known, or written
+            if record.purchase.state == "open":  # its process ended before the outcome was recorded
                 LOG.warning("the ledger has an open purchase (%s): whether it was made is unknown", record.operation)
                 record = evolve(record, purchase=evolve(record.purchase, state="unknown"))
             self.records[record.purchase.id] = record
@@ -46,7 +47,7 @@ class Journal:
 
     @property
     def unresolved(self) -> tuple[Record, ...]:
-        """Those whose outcome is unknown, or whose caller has gone without hearing of it."""
+        """The purchases whose outcome is unknown, or whose caller never received the result."""
         return tuple(record for record in self.records.values() if self._is_unresolved(record.purchase))
 
     @property
@@ -60,10 +61,10 @@ class Journal:
         return purchase.state in ("open", "unknown")
 
     def known(self, wanted: Record) -> Record | None:
-        """The latest purchase under the reference of this one, unless it was certainly not made.
+        """The latest purchase under the same reference, unless it was certainly not made.
 
         Raises:
-            ConfigurationError: it was another purchase.
+            ConfigurationError: the reference belongs to a different purchase.
         """
         reference = wanted.purchase.reference
         for record in reversed(self.records.values()):
@@ -82,7 +83,7 @@ class Journal:
         return None
 
     def blocking(self, wanted: Record) -> Record | None:
-        """An unresolved purchase that has to be resolved before this one may be made.
+        """An unresolved purchase that must be resolved before this one may be made.
 
         Two purchases that each have a reference of their own do not block each other.
         """
@@ -93,16 +94,16 @@ class Journal:
         return None
 
     def taken(self, record: Record) -> set[int]:
-        """The orders that this purchase cannot have bought: those from before, and those that other ones bought."""
+        """The orders that this purchase cannot have bought: those from before it, and those of other purchases."""
         others = {one.order_id for one in self.all if one.id != record.purchase.id and one.order_id is not None}
         migrated = record.purchase.migrated_order_id
         return others.union(record.before) if migrated is None else others.union(record.before, [migrated])
 
     async def intend(self, record: Record) -> None:
-        """Note a purchase that is about to be made. It is durable when this returns.
+        """Record a purchase that is about to be made. The record is durable when this returns.
 
         Raises:
-            ConfigurationError: it can't be written, and so must not be sent.
+            ConfigurationError: it cannot be written, so the purchase must not be sent.
         """
         try:
             await self._write(record)
@@ -112,7 +113,7 @@ class Journal:
     async def settle(
         self, record: Record, state: Literal["bought", "refused", "unknown"], order_id: int | None = None
     ) -> Record:
-        """Note what became of it. What can't be written stays open on disk, and so is unknown to the next process."""
+        """Record the outcome. If it cannot be written, the purchase stays open on disk: unknown to the next process."""
         record = evolve(record, purchase=evolve(record.purchase, state=state, order_id=order_id))
         self.records[record.purchase.id] = record
         try:
@@ -124,7 +125,9 @@ class Journal:
 
     @asynccontextmanager
     async def delivering(self, record: Record) -> AsyncIterator[None]:
-        """The caller of a purchase uses it, and knows of it once this ends, however it does; unless it is cancelled."""
+        """A purchase counts as delivered once the caller's block has ended, by a return or an exception but not a
+        cancellation.
+        """
         purchase_id = record.purchase.id
         self._callers[purchase_id] += 1
         try:
@@ -147,16 +150,16 @@ class Journal:
         except ConfigurationError as error:
             self.records[purchase_id] = delivered
             LOG.error("%s: that it was delivered could not be written: %s", record.operation, error)
-        except asyncio.CancelledError:  # in the last moment: its caller does not hear of it after all
+        except asyncio.CancelledError:  # at the last moment: the caller does not receive it after all
             with suppress(ConfigurationError):
                 await self._write(record)
             raise
 
     async def resolve(self, what: Purchase | TrooperError, order_id: int | None) -> None:
-        """Take the caller's word for what became of an unresolved purchase. The first decision holds.
+        """Record the caller's decision about an unresolved purchase. The first decision is final.
 
         Raises:
-            ConfigurationError: it contradicts what is known, or can't be written.
+            ConfigurationError: it contradicts what is known, or cannot be written.
         """
         purchase = what if isinstance(what, Purchase) else getattr(what, "purchase", None)
         async with self._deciding:
@@ -188,7 +191,7 @@ class Journal:
         return f"order {order_id} was there before it was sent"
 
     async def close(self) -> None:
-        """Unlock the ledger for others, once what is being written is written."""
+        """Close and unlock the ledger, once pending lines are written."""
         if self._writing:
             await asyncio.wait(self._writing)
         if self._ledger is not None and self._thread is not None:
@@ -196,13 +199,13 @@ class Journal:
             self._ledger.close()
 
     async def _write(self, record: Record) -> None:
-        """Make it durable, off the loop, and then known. A cancellation is raised after that."""
+        """Write it durably in the thread, then publish it in `records`. A cancellation is raised after that."""
         if self._ledger is None:
             self.records[record.purchase.id] = record
             return
         try:
             writing = asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.append, record)
-        except RuntimeError:  # of a thread that was shut down
+        except RuntimeError:  # the thread was shut down
             raise ConfigurationError("the ledger is closed") from None
         self._writing.add(writing)
         writing.add_done_callback(self._writing.discard)

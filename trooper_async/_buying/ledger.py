@@ -1,8 +1,8 @@
-"""The file in which purchases are recorded: JSON lines, appended and made durable, locked while it is open.
+"""The file that records purchases: JSON lines, appended and synced to disk, locked while it is open.
 
-A line is the whole record of a purchase as it stands; the last one of a purchase counts. A last line without its end
-(the process was killed while writing it) is ignored: an intent that was not written whole was never sent, and a
-purchase whose outcome was not is open, so its outcome is unknown. No key and no password is ever in it.
+Each line is the whole record of a purchase at that time; the last line of a purchase counts. An incomplete last line
+(the process was killed while writing it) is ignored: if it was an intent, nothing was sent; if it was an outcome, the
+purchase is still open, so its outcome is unknown. The file never holds a key or a password.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _MARK = "trooper_ledger"
 
 
 class Ledger:
-    """An open ledger file. It belongs to the process that opened it. Its methods block: they are for a thread.
+    """An open ledger file. It belongs to the process that opened it. Its methods block, so call them in a thread.
 
     Raises:
-        ConfigurationError: it can't be opened, somebody else has it open, or it is not a ledger that this release
-            can read. The file is left as it was.
+        ConfigurationError: it cannot be opened, another process has it open, or it is not a ledger that this release
+        can read. The file is unchanged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -39,7 +39,7 @@ class Ledger:
         self._torn = False
         try:
             created = not os.path.exists(self._path)
-            # a FileIO closes itself, and warns, when its client is forgotten
+            # a FileIO that is never closed is closed when it is collected, with a ResourceWarning
             self._file = io.FileIO(self._path, "a+", opener=lambda path, flags: os.open(path, flags, 0o600))
         except (OSError, ValueError) as error:
             self._refuse(f"can't be opened ({getattr(error, 'strerror', error)})")
@@ -47,9 +47,9 @@ class Ledger:
             self._lock()
             data = self._read()
             self.records = records_of(data, self._path)
-            """By purchase id, as they were when it was opened."""
+            """By purchase id, as of the opening."""
             self._size = data.rfind(b"\n") + 1
-            """Bytes up to the end of the last whole line."""
+            """How many bytes there are up to the end of the last whole line."""
             self._torn = self._size < len(data)
             os.fchmod(self._file.fileno(), 0o600)
             if created:
@@ -62,10 +62,10 @@ class Ledger:
             raise
 
     def append(self, record: Record) -> None:
-        """Write a record, and return when it is on the disk.
+        """Append a record, and return when it is on disk.
 
         Raises:
-            ConfigurationError: it can't be written, or the file is not the one that was opened any more.
+            ConfigurationError: it cannot be written, or the file is no longer the one that was opened.
         """
         if self._file.closed:
             self._refuse("is closed")
@@ -74,7 +74,7 @@ class Ledger:
         line = stored.write(kept, _MARK).encode() + b"\n"
         try:
             size = os.fstat(self._file.fileno()).st_size
-            if is_intent:  # what has an outcome is written wherever it may still be of use
+            if is_intent:  # an outcome is written even to a file that was replaced, since it may still help
                 self._check_file(self._size if self._torn and size > self._size else size)
             if self._torn and size > self._size:
                 os.ftruncate(self._file.fileno(), self._size)
@@ -90,7 +90,7 @@ class Ledger:
             self._refuse(f"can't be written ({error.strerror})")
 
     def close(self) -> None:
-        """Unlock it, also where a forked process still holds the descriptor, and close it."""
+        """Unlock it, even if a forked process still holds the descriptor, and close it."""
         if not self._file.closed:
             self._fcntl.flock(self._file, self._fcntl.LOCK_UN)
         self._file.close()
@@ -109,7 +109,7 @@ class Ledger:
         return data
 
     def _check_file(self, size: int) -> None:
-        """The open file is still the one at its path, and has the `size` that it was left with."""
+        """Check that the open file is still the one at its path and has the `size` that this process left."""
         try:
             found = os.stat(self._path)
         except FileNotFoundError:
@@ -128,7 +128,7 @@ def refuse(path: str, what: str) -> NoReturn:
 
 
 def path_of(path: object) -> str:
-    """The path of a ledger: that of a regular file, or of nothing yet."""
+    """The path of a ledger: of a regular file, or of a file that does not exist yet."""
     try:
         name = os.fspath(path)  # type: ignore[call-overload]  # anything else is refused below
     except TypeError:
@@ -138,14 +138,14 @@ def path_of(path: object) -> str:
     try:
         mode = os.stat(name).st_mode
     except (OSError, ValueError):
-        return name  # opening it says what is wrong, if anything is
+        return name  # if something is wrong, opening it raises the error
     if not stat.S_ISREG(mode):
         refuse(name, "can't be opened (it is not a regular file)")
     return name
 
 
 def records_of(data: bytes, path: str) -> dict[str, Record]:
-    """The records in a ledger's bytes, by purchase id.
+    """Read the records in a ledger's bytes, by purchase id.
 
     Raises:
         ConfigurationError: a whole line is not a record of this release.
@@ -158,7 +158,7 @@ def records_of(data: bytes, path: str) -> dict[str, Record]:
             problem = error.message if isinstance(error, ConfigurationError) else "not UTF-8"
             refuse(path, f"is not a ledger, or it is damaged (line {number}: {problem})")
         known = records.get(record.purchase.id)
-        if known is not None and record.purchase.state != "open":  # only the intent says what there was before
+        if known is not None and record.purchase.state != "open":  # only the intent's line has the orders from before
             record = evolve(record, blib=known.blib, before=known.before)
         records[record.purchase.id] = record
     return records

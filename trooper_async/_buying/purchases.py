@@ -1,4 +1,4 @@
-"""Makes the purchases of one client: each is sent once, and followed to its end."""
+"""Makes the purchases of one client: each is sent once, and followed until its outcome is known."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from trooper_async.models import Blib, Order, Purchase, Transition
 LOG = logging.getLogger("trooper_async.purchases")
 
 Prepare = Callable[[], Awaitable[tuple[Call[int], Blib]]]
-"""Checks the price right before a purchase; the call to send, and the offer."""
+"""Checks the price right before a purchase; returns the call to send, and the offer."""
 
 
 class Bought(NamedTuple):
-    """What a caller of `Purchases.made` gets."""
+    """What `Purchases.made` yields."""
 
     purchase: Purchase
     transition: Transition
@@ -45,16 +45,16 @@ class Bought(NamedTuple):
 
 @define(eq=False)
 class _Turn:
-    """A purchase in line: it begins when those before it that it must not overtake are over."""
+    """A queued purchase: it starts when the earlier ones that it must not overtake have ended."""
 
     wanted: Record
     over: asyncio.Event = field(factory=asyncio.Event)
     follower: asyncio.Task[Record | TrooperError] | None = None
-    """Makes the purchase, in a task of the client's: once it is sent, no caller's cancellation reaches it."""
+    """The client's own task that makes the purchase: once it is sent, no caller can cancel it."""
     sending: Sending = field(factory=Sending)
 
     def waits_for(self, other: _Turn) -> bool:
-        """Only purchases that each have a reference of their own are made at once."""
+        """Only purchases that each have their own reference are made concurrently."""
         ours, theirs = self.wanted.purchase.reference, other.wanted.purchase.reference
         return ours is None or theirs is None or ours == theirs
 
@@ -71,14 +71,14 @@ class Purchases:
 
     @asynccontextmanager
     async def made(self, wanted: Record, prepare: Prepare, *, until: float = math.inf) -> AsyncIterator[Bought]:
-        """Make a purchase, or find it made under its reference. Its caller has got it once the block ends.
+        """Make a purchase, or find it under its reference. It counts as delivered once the block ends.
 
-        A block that is cancelled has not got it: the purchase stays unresolved. At `until`, a time of the event loop's
-        clock, a purchase that is not sent yet is not sent any more, and one in flight is left to its follower.
+        If the block is cancelled, the purchase stays unresolved. At `until`, by the event loop's clock, a purchase that
+        has not been sent is abandoned, and one in flight continues in its own task.
 
         Raises:
             APITimeoutError: `until` has passed, and nothing was sent.
-            ConfigurationError: it can't be recorded, or its reference is that of another purchase. Nothing was sent.
+            ConfigurationError: it cannot be recorded, or its reference is that of another purchase. Nothing was sent.
             UnresolvedPurchaseError: an earlier one is unresolved. Nothing was sent.
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
@@ -89,7 +89,7 @@ class Purchases:
             async with limit:
                 record = await self._make_in_turn(wanted, prepare)
         except TimeoutError:
-            if not limit.expired():  # it is the API's
+            if not limit.expired():  # its TimeoutError is the API's
                 raise
             record = self._late(wanted)
         assert record.transition is not None  # noqa: S101 - anything else was raised
@@ -112,7 +112,9 @@ class Purchases:
             raise not_ready(error, bought.purchase, bought.transition, operation) from error
 
     async def settled(self, wanted: Record) -> Record | TrooperError | None:
-        """What has become of a purchase whose caller has gone, once it is not in flight; None if it was never made."""
+        """The outcome of a purchase whose caller has gone, once it is no longer in flight; None if it was never
+        made.
+        """
         for turn in self._line.copy():
             if turn.wanted is wanted and turn.follower is not None:
                 await asyncio.wait([turn.follower])
@@ -121,12 +123,12 @@ class Purchases:
         return self.journal.records.get(wanted.purchase.id)
 
     async def unresolved(self) -> tuple[Purchase, ...]:
-        """The unresolved purchases, once none is in flight."""
+        """Return the unresolved purchases, once none is in flight."""
         await self._landed()
         return tuple(record.purchase for record in self.journal.unresolved)
 
     async def close(self) -> None:
-        """Wait for what is in flight (the transport has been stopped); what is not sent yet is not sent."""
+        """Wait for what is in flight. The transport has been stopped, so nothing more is sent."""
         for turn in self._line:
             if turn.follower is not None and not turn.sending.may_have_left:
                 turn.follower.cancel()
@@ -141,7 +143,7 @@ class Purchases:
             await asyncio.wait(followers)
 
     def _late(self, wanted: Record) -> Record:
-        """The purchase, if it was made in the moment of its deadline.
+        """The purchase, if it was made just at its deadline.
 
         Raises:
             APITimeoutError, PurchaseUnknownError: it was not sent; it is still in flight, or its outcome is unknown.
@@ -164,7 +166,7 @@ class Purchases:
         try:
             for other in earlier:
                 await other.over.wait()
-            self._orders.check(wanted.operation)  # the client may have been closed in the meantime
+            self._orders.check(wanted.operation)  # the client may have been closed meanwhile
             known = self.journal.known(wanted)
             if known is not None:
                 return await self._again(known, wanted.operation)
@@ -180,12 +182,14 @@ class Purchases:
 
     def _leave(self, turn: _Turn) -> None:
         if turn.follower is not None and not turn.follower.cancelled():
-            turn.follower.exception()  # retrieved, also where its caller has gone
+            turn.follower.exception()  # retrieved even if its caller has gone
         self._line.remove(turn)
         turn.over.set()
 
     async def _outcome(self, turn: _Turn, follower: asyncio.Task[Record | TrooperError]) -> Record:
-        """What the follower comes to. A caller that is cancelled leaves it at work once it has been sent."""
+        """The outcome of the purchase's task. If the caller is cancelled once the request was sent, the task
+        continues.
+        """
         try:
             await asyncio.wait([follower])
         except asyncio.CancelledError:
@@ -203,7 +207,7 @@ class Purchases:
         return outcome
 
     async def _follow(self, turn: _Turn, prepare: Prepare) -> Record | TrooperError:
-        """Send it, and see it to its end."""
+        """Send the purchase, and follow it until its outcome is known."""
         try:
             order, blib = await prepare()
             before = await self._present_orders(turn.wanted.operation)
@@ -232,7 +236,7 @@ class Purchases:
         return await self.journal.settle(record, "bought", order_id)
 
     async def _again(self, record: Record, operation: str) -> Record:
-        """A repeat under the same reference: nothing is bought."""
+        """A repeated call under the same reference: nothing is bought."""
         if record.transition is None:
             found, failure = await self._look(record, operation)
             raise _unknown(record, found, failure=failure)
@@ -254,13 +258,13 @@ class Purchases:
     # The list of orders ---------------------------------------------------------------------------------------------
 
     async def _present_orders(self, operation: str) -> tuple[int, ...]:
-        """The ids of all orders that are there now.
+        """The ids of all present orders.
 
         Raises:
-            TrooperError: they can't be read, whole and fresh: so a new one could not be told from them.
+            TrooperError: they cannot be read completely and freshly, so a new order could not be told apart.
         """
         what = "the orders present before"
-        for _ in range(2):  # none at all is read again: it may be a server that has nothing to show yet
+        for _ in range(2):  # an empty list is read again: a replica may have nothing to show yet
             snapshot = await self._orders.read(operation, what, fresh=True)
             if not snapshot.complete:
                 raise ResponseFormatError("$[*].order_id", "readable", operation=operation, subject=what)
@@ -269,7 +273,7 @@ class Purchases:
         return ()
 
     async def _look_for(self, record: Record) -> tuple[Order, ...]:
-        """The orders that may be the purchase. The list is read until one of them fits, or `cap` seconds are over."""
+        """The orders that may be the purchase. The list is read until one of them fits or `cap` seconds have passed."""
         loop = asyncio.get_running_loop()
         ends, pause = loop.time() + self._waits.schedule.cap, self._waits.schedule.floor
         found: tuple[Order, ...] = ()
@@ -285,7 +289,7 @@ class Purchases:
         return found
 
     async def _look(self, record: Record, operation: str) -> tuple[tuple[Order, ...], TrooperError | None]:
-        """The orders that may be the purchase as of now, those most like it first; or why they can't be read."""
+        """The orders that may be the purchase as of now, the most similar first; or why they cannot be read."""
         try:
             snapshot = await self._orders.read(operation, "candidates")
         except TrooperError as error:
@@ -295,7 +299,7 @@ class Purchases:
 
 
 def _known_of(purchase: Purchase) -> str:
-    """What is known of an unresolved purchase."""
+    """What is known of an unresolved purchase, in words."""
     if purchase.order_id is None:
         return "whether it was made is unknown"
     cost = "money" if purchase.price_h is None else f"{purchase.price_h} EUR per hour"
@@ -315,7 +319,7 @@ def _unknown(
     cause: OutcomeUnknownError | None = None,
     failure: TrooperError | None = None,
 ) -> PurchaseUnknownError:
-    """The error of a purchase whose outcome is unknown, and the candidates, where they were looked for."""
+    """The error of a purchase of unknown outcome, with the candidates if they were looked for."""
     what = cause.message if cause else "sent earlier, and its outcome is unknown"
     return PurchaseUnknownError(
         what if found is None else f"{what}; {_named(found, failure)}",

@@ -1,4 +1,4 @@
-"""What is known of a purchase, as it is stored; and which orders look like what it bought."""
+"""The record of a purchase, and which orders may be what it bought."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from trooper_async.models import JSON, Blib, Order, OrderStatus, Purchase, Trans
 
 @frozen
 class Record:
-    """A purchase, and what is needed to recognise it and the order that it bought."""
+    """A purchase, and what is needed to recognise a repeated call and the order that it bought."""
 
     purchase: Purchase
     operation: str
-    """What its caller called: `orders.create_and_wait`."""
+    """The method that was called: `orders.create_and_wait`."""
     terms: dict[str, JSON]
-    """What is bought, without its price: a repeat under the same reference must ask for the same."""
+    """What is bought, without the price: a repeated call under the same reference must ask for the same."""
     blib: Blib | None = None
-    """The offer, as far as an order can be compared with it."""
+    """The fields of the offer that an order can be compared with."""
     before: tuple[int, ...] = ()
-    """The orders that were there before it was sent."""
+    """The ids of the orders that existed before it was sent."""
 
     @property
     def transition(self) -> Transition | None:
-        """The transition of the order that it bought, where that is known."""
+        """The transition of the order that it bought, if that is known."""
         if self.purchase.order_id is None:
             return None
         return Transition(self.purchase.order_id, self.purchase.kind, OrderStatus.running)
@@ -47,7 +47,7 @@ def new_record(
     reference: str | None,
     migrated_order_id: int | None = None,
 ) -> Record:
-    """The record of a purchase that somebody wants to make now."""
+    """Make the record of a purchase that is requested now."""
     if reference is not None and (not isinstance(reference, str) or not reference):
         raise wrong("a reference must be a text that is not empty", reference, operation)
     at = datetime.now(UTC)
@@ -58,7 +58,7 @@ def new_record(
 def candidates(
     orders: Iterable[Order], known: Container[int], blib: Blib | None, price_h: Decimal | None
 ) -> tuple[Order, ...]:
-    """The orders that are not known, those most like the purchase first."""
+    """The orders that are not known, the most similar to the purchase first."""
 
     def likeness(order: Order) -> int:
         name, *others = _compared(order, blib, price_h)
@@ -78,7 +78,7 @@ def fits(order: Order, blib: Blib | None, price_h: Decimal | None) -> bool:
 
 
 def _compared(order: Order, blib: Blib | None, price_h: Decimal | None) -> list[bool | None]:
-    """Whether name, GPU, number of GPUs and price are the same; None where one side does not say."""
+    """Whether name, GPU, number of GPUs and price are the same; None if one side does not have the field."""
     pairs: list[tuple[object, object]] = [
         (order.blib_name, blib and blib.name),
         (order.blib_gpu_type, blib and blib.gpu_type),
@@ -89,7 +89,7 @@ def _compared(order: Order, blib: Blib | None, price_h: Decimal | None) -> list[
 
 
 def not_ready(error: Exception, purchase: Purchase, transition: Transition, operation: str) -> PurchaseNotReadyError:
-    """The error of a purchase that was made, and whose wait then failed with `error` (to be raised from that)."""
+    """The error of a purchase that was made but whose wait failed with `error`. Raise it from that one."""
     waited = error if isinstance(error, WaitError) else None
     failure = error if isinstance(error, TrooperError) else None
     what = failure.message if failure else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""One action for many orders: bounded in what is in flight, each order with its own outcome, on one poll for all."""
+"""One action for many orders: with bounded concurrency, an outcome for each order, and one poll for all."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ OrderKey = TypeVar("OrderKey", bound="Order | int")
 
 _FOR: dict[str, Action] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
 _HEADING = {"starting": "running", "stopping": "stopped", "freezing": "frozen"}
-"""Where a status leads to whose word says so."""
+"""The status that a transitional status leads to."""
 _RESTING = ("running", "stopped", "frozen", "terminated")
 _LOOKS = 3
-"""Reads of the list before an order counts as not there: one read alone proves nothing."""
+"""Reads of the list before an order counts as missing: one read alone proves nothing."""
 
 
 class Fleet:
-    """`client.fleet`: one action for many orders, and a report of what became of each.
+    """`client.fleet`: one action for many orders, and a report with the outcome of each.
 
-    The list is read once before anything is sent, and what is already there, or on its way, is left alone.
+    The list is read once before anything is sent. Orders that are already in the wanted status, or on their way to it,
+    are left alone.
     """
 
     def __init__(self, lookup: Lookup, actions: Actions, waits: Waits) -> None:
@@ -94,8 +95,7 @@ class Fleet:
     ) -> FleetReport:
         """Stop servers, and wait until they have stopped (POST /api/order-status, action `stopped`).
 
-        Orders that are stopped, stopping, frozen or freezing are left alone: a stop would first start up a frozen
-        server.
+        Orders that are stopped, stopping, frozen or freezing are left alone: a stop would first boot a frozen server.
 
         Args:
             orders: orders or order ids, any number; one that is given twice is done once.
@@ -201,9 +201,9 @@ class Fleet:
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Bring each order to the status that is wanted of it (GET /api/orders, POST /api/order-status).
+        """Bring each order to its wanted status (GET /api/orders, POST /api/order-status).
 
-        What is there, or on its way there, is left alone.
+        Orders that are there, or on their way there, are left alone.
 
         Args:
             wanted: the order, or its id → `running`, `stopped` or `frozen`.
@@ -322,7 +322,7 @@ class Fleet:
         return Run(self._actions, self._waits, outcomes, operation=operation, **options)
 
     async def _look(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
-        """These orders as they are now, or why that can't be told."""
+        """These orders as they are now, or why that cannot be determined."""
         seen: dict[int, Order | int | TrooperError] = {}
         left = order_ids
         for look in range(_LOOKS):
@@ -356,7 +356,7 @@ def _wanted(orders: Iterable[Order | int], action: Action) -> dict[int, tuple[Or
 
 
 def _needed(order: Order | int, action: Action, migration_allowed: bool) -> Job:
-    """What has to be done for an order as it is now."""
+    """The job for an order as it is now."""
     if not isinstance(order, Order):
         return Job(order)
     target = TARGETS[action]
@@ -374,7 +374,7 @@ def _needed(order: Order | int, action: Action, migration_allowed: bool) -> Job:
 def _resuming(
     outcome: FleetOutcome, migration_allowed: bool, seen: Mapping[int, Order | int | TrooperError], operation: str
 ) -> Job:
-    """What has to be done for an order that has not ended."""
+    """The job for an order that has not finished."""
     if outcome.sent:
         return Job(outcome.order_id, transition=outcome.transition)
     once = is_once_only(outcome.action, migration_allowed)
@@ -385,7 +385,7 @@ def _resuming(
     if isinstance(known, TrooperError):
         return Job(outcome.order_id, ended=known)
     if once:
-        return Job(known)  # what was not sent has not begun, and a restart begins where it ends
+        return Job(known)  # not sent, so not begun: it is sent now, whatever the order's status is
     return _needed(known, outcome.action, migration_allowed)
 
 
@@ -395,13 +395,13 @@ def _is_there(order: Order, target: str) -> bool:
 
 
 def _is_on_its_way(order: Order, target: str, *, once: bool) -> bool:
-    """Whether that is certain: where it is not, a setting is sent, which does no harm a second time."""
+    """Whether that is certain. If it is not, the action is sent, which is harmless even if it is repeated."""
     current = order.current_status.casefold()
     heading = _HEADING.get(current)
     if order.desired_status is None:
         return heading == target
     if not same_word(meant(order.desired_status), target):
         return False
-    if current in _RESTING:  # the API may have forgotten the wish; but what would move a server twice is not repeated
+    if current in _RESTING:  # the API may have dropped the request, but what could move a server twice is not repeated
         return once
     return heading in (None, target)

@@ -1,4 +1,4 @@
-"""What became of a fleet's orders: plain data that can be stored, and gone on with by `client.fleet.resume`."""
+"""The outcomes of a fleet's run: plain data that can be stored, and continued by `client.fleet.resume`."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ T = TypeVar("T")
 
 @frozen
 class FleetOutcome:
-    """What became of one order; neither `order` nor `error`: it has not ended yet."""
+    """The outcome of one order. With neither `order` nor `error`, it has not finished."""
 
     order_id: int
     action: Action
     order: Order | None = None
-    """The order when it was where it was wanted."""
+    """The order in the wanted status, if it got there."""
     error: TrooperError | None = field(default=None, eq=repr)
-    """Why it is not, where the order failed."""
+    """Why it did not get there, if it failed."""
     seconds: float = 0.0
-    """From its turn to its end."""
+    """Seconds from its turn to its end."""
     transition: Transition | None = None
-    """What was, or may have been, sent and is waited for."""
+    """What was, or may have been, sent and is awaited."""
     sent: bool | None = False
-    """Whether its action was sent and accepted; None: it may have been. False with an `order`: it was left alone."""
+    """Whether its action was sent and accepted; None if it may have been. False with an `order` means that it was left
+    alone.
+    """
 
     def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
         """This outcome as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
@@ -69,17 +71,17 @@ class FleetOutcome:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether it has finished, successfully or not."""
         return self.order is not None or self.error is not None
 
     @property
     def resumable(self) -> bool:
-        """Whether `fleet.resume` goes on with it: its end, if any, was none for ever, or not of this order."""
+        """Whether `fleet.resume` continues it: it has not finished, or failed for a reason that may pass."""
         if self.order is not None:
             return False
         error = self.error
-        if isinstance(error, APIStatusError) and not self.sent and error.attempts:  # else it is another order's refusal
-            # a 403 can be a firewall's, but not one that says that the server is locked
+        if isinstance(error, APIStatusError) and not self.sent and error.attempts:  # else it is another's refusal
+            # a 403 may come from a firewall, but not if it says that the server is locked
             may_pass = AuthenticationError | PermissionDeniedError | RateLimitError | ServerError
             return isinstance(error, may_pass) and not isinstance(error, ServerLockedError)
         return not isinstance(error, SupersededError | OrderVanishedError | ConfigurationError)
@@ -87,35 +89,35 @@ class FleetOutcome:
 
 @frozen
 class FleetReport:
-    """What became of each order of a run, in the order in which they were given."""
+    """The outcome of each order of a run, in the order in which they were given."""
 
     outcomes: tuple[FleetOutcome, ...]
     elapsed: float = 0.0
-    """Seconds that the run took, those before a `resume` too."""
+    """Seconds that the run took, including those before a `resume`."""
     migration_allowed: bool = False
 
     @property
     def succeeded(self) -> tuple[FleetOutcome, ...]:
-        """Those that are where they were wanted."""
+        """The orders that reached the wanted status."""
         return tuple(outcome for outcome in self.outcomes if outcome.order is not None)
 
     @property
     def failed(self) -> tuple[FleetOutcome, ...]:
-        """Those that ended with an error."""
+        """The orders that failed."""
         return tuple(outcome for outcome in self.outcomes if outcome.error is not None)
 
     @property
     def pending(self) -> tuple[FleetOutcome, ...]:
-        """Those that had not ended when the report was made: not sent yet, or still waited for."""
+        """The orders that had not finished when the report was made: not sent yet, or still awaited."""
         return tuple(outcome for outcome in self.outcomes if not outcome.ended)
 
     @property
     def left_alone(self) -> tuple[FleetOutcome, ...]:
-        """Those that nothing was sent for, since they were there already, or on their way."""
+        """The orders for which nothing was sent, since they were there already or on their way."""
         return tuple(outcome for outcome in self.succeeded if outcome.sent is False)
 
     def raise_for_failures(self) -> None:
-        """Raise the errors of the orders that failed, where some did.
+        """Raise the errors of the orders that failed, if any did.
 
         Raises:
             ExceptionGroup: of `TrooperError`s, each of which names its order.
@@ -171,8 +173,8 @@ class FleetReport:
         """The report that `to_json` wrote, or that a `ReportFile` holds.
 
         Args:
-            text: the stored text. Of several lines, the last one of each order counts. A last line that is not whole is
-                passed over: the process was killed while it wrote it, and what it says was not sent yet.
+            text: the stored text. Of several lines, the last one of each order counts. An incomplete last line is
+                ignored: the process was killed while writing it, and its action was not sent yet.
 
         Returns:
             The report.
@@ -189,27 +191,27 @@ class FleetReport:
 
 @frozen
 class FleetProgress:
-    """How far a run is."""
+    """The progress of a run."""
 
     done: int
-    """Orders that have ended (or, where nothing is waited for, been accepted), those that failed included."""
+    """Orders that have finished (or, with `wait=False`, been accepted), including those that failed."""
     failed: int
     total: int
     latest: FleetOutcome
-    """The order that this is about: it has ended, or (neither `order` nor `error`) is about to be sent."""
+    """The order that this call is about: it has finished, or (with neither `order` nor `error`) is about to be sent."""
     _report: Callable[[], FleetReport] = field(repr=False, eq=False)
 
     def report(self) -> FleetReport:
         """The report as it is now, for storing.
 
         Returns:
-            The report. Nothing that was sent is missing in it, even once the run has been cancelled.
+            The report. It includes everything that was sent, even after the run was cancelled.
         """
         return self._report()
 
 
 _NOT_A_REPORT = (ValueError, TypeError, KeyError, AttributeError, RecursionError, TrooperError)
-"""What reading a report raises if its data is damaged."""
+"""The exceptions that reading a damaged report raises."""
 
 
 def _from_line(text: str) -> FleetReport:
@@ -235,7 +237,7 @@ def _report(data: Mapping[str, object]) -> FleetReport:
 
 
 def _order_data(order: Order, money: Money) -> dict[str, JSON]:
-    # a template's settings may hold a password, and so may what is not known
+    # a template's settings may hold a password, and so may unknown fields
     installs = order.template_installs and tuple(
         evolve(install, config=None, extra={}) for install in order.template_installs
     )
@@ -278,7 +280,7 @@ def _outcome(data: JSON) -> FleetOutcome:
 
 
 def _is_consistent(outcome: FleetOutcome) -> bool:
-    """Whether an outcome does not contradict itself: resuming one that does could send a restart again."""
+    """Whether an outcome is consistent: resuming an inconsistent one could send a restart again."""
     transition, order = outcome.transition, outcome.order
     if outcome.order_id < 1 or (
         order is not None and (outcome.error is not None or order.order_id != outcome.order_id)
@@ -294,8 +296,8 @@ def _error(data: JSON) -> TrooperError:
         raise TypeError
     kind = getattr(errors, str(data["type"]), None)
     if not (isinstance(kind, type) and issubclass(kind, TrooperError)):
-        kind = TrooperError  # of a later release
-    error: TrooperError = kind.__new__(kind, data["message"])  # as unpickling does: each __init__ takes other arguments
+        kind = TrooperError  # an error class of a later release
+    error: TrooperError = kind.__new__(kind, data["message"])  # as unpickling does: each __init__ is different
     error.args = (data["message"],)
     objects: dict[str, Callable[[JSON], object]] = {
         "order": _order,
@@ -307,7 +309,7 @@ def _error(data: JSON) -> TrooperError:
         if name == "type":
             continue
         setattr(error, "__cause__" if name == "cause" else name, _optional(value, objects.get(name, _scalar)))
-    str(error)  # with a value of the wrong kind it has no text, and that has to show now
+    str(error)  # a value of the wrong type would make this fail: better now than later
     return error
 
 
@@ -323,7 +325,7 @@ def _order(data: JSON) -> Order:
 
 def _transition(data: JSON) -> Transition:
     if not isinstance(data, dict) or not data.keys() >= {one.name for one in fields(Transition)}:
-        raise TypeError  # all of its fields are written: one that is not there was lost
+        raise TypeError  # every field is written, so a missing one was lost
     return Transition.from_dict(data)
 
 

@@ -22,9 +22,9 @@ class ReportFile:
             else:  # of a run that was killed
                 report = await client.fleet.resume(file.report, on_progress=file)
 
-    The file holds a line of JSON with all orders, then one for each change: what it costs does not grow with the fleet.
-    What is about to be sent is in the file before it is sent, so a process that is killed forgets nothing. It is locked
-    while it is open, so that no two runs carry out one report.
+    The file holds a line of JSON with all orders, then one line for each change, so the cost of a change does not grow
+    with the fleet. An order is in the file before its action is sent, so nothing is lost if the process is killed. The
+    file is locked while it is open, so that no two runs use one report.
 
     Args:
         path: the file. A finished report in it is replaced by that of the next run; one that is not finished is kept
@@ -54,10 +54,10 @@ class ReportFile:
             raise self._refused(problem)
 
     def __call__(self, progress: FleetProgress) -> None:
-        """Take down how far a run is.
+        """Write the progress of a run to the file.
 
         Args:
-            progress: of the run.
+            progress: what the run passes to `on_progress`.
 
         Raises:
             ConfigurationError: the file holds the report of another run, which is not finished. Nothing was sent.
@@ -76,7 +76,7 @@ class ReportFile:
             rest = rest[os.write(self._file, rest) :]
 
     def close(self) -> None:
-        """Let another run have the file. One in which there is nothing is removed."""
+        """Unlock and close the file, so that another run can use it. An empty file is removed."""
         if self._file >= 0:
             if os.fstat(self._file).st_size == 0:
                 self._path.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class ReportFile:
         self.close()
 
     def _take(self) -> str | None:
-        """Lock the file and read it; why it can't be used, if so."""
+        """Lock the file and read it. Returns what is wrong with it, if anything."""
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             return "is not a regular file"
         if not _lock(self._file):
@@ -117,7 +117,7 @@ def _orders(report: FleetReport) -> set[tuple[int, str]]:
 def _lock(file: int) -> bool:
     try:
         import fcntl
-    except ImportError:  # Windows: a second run is not noticed there
+    except ImportError:  # Windows: a second run is not detected there
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""One run over a fleet: each order in its turn, its own outcome, and what is known of all of them at any moment."""
+"""One run over a fleet: sends each order's action in turn, records its outcome, and can report at any moment."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ OnProgress = Callable[[FleetProgress], object]
 """A function or a coroutine function, called before each order is sent and when it has ended."""
 
 _UNPROVEN = (OutcomeUnknownError, ServerError, ResponseFormatError)
-"""Errors after which the action may have been accepted all the same."""
+"""Errors after which the action may still have been accepted."""
 
 
 @frozen
 class Job:
-    """What is to be done for one order: to send its action and wait; or only to wait; or nothing, as it has ended."""
+    """The job for one order: send its action and wait, only wait, or nothing since it has finished."""
 
     order: Order | int
     transition: Transition | None = None
-    """What is only waited for."""
+    """What is only awaited, not sent."""
     lost: OutcomeUnknownError | None = None
-    """Where `transition` may have been sent, and may not."""
+    """The error of `transition`, if its outcome is unknown."""
     ended: Order | TrooperError | None = None
 
 
@@ -62,7 +62,7 @@ class RunOptions(TypedDict, total=False):
 
 @define(eq=False)
 class _Entry:
-    """What is known of one order of a run."""
+    """The state of one order of a run."""
 
     order_id: int
     action: Action
@@ -73,10 +73,10 @@ class _Entry:
     sent: bool | None = False
     began: float = 0.0
     until: float = math.inf
-    """The loop's time at which it is no longer tried to be sent."""
+    """When to stop trying to send it, by the loop's clock."""
     tries: int = 0
     failure: TrooperError | None = None
-    """Of a try, where there is to be another: of the last one, or of the last that may have been accepted."""
+    """The failure of an earlier try: of the last one that may have been accepted, or else of the last one."""
     wait: Wait | None = field(default=None, repr=False)
 
     @property
@@ -133,8 +133,8 @@ class Run:
         self._failed = sum(entry.error is not None for entry in self._entries.values())
         self._reporting = asyncio.Lock()
         self._following = 0
-        self._deferred: deque[tuple[Job, _Entry]] = deque()  # that an outage has kept from being sent
-        self._finished: deque[Wait] = deque()  # that have ended, and are not taken note of yet
+        self._deferred: deque[tuple[Job, _Entry]] = deque()  # to be tried again after the others
+        self._finished: deque[Wait] = deque()  # have ended, and are yet to be recorded
         self._news = asyncio.Event()
         self._began = time.monotonic() - options.get("elapsed", 0.0)
         self._ended: float | None = None
@@ -174,7 +174,7 @@ class Run:
     _progress_error: BaseException | None = None
 
     async def _send_in_turn(self, turns: Iterator[Job]) -> None:
-        """Do one after the other of the jobs that all senders share; those that an outage has kept come last."""
+        """Do the shared jobs one after the other; those deferred by an outage come last."""
         for job in turns:
             entry = self._entries[arguments.order_id(job.order)]
             entry.began = time.monotonic()
@@ -198,7 +198,7 @@ class Run:
             await self._try(job, entry)
 
     async def _try(self, job: Job, entry: _Entry) -> None:
-        """Send an order's action; once more, after the others, if that failed and is safe."""
+        """Send an order's action. If that fails and a retry is safe, defer it until after the others."""
         try:
             lost = await self._send(entry, job.order)
         except AuthenticationError as error:
@@ -211,7 +211,8 @@ class Run:
             if isinstance(earlier, OutcomeUnknownError):
                 await self._sent(entry, earlier)
                 return
-            # a try that came too late to be sent, or that was refused after one that proves nothing, says less
+            # the earlier failure says more if this try came too late, or was refused after one that may have been
+            # accepted
             if earlier is not None and (isinstance(error, APITimeoutError) or isinstance(earlier, _UNPROVEN)):
                 error = earlier
             await self._end(entry, error=error)
@@ -221,7 +222,7 @@ class Run:
             await self._sent(entry, lost)
 
     def _defer(self, job: Job, entry: _Entry, failure: TrooperError) -> bool:
-        """Keep an order for another try, where its deadline leaves time for it."""
+        """Keep an order for another try, if its deadline leaves time for one. Returns whether it does."""
         if not asyncio.get_running_loop().time() < entry.until < math.inf:
             return False
         if isinstance(failure, _UNPROVEN) or not isinstance(entry.failure, _UNPROVEN):
@@ -230,7 +231,7 @@ class Run:
         return True
 
     async def _sent(self, entry: _Entry, lost: OutcomeUnknownError | None) -> None:
-        """Wait for what was, or may have been, sent."""
+        """Begin to wait for what was, or may have been, sent."""
         if not self._wait:
             await self._end(entry, error=lost)
             return
@@ -249,14 +250,14 @@ class Run:
         return self._migration_allowed and entry.action == "start"
 
     async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
-        """Send an order's action. What is raised was not done by this try, as far as the error tells."""
+        """Send an order's action. Returns the error if its outcome is unknown; other failures are raised."""
         entry.tries += 1
         before = entry.transition, entry.sent
         try:
             request, entry.transition = await self._actions.prepare(
                 order, entry.action, self._operation, migration_allowed=self._may_migrate(entry), until=entry.until
             )
-            entry.sent = None  # from here on it may have been sent, whatever ends the run or the process
+            entry.sent = None  # from here on it may have been sent, however the run or the process ends
             if entry.tries == 1:
                 await self._report_progress(entry)
             lost = await self._actions.send(request, until=entry.until)
@@ -273,7 +274,7 @@ class Run:
         self._news.set()
 
     async def _follow(self, senders: list[asyncio.Task[None]]) -> None:
-        """Take note of each wait that ends, until all have."""
+        """Record the end of each wait, until all have ended."""
         for sender in senders:
             sender.add_done_callback(lambda _: self._news.set())
         while self._following or not all(sender.done() for sender in senders):
@@ -287,7 +288,7 @@ class Run:
                 if wait.verdict is Verdict.DONE:
                     await self._end(entry, order=wait.order)
                     continue
-                if isinstance(wait.error, APIStatusError):  # of the poll, twice in a row: of the key
+                if isinstance(wait.error, APIStatusError):  # two polls in a row failed so: the key is refused
                     raise _RefusedKeyError(wait.error)
                 error = wait.failure(self._waits.orders)
                 if not isinstance(error, TrooperError):
@@ -303,11 +304,11 @@ class Run:
         await self._report_progress(entry)
 
     async def _report_progress(self, entry: _Entry) -> None:
-        """Tell the caller before anything else is done about it."""
+        """Call the caller's function before anything else happens to the order."""
         if self._on_progress is None:
             return
         progress = FleetProgress(self._done, self._failed, len(self._entries), entry.outcome(), self.report)
-        async with self._reporting:  # one at a time, in the order in which it happened
+        async with self._reporting:  # one call at a time, in the order of events
             try:
                 answer = self._on_progress(progress)
                 if inspect.isawaitable(answer):
@@ -321,7 +322,7 @@ class Run:
                 raise _ProgressError(error) from None
 
     def _refuse(self, refusals: BaseExceptionGroup[_RefusedKeyError]) -> None:
-        """A refused key is the outcome of all that had not ended."""
+        """Make the refused key the outcome of all orders that have not finished."""
         refusal = next(_leaves(refusals))
         assert isinstance(refusal, _RefusedKeyError)  # noqa: S101 - except* passes no other
         for entry in self._entries.values():

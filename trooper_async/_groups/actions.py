@@ -1,4 +1,4 @@
-"""Starting, stopping, freezing and restarting a server: how the request is made, and sent."""
+"""Starting, stopping, freezing and restarting a server: how the request is prepared and sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _WORDS: dict[Action, str] = {"start": "running", "stop": "stopped", "restart": "
 
 
 def is_once_only(action: Action, migration_allowed: bool) -> bool:
-    """Whether an action may be sent once only: a second restart cuts the first, and a second migration moves again."""
+    """Whether an action must be sent only once: a second restart interrupts the first, a second migration moves
+    again.
+    """
     return action == "restart" or (action == "start" and migration_allowed)
 
 
@@ -38,15 +40,16 @@ class Actions:
         migration_allowed: bool = False,
         until: float = math.inf,
     ) -> tuple[Call[None], Transition]:
-        """The request of an action, and the transition that it is once it has been accepted."""
+        """The request of an action, and its transition once the API has accepted it."""
         order_id = arguments.order_id(order, operation)
         arguments.check_bool(migration_allowed, "migration_allowed", operation)
         server_id = await self._lookup.server_id(order, operation)
         before = None
         if action == "restart":
-            # where it can't be read, a departure from `running` and then a steady `running` prove the restart
+            # without it, a departure from `running` and then a steady `running` prove the restart
             with suppress(APIConnectionError, APIStatusError, ResponseFormatError):
-                # a server that can be restarted was started: an empty history was not read whole, and all rows look new
+                # a server that runs has been started, so an empty history is incomplete: later, every row would look
+                # new
                 before = tuple(await self._lookup.history(order_id, retry=ONE_ATTEMPT, until=until)) or None
         transition = Transition(order_id, action, TARGETS[action], before, migration_allowed)
         sent: dict[str, JSON] = {"serverId": server_id, "action": _WORDS[action]}
@@ -57,7 +60,7 @@ class Actions:
         return call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
 
     async def send(self, request: Call[None], *, until: float = math.inf) -> OutcomeUnknownError | None:
-        """Send it; None once it is accepted, and an error as a value where its outcome is unknown."""
+        """Send it. Returns None once it is accepted, or the error if its outcome is unknown."""
         try:
             await self._transport.request(request, until=until)
         except OutcomeUnknownError as error:
@@ -65,5 +68,5 @@ class Actions:
         return None
 
     async def pause(self, tries: int) -> None:
-        """Wait before an action that has failed so often is tried again."""
+        """Wait before an action that has failed so many times is retried."""
         await self._transport.pause(self._transport.persistent.backoff(tries))

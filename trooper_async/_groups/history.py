@@ -1,4 +1,4 @@
-"""What an order's status history tells."""
+"""What can be read from an order's status history."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 
 from trooper_async.models import StatusChange
 
-# Words of a server that runs. A restart does not end it: some servers keep `restarted` as their last word.
+# Words of a running server. A restart does not end a run: some servers keep `restarted` as their last word.
 _RUNNING = ("running", "restarting", "restarted")
 
 
@@ -19,7 +19,7 @@ def running_since(history: Iterable[StatusChange]) -> datetime | None:
             return None  # it may be the newest: neither the rows' order nor their ids say
         rows.append((row.status_since, row.status_user.casefold() in _RUNNING))
     since: datetime | None = None
-    # of rows of the same time, the one that does not run counts as the newer: never longer than it really ran
+    # of rows with the same time, one that does not run counts as newer, so that the run is never overestimated
     for time, runs in sorted(rows, key=lambda row: (row[0], not row[1]), reverse=True):
         if not runs:
             break

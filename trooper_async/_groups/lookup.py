@@ -1,4 +1,4 @@
-"""Orders looked up for what is sent about them: their servers' ids, and their histories."""
+"""Looks up orders, their servers' ids and their histories before something is sent about them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from trooper_async.models import Order, StatusChange
 
 
 class Lookup:
-    """What one client knows of its orders, or reads."""
+    """What one client knows or reads about its orders."""
 
     def __init__(self, store: Store[Order]) -> None:
         self._store = store
         self._reading = asyncio.Lock()
-        self._begun = 0  # reads of the list that were begun here, the last of them that has ended, and how it failed
+        self._begun = 0  # reads of the list begun here; below: the last one that has ended, and its failure
         self._ended = 0
         self._failure: TrooperError | None = None
 
@@ -32,16 +32,16 @@ class Lookup:
         return await self._store.transport.request(history, retry=retry, until=until)
 
     async def order(self, order_id: int, operation: str) -> Order:
-        """An order as it is now.
+        """Read an order as it is now.
 
         Raises:
             OrderNotFoundError: it is not in the list.
-            ResponseFormatError: its row can't be read.
+            ResponseFormatError: its row cannot be read.
         """
         return found(await self._store.read(operation, f"order {order_id}"), order_id, operation)
 
     async def orders(self, operation: str) -> Snapshot[Order]:
-        """All orders as they are now, as far as they can be read."""
+        """Read all orders as they are now."""
         return await self._store.read(operation)
 
     async def server_id(self, order: Order | int, operation: str) -> int:
@@ -56,13 +56,13 @@ class Lookup:
         begun = self._begun
         if _server_id(self._store.latest, order_id) is None:
             async with self._reading:
-                # a list that was begun before this call proves that an id is there, not that it is not
+                # a list whose request began before this call proves that an id exists, not that it is missing
                 if _server_id(self._store.latest, order_id) is None and self._ended <= begun:
                     await self._read(operation, f"order {order_id}")
         return self._known(order_id, operation)
 
     async def pause(self, seconds: float) -> None:
-        """Wait for so long, or until the client is closed."""
+        """Sleep, or until the client is closed."""
         await self._store.transport.pause(seconds)
 
     async def _read(self, operation: str, subject: str) -> None:
@@ -72,7 +72,7 @@ class Lookup:
         try:
             await self._store.read(operation, subject)
         except TrooperError as error:
-            self._failure = error  # of all who wait for this read
+            self._failure = error  # for all callers that share this read
         self._ended = read
 
     def _known(self, order_id: int, operation: str) -> int:
@@ -85,11 +85,11 @@ class Lookup:
 
 
 def found(snapshot: Snapshot[Order], order_id: int, operation: str) -> Order:
-    """An order out of a list.
+    """Find an order in a list.
 
     Raises:
         OrderNotFoundError: it is not in it.
-        ResponseFormatError: its row, or whether it has one, can't be read.
+        ResponseFormatError: its row, or whether it has one, cannot be read.
     """
     order = snapshot.get(order_id)
     if isinstance(order, Order):

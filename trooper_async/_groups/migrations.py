@@ -119,8 +119,8 @@ class Migrations:
             max_total_due: the most that may be due now, in EUR; by default the quote's `total_due`.
             reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
                 waits for the same order.
-            timeout: seconds for the purchase and the wait; None for no limit. What is in flight then is told as a
-                PurchaseUnknownError, and followed.
+            timeout: seconds for the purchase and the wait; None for no limit. A purchase that is still in flight then
+                raises `PurchaseUnknownError`, and the client follows it.
             on_change: a plain function that is called with the order at each new status; what it raises ends the wait
                 and is raised here.
 

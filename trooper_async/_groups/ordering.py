@@ -1,4 +1,4 @@
-"""An order to be made: its arguments are checked, and its price once more right before it is sent."""
+"""Prepares an order: checks its arguments, and its price once more right before it is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def wanted_order(
     max_price_h: Decimal | float | None,
     reference: str | None,
 ) -> tuple[Record, Prepare]:
-    """The record of an order that is to be made, and what checks its price right before it is.
+    """The record of an order that is to be made, and the function that checks its price right before it is sent.
 
     Raises:
         ConfigurationError: an argument is invalid. Nothing was sent.
@@ -78,7 +78,8 @@ def wanted_order(
     }
 
     async def prepare() -> tuple[Call[int], Blib]:
-        # here, since what its reference says is bought already is not bought again, whatever it would cost now
+        # checked here because a reference that has already bought something buys nothing more, whatever the price is
+        # now
         if blib.price_h is not None and price != blib.price_h:
             text = f"the offer costs {blib.price_h} EUR per hour, not {price}"
             raise PriceError(text, operation=operation, subject=subject)

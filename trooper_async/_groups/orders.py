@@ -592,7 +592,7 @@ class Orders:
         return await self._wait_for(order, judge, "orders.wait_until_converged", timeout)
 
     async def wait_until_reachable(self, order: Order | int, *, timeout: float | None = 900.0) -> Credentials:
-        """Wait until a server runs and answers on its SSH port (polls GET /api/orders; POST /api/credentials).
+        """Wait until a server runs and its SSH server responds (polls GET /api/orders; POST /api/credentials).
 
         The address and port are read again whenever the server has changed: a freeze or a migration may change them.
 
@@ -737,8 +737,8 @@ class Orders:
             max_price_h: the most that it may cost, in EUR per hour.
             reference: your own name for this purchase. Called again with the same reference, it buys nothing more and
                 waits for the same order.
-            timeout: seconds for the purchase and the wait; None for no limit. What is in flight then is told as a
-                PurchaseUnknownError, and followed.
+            timeout: seconds for the purchase and the wait; None for no limit. A purchase that is still in flight then
+                raises `PurchaseUnknownError`, and the client follows it.
             on_change: a plain function that is called with the order at each new status; what it raises ends the wait
                 and is raised here.
 
@@ -792,16 +792,16 @@ class Orders:
         timeout: float | None = 1800.0,
         on_change: OnChange | None = None,
     ) -> AbstractAsyncContextManager[Order]:
-        """Rent a server for the length of a job (POST /api/order), and freeze it at the end, whatever ends the job.
+        """Rent a server for the duration of a job (POST /api/order), and freeze it at the end, however the job ends.
 
             async with client.orders.rented(blib, contract_interval="HOUR", terms_accepted=True) as order:
                 ...
 
-        The server is put where `then` says on every way out of the block: its end, an exception, a cancellation,
-        Ctrl-C, and also if the server was bought but did not come up. While the API fails or refuses it, that is tried
-        again for up to 15 minutes; cancellations in the meantime are raised afterwards. It returns once the API has
-        accepted it: `wait_until(order, "frozen")` waits until it is there. A server that was frozen or stopped by
-        somebody else in the meantime is left alone.
+        What `then` says is done on every way out of the block: a normal end, an exception, a cancellation, Ctrl-C, and
+        also if the server was bought but did not start. It is retried for up to 15 minutes while the API fails or
+        refuses it; cancellations in the meantime are raised afterwards. The block ends once the API has accepted it;
+        `wait_until(order, "frozen")` waits for the status. A server that somebody else has frozen or stopped in the
+        meantime is left alone.
 
         With a `reference` that was bought before, nothing is bought: that server is started if it does not run.
 
@@ -809,26 +809,27 @@ class Orders:
             blib: the offer, as `blibs.list()` returned it.
             contract_interval: how long one paid period is: `HOUR`, `DAY`, `WEEK`, `MONTH` or `YEAR`. A period is paid
                 in advance, and is not refunded.
-            terms_accepted: whether you accept the vendor's terms; the API refuses an order without.
-            price_h: EUR per hour; the offer's by default.
-            total_price: EUR for the whole interval; for `HOUR` it is `price_h`, for others it must be given.
-            second_partition_percentage: share of the disk for a second partition, in percent.
-            templates: the templates to install, or their ids.
+            terms_accepted: whether you accept the vendor's terms and conditions; without that, the API refuses the
+                order.
+            price_h: EUR per hour; by default the offer's. The API refuses a price that is not the current one.
+            total_price: EUR for the whole interval; by default `price_h` for `HOUR`, and required for the others.
+            second_partition_percentage: the share of the disk for a second partition, in percent.
+            templates: templates to install, or their ids.
             max_price_h: the most that it may cost, in EUR per hour.
             reference: your own name for this purchase.
             then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
-            timeout: seconds for the purchase and until the server runs; None waits for ever.
+            timeout: seconds for the purchase and until the server runs; None for no limit.
             on_change: called with the order for each status seen until it runs.
 
         Returns:
             An asynchronous context manager that gives the running order.
 
         Raises:
-            StillRunningError: the server could not be frozen or stopped, and is billed on. If the block has raised,
-                its exception goes on, with a note. Both times the log has an ERROR with the order and its price.
-            PurchaseNotReadyError: it is bought, but did not come up; it has been put where `then` says.
-            PurchaseUnknownError: it was sent, and the response lost. `.candidates` are the orders that it may be:
-                nothing was frozen. If the caller was cancelled, the log has that as an ERROR.
+            StillRunningError: the server could not be frozen or stopped, and is billed on. If the block raised, its
+            exception continues, with a note. In both cases the order and its price are logged at ERROR.
+            PurchaseNotReadyError: it was bought but did not start; `then` has been done.
+            PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
+            may have created; none of them was frozen. If the caller was cancelled, this is logged at ERROR instead.
             ConfigurationError, PriceError, UnresolvedPurchaseError, BadRequestError, …: as for `create`.
         """
         operation = "orders.rented"
@@ -858,20 +859,20 @@ class Orders:
         timeout: float | None = 900.0,
         on_change: OnChange | None = None,
     ) -> AbstractAsyncContextManager[Order]:
-        """Have a server run for the length of a job, and freeze it at the end, whatever ends the job.
+        """Have a server run for the duration of a job, and freeze it at the end, however the job ends.
 
             async with client.orders.running(123, then="stop") as order:
                 ...
 
-        It is started unless it runs (POST /api/order-status). On the way out it is put where `then` says, as with
-        `rented`; it does not matter whether it ran before.
+        It is started unless it runs (POST /api/order-status). At the end `then` is done as with `rented`, even if the
+        server ran before.
 
         Args:
             order: the order, or its id.
             then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
             migration_allowed: whether a frozen server may move to other hardware, which takes 10 to 90 minutes: give it
                 a `timeout` of 7200 then.
-            timeout: seconds until it runs; None waits for ever.
+            timeout: seconds until it runs; None for no limit.
             on_change: called with the order for each status seen until it runs.
 
         Returns:
@@ -879,8 +880,8 @@ class Orders:
 
         Raises:
             StillRunningError: the server could not be frozen or stopped, and is billed on; as for `rented`.
-            OrderNotFoundError: no such order in the list. Nothing was sent.
-            WaitTimeoutError, SupersededError, OrderVanishedError, ServerLockedError, …: as for `start_and_wait`.
+            OrderNotFoundError: the order is not in the list. Nothing was sent. WaitTimeoutError, SupersededError,
+            OrderVanishedError, ServerLockedError, …: as for `start_and_wait`.
         """
         operation = "orders.running"
         check_then(then, operation)
@@ -928,9 +929,9 @@ class Orders:
         purchase_or_error: Purchase | PurchaseUnknownError | UnresolvedPurchaseError | PurchaseNotReadyError,
         order: Order | int | None,
     ) -> None:
-        """Say what became of a purchase that is unresolved, so that others can be made. No request is sent.
+        """Decide what became of an unresolved purchase, so that others can be made. No request is sent.
 
-        The first decision holds.
+        The first decision is final.
 
         Args:
             purchase_or_error: the purchase, or the error that names it.

@@ -1,4 +1,4 @@
-"""A server for the length of a job: it runs while the job does, and is put away whatever ends the job."""
+"""A server for the duration of a job: it runs during the job, and is frozen or stopped however the job ends."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from trooper_async.models import TARGETS, Order, OrderStatus, Purchase, meant
 LOG = logging.getLogger("trooper_async.orders")
 
 Then: TypeAlias = Literal["freeze", "stop", "leave"]
-"""Where a server is put when its job is over."""
+"""What happens to a server when its job is over."""
 
 _PATIENCE = 900.0
-"""Seconds for which a freeze or stop at the end of a job is tried again while the API fails or refuses it."""
+"""Seconds for which a freeze or stop at the end of a job is retried while the API fails or refuses it."""
 _GONE_CAPS = 4
-"""Times the schedule's cap for which an order has to be missing from the list to count as gone."""
+"""Multiple of the schedule's cap for which an order has to be missing from the list to count as gone."""
 _HOPELESS = (AuthenticationError, ClientClosedError, ConfigurationError, ServerLockedError)
-"""Errors of a freeze or stop that trying again does not mend."""
+"""Errors of a freeze or stop that a retry cannot fix."""
 _AWAY = {"stopped": 1, "frozen": 2}
-"""Statuses that a server stays in, the cheaper the higher."""
+"""The statuses in which a server is put away; the higher the number, the cheaper."""
 
 
 @define
 class _Job:
-    """What is to be put away, and where."""
+    """What is to be put away, and how."""
 
     operation: str
     then: Then
     order_id: int | None = None
-    """None as long as it is not known what was bought."""
+    """None until it is known what was bought."""
     price_h: Decimal | None = None
     purchase: Purchase | None = None
 
@@ -71,7 +71,7 @@ class _Job:
 
 
 class Jobs:
-    """The jobs of one client that have a server of their own."""
+    """The jobs of one client that run on a server of their own."""
 
     def __init__(self, lookup: Lookup, actions: Actions, waits: Waits, purchases: Purchases) -> None:
         self._lookup = lookup
@@ -83,18 +83,18 @@ class Jobs:
     async def rented(
         self, wanted: Record, prepare: Prepare, *, then: Then, timeout: float | None, on_change: OnChange | None
     ) -> AsyncIterator[Order]:
-        """Buy an order, or find it bought under its reference; yield it when it runs; put it away at the end."""
+        """Buy an order, or find the one bought under its reference; yield it when it runs; put it away at the end."""
         began = asyncio.get_running_loop().time()
         operation = wanted.operation
         job = _Job(operation, then, price_h=wanted.purchase.price_h)
         async with _whatever_happens(job, lambda: self._give_back(job, wanted)):
             async with self._purchases.made(wanted, prepare, until=deadline(began, timeout)) as bought:
-                job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # from here on it is put away
+                job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # to be put away from now on
             if bought.purchase.id == wanted.purchase.id:
                 order = await self._purchases.wait(
                     bought, operation=operation, timeout=timeout, on_change=on_change, began=began
                 )
-            else:  # bought earlier: it may have been put away since
+            else:  # bought earlier, it may have been put away since
                 order = await self._up(
                     job.order_id, operation=operation, timeout=timeout, on_change=on_change, began=began
                 )
@@ -137,7 +137,7 @@ class Jobs:
         on_change: OnChange | None,
         began: float,
     ) -> Order:
-        """The order once it runs. It is started unless it runs, or is on its way to."""
+        """The order once it runs. It is started unless it runs or is starting."""
         now = now or await self._lookup.order(order_id, operation)
         status, desired = _statuses(now)
         if status == desired == "running":
@@ -161,13 +161,13 @@ class Jobs:
         if job.order_id is None:
             outcome = await self._purchases.settled(wanted)
             if isinstance(outcome, PurchaseUnknownError):
-                LOG.error("%s", outcome)  # its caller was cancelled, and hears of it nowhere else
+                LOG.error("%s", outcome)  # its cancelled caller learns of it nowhere else
             if not isinstance(outcome, Record) or outcome.purchase.order_id is None:
                 return None
             job.purchase, job.order_id = outcome.purchase, outcome.purchase.order_id
         failure = await self._put_away(job)
         if failure is None and job.then != "leave" and job.purchase is not None:
-            try:  # nobody has to hear of it any more
+            try:  # no decision is needed any more
                 await self._purchases.journal.resolve(job.purchase, job.order_id)
             except ConfigurationError as error:
                 LOG.error(
@@ -176,7 +176,7 @@ class Jobs:
         return failure
 
     async def _put_away(self, job: _Job) -> StillRunningError | None:
-        """Freeze or stop the server; why it could not be done, if so."""
+        """Freeze or stop the server. Returns the error if that failed."""
         if job.then == "leave" or job.order_id is None:
             return None
         try:
@@ -192,7 +192,9 @@ class Jobs:
         return failure
 
     async def _send(self, order_id: int, then: Literal["freeze", "stop"], operation: str) -> TrooperError | None:
-        """None once the API has accepted it, or the order is there already, or gone; else the last error."""
+        """Returns None once the API has accepted it, or if the order is already there or gone; otherwise the last
+        error.
+        """
         loop = asyncio.get_running_loop()
         schedule = self._waits.schedule
         began, missing_since, pause = loop.time(), None, schedule.floor
@@ -214,7 +216,7 @@ class Jobs:
                         "%s: order %d is not in the list any more, so it is not sent to %s", operation, order_id, then
                     )
                     return None
-            else:  # also where the list can't be read: the action is what matters
+            else:  # even if the list cannot be read: the action is what matters
                 try:
                     request, _ = await self._actions.prepare(now, then, operation)
                     lost = await self._actions.send(request)
@@ -231,20 +233,20 @@ class Jobs:
 
 
 def check_then(then: object, operation: str) -> None:
-    """Refuse what is no place to put a server."""
+    """Refuse any other value of `then`."""
     if then not in get_args(Then):
         raise wrong('then must be "freeze", "stop" or "leave"', then, operation)
 
 
 @asynccontextmanager
 async def _whatever_happens(job: _Job, end: Callable[[], Awaitable[StillRunningError | None]]) -> AsyncIterator[None]:
-    """Have `end` done after the block, however that ends, and however often it is cancelled.
+    """Run `end` after the block, however that ends and however often it is cancelled.
 
-    The error that `end` returns is raised; where the block has raised, that goes on, with a note.
+    An error that `end` returns is raised; if the block itself raised, its exception continues, with a note.
     """
     try:
         yield
-    except GeneratorExit:  # its coroutine was thrown away: nothing can be awaited
+    except GeneratorExit:  # the coroutine was closed or collected: nothing can be awaited
         if job.then != "leave" and job.order_id is not None:
             LOG.error("%s", job.failure("its task was not run to its end"))
         raise
@@ -265,7 +267,7 @@ def _statuses(order: Order) -> tuple[str, str]:
 
 
 def _is_away(order: Order, then: Literal["freeze", "stop"]) -> bool:
-    """Whether it is where `then` says, or on its way to something cheaper: a stop would start up a frozen server."""
+    """Whether it is where `then` says, or on its way to a cheaper status: a stop would boot a frozen server."""
     status, desired = _statuses(order)
     target = TARGETS[then]
     return (status == desired == target) or _AWAY.get(desired, 0) > _AWAY[target]

@@ -1,4 +1,4 @@
-"""Picking orders out of a list by title, GPU, country, status and price."""
+"""Selects orders from a list by title, GPU, country, status and price."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def select(
 
 
 def matcher(name: str, wanted: str | None, texts: Iterable[str | None]) -> Callable[[str | None], bool]:
-    """What tells whether a text is wanted: equal, if one of `texts` is; else matching the pattern. None wants all."""
+    """A function that tells whether a text matches: exactly, if one of `texts` does; otherwise by pattern. None matches
+    all.
+    """
     if wanted is None:
         return lambda text: True
     if not isinstance(wanted, str):
@@ -80,7 +82,7 @@ def matcher(name: str, wanted: str | None, texts: Iterable[str | None]) -> Calla
 
 
 def warn_if_unknown(status: str, operation: str, seen: Iterable[str] = ()) -> None:
-    """Log a status word that may be misspelled: not refused, since the API does not document all of its words."""
+    """Log a status word that may be misspelled. It is not refused, since the API does not document all of its words."""
     fits = matcher("status", status, ())
     if not any(fits(word) for word in (*OrderStatus, *seen)):
         known = ", ".join(OrderStatus)

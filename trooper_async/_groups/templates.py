@@ -79,7 +79,7 @@ class Templates:
             APIConnectionError, APIStatusError: nothing was installed.
         """
         install = _install(order, template, config, "templates.install")
-        del config  # a password of the application may be in it, and locals may be printed with a traceback
+        del config  # it may hold a password of the application, and tracebacks may print local variables
         return await self._transport.request(install)
 
     async def install_and_wait(
@@ -188,7 +188,7 @@ class Templates:
 
     async def _ended(self, order_id: int, install_id: int, operation: str, timeout: float | None) -> TemplateInstall:
         subject = f"install {install_id} on order {order_id}"
-        # what was just accepted may be missing for a while
+        # an install that was just accepted may be missing for a while
         absent = Steady(self._waits.schedule.cap * (4 if operation == "templates.install_and_wait" else 1))
 
         def ended(installs: Snapshot[TemplateInstall], began: float) -> TemplateInstall | None:
