@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from examples import quickstart
 from tests.helpers import processes
+from trooper_async.testing import FakeTrooper
 
 NOT_USED = {"TROOPER_API_KEY": "never-used", "TROOPER_BASE_URL": "https://127.0.0.1:1"}
 
@@ -22,15 +24,71 @@ async def test_quickstart_orders_awaits_and_switches_several_servers() -> None:
 
 
 async def test_quickstart_ends_cleanly_on_ctrl_c() -> None:
-    """Ctrl-C in the middle ends it with 130 and without a traceback, and the log names what was bought."""
+    """Ctrl-C in the middle freezes what was ordered, and ends it with 130 and without a traceback."""
     async with processes.python(quickstart.__file__) as child:
         await child.says("is starting")
         child.send(signal.SIGINT)
+        assert (await child.ends(), child.err) == (130, "")
+    assert child.out.endswith("freezing what was ordered, which can take a minute\ninterrupted\n")
+
+
+def live(fake: FakeTrooper) -> AbstractAsyncContextManager[processes.Child]:
+    """quickstart --live, whose API is the fake."""
+    environment = {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
+    return processes.python(quickstart.__file__, "--live", "--max-price-h", "0.2", env=environment)
+
+
+def frozen(fake: FakeTrooper) -> int:
+    return sum(body["action"] == "frozen" for body in fake.sent("/api/order-status"))
+
+
+@pytest.mark.parametrize("ends", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+async def test_quickstart_freezes_what_was_being_ordered(ends: list[signal.Signals], fake_trooper: FakeTrooper) -> None:
+    """A signal, also a second one, while the order is in flight: it is frozen, its id and price are said."""
+    async with live(fake_trooper) as child:
+        with fake_trooper.hold_next("/api/order") as hold:
+            await hold.arrived()
+            for end in ends:
+                child.send(end)
+                await child.says("freezing what was ordered")
         assert await child.ends() == 130
-        assert "Traceback" not in child.err
-        if child.out.count("is running") < 3:  # else a slow machine was past the purchases by then
-            assert "was bought, but its caller never got it" in child.err, "what was bought is billed on"
-    assert child.out.endswith("interrupted\n")
+    assert frozen(fake_trooper) == 1
+    assert "order 123 is fr" in child.out
+    assert "running, it costs 0.195 EUR per hour: `trooper freeze 123` freezes it" in child.out
+
+
+async def test_quickstart_says_that_an_order_may_have_been_made(fake_trooper: FakeTrooper) -> None:
+    """The response to the order is lost and Ctrl-C comes: what is unknown, what it costs and which order it may be."""
+    fake_trooper.add_order()
+    async with live(fake_trooper) as child:
+        with fake_trooper.hold_next("/api/orders") as before:
+            await before.arrived()
+            fake_trooper.drop_next("/api/order", when="after")
+            looking = fake_trooper.hold_next("/api/orders")
+        await looking.arrived()
+        child.send(signal.SIGINT)
+        await child.says("freezing what was ordered")
+        looking.release()
+        assert await child.ends() == 130
+    assert "whether a server was ordered is unknown; running, it costs 0.195 EUR per hour" in child.out
+    assert "candidates: order 124" in child.err
+
+
+async def test_quickstart_freezes_after_an_error(fake_trooper: FakeTrooper) -> None:
+    """Whatever fails once the server is bought, it is frozen, and where it is is said."""
+    fake_trooper.fail_next("/api/order-title", status=400)
+    async with live(fake_trooper) as child:
+        assert await child.ends() == 1
+    assert (frozen(fake_trooper), "orders.rename" in child.err) == (1, True)
+    assert "`trooper freeze 123` freezes it" in child.out
+
+
+async def test_quickstart_says_that_nothing_is_on_offer(fake_trooper: FakeTrooper) -> None:
+    """Then nothing is bought, and it ends with 1."""
+    for blib in fake_trooper.blibs.values():
+        blib.is_available = False
+    async with live(fake_trooper) as child:
+        assert (await child.ends(), child.err) == (1, "nothing is on offer now\n")
 
 
 @pytest.mark.parametrize("arguments", [["--live"], ["--max-price-h", "cheap"]])
