@@ -414,6 +414,21 @@ async def test_under_a_known_reference_the_server_is_started_again(
     assert actions(fake_trooper) == ["frozen", "running", "frozen"]
 
 
+async def test_under_a_known_reference_the_server_may_not_be_in_the_list_yet(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Run again right after the purchase, the job waits until the order is listed; only one that stays away is gone."""
+    await trooper.orders.create(BLIB, contract_interval="HOUR", terms_accepted=True, reference="nightly")
+    fake_trooper.fail_next("/api/orders", status=200, body=[])
+    async with rented(trooper, reference="nightly", then="leave") as order:
+        assert order.order_id == 123
+    fake_trooper.remove_order(123)
+    with pytest.raises(OrderNotFoundError, match="order 123"):
+        async with rented(trooper, reference="nightly", then="leave"):
+            pytest.fail("there is no such server any more")
+    assert posts(fake_trooper) == 1
+
+
 # A server that is there ---------------------------------------------------------------------------------------------
 
 

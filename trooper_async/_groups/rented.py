@@ -17,7 +17,7 @@ from trooper_async._buying.purchases import Prepare, Purchases
 from trooper_async._buying.record import Record
 from trooper_async._groups.actions import Actions
 from trooper_async._groups.lookup import Lookup
-from trooper_async._waiting.judges import StatusJudge
+from trooper_async._waiting.judges import PredicateJudge, StatusJudge
 from trooper_async._waiting.wait import OnChange
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
@@ -94,9 +94,11 @@ class Jobs:
                 order = await self._purchases.wait(
                     bought, operation=operation, timeout=timeout, on_change=on_change, began=began
                 )
-            else:  # bought earlier, it may have been put away since
+            else:  # bought earlier: it may have been put away since, or not be in the list yet
+                listed = PredicateJudge(lambda order: True, self._waits.schedule.cap)
+                now = await self._waits.order(job.order_id, listed, operation=operation, timeout=timeout, began=began)
                 order = await self._up(
-                    job.order_id, operation=operation, timeout=timeout, on_change=on_change, began=began
+                    job.order_id, now, operation=operation, timeout=timeout, on_change=on_change, began=began
                 )
             yield order
 
