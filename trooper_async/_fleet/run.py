@@ -239,7 +239,9 @@ class Run:
         assert transition is not None  # noqa: S101 - of the job, or noted before it was sent
         self._following += 1
         entry.wait = self._waits.begin(
-            transition,
+            transition.order_id,
+            self._waits.judge_of(transition),
+            transition=transition,
             operation=self._operation,
             timeout=arguments.seconds_of(self._timeout, transition.action, transition.migration_allowed),
             lost=lost,

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable
 from contextvars import copy_context
+from typing import Required, TypedDict, Unpack
 
 from trooper_async._waiting.histories import Histories
 from trooper_async._waiting.judges import Judge, PredicateJudge, RestartJudge, Verdict
@@ -30,18 +31,28 @@ OnChange = Callable[[Order], object]
 """Called with an order for each status seen during a wait. A plain function: nobody awaits a coroutine."""
 
 
+class WaitOptions(TypedDict, total=False):
+    """What a wait takes besides the order and its judge."""
+
+    operation: Required[str]
+    """What is attempted, as errors name it."""
+    timeout: Required[float | None]
+    """Seconds from `began` until the wait ends; None for no limit."""
+    began: float | None
+    """When the surrounding call began, by the event loop's clock; None for now."""
+    lost: OutcomeUnknownError | None
+    """The error of the action that is waited for, if its response was lost."""
+    on_change: OnChange | None
+    """Called with the order for each status seen."""
+
+
 class Wait(Subscription[Order]):
     """A wait for an order, driven by the poll.
 
     Args:
         order_id: the order.
         judge: decides when the wait is over.
-        operation: what is attempted, as errors name it.
-        timeout: seconds from `began` until it ends; None for no limit.
         transition: the accepted action that is waited for, if any.
-        lost: the error of that action, if its response was lost.
-        on_change: called with the order for each status seen.
-        began: when the surrounding call began, by the event loop's clock; None for now.
         on_end: called once, when the wait has ended.
         histories: reads the order's status history when the judge wants it.
     """
@@ -67,23 +78,20 @@ class Wait(Subscription[Order]):
         self,
         order_id: int,
         judge: Judge,
-        operation: str,
-        timeout: float | None,
         *,
-        transition: Transition | None = None,
-        lost: OutcomeUnknownError | None = None,
-        on_change: OnChange | None = None,
-        began: float | None = None,
+        transition: Transition | None,
         on_end: Callable[[Wait], None],
         histories: Histories,
+        **options: Unpack[WaitOptions],
     ) -> None:
+        began, timeout, on_change = options.get("began"), options["timeout"], options.get("on_change")
         self.began: float = asyncio.get_running_loop().time() if began is None else began
         super().__init__(order_id, deadline=math.inf if timeout is None else self.began + timeout)
         self.judge: Judge = judge
-        self.operation: str = operation
+        self.operation: str = options["operation"]
         self.timeout: float | None = timeout
         self.transition: Transition | None = transition
-        self.lost: OutcomeUnknownError | None = lost
+        self.lost: OutcomeUnknownError | None = options.get("lost")
         self._on_change = on_change
         self._on_end = on_end
         self._histories = histories

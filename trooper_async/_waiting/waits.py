@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import deepcopy
 from operator import attrgetter
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from attrs import evolve
 
@@ -25,13 +25,12 @@ from trooper_async._waiting.poller import Poller
 from trooper_async._waiting.schedule import PollSchedule
 from trooper_async._waiting.ssh import answers_ssh
 from trooper_async._waiting.store import Items, Store
-from trooper_async._waiting.wait import OnChange, Wait
+from trooper_async._waiting.wait import Wait, WaitOptions
 from trooper_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
     ClientClosedError,
-    OutcomeUnknownError,
     ResponseFormatError,
     WaitTimeoutError,
 )
@@ -81,35 +80,26 @@ class Waits:
 
     def begin(
         self,
-        transition: Transition,
+        order_id: int,
+        judge: Judge,
         *,
-        operation: str,
-        timeout: float | None,
-        lost: OutcomeUnknownError | None = None,
+        transition: Transition | None = None,
         on_end: Callable[[Wait], None],
+        **options: Unpack[WaitOptions],
     ) -> Wait:
-        """Begin to wait until an accepted action has taken effect. `on_end` is called when the wait has ended."""
-        judge = judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor)
-        wait = Wait(
-            transition.order_id,
-            judge,
-            operation,
-            timeout,
-            transition=transition,
-            lost=lost,
-            on_end=on_end,
-            histories=self._histories,
-        )
-        self._join(wait)
-        return wait
-
-    def _join(self, wait: Wait) -> None:
+        """Begin to wait until `judge` decides that it is over. `on_end` is called when the wait has ended."""
+        wait = Wait(order_id, judge, transition=transition, on_end=on_end, histories=self._histories, **options)
         try:
             self.orders.join(wait)
         except ClientClosedError as error:
-            if wait.transition is None:
+            if transition is None:
                 raise
             wait.fail(error)  # its action was sent, and the error has to say so
+        return wait
+
+    def judge_of(self, transition: Transition) -> Judge:
+        """The judge for an accepted action."""
+        return judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor)
 
     def abandon(self, wait: Wait) -> None:
         """End a wait whose result nobody needs any more."""
@@ -121,69 +111,28 @@ class Waits:
         await self._histories.settle()
         await self.orders.settle()
 
-    def transition(
-        self,
-        transition: Transition,
-        *,
-        operation: str,
-        timeout: float | None,
-        lost: OutcomeUnknownError | None = None,
-        on_change: OnChange | None = None,
-        began: float | None = None,
-    ) -> Awaitable[Order]:
+    def transition(self, transition: Transition, **options: Unpack[WaitOptions]) -> Awaitable[Order]:
         """Wait until an accepted action has taken effect: see `order`."""
-        return self.order(
-            transition.order_id,
-            judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor),
-            operation=operation,
-            timeout=timeout,
-            transition=transition,
-            lost=lost,
-            on_change=on_change,
-            began=began,
-        )
+        return self.order(transition.order_id, self.judge_of(transition), transition=transition, **options)
 
     async def order(
-        self,
-        order_id: int,
-        judge: Judge,
-        *,
-        operation: str,
-        timeout: float | None,
-        transition: Transition | None = None,
-        lost: OutcomeUnknownError | None = None,
-        on_change: OnChange | None = None,
-        began: float | None = None,
+        self, order_id: int, judge: Judge, *, transition: Transition | None = None, **options: Unpack[WaitOptions]
     ) -> Order:
         """Wait until `judge` decides that the wait is over, and return the order as it is then.
-
-        `timeout` counts from `began`, a time of the event loop's clock, or from now if that is None.
 
         Raises:
             WaitTimeoutError: `timeout` seconds have passed.
             SupersededError, OrderVanishedError, WaitError: the judge decided so, or the API refuses the key.
             ClientClosedError: the client was closed in the meantime.
         """
-        check_seconds(timeout, operation=operation)
+        check_seconds(options["timeout"], operation=options["operation"])
         ended = asyncio.get_running_loop().create_future()
 
         def done(_: Wait) -> None:
             if not ended.done():
                 ended.set_result(None)
 
-        wait = Wait(
-            order_id,
-            judge,
-            operation,
-            timeout,
-            transition=transition,
-            lost=lost,
-            on_change=on_change,
-            began=began,
-            on_end=done,
-            histories=self._histories,
-        )
-        self._join(wait)
+        wait = self.begin(order_id, judge, transition=transition, on_end=done, **options)
         try:
             await ended
         finally:
@@ -200,10 +149,9 @@ class Waits:
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
         judge = ReachJudge(self.schedule.cap, news.set)
-        wait = Wait(order_id, judge, operation, timeout, on_end=lambda wait: news.set(), histories=self._histories)
+        wait = self.begin(order_id, judge, on_end=lambda wait: news.set(), operation=operation, timeout=timeout)
         credentials: Credentials | None = None
         asked_for: Order | None = None
-        self._join(wait)
         try:
             while not wait.ended:
                 news.clear()
