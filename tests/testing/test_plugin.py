@@ -122,8 +122,8 @@ def test_the_fixtures_are_listed(run: Runner) -> None:
     code, output = run("", "--fixtures")
     assert code in (0, pytest.ExitCode.NO_TESTS_COLLECTED), output
     assert "A running `FakeTrooper`" in output
-    assert "A `TrooperClient` of `fake_trooper`" in output
-    assert "A `FakeTrooper` that runs as long as the session" in output
+    assert "A `TrooperClient` for `fake_trooper`" in output
+    assert "A `FakeTrooper` that runs for the whole session" in output
     assert "_trooper_in" not in output
 
 

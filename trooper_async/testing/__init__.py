@@ -1,11 +1,11 @@
-"""A fake Trooper API for tests: a real HTTP server on the loopback, with the API's behaviour and its faults.
+"""A fake Trooper API for tests: a real HTTP server on localhost, with the API's behaviour and faults on demand.
 
     with FakeTrooper() as fake:
         order = fake.add_order(status="stopped")
         async with fake.client() as trooper:
             await trooper.orders.start_and_wait(order)
 
-It serves from a thread of its own, so blocking tests and any event loop can use it. For pytest there are the fixtures
+It runs in its own thread, so that blocking tests and any event loop can use it. For pytest there are the fixtures
 `fake_trooper`, `session_fake_trooper` and `trooper`; for any other program `python -m trooper_async.testing`.
 """
 
@@ -91,7 +91,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is first asked for: pytest loads this package in every run (its entry point)."""
+    """Import names lazily: pytest loads this package in every run, through its entry point."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

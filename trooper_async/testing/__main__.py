@@ -19,7 +19,7 @@ def serve(fake: FakeTrooper, orders: int) -> None:
 
     Args:
         fake: The fake to run.
-        orders: How many orders it has to begin with; every third one is stopped, and every third one frozen.
+        orders: How many orders it starts with; every third one is stopped, and every third one frozen.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), fake:
@@ -30,7 +30,7 @@ def serve(fake: FakeTrooper, orders: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve as the command line asks for.
+    """Serve as the command line says.
 
     Args:
         arguments: Used instead of the command line.

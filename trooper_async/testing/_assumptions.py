@@ -12,19 +12,19 @@ from trooper_async.testing._profile import Actions, Profile
 
 @frozen
 class Assumption:
-    """Something that this package takes for granted, or prefers, and how it is."""
+    """Something that this package assumes or prefers, and what the profile shows."""
 
     holds: bool
-    """Whether it is so."""
+    """Whether it holds."""
     text: str
-    """How it is, and what that means for waits."""
+    """What the profile shows, and what that means for waits."""
 
 
 def assumptions(profile: Profile) -> tuple[Assumption, ...]:
     """Compare a recorded profile with what this package assumes.
 
     Args:
-        profile: The recorded profile. Of actions that were not exercised nothing is said.
+        profile: The recorded profile. Actions that were not exercised are left out.
     """
     found = [*_of_reads(profile)]
     if profile.actions == Actions():

@@ -1,6 +1,6 @@
-"""Clients of the fixture `fake_trooper` in the loops of pytest-asyncio, one fixture for each scope of a loop.
+"""Clients of the fixture `fake_trooper` for pytest-asyncio's loops, with one fixture for each loop scope.
 
-`plugin` registers this module where pytest-asyncio runs, and picks the fixture by the loop of the test.
+`plugin` registers this module if pytest-asyncio is active, and picks the fixture by the test's loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A request decoded, and the way to refuse it. Touches nothing."""
+"""A decoded request, and the error that refuses it. Pure data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decimal import Decimal
 
 
 class RefusalError(Exception):
-    """An answer that is not a 200."""
+    """A response other than a 200."""
 
     def __init__(self, status: int, error: str, **more: object) -> None:
         super().__init__(status, error)
@@ -18,7 +18,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, decoded, and the time of its arrival. A field of the wrong kind is a 400."""
+    """A decoded request, and the time of its arrival. A field of the wrong type is refused with a 400."""
 
     now: float
     query: Mapping[str, str]
@@ -26,20 +26,20 @@ class Call:
     has_key: bool
 
     def get(self, name: str) -> object:
-        """A field of the body, None where it is missing."""
+        """A field of the body; None if it is missing."""
         if not isinstance(self.body, dict):
             raise RefusalError(400, "The body must be a JSON object")
         return self.body.get(name)
 
     def integer(self, name: str) -> int:
-        """A field that must be an integer; true is none."""
+        """A field that must be an integer; `true` is not one."""
         value = self.get(name)
         if not isinstance(value, int) or isinstance(value, bool):
             raise RefusalError(400, f"Invalid or missing {name}")
         return value
 
     def boolean(self, name: str, *, default: bool | None = None) -> bool:
-        """A field that must be a boolean; it may be missing where there is a default."""
+        """A field that must be a boolean; it may be missing if there is a default."""
         value = self.get(name)
         if value is None:
             value = default

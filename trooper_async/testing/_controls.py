@@ -1,4 +1,4 @@
-"""What a test can see and change while the fake runs. Knows the world, and neither sockets nor HTTP.
+"""What a test can see and change while the fake runs. It knows the world, but neither sockets nor HTTP.
 
 One lock guards the world, so that a test and the server's thread can use it at the same time.
 """
@@ -21,7 +21,7 @@ from trooper_async.testing._world import OrderFields, Server, World, switched
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """A request that the fake has received. No headers are kept, and the repr shows nothing that was sent with it."""
+    """A request that the fake has received. Headers are not kept, and the repr shows neither query nor body."""
 
     method: str
     """`GET` or `POST`, as sent."""
@@ -30,18 +30,18 @@ class RecordedRequest:
     query: dict[str, str] = field(repr=False)
     """The parameters of the query."""
     json: Any = field(repr=False)
-    """The decoded body, None where there is none that could be decoded. (Any: whatever the tested program sends.)"""
+    """The decoded body; None if there is none or it cannot be decoded. (Any: whatever the tested program sends.)"""
     status: int | None
-    """The status of the response; None where the connection was cut."""
+    """The status of the response; None if the connection was cut."""
     started: float
     """When it arrived, in seconds of `time.monotonic()`."""
 
 
 class Controls(Faults):
-    """The part of `FakeTrooper` by which a test sees and changes the world. Can be called from any thread.
+    """The part of `FakeTrooper` with which a test inspects and changes the world, from any thread.
 
     Args:
-        make_world: Makes the world, and makes it anew at a `reset`.
+        make_world: Makes the world, now and at each `reset`.
     """
 
     def __init__(self, make_world: Callable[[], World]) -> None:
@@ -51,12 +51,12 @@ class Controls(Faults):
         self._make_world, self._world = make_world, make_world()
         self._lock = RLock()
         self._clock = time.monotonic
-        self._ahead = 0.0  # seconds that `advance` has put the clock forward
+        self._ahead = 0.0  # seconds by which `advance` has moved the clock forward
         self._is_running = False
 
     @property
     def durations(self) -> dict[str, float]:
-        """Seconds that each transition takes: `fake.durations["stop"] = 60` counts from the next transition on."""
+        """Seconds that each transition takes: `fake.durations["stop"] = 60` applies from the next transition on."""
         return self._world.durations
 
     @property
@@ -66,7 +66,7 @@ class Controls(Faults):
 
     @property
     def budget(self) -> Decimal | None:
-        """EUR that are left for migrations; None is no limit."""
+        """EUR left for migrations; None is no limit."""
         return self._world.budget
 
     @budget.setter
@@ -75,7 +75,7 @@ class Controls(Faults):
 
     @property
     def failing_templates(self) -> set[int]:
-        """Ids of the templates whose installations, begun or retried from now on, fail."""
+        """Ids of templates whose installations fail from now on, also when they are retried."""
         return self._world.failing_templates
 
     def sent(self, path: str) -> list[Any]:
@@ -84,7 +84,8 @@ class Controls(Faults):
         For the rest of a request, or requests without a body, see `requests`.
 
         Args:
-            path: The endpoint. One that the API does not have is a ValueError: it would be right for the wrong reason.
+            path: The endpoint. One that the API does not have raises a ValueError, since the assertion would prove
+                nothing.
         """
         check_path(path)
         return [request.json for request in self.requests if request.path == path]
@@ -92,11 +93,11 @@ class Controls(Faults):
     def add_order(
         self, *, status: str = "running", desired_status: str | None = None, **fields: Unpack[OrderFields]
     ) -> Order:
-        """Add an order that has been there for an hour.
+        """Add an order that has existed for an hour.
 
         Args:
             status: Its current status; any word.
-            desired_status: Its desired status, where that is another one.
+            desired_status: Its desired status, if that is a different one.
             fields: The other fields of an `Order` by their names, or `blib_id`: what it is an instance of. The order
                 is at 127.0.0.1, and behind its default `ssh_port` there is a greeting as of an SSH server.
 
@@ -122,18 +123,18 @@ class Controls(Faults):
         )
 
     def set_status(self, order: Order | int, current: str, desired: str | None = None) -> None:
-        """Change an order's status as somebody else would. What it was about to go through does not come any more.
+        """Change an order's status as somebody else would. A transition in progress is abandoned.
 
         Args:
             order: The order, or its id.
             current: Its current status from now on.
-            desired: Its desired status; the same where None.
+            desired: Its desired status; None for the same.
         """
         with self._lock:
             self._world.set_status(self._server(order), self._now(), current, desired)
 
     def remove_order(self, order: Order | int) -> None:
-        """Let an order vanish, as one that was terminated.
+        """Remove an order, as if it were terminated.
 
         Args:
             order: The order, or its id.
@@ -142,10 +143,10 @@ class Controls(Faults):
             self._server(order).gone = self._now()
 
     def advance(self, seconds: float) -> None:
-        """Put the fake's clock forward: what takes time is that much nearer to its end, and no test has to sleep.
+        """Move the fake's clock forward, so that transitions finish sooner and no test has to sleep.
 
         Args:
-            seconds: How far. Delays of `delay_next` are real time, and not shortened.
+            seconds: How far. Delays of `delay_next` are real time and are not shortened.
         """
         if not seconds >= 0:
             raise ValueError(f"the clock goes forward, by at least 0 seconds, not {seconds!r}")
@@ -153,9 +154,9 @@ class Controls(Faults):
             self._ahead += seconds
 
     def reset(self) -> None:
-        """Make it as it was at its start: for a fake that several tests share.
+        """Return to the initial state, for a fake that several tests share.
 
-        Orders, offers, durations, requests and faults are those of the start again. What is held is not released.
+        Orders, offers, durations, requests and faults are reset. Held responses are not released.
         """
         with self._lock:
             self._coming.clear()

@@ -12,7 +12,7 @@ NAMES = (*(action.name for action in fields(Actions)), "install")
 
 
 class Durations(dict[str, float]):
-    """Seconds by transition. A name that is none is refused: it would change nothing, and the test prove nothing."""
+    """Seconds by transition. An unknown name is refused: it would change nothing, so the test would prove nothing."""
 
     def __init__(self, profile: Profile, given: Mapping[str, float] | float | None = None) -> None:
         super().__init__({name: getattr(profile.actions, name).seconds for name in NAMES[:-1]})
@@ -27,4 +27,4 @@ class Durations(dict[str, float]):
             raise ValueError(f"a transition takes at least 0 seconds, not {seconds!r}")
         super().__setitem__(name, seconds)
 
-    update = MutableMapping.update  # which goes through __setitem__, unlike dict's
+    update = MutableMapping.update  # this calls __setitem__, unlike dict's own

@@ -1,4 +1,4 @@
-"""`FakeTrooper`: a real HTTP server, in a thread of its own, in front of the world and its routes."""
+"""`FakeTrooper`: a real HTTP server, in its own thread, in front of the world and its routes."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ API_KEY = "fake-key-for-tests-only"
 class FakeTrooper(Controls):
     """A real HTTP server with the API's behaviour and its faults, for tests: `with FakeTrooper() as fake:`.
 
-    It serves from a thread of its own, so it works in blocking code, with any event loop, and for other processes;
-    `async with` does the same. All that changes it can be called from any thread and holds for the next request.
+    It runs in its own thread, so it works in blocking code, with any event loop, and for other processes; `async with`
+    does the same. Every method can be called from any thread and takes effect from the next request on.
 
     Args:
-        api_key: The key that is asked for.
+        api_key: The key that requests must have.
         host: The address to listen on.
         port: The port to listen on; 0 picks a free one.
         profile: How it behaves where the API's document leaves that open: a `Profile`, the path of one, or the name of
@@ -68,7 +68,7 @@ class FakeTrooper(Controls):
         self._profile = behaviour
         self._headers = {"Content-Type": "application/json; charset=utf-8", **behaviour.headers}
         self.api_key = api_key
-        """The key that is asked for."""
+        """The key that requests must have."""
         self._host, self._port = host, port
         self._url: str | None = None
         self._close: weakref.finalize[..., FakeTrooper] | None = None
@@ -85,10 +85,10 @@ class FakeTrooper(Controls):
         return self._url
 
     def start(self) -> None:
-        """Begin to serve. `with` and `async with` do it; where neither can be used, `close()` must be called.
+        """Start the server. `with` and `async with` do this; without them, call `close()` at the end.
 
         Raises:
-            OSError: It can't listen at its host and port.
+            OSError: It cannot listen at its host and port.
         """
         if self._close is not None and self._close.alive:
             raise RuntimeError("this FakeTrooper is running already")
@@ -98,7 +98,9 @@ class FakeTrooper(Controls):
         self._close = weakref.finalize(self, _forgotten, server, self._url)
 
     def close(self) -> None:
-        """Stop serving, at once: connections are closed, what is held back is dropped. Can be called repeatedly."""
+        """Stop the server immediately: connections are closed and held responses are dropped. It can be called
+        repeatedly.
+        """
         if self._close is not None and (forgotten := self._close.detach()):
             _, _, (server, _), _ = forgotten
             server.stop()
@@ -113,7 +115,7 @@ class FakeTrooper(Controls):
         self.close()
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()  # it blocks for a millisecond or two, and works in any event loop
+        return self.__enter__()  # this blocks for a millisecond or two, and works in any event loop
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -121,19 +123,19 @@ class FakeTrooper(Controls):
         self.close()
 
     def client(self, **options: Any) -> TrooperClient:
-        """A client for this server that polls, and retries, fast. Close it, or use it with `async with`.
+        """A client for this server with short poll and retry intervals. Close it, or use it with `async with`.
 
         Args:
-            options: Arguments of `TrooperClient` that are passed on, and win over what is set here.
+            options: Arguments of `TrooperClient`, which override the ones set here.
         """
         fast = {"poll": PollSchedule(floor=0.02, cap=0.1, share=0.1), "retry": RetryPolicy(max_delay=0.05)}
         return TrooperClient(**{"api_key": self.api_key, "base_url": self.url, **fast, **options})
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Handle one request, in the server's thread.
+        """Handle one request in the server's thread.
 
-        It waits for nothing between the body and the end of the work, so a client that hangs up can only cancel it
-        before or after.
+        Nothing is awaited between reading the body and finishing the work, so a client that disconnects can only cancel
+        it before or after.
         """
         with self._lock:
             started = self._now()
@@ -163,7 +165,7 @@ class FakeTrooper(Controls):
         return reply
 
     def _limited(self) -> Response | None:
-        """The 429 of a request that is one too many."""
+        """The 429 for a request over the limit."""
         limit = self._profile.rate_limit
         if limit is None:
             return None
@@ -205,6 +207,6 @@ class FakeTrooper(Controls):
 
 
 def _forgotten(server: ServerThread, url: str) -> None:
-    """Stop a fake that nobody has closed, and tell."""
+    """Stop a fake that was never closed, with a warning."""
     server.stop()
     warnings.warn(f"FakeTrooper at {url} was never closed: use `with FakeTrooper() as fake:`", RuntimeWarning, 1)

@@ -1,4 +1,4 @@
-"""What happens to the next requests, in the order in which it was asked for. Knows the paths of `_routes`."""
+"""Faults of the next requests, in the order in which the test asked for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trooper_async.testing._routes import ROUTES
 
 
 class Response(NamedTuple):
-    """A response, ready to be sent."""
+    """A response that is ready to be sent."""
 
     status: int
     headers: Mapping[str, str]
@@ -74,8 +74,8 @@ class Hold:
             raise TimeoutError(self._missing(timeout)) from None
 
     def release(self) -> None:
-        """Let the response go. If the request has not arrived yet, it will not be held at all."""
-        with suppress(InvalidStateError):  # released before, or its client has hung up
+        """Send the response. If the request has not arrived yet, its response will not be held at all."""
+        with suppress(InvalidStateError):  # released before, or its client has disconnected
             self._release.set_result(None)
 
     def _missing(self, timeout: float | None) -> str:
@@ -88,18 +88,18 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to one request; as it stands, nothing out of the ordinary."""
+    """What happens to one request; by default, nothing unusual."""
 
     works: bool = True
-    """Whether what was asked for is done."""
+    """Whether the request takes effect."""
     instead: Response | None = None
-    """Sent in place of the true response."""
+    """Sent instead of the real response."""
     cuts: bool = False
-    """Whether the connection is cut, with no response."""
+    """Whether the connection is cut without a response."""
     delay: float = 0.0
-    """Seconds by which the response is held back."""
+    """Seconds by which the response is delayed."""
     hold: Hold | None = None
-    """Holds the response back until it is released."""
+    """Holds the response until it is released."""
 
 
 def check_path(path: str) -> None:
@@ -110,7 +110,7 @@ def check_path(path: str) -> None:
 
 
 class Faults:
-    """The part of `FakeTrooper` by which a test asks for faults. Can be called from any thread."""
+    """The part of `FakeTrooper` with which a test asks for faults, from any thread."""
 
     def __init__(self) -> None:
         self._coming: defaultdict[str, deque[Fault]] = defaultdict(deque)
@@ -125,10 +125,10 @@ class Faults:
         headers: Mapping[str, str] | None = None,
         body: object = None,
     ) -> None:
-        """Respond to the next requests to a path like this, and do nothing of what they ask for.
+        """Answer the next requests to a path with an error, and do not carry them out.
 
         Args:
-            path: The endpoint, such as `/api/orders`. What is asked for one path happens in the order of the calls.
+            path: The endpoint, such as `/api/orders`. Faults of one path happen in the order of the calls.
             status: The status of the response.
             times: How many requests it happens to.
             retry_after: The `Retry-After` header: seconds, or text as it is.
@@ -147,11 +147,11 @@ class Faults:
         self._fault(path, Fault(works=False, instead=response), times)
 
     def drop_next(self, path: str, *, when: Literal["before", "after"] = "before", times: int = 1) -> None:
-        """Cut the connection of the next requests to a path, with no response.
+        """Cut the connection of the next requests to a path, without a response.
 
         Args:
             path: The endpoint.
-            when: Before what they ask for is done (so it never is), or after it was.
+            when: Before they take effect (so they never do), or after it.
             times: How many requests it happens to.
         """
         if when not in ("before", "after"):
@@ -159,11 +159,11 @@ class Faults:
         self._fault(path, Fault(works=when == "after", cuts=True), times)
 
     def delay_next(self, path: str, seconds: float, *, times: int = 1) -> None:
-        """Delay the response to the next requests to a path; what they ask for is done when they arrive.
+        """Delay the response to the next requests to a path. They take effect when they arrive.
 
         Args:
             path: The endpoint.
-            seconds: The delay. The response is that of the moment of arrival.
+            seconds: The delay. The response shows the state at the arrival.
             times: How many requests it happens to.
         """
         if not seconds >= 0:
@@ -171,7 +171,7 @@ class Faults:
         self._fault(path, Fault(delay=seconds), times)
 
     def hold_next(self, path: str) -> Hold:
-        """Hold back the response to the next request to a path until it is released: a delay without a clock.
+        """Hold the response to the next request to a path until it is released: a delay without a clock.
 
             with fake.hold_next("/api/orders") as hold:
                 reading = asyncio.create_task(client.orders.list())
@@ -179,7 +179,7 @@ class Faults:
                 ...  # the list was read, and its response is not sent yet
 
         Args:
-            path: The endpoint. What the request asks for is done when it arrives, and the response is that of then.
+            path: The endpoint. The request takes effect when it arrives, and the response shows the state at that time.
 
         Returns:
             What tells of the arrival (`await hold.arrived()`, or `hold.wait_arrived()` in blocking code), and
@@ -191,11 +191,11 @@ class Faults:
 
     def _fault(self, path: str, fault: Fault, times: int) -> None:
         check_path(path)
-        if times < 1:  # it would never happen, and the test would prove nothing
+        if times < 1:  # it would never happen, so the test would prove nothing
             raise ValueError(f"times is how many requests it happens to, at least 1, not {times!r}")
         self._coming[path].extend([fault] * times)
 
     def _take(self, path: str) -> Fault:
-        """The fault of a request that has just arrived."""
+        """The fault for a request that has just arrived."""
         coming = self._coming.get(path)
         return coming.popleft() if coming else Fault()

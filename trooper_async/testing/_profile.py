@@ -1,4 +1,4 @@
-"""A profile: how the API behaves, as plain data. `profiles/README.md` explains its JSON. Touches nothing."""
+"""A profile: how the API behaves, as plain data. `profiles/README.md` explains its JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _check(holds: bool, problem: str) -> None:
 
 @frozen
 class Step:
-    """What an order shows from a time on. None: what it showed before the action."""
+    """What an order shows from a certain time on. None means the same as before the action."""
 
     after: float
     """Seconds after the API accepted the action."""
@@ -49,14 +49,14 @@ class Row:
 
 @frozen
 class Course:
-    """How an action goes: what GET /api/orders shows one after the other, and the rows of the history."""
+    """How an action proceeds: what GET /api/orders shows step by step, and the rows of the history."""
 
     steps: tuple[Step, ...]
-    """What is shown; the last one is the end of the action."""
+    """What is shown; the last step is the end of the action."""
     history: tuple[Row, ...]
-    """The rows that are written: at the acceptance, on the way, at the end or later. May be none."""
+    """The rows that are written: at the acceptance, during the action, at its end or later. There may be none."""
     reply: str | None = None
-    """The status word in the response to the action; the current status of the first step where None."""
+    """The status word in the response to the action; None for the current status of the first step."""
 
     def __attrs_post_init__(self) -> None:
         _check(len(self.steps) > 0, "an action has at least one step")
@@ -75,7 +75,7 @@ class Course:
         return self.steps[-1].after
 
     def scaled(self, factor: float) -> Course:
-        """The same at another pace."""
+        """The same at a different speed."""
         steps = [evolve(step, after=factor * step.after) for step in self.steps]
         return evolve(
             self, steps=tuple(steps), history=tuple(evolve(row, after=factor * row.after) for row in self.history)
@@ -95,7 +95,7 @@ _MIGRATED = _course("migrating", "running")
 
 @frozen(kw_only=True)
 class Actions:
-    """How each action goes."""
+    """How each action proceeds."""
 
     start: Course = _TO_RUNNING
     """From stopped to running."""
@@ -132,27 +132,27 @@ class Refusals:
     locked: Refusal = Refusal(403, "Server is locked and cannot be modified")
     """An action on a locked server."""
     unknown: Refusal = Refusal(403, "Access denied or server not found")
-    """An order or server that is not there."""
+    """An order or server that does not exist."""
 
 
 @frozen(kw_only=True)
 class Types:
-    """The kinds that values have in JSON, where single `fields` do not say otherwise."""
+    """The JSON types of values, unless `fields` says otherwise."""
 
     number: Kind = "number"
-    """Of what the document shows as a number."""
+    """Of values that the document shows as numbers."""
     boolean: Kind = "boolean"
-    """Of what the document shows as true or false."""
+    """Of values that the document shows as true or false."""
 
 
 @frozen
 class RateLimit:
-    """How many requests are answered; the others get a 429."""
+    """How many requests are accepted; the others get a 429."""
 
     requests: int
     """At most so many"""
     seconds: float
-    """in any span of so many seconds."""
+    """in any period of so many seconds."""
     retry_after: int | None
     """The `Retry-After` of a 429 in seconds; None: it has none."""
 
@@ -160,48 +160,48 @@ class RateLimit:
         _check(self.requests >= 1 and 0 < self.seconds < math.inf, "a rate limit lets requests pass")
 
     def scaled(self, factor: float) -> RateLimit:
-        """The same at another pace."""
+        """The same at a different speed."""
         pause = None if self.retry_after is None else math.ceil(factor * self.retry_after)
         return evolve(self, seconds=factor * self.seconds, retry_after=pause)
 
 
 @frozen(kw_only=True)
 class Profile:
-    """How the API behaves where its document leaves that open. The defaults are what the document shows.
+    """How the API behaves in what its document leaves open. The defaults are as the document shows.
 
-    It holds words, kinds, times and counts alone: nothing of an account.
+    It holds only words, types, times and counts, and nothing of an account.
     """
 
     about: str = "The samples of the API document."
-    """What it is, in a sentence."""
+    """What it is, in one sentence."""
     current_field: Literal["status", "current_status"] = "status"
     """The name of the current status in GET /api/orders."""
     desired_field: Literal["status_user", "desired_status"] | None = "status_user"
     """The name of the desired status; None: there is none."""
     actions: Actions = Actions()
-    """How each action goes."""
+    """How each action proceeds."""
     install_seconds: float = 0.05
     """How long the installation of a template takes."""
     read_lag: float = 0.0
-    """Seconds by which GET /api/orders and the history show late what has changed."""
+    """Seconds by which GET /api/orders and the history lag behind changes."""
     history_ids: Literal["rising", "falling"] = "falling"
     """Whether a newer row of the history has the higher id or the lower one."""
     types: Types = Types()
-    """The kinds that numbers and booleans have in JSON."""
+    """The JSON types of numbers and booleans."""
     fields: dict[str, dict[str, Kind]] = field(factory=dict)
-    """The kinds of single fields by endpoint, where not the document's; under `*` those of all endpoints."""
+    """The types of single fields by endpoint, if not the document's; `*` stands for all endpoints."""
     headers: dict[str, str] = field(factory=dict)
-    """Headers of every response."""
+    """Additional headers of every response."""
     etag: Literal["none", "ignored", "honoured"] = "none"
-    """Whether GET /api/orders has an `ETag`, and whether an `If-None-Match` is then honoured with a 304."""
+    """Whether GET /api/orders has an `ETag`, and whether it answers `If-None-Match` with a 304."""
     gzip: bool = False
     """Whether responses are compressed for clients that accept it."""
     refusals: Refusals = Refusals()
     """How requests are refused."""
     rate_limit: RateLimit | None = None
-    """How many requests are answered; None: all of them."""
+    """How many requests are accepted; None: all of them."""
     words: tuple[str, ...] = ()
-    """The status words that were seen while it was recorded. The fake does nothing with them."""
+    """The status words that were seen during the recording. The fake ignores them."""
 
     def __attrs_post_init__(self) -> None:
         _check(all(isinstance(names, dict) for names in self.fields.values()), "fields are names and kinds by endpoint")
@@ -213,13 +213,13 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The profile in a text that `to_json` or a person wrote. What is left out is as in the document.
+        """Read a profile that `to_json` or a person wrote. What is left out is as in the document.
 
         Args:
             text: JSON: see `profiles/README.md` in this package.
 
         Raises:
-            ConfigurationError: It is no profile, or one of a later release.
+            ConfigurationError: It is not a profile, or one of a later release.
         """
         try:
             data = json.loads(text)
@@ -235,13 +235,13 @@ class Profile:
 
     @classmethod
     def load(cls, source: str | Path) -> Self:
-        """A profile of this package, by its name, or one in a file, by its path.
+        """Load a profile of this package by name, or from a file by path.
 
         Args:
             source: A name in `PROFILES`, or a `Path`.
 
         Raises:
-            ConfigurationError: There is none, or it can't be read.
+            ConfigurationError: It does not exist or cannot be read.
         """
         if isinstance(source, Path):
             return cls.from_json(source.read_text(encoding="utf-8"))
@@ -250,7 +250,7 @@ class Profile:
         return cls.from_json((_FOLDER / f"{source}.json").read_text(encoding="utf-8"))
 
     def scaled(self, factor: float) -> Self:
-        """The same behaviour at another pace.
+        """The same behaviour at a different speed.
 
         Args:
             factor: Times are multiplied by it, above 0. A `Retry-After`, in whole seconds, is rounded up.

@@ -44,7 +44,7 @@ in seconds). A control that can't be is a 400 with an "error". A change holds fo
 
 
 class RemoteControls:
-    """Serves what `HELP` says."""
+    """Serves the controls that `HELP` describes."""
 
     def __init__(self) -> None:
         self._holds: list[Hold] = []
@@ -53,7 +53,7 @@ class RemoteControls:
         """Respond to a request whose path begins with `PREFIX`.
 
         Args:
-            fake: What is controlled.
+            fake: The fake to control.
             request: The request.
             sent: Its body.
         """

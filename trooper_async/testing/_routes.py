@@ -1,6 +1,6 @@
-"""The 18 endpoints of the API document, each a function of the world and a call to the JSON of its answer.
+"""The 18 endpoints of the API document, each a function from the world and a call to the JSON of the response.
 
-Uses `_world`, `_rows` and `_call` alone. A refusal is raised; its text is the document's where the document has one.
+It uses only `_world`, `_rows` and `_call`. A refusal is raised, with the document's text if the document has one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def order(world: World, call: Call) -> object:
         raise RefusalError(400, "Invalid or missing contract interval.")
     blib = _available(world, call.integer("blib_id"))
     price_h, total_price = call.number("price_h"), call.number("total_price")
-    # What the other intervals cost in total is not documented: any price is taken.
+    # The total price of other intervals is not documented: any price is accepted.
     if price_h != blib.price_h or (total_price != blib.price_h if interval == "HOUR" else not total_price > 0):
         raise RefusalError(400, "The price does not match the current price.")
     if call.get("second_partition_percentage") is not None:
@@ -262,7 +262,7 @@ def _template_ids(world: World, call: Call) -> list[int]:
 
 
 class Route(NamedTuple):
-    """How an endpoint is reached: its method, whether it wants a key, and what answers it."""
+    """How an endpoint is reached: its method, whether it needs a key, and its function."""
 
     method: Literal["GET", "POST"]
     auth: Literal["none", "optional", "required"]

@@ -1,6 +1,7 @@
-"""What the world looks like in JSON, written by hand from the samples of the API document.
+"""The JSON of the world, written by hand from the samples in the API document.
 
-Uses `_world` alone, and on purpose nothing of the client: a mistake in its models must not hide itself here.
+It uses only `_world` and, on purpose, nothing of the client: a mistake in the client's models must not be repeated
+here.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def history_row(world: World, number: int, change: Change) -> Row:
 
 
 def private_row(blib: FakeBlib) -> Row:
-    """A row of GET /api/blibs-private, which says nothing of availability."""
+    """A row of GET /api/blibs-private, which does not include availability."""
     return {
         "id": blib.id,
         "name": blib.name,
@@ -130,7 +131,9 @@ def target_row(server: Server, blib: FakeBlib) -> Row:
 
 
 def quote(server: Server, blib: FakeBlib) -> dict[str, object]:
-    """The answer of POST /api/migration-cost; the whole interval's price is what remains, so that quotes repeat."""
+    """The response of POST /api/migration-cost. The remaining value is always that of a whole interval, so quotes
+    repeat.
+    """
     return {
         "upgradeCost": per_cycle(server, blib.price_h),
         "remainingValue": per_cycle(server, server.price_h),

@@ -1,4 +1,4 @@
-"""The kinds of values in a response as a profile has them, where they differ from the document's. Touches nothing."""
+"""Gives the values of a response the JSON types of a profile, if those differ from the document's. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FILLERS: Mapping[Kind, object] = {
 
 
 def shaped(value: object, profile: Profile, endpoint: str) -> object:
-    """A response with the kinds of a profile.
+    """A response with the types of a profile.
 
     Args:
-        value: What the document would let one expect.
-        profile: Which kinds there are, and which fields.
+        value: The response as the document has it.
+        profile: The types and fields to use.
         endpoint: The path of the endpoint.
     """
     here, everywhere = profile.fields.get(endpoint, {}), profile.fields.get("*", {})

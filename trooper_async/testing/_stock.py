@@ -1,4 +1,4 @@
-"""What the fake has on offer to begin with. Touches nothing."""
+"""The initial offers and templates of the fake. Pure data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class FakeBlib:
 
 
 def blibs() -> dict[int, FakeBlib]:
-    """Fresh ones for each world: they may be changed. The first two have the prices of the document's samples."""
+    """New objects for each world, since tests may change them. The first two have the prices of the document's
+    samples.
+    """
     offers = (
         FakeBlib(1, "RTX 4090 Single", "RTX 4090", 1, 24, 8, 32, 500, Decimal("0.85")),
         FakeBlib(2, "RTX 4090 Dual", "RTX 4090", 2, 24, 16, 64, 1000, Decimal("1.65")),

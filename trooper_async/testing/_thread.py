@@ -1,4 +1,4 @@
-"""An HTTP server in a thread of its own, with SSH ports beside it. Knows nothing of the API.
+"""An HTTP server in its own thread, with SSH ports beside it. It knows nothing of the API.
 
 The thread has its own event loop, so the server works for any caller: blocking code, asyncio, uvloop, trio.
 """
@@ -30,12 +30,13 @@ class ServerThread:
     """Serves from its construction until `stop`.
 
     Args:
-        find_handler: Returns what handles a request, or None once that is gone: the thread must not keep it alive.
+        find_handler: Returns the function that handles a request, or None once that is gone: the thread must not keep
+            it alive.
         host: The address to listen on.
         port: The port to listen on; 0 picks a free one.
 
     Raises:
-        OSError: It can't listen there.
+        OSError: It cannot listen there.
     """
 
     def __init__(self, find_handler: Callable[[], Handler | None], host: str, port: int) -> None:
@@ -51,14 +52,14 @@ class ServerThread:
 
     def stop(self) -> None:
         """Close all connections and end the thread. Calling it again does nothing."""
-        with suppress(RuntimeError):  # the loop is closed already
+        with suppress(RuntimeError):  # the loop is already closed
             self._loop.call_soon_threadsafe(self._stopping.set)
         if threading.current_thread() is not self._thread:  # the garbage collector can run in any thread
             self._thread.join()
 
     def _run(self) -> None:
         try:
-            # Not the loop of the host's policy, which may be made for one thread.
+            # Not a loop of the program's policy, which may be meant for one thread only.
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self._serve())
         except BaseException as error:
@@ -71,7 +72,7 @@ class ServerThread:
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         async with AsyncExitStack() as stack:
             listeners = []
-            # an order has one SSH port before a migration, and the other one after it
+            # an order has one of the SSH ports before a migration, and the other one after it
             for factory, host, port in (
                 (_Greeter, LOOPBACK, 0),
                 (_Greeter, LOOPBACK, 0),
@@ -83,7 +84,7 @@ class ServerThread:
             stopping = asyncio.Event()
             self._started.set_result((Ports(port, tuple(ssh_ports)), loop, stopping))
             await stopping.wait()
-            for listener in listeners:  # a listener that is closed loses what it is just accepting
+            for listener in listeners:  # closing a listener loses connections that it is just accepting
                 for listening in listener.sockets:
                     loop.remove_reader(listening)
             await _turns()
@@ -99,13 +100,13 @@ class ServerThread:
 
 
 async def _turns() -> None:
-    """Let the loop do what it has begun with its connections."""
+    """Let the loop finish what it has begun with its connections."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 class _Greeter(asyncio.Protocol):
-    """Greets as an SSH server does, and hangs up."""
+    """Sends the greeting of an SSH server, and disconnects."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).write(b"SSH-2.0-FakeTrooper\r\n")

@@ -1,7 +1,7 @@
 """The fake's state: offers, orders, templates, and how they change with time.
 
-Touches nothing: no clock, no socket, no JSON. The time comes in as an argument (`now`, seconds of the fake's clock).
-No task changes a server's status: it is looked up in its phases, so any moment, a past one too, can be asked for.
+It has no clock, no socket and no JSON. The time is an argument (`now`, in seconds of the fake's clock). No task changes
+a server's status: it is looked up in the server's phases, so it is known for any time, past ones included.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trooper_async.testing._profile import Course, Profile
 from trooper_async.testing._stock import TEMPLATES, FakeBlib, Template, blibs
 
 LOOPBACK = "127.0.0.1"
-SERVER_IDS = 100_000  # added to an order's id: the two are not known to be equal, so a client must not mix them up
+SERVER_IDS = 100_000  # added to an order's id, so that a client that confuses the two ids fails
 # Only HOUR is spelled in the document, the others are by analogy. What a MONTH or YEAR costs is not documented.
 INTERVAL_HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
 
@@ -42,7 +42,7 @@ ACTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What an order shows from a time on."""
+    """What an order shows from a certain time on."""
 
     since: float
     current: str
@@ -60,7 +60,7 @@ class Change:
 
 @dataclass(slots=True)
 class Install:
-    """A template on its way onto a server, or there."""
+    """A template that is being installed, or is installed, on a server."""
 
     install_id: int
     template_id: int
@@ -80,7 +80,9 @@ class Install:
 
 
 class OrderFields(TypedDict, total=False):
-    """What of an order can be set: the names of `trooper_async.Order`, and the blib that it is an instance of."""
+    """The fields of an order that can be set: the names of `trooper_async.Order`, and the blib of which it is an
+    instance.
+    """
 
     order_id: int
     server_id: int
@@ -103,7 +105,7 @@ class OrderFields(TypedDict, total=False):
 
 @dataclass(slots=True, kw_only=True)
 class Server:
-    """An order, that is a rented server."""
+    """An order: a rented server."""
 
     phases: list[Phase]
     changes: list[Change]
@@ -134,13 +136,13 @@ class Server:
         return self.gone < math.inf
 
     def at(self, when: float) -> Phase | None:
-        """The phase at a time; None before the order is there and once it is gone."""
+        """The phase at a time; None before the order exists and once it is gone."""
         if when >= self.gone:
             return None
         return next((phase for phase in reversed(self.phases) if phase.since <= when), None)
 
     def enter(self, now: float, phases: list[Phase], changes: list[Change]) -> None:
-        """Go through these phases instead of the ones that are still to come."""
+        """Replace the phases that are still to come by these."""
         self.phases = [phase for phase in self.phases if phase.since <= now] + phases
         self.changes = [change for change in self.changes if change.since <= now] + changes
 
@@ -150,7 +152,7 @@ class Server:
 
 
 def switched(since: float, current: str, desired: str | None) -> tuple[list[Phase], list[Change]]:
-    """What an order shows that somebody else has changed, and the row of the history once it is where it is wanted."""
+    """What an order shows after somebody else has changed it, and the history row if it is in its desired status."""
     wanted = current if desired is None else desired
     changes = [Change(since, current, f"Server {current}")] if wanted == current else []
     return [Phase(since, current, wanted)], changes
@@ -158,7 +160,7 @@ def switched(since: float, current: str, desired: str | None) -> tuple[list[Phas
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """All that the fake knows, and the rules by which it changes."""
+    """All state of the fake, and the rules by which it changes."""
 
     epoch: datetime = datetime(2025, 9, 25, tzinfo=UTC)
     """The wall-clock time at which `now` was 0."""
@@ -173,16 +175,16 @@ class World:
     """By order id."""
     by_server_id: dict[int, Server] = field(default_factory=dict)
     passed: deque[float] = field(default_factory=deque)
-    """When the requests came that count for the rate limit."""
+    """Arrival times of the requests that count for the rate limit."""
     next_id: int = 123  # the document's
     install_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def present(self, when: float) -> list[tuple[Server, Phase]]:
-        """The orders that are there at a time, with their phase."""
+        """The orders that exist at a time, with their phases."""
         return [(server, phase) for server in self.servers.values() if (phase := server.at(when))]
 
     def offers(self) -> list[FakeBlib]:
-        """What is on offer. A list of its own, since a test may change the dict meanwhile."""
+        """The offers. This is a new list, since a test may change the dict meanwhile."""
         return list(self.blibs.values())
 
     def order(self, order_id: int, when: float) -> tuple[Server, Phase]:
@@ -202,7 +204,7 @@ class World:
         return server, phase
 
     def add(self, phases: list[Phase], changes: list[Change], now: float, **fields: Unpack[OrderFields]) -> Server:
-        """Add an order; what is not said is made up from its id and its blib."""
+        """Add an order; fields that are not given are derived from its id and its blib."""
         order_id = fields.get("order_id", self.next_id)
         self.next_id = max(self.next_id, order_id + 1)
         blib_id = fields.get("blib_id", min(self.blibs))
@@ -236,7 +238,7 @@ class World:
         return self.epoch + timedelta(seconds=when)
 
     def journey(self, action: str, now: float, before: Phase | None, note: str) -> tuple[list[Phase], list[Change]]:
-        """What an order goes through from now on, stretched to the action's duration; `before` is what it showed."""
+        """The phases of an order from now on, scaled to the action's duration; `before` is what it showed."""
         course, duration = self.course(action), self.durations[action]
 
         def moment(after: float) -> float:
@@ -253,12 +255,12 @@ class World:
         return phases, [Change(moment(row.after), row.status, note) for row in course.history]
 
     def course(self, action: str) -> Course:
-        """How an action goes."""
+        """How an action proceeds."""
         course: Course = getattr(self.profile.actions, action)
         return course
 
     def switch(self, server: Server, now: float, action: Action, migration_allowed: bool) -> Course | None:
-        """Do what POST /api/order-status asks for; nothing where the server is there, or on its way there, already."""
+        """Carry out POST /api/order-status; nothing happens if the server is already there or on its way there."""
         last, (_, phase) = server.phases[-1], self.order(server.order_id, now)
         if action.verb != "restart" and last.current == action.target and last.desired in (action.target, None):
             return None
@@ -272,12 +274,12 @@ class World:
         return self.course(name)
 
     def set_status(self, server: Server, now: float, current: str, desired: str | None) -> None:
-        """Change the status as somebody else would; it is where it is wanted if no wish is given."""
+        """Change the status as somebody else would; without a desired status, it has converged."""
         server.enter(now, *switched(now, current, desired))
         server.gone = math.inf
 
     def create(self, blib: FakeBlib, now: float, contract_interval: str, template_ids: list[int]) -> Server:
-        """Do what POST /api/order asks for. The templates are installed once the server runs."""
+        """Carry out POST /api/order. The templates are installed once the server runs."""
         phases, changes = self.journey("create", now, None, "Server started successfully")
         server = self.add(phases, changes, now, blib_id=blib.id, contract_interval=contract_interval)
         for template_id in template_ids:
@@ -285,7 +287,9 @@ class World:
         return server
 
     def migrate(self, old: Server, now: float, blib: FakeBlib, keep_data: bool) -> Server:
-        """Replace an order by one of another blib: both are there on the way, the old one vanishes at the end."""
+        """Replace an order by one of another blib: both exist during the migration, and the old one vanishes at its
+        end.
+        """
         _, phase = self.order(old.order_id, now)
         phases, changes = self.journey("migrate", now, None, "Server migrated successfully")
         old.enter(now, [Phase(now, phases[0].current, phase.desired)], [])
@@ -308,7 +312,7 @@ class World:
         return next(port for port in self.ssh_ports if port != server.ssh_port)
 
     def install(self, server: Server, now: float, template_id: int, config: dict[str, object]) -> Install:
-        """Do what POST /api/template-install-add asks for."""
+        """Carry out POST /api/template-install-add."""
         name = self.templates[template_id].name
         install = Install(next(self.install_ids), template_id, name, config, now, 0.0, False)
         self.run(install, now)
@@ -316,7 +320,7 @@ class World:
         return install
 
     def run(self, install: Install, now: float) -> None:
-        """Begin an installation, or begin it again."""
+        """Start an installation, or start it again."""
         install.queued, install.seconds = now, self.durations["install"]
         install.fails = install.template_id in self.failing_templates
 

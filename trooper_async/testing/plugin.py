@@ -1,6 +1,6 @@
 """The pytest plugin behind the entry point: the fixtures `fake_trooper`, `session_fake_trooper` and `trooper`.
 
-It is loaded in every pytest run of an environment where this package is installed, so it imports pytest alone; all
+pytest loads it in every run in an environment where this package is installed, so it imports only pytest. Everything
 else is imported when a test asks for a fixture.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the clients of pytest-asyncio's loops where it runs."""
+    """Register the clients for pytest-asyncio's loops, if that plugin is active."""
     plugins = config.pluginmanager
     if plugins.hasplugin("asyncio") or plugins.hasplugin("pytest_asyncio.plugin"):  # entry point; `-p`
         from trooper_async.testing import _asyncio_fixtures
@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def fake_trooper() -> Iterator[FakeTrooper]:
-    """A running `FakeTrooper`: a real HTTP server on the loopback with the Trooper API's behaviour."""
+    """A running `FakeTrooper`: a real HTTP server on localhost with the Trooper API's behaviour."""
     from trooper_async.testing import FakeTrooper
 
     with FakeTrooper() as fake:
@@ -36,7 +36,7 @@ def fake_trooper() -> Iterator[FakeTrooper]:
 
 @pytest.fixture(scope="session")
 def session_fake_trooper() -> Iterator[FakeTrooper]:
-    """A `FakeTrooper` that runs as long as the session; `reset()` makes it as new."""
+    """A `FakeTrooper` that runs for the whole session; `reset()` restores its initial state."""
     from trooper_async.testing import FakeTrooper
 
     with FakeTrooper() as fake:
@@ -45,7 +45,7 @@ def session_fake_trooper() -> Iterator[FakeTrooper]:
 
 @pytest.fixture
 def trooper(request: pytest.FixtureRequest) -> TrooperClient:
-    """A `TrooperClient` of `fake_trooper` in the loop of the test (pytest-asyncio or anyio); it polls fast."""
+    """A `TrooperClient` for `fake_trooper` in the test's event loop (pytest-asyncio or anyio); it polls fast."""
     if "anyio_backend" in request.fixturenames:
         name = "_trooper_in_anyio"
     elif request.config.pluginmanager.hasplugin("trooper_async.testing._asyncio_fixtures"):
