@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
+import signal
+from argparse import Namespace
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from examples.order_and_connect import NotOfferedError, order_and_connect
+from examples import order_and_connect as example
+from examples.order_and_connect import NotThereError, order_and_connect
 from tests.helpers import processes
 from tests.helpers.conditions import until
 from trooper_async import PriceError, TemplateFailedError, TrooperClient
@@ -67,7 +72,7 @@ async def test_nothing_is_bought_for_a_template_that_is_not_there_or_above_the_l
     trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """What can be known to fail fails before the purchase."""
-    with pytest.raises(NotOfferedError, match=f"'PyTroch'; there are {PYTORCH}"):
+    with pytest.raises(NotThereError, match=f"'PyTroch'; there are {PYTORCH}"):
         await order_and_connect(trooper, "mine", "PyTroch", None)
     with pytest.raises(PriceError):
         await order_and_connect(trooper, "mine", PYTORCH, Decimal("0.19"))
@@ -82,10 +87,33 @@ async def test_the_cheapest_offer_that_can_be_had_is_ordered(trooper: TrooperCli
 
 
 async def test_a_failed_installation_is_told(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """The error of the client comes out as it is."""
+    """The error of the client comes out as it is; run again, it fails again instead of handing out a login."""
     fake_trooper.failing_templates.add(1)
-    with pytest.raises(TemplateFailedError):
+    for _ in range(2):
+        with pytest.raises(TemplateFailedError):
+            await order_and_connect(trooper, "mine", PYTORCH, None)
+    assert len(fake_trooper.sent("/api/template-install-add")) == 1
+
+
+async def test_nothing_is_bought_where_nothing_is_on_offer(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """It says so, instead of ordering what is sold out."""
+    for blib in fake_trooper.blibs.values():
+        blib.is_available = False
+    with pytest.raises(NotThereError, match="no server is on offer"):
         await order_and_connect(trooper, "mine", PYTORCH, None)
+    assert bought(fake_trooper) == 0
+
+
+@pytest.mark.parametrize("status", ["frozen", "stopped"])
+async def test_a_repeat_starts_a_server_that_was_frozen(
+    status: str, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """The same name again: the server is started, also once another offer is the cheapest; nothing is bought."""
+    first = await order_and_connect(trooper, "mine", PYTORCH, None)
+    fake_trooper.set_status(123, status)
+    fake_trooper.blibs[3].is_available = False
+    assert await order_and_connect(trooper, "mine", PYTORCH, None) == first
+    assert (bought(fake_trooper), (await trooper.orders.get(123)).current_status) == (1, "running")
 
 
 async def test_run_on_the_embedded_fake(tmp_path: Path) -> None:
@@ -116,3 +144,112 @@ async def test_going_live_needs_a_price_limit(arguments: list[str], tmp_path: Pa
     status, _, err = await script(tmp_path, *arguments, TROOPER_BASE_URL="https://127.0.0.1:1")
     assert status == 2
     assert "max-price-h" in err
+
+
+LIVE = ("--live", "--max-price-h", "0.2")
+
+
+def live(fake: FakeTrooper, folder: Path, *arguments: str) -> AbstractAsyncContextManager[processes.Child]:
+    """The example as a process of its own, whose API is the fake; its ledger is in `folder`."""
+    environment = {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
+    return processes.python(SCRIPT, *(arguments or LIVE), cwd=folder, env=environment)
+
+
+@pytest.mark.parametrize("ends", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+async def test_interrupted_while_it_orders(
+    ends: list[signal.Signals], fake_trooper: FakeTrooper, tmp_path: Path
+) -> None:
+    """It follows the order to its end, and says its id, its price and what to do; run again it buys nothing."""
+    async with live(fake_trooper, tmp_path) as child:
+        with fake_trooper.hold_next("/api/order") as hold:
+            await hold.arrived()
+            for end in ends:
+                child.send(end)
+        assert await child.ends() == 130
+    assert "order 123 costs 0.195 EUR per hour while it runs: `trooper freeze 123`" in child.err
+    async with live(fake_trooper, tmp_path) as child:
+        assert (await child.ends(), bought(fake_trooper)) == (0, 1)
+
+
+async def test_interrupted_while_it_installs(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Run again it waits for the install that has begun, and only then hands out the login."""
+    fake_trooper.durations["install"] = 3600
+    async with live(fake_trooper, tmp_path) as child:
+        await until(lambda: fake_trooper.sent("/api/template-install-add"))
+        child.send(signal.SIGINT)
+        assert await child.ends() == 130
+    async with live(fake_trooper, tmp_path) as child:
+        await child.says(f"waiting for {PYTORCH}")
+        looks = len(fake_trooper.sent("/api/template-config"))
+        await until(lambda: len(fake_trooper.sent("/api/template-config")) > looks + 1)
+        assert "ssh" not in child.out
+        fake_trooper.advance(3600)
+        assert await child.ends() == 0
+    assert f"{PYTORCH}: Completed" in child.out
+    assert len(fake_trooper.sent("/api/template-install-add")) == 1
+
+
+async def test_after_a_failed_install_it_fails(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Both times it ends with 1, without a login, and says how to try again, and what the server costs."""
+    fake_trooper.failing_templates.add(1)
+    for _ in range(2):
+        async with live(fake_trooper, tmp_path) as child:
+            assert await child.ends() == 1
+        assert "ssh" not in child.out
+        assert "`trooper templates retry 1` tries to install it again" in child.err
+        assert "order 123 costs 0.195 EUR per hour" in child.err
+
+
+async def test_a_server_that_is_gone_is_told(
+    fake_trooper: FakeTrooper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so once three polls agree, instead of waiting for it to run; under another name another one is bought."""
+    fast = functools.partial(fake_trooper.client, ledger=tmp_path / "purchases.jsonl")
+    monkeypatch.setattr(example, "TrooperClient", lambda ledger: fast())
+    options = {"template": PYTORCH, "max_price_h": None, "resolve": None}
+    assert await example.live(Namespace(name="mine", **options)) == 0
+    fake_trooper.remove_order(123)
+    assert (await example.live(Namespace(name="mine", **options)), bought(fake_trooper)) == (1, 1)
+    assert "ordered under the name 'mine' is gone: give another --name" in capsys.readouterr().err
+    assert (await example.live(Namespace(name="other", **options)), bought(fake_trooper)) == (0, 2)
+
+
+async def test_a_lost_response_is_resolved_where_the_user_is(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """It names the candidate and the way on; until that is taken nothing more is bought, then it continues with it."""
+    fake_trooper.add_order()
+    fake_trooper.drop_next("/api/order", when="after")
+    for _ in range(2):
+        async with live(fake_trooper, tmp_path) as child:
+            assert (await child.ends(), bought(fake_trooper)) == (1, 1)
+        assert "it may be order 124: V100 Single, 0.195 EUR per hour" in child.err
+        assert "--live --resolve ID" in child.err
+    for wrong, problem in (("99", "there is no order 99"), ("123", "was there before")):
+        async with live(fake_trooper, tmp_path, "--live", "--resolve", wrong) as child:
+            assert (await child.ends(), problem in child.err) == (1, True)
+    async with live(fake_trooper, tmp_path, "--live", "--resolve", "124") as child:
+        assert (await child.ends(), "recorded: it is order 124" in child.out) == (0, True)
+    async with live(fake_trooper, tmp_path) as child:
+        assert (await child.ends(), bought(fake_trooper)) == (0, 1)
+    assert child.out.splitlines()[-1].startswith("ssh")
+
+
+async def test_an_order_that_was_not_made_is_resolved_as_none(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Only then it is sent again, and only by a command without --resolve, which is no command that buys."""
+    fake_trooper.fail_next("/api/order", status=500)
+    async with live(fake_trooper, tmp_path) as child:
+        await until(lambda: fake_trooper.sent("/api/order"))
+        fake_trooper.add_order(blib_id=3)  # by somebody else who shares the account: it could be the purchase
+        assert await child.ends() == 1
+    for status in (0, 1):
+        async with live(fake_trooper, tmp_path, "--live", "--resolve", "none") as child:
+            assert (await child.ends(), bought(fake_trooper)) == (status, 1)
+    assert "nothing is unresolved under the name" in child.err
+    async with live(fake_trooper, tmp_path) as child:
+        assert (await child.ends(), bought(fake_trooper)) == (0, 2)
+
+
+@pytest.mark.parametrize("arguments", [["--resolve", "1"], ["--live", "--resolve", "x"], ["--live", "--resolve", "0"]])
+async def test_a_resolve_that_is_none_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """It ends with 2 before anything is sent or written."""
+    status, _, err = await script(tmp_path, *arguments, TROOPER_BASE_URL="https://127.0.0.1:1")
+    assert (status, "--resolve" in err, list(tmp_path.iterdir())) == (2, True, [])
