@@ -117,6 +117,15 @@ def test_type_hints_resolve(name: str) -> None:
     assert "return" in typing.get_type_hints(CALLABLES[name])
 
 
+@pytest.mark.parametrize("package", [trooper_async, durable, testing], ids=lambda package: package.__name__)
+def test_type_hints_of_constructors_resolve(package: ModuleType) -> None:
+    """Also those that are inherited, and written by attrs: libraries that inject dependencies read them."""
+    for name in package.__all__:
+        value = getattr(package, name)
+        if inspect.isclass(value) and inspect.isfunction(value.__init__):
+            assert typing.get_type_hints(value.__init__) is not None, name
+
+
 @pytest.mark.parametrize("name", CALLABLES)
 def test_the_types_of_a_signature_are_exported(name: str) -> None:
     """Whoever annotates what a method takes or returns finds the type's name in the package."""

@@ -7,6 +7,7 @@ holds what a model does not know.
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: F401 - `get_type_hints` of a constructor looks for that of `extra` here
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum

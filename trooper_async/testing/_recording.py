@@ -12,10 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from attrs import evolve
 
+from trooper_async.client import TrooperClient, raw_request
 from trooper_async.errors import TrooperError
 from trooper_async.testing._call import Call
 from trooper_async.testing._durations import Durations
@@ -33,9 +34,6 @@ from trooper_async.testing._profile import (
 )
 from trooper_async.testing._routes import ROUTES
 from trooper_async.testing._world import World, switched
-
-if TYPE_CHECKING:
-    from trooper_async import TrooperClient
 
 LISTS: Mapping[str, str | None] = {
     "/api/orders": None,
@@ -122,8 +120,6 @@ class ClientApi:
         return await self._send("POST", path, body, None)
 
     async def _send(self, method: str, path: str, sent: Mapping[str, Any], headers: Mapping[str, str] | None) -> Reply:
-        from trooper_async.client import raw_request
-
         response = await raw_request(self._client, method, path, sent, headers=headers)
         if isinstance(response, TrooperError):
             return Reply(0, {}, b"")
