@@ -1,12 +1,13 @@
-"""A Telegram bot for the account's servers: /servers, /start 12, /stop 12, /freeze 12, /restart 12.
+"""A Telegram bot for the account's servers: /servers, /run 12, /stop 12, /freeze 12, /restart 12.
 
     pip install python-telegram-bot
     TELEGRAM_TOKEN=… TELEGRAM_CHATS=12345,-67890 TROOPER_API_KEY=… python examples/telegram_bot.py
 
-It answers once the API has accepted, and again when the server is there, or why it is not. All waits share one poll,
-and none holds up another command. Only the chats in TELEGRAM_CHATS are heard, others get no answer. Commands sent while
-the bot was down are dropped: nobody wants a server started hours later. Ctrl-C or SIGTERM ends the waits, tells their
-chats, and leaves. TELEGRAM_BASE_URL is for a Bot API server of one's own.
+It replies when the API has accepted, and again when the server is there, or why it is not. All waits share one poll,
+and none delays another command. Only the chats in TELEGRAM_CHATS are heard; others get no reply. A message that is
+older than two minutes, because the bot or the network was down, gets a reply and is not executed. Telegram sends
+`/start` by itself, also with a number from a link, so `/start` only greets. Ctrl-C or SIGTERM ends the waits, tells
+their chats, and leaves; what was accepted goes on. TELEGRAM_BASE_URL is for your own Bot API server.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import signal
 from collections.abc import Collection
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from html import escape
 
 from attrs import frozen
@@ -24,15 +26,20 @@ from telegram import Update
 from telegram.error import InvalidToken, TelegramError
 from telegram.ext import Application, CommandHandler, ContextTypes, filters
 
-from trooper_async import Order, TrooperClient, TrooperError
+from trooper_async import Order, OutcomeUnknownError, TrooperClient, TrooperError
 
 TELEGRAM = "https://api.telegram.org/bot"
 LINES = 40  # of a message, which may have 4096 characters
+LIMIT = timedelta(minutes=2)
+"""The age of a message that is still executed."""
 
 
 @frozen
 class Commands:
     trooper: TrooperClient
+
+    async def greet(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        await reply(update, "/servers lists the servers. /run 12, /stop 12, /freeze 12 and /restart 12 change one.")
 
     async def servers(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         try:
@@ -42,29 +49,40 @@ class Commands:
         for first in range(0, len(lines), LINES):
             await reply(update, "\n".join(lines[first : first + LINES]))
 
-    async def switch(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-        """Any of the four verbs: the command's name is the method's."""
-        assert update.effective_message is not None
-        assert update.effective_message.text is not None
-        verb = update.effective_message.text.split()[0].removeprefix("/").partition("@")[0].casefold()
+    async def act(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Any of the four commands that change a server."""
+        message = update.effective_message
+        assert message is not None
+        assert message.text is not None
+        verb = message.text.split()[0].removeprefix("/").partition("@")[0].casefold()
         orders = self.trooper.orders
-        send = {"start": orders.start, "stop": orders.stop, "freeze": orders.freeze, "restart": orders.restart}[verb]
+        send = {"run": orders.start, "stop": orders.stop, "freeze": orders.freeze, "restart": orders.restart}[verb]
         number = context.args[0] if context.args else ""
         if not (number.isascii() and number.isdigit() and len(context.args or ()) == 1):
             await reply(update, f"/{verb} needs the number of one server; /servers lists them")
             return
+        now = datetime.now(UTC)
+        if abs(now - message.date) > LIMIT:  # in the future: one of the two clocks is wrong
+            sent = f"{message.date.astimezone(UTC):%Y-%m-%d %H:%M:%S}, and here it is {now:%Y-%m-%d %H:%M:%S} UTC"
+            await reply(update, f"not executed: it was sent at {sent}. Send it again if you still want it")
+            return
         try:
-            transition = await send(int(number))
-            await reply(update, f"order {number}: {verb} is accepted")
+            try:
+                transition, outcome = await send(int(number)), "accepted"
+            except OutcomeUnknownError as error:
+                if error.transition is None:
+                    raise
+                transition, outcome = error.transition, "sent, but the response was lost: waiting to see"
+            await reply(update, f"order {number}: {verb} is {outcome}")
             await reply(update, describe(await orders.wait(transition)))
-        except TrooperError as error:  # a client that is being closed too: what was accepted goes on without the bot
+        except TrooperError as error:  # also when the bot ends: what was accepted goes on without it
             await reply(update, escape(str(error)[:2000]))
 
 
 def describe(order: Order) -> str:
     title = escape((order.title or "")[:50])
-    wish = "" if order.is_converged or order.desired_status is None else f", to be {escape(order.desired_status)}"
-    return f"order {order.order_id} <b>{title}</b> is {escape(order.current_status)}{wish}"
+    wanted = "" if order.is_converged or order.desired_status is None else f", to be {escape(order.desired_status)}"
+    return f"order {order.order_id} <b>{title}</b> is {escape(order.current_status)}{wanted}"
 
 
 async def reply(update: Update, html: str) -> None:
@@ -76,16 +94,17 @@ async def reply(update: Update, html: str) -> None:
 
 
 async def serve(token: str, chats: Collection[int], trooper: TrooperClient, base_url: str = TELEGRAM) -> None:
-    """Answer commands until cancelled; then close `trooper`, which ends the waits."""
+    """Execute commands until cancelled; then close `trooper`, which ends the waits."""
     bot = Application.builder().token(token).base_url(base_url).build()
     heard = filters.Chat(chats) & filters.UpdateType.MESSAGE  # an edited message would be a second command
     commands = Commands(trooper)
     # block=False: each command is a task of its own, which the application owns, and awaits when it stops
+    bot.add_handler(CommandHandler(["start", "help"], commands.greet, heard, block=False))
     bot.add_handler(CommandHandler("servers", commands.servers, heard, block=False))
-    bot.add_handler(CommandHandler(["start", "stop", "freeze", "restart"], commands.switch, heard, block=False))
+    bot.add_handler(CommandHandler(["run", "stop", "freeze", "restart"], commands.act, heard, block=False))
     assert bot.updater is not None
     async with bot:
-        await bot.updater.start_polling(drop_pending_updates=True, allowed_updates=[Update.MESSAGE])
+        await bot.updater.start_polling(allowed_updates=[Update.MESSAGE])
         await bot.start()
         try:
             await asyncio.Event().wait()

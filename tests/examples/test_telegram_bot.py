@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -50,8 +51,6 @@ class FakeTelegram:
         elif method == "getUpdates":
             self.polled.set()
             result = await self.updates(int(sent.get("offset", 0)), float(sent.get("timeout", 0)))
-        elif method == "deleteWebhook" and sent.get("drop_pending_updates") == "true":
-            self._updates.clear()
         elif method == "sendMessage":
             if self.lose:
                 self.lose -= 1
@@ -74,19 +73,20 @@ class FakeTelegram:
                 return []
             return self._updates
 
-    async def send(self, text: str, *, chat: int = CHAT, kind: str = "message") -> None:
-        """Somebody writes to the bot."""
+    async def send(self, text: str, *, chat: int = CHAT, kind: str = "message", ago: float = 0.0) -> None:
+        """Somebody writes to the bot, or did so many seconds ago."""
         command = {"type": "bot_command", "offset": 0, "length": len(text.split()[0])}
         sender = {"id": chat, "is_bot": False, "first_name": "Someone"}
         where = {"id": chat, "type": "private"}
         async with self._news:
             self._last += 1
-            message = {"message_id": self._last, "date": 0, "chat": where, "from": sender, "text": text}
+            date = int(time.time() - ago)
+            message = {"message_id": self._last, "date": date, "chat": where, "from": sender, "text": text}
             self._updates.append({"update_id": self._last, kind: {**message, "entities": [command]}})
             self._news.notify_all()
 
     async def hears(self, *parts: str) -> str:
-        """Wait for an answer that has all of these parts."""
+        """Wait for a reply that has all of these parts."""
         found: list[str] = []
 
         def has_come() -> bool:
@@ -129,13 +129,13 @@ def switches(fake: FakeTrooper) -> list[dict[str, Any]]:
     return [request.json for request in fake.requests if request.path == "/api/order-status"]
 
 
-async def test_each_verb_is_answered_when_accepted_and_when_done(
+async def test_each_command_gets_a_reply_when_accepted_and_when_done(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Two answers each, and the second one says what is so then."""
+    """Two replies each; the second one says where the server is then."""
     order = fake_trooper.add_order(title="job 1")
     async with bot(telegram, trooper):
-        for verb, end in (("stop", "stopped"), ("freeze", "frozen"), ("start", "running"), ("restart", "running")):
+        for verb, end in (("stop", "stopped"), ("freeze", "frozen"), ("run", "running"), ("restart", "running")):
             telegram.said.clear()
             await telegram.send(f"/{verb} {order.order_id}")
             await telegram.hears(f"order {order.order_id} <b>job 1</b> is {end}")
@@ -189,12 +189,11 @@ async def test_stopping_the_bot_ends_its_waits_and_tells_their_chats(
     assert await telegram.updates(0, 0) == []
 
 
-async def test_only_the_allowed_chats_are_heard_and_only_new_messages(
+async def test_only_the_allowed_chats_are_heard(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """A stranger gets no answer; an edited message is no second command; what was sent before the start is dropped."""
+    """A stranger gets no reply, and an edited message is no second command."""
     order = fake_trooper.add_order()
-    await telegram.send(f"/stop {order.order_id}")
     async with bot(telegram, trooper):
         await telegram.send(f"/stop {order.order_id}", chat=STRANGER)
         await telegram.send(f"/stop {order.order_id}", kind="edited_message")
@@ -204,15 +203,54 @@ async def test_only_the_allowed_chats_are_heard_and_only_new_messages(
     assert switches(fake_trooper) == []
 
 
-@pytest.mark.parametrize("text", ["/start", "/start@trooper_bot", "/stop x", "/stop -1", "/freeze 1 2", "/RESTART ²"])
+@pytest.mark.parametrize("ago", [6 * 3600, 130, -130])
+async def test_an_old_message_is_not_executed(
+    ago: float, telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """It gets a reply with both times, and so does one from the future, since one of the clocks is wrong then."""
+    order = fake_trooper.add_order()
+    await telegram.send(f"/freeze {order.order_id}", ago=ago)  # before the bot was started
+    async with bot(telegram, trooper):
+        await telegram.hears("not executed: it was sent at", "and here it is")
+        await telegram.send(f"/stop {order.order_id}", ago=60)
+        await telegram.hears("is stopped")
+    assert [body["action"] for body in switches(fake_trooper)] == ["stopped"]
+
+
+@pytest.mark.parametrize("text", ["/start", "/start 123", "/start@trooper_bot 123", "/help"])
+async def test_telegrams_own_start_only_greets(
+    text: str, telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Telegram sends it when a chat or a link is opened, the link's number included: no server is started."""
+    fake_trooper.add_order(order_id=123, status="stopped")
+    async with bot(telegram, trooper):
+        await telegram.send(text)
+        await telegram.hears("/run 12")
+    assert fake_trooper.requests == []
+
+
+@pytest.mark.parametrize("text", ["/run", "/run@trooper_bot", "/stop x", "/stop -1", "/freeze 1 2", "/RESTART ²"])
 async def test_a_command_that_names_no_server_is_explained(
     text: str, telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Also the /start that Telegram sends when a chat is opened."""
+    """Nothing is sent for it."""
     async with bot(telegram, trooper):
         await telegram.send(text)
         await telegram.hears("needs the number of one server; /servers lists them")
     assert fake_trooper.requests == []
+
+
+async def test_a_lost_response_is_waited_for(
+    telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """The API's response to a restart is lost: it is not sent again, and the chat hears when it is proven."""
+    order = fake_trooper.add_order()
+    fake_trooper.drop_next("/api/order-status", when="after")
+    async with bot(telegram, trooper):
+        await telegram.send(f"/restart {order.order_id}")
+        await telegram.hears("restart is sent, but the response was lost: waiting to see")
+        await telegram.hears("is running")
+    assert len(switches(fake_trooper)) == 1
 
 
 async def test_errors_are_answers(telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
@@ -228,10 +266,10 @@ async def test_errors_are_answers(telegram: FakeTelegram, trooper: TrooperClient
         await telegram.hears("&lt;b&gt;no")
 
 
-async def test_a_lost_answer_does_not_end_the_wait(
+async def test_a_lost_reply_does_not_end_the_wait(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Telegram fails once: the next answer comes all the same."""
+    """Telegram fails once: the next reply comes all the same."""
     order = fake_trooper.add_order()
     telegram.lose = 1
     async with bot(telegram, trooper):
