@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.buying import LIST, POST, buy, buy_and_wait, lose, paths, posts, the_purchase
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from trooper_async import (
     APIConnectionError,
@@ -34,7 +35,6 @@ from trooper_async import (
     UnresolvedPurchaseError,
     WaitError,
 )
-from trooper_async._http import wire as wire_module
 from trooper_async.testing import FakeTrooper
 
 # --- sent once ----------------------------------------------------------------------------------------------------
@@ -239,15 +239,15 @@ async def test_a_response_that_proves_nothing_is_an_unknown_purchase(
 
 
 async def test_a_purchase_that_gets_no_response_in_time_is_no_timeout_error(
-    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+    fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """So that nobody's retry on a timeout buys twice."""
-    monkeypatch.setattr(wire_module, "_ONCE_RESPONSE", 1.0)
-    fake_trooper.hold_next(POST)
-
-    async with fake_trooper.client(timeout=1.0) as trooper:
-        with pytest.raises(PurchaseUnknownError) as caught:
-            await buy(trooper)
+    hold = fake_trooper.hold_next(POST)
+    buying = asyncio.create_task(buy(trooper))
+    await hold.arrived()
+    forward(190)
+    with pytest.raises(PurchaseUnknownError) as caught:
+        await buying
 
     assert not isinstance(caught.value, TimeoutError)
     assert [order.order_id for order in caught.value.candidates] == [123]
@@ -535,7 +535,7 @@ async def test_a_caller_that_is_cancelled_while_it_waits_for_its_turn_buys_nothi
 
 async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
     """A 429 bought nothing, for certain: who gives up before it is sent again has bought nothing at all."""
-    fake_trooper.fail_next(POST, status=429, retry_after=0.2)
+    fake_trooper.fail_next(POST, status=429, retry_after=30)
     async with fake_trooper.client() as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper) and trooper._transport._gate.opens_at)
@@ -543,6 +543,7 @@ async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fak
         buying.cancel()
         with pytest.raises(asyncio.CancelledError):
             await buying
+        forward(60)
         assert (await buy(trooper)).order_id == 123
 
         assert [purchase.state for purchase in trooper.orders.purchases] == ["refused", "bought"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 from trooper_async import FleetProgress, FleetReport, PollSchedule, TrooperClient
@@ -20,12 +19,11 @@ async def main(url: str, file: Path, action: str, ids: list[int]) -> None:
         part = file.with_suffix(".part")
         part.write_text(progress.report().to_json())
         part.replace(file)
-        time.sleep(0.01)  # so that it can be killed on the way
 
     poll = PollSchedule(floor=0.02, cap=0.2)
     async with TrooperClient("fake-key-for-tests-only", base_url=url, poll=poll) as client:
         if file.exists():
-            await client.fleet.resume(FleetReport.from_json(file.read_text()), timeout=1.5, on_progress=store)
+            await client.fleet.resume(FleetReport.from_json(file.read_text()), on_progress=store)
         elif action == "stop":
             await client.fleet.stop(ids, concurrency=4, on_progress=store)
         else:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.helpers import processes
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.fake_orders import order_of
 from trooper_async import (
@@ -59,6 +62,16 @@ def lists(fake: FakeTrooper) -> int:
     return sum(request.path == "/api/orders" for request in fake.requests)
 
 
+class Ended:
+    """`on_progress`, which counts how many orders have ended."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self, progress: FleetProgress) -> None:
+        self.done = progress.done
+
+
 # --- a run --------------------------------------------------------------------------------------------------------
 
 
@@ -90,13 +103,17 @@ async def test_500_servers_stop_with_eight_requests_at_once(fake_trooper: FakeTr
         for order in locked:
             await client.orders.lock(order)
         fake_trooper.remove_order(missing)
-        before, most = len(fake_trooper.requests), 0
+        before, most, ended, began = len(fake_trooper.requests), 0, Ended(), time.monotonic()
         async with asyncio.TaskGroup() as group:
             group.create_task(stick())
-            report = await client.fleet.stop([o.order_id for o in orders], concurrency=8, timeout=2)
+            ids = [order.order_id for order in orders]
+            run = group.create_task(client.fleet.stop(ids, concurrency=8, timeout=600, on_progress=ended))
+            await until(lambda: ended.done == 499)
+            forward(600)
+    report = run.result()
     polls = sum(request.path == "/api/orders" for request in fake_trooper.requests[before:])
     assert most <= 8 + 1  # and the poll
-    assert polls <= 110  # not one per server: 2 s at the floor of 0.02 s, less as the waits grow older
+    assert polls <= (time.monotonic() - began) / 0.02 + 3  # not one per server: one each 0.02 s, the client's floor
     assert len(report.outcomes) == 500
     assert [outcome.order_id for outcome in report.outcomes] == [order.order_id for order in orders]
     failed = {outcome.order_id: type(outcome.error) for outcome in report.failed}
@@ -186,8 +203,12 @@ async def test_a_lost_request_times_out_with_its_cause(trooper: TrooperClient, f
     """What never arrived ends with its wait, and says that its outcome was unknown."""
     order = fake_trooper.add_order()
     fake_trooper.drop_next("/api/order-status", when="before")
-    report = await trooper.fleet.restart([order], timeout=0.5)
-    (failed,) = report.failed
+    restarting = asyncio.create_task(trooper.fleet.restart([order], timeout=600))
+    await until(lambda: sent(fake_trooper))
+    seen = lists(fake_trooper)
+    await until(lambda: lists(fake_trooper) > seen)  # it is waited for
+    forward(600)
+    (failed,) = (await restarting).failed
     assert isinstance(failed.error, WaitTimeoutError)
     assert isinstance(failed.error.__cause__, OutcomeUnknownError)
     assert failed.transition is not None
@@ -345,9 +366,13 @@ async def test_an_outage_that_lasts_ends_at_the_deadline(fake_trooper: FakeTroop
     order = fake_trooper.add_order()
     async with fake_trooper.client() as client:
         fake_trooper.fail_next("/api/order-status", status=503, times=10_000)
-        report = await client.fleet.stop([order], timeout=0.5)
-    (failed,) = report.failed
-    assert sent(fake_trooper)[order.server_id] > 1
+        stopping = asyncio.create_task(client.fleet.stop([order], timeout=600))
+        await until(lambda: sent(fake_trooper)[order.server_id] > 1)
+        seen = lists(fake_trooper)
+        forward(600)
+        await until(lambda: lists(fake_trooper) > seen)  # it may have been accepted: it is waited for
+        forward(600)
+        (failed,) = (await stopping).failed
     assert failed.resumable
 
 
@@ -525,7 +550,7 @@ async def test_a_cancelled_run_forgets_nothing(fake_trooper: FakeTrooper) -> Non
                     await client.fleet.stop(orders, concurrency=2, on_progress=seen.append)
             except TimeoutError:
                 pass
-            await asyncio.sleep(0.01)  # what was on its way arrives
+            await client.ping()  # what was in flight has arrived before it
             if not seen:
                 assert not mine & sent_orders(fake_trooper)
                 continue
@@ -568,7 +593,11 @@ async def test_only_starts_may_migrate(trooper: TrooperClient, fake_trooper: Fak
     """With `migration_allowed` a start is sent once only; a stop beside it is the setting that it always is."""
     stops, starts = fake_trooper.add_order(), fake_trooper.add_order(status="frozen")
     fake_trooper.drop_next("/api/order-status", when="before", times=2)
-    report = await trooper.fleet.converge({stops: "stopped", starts: "running"}, migration_allowed=True, timeout=0.5)
+    wanted, ended = {stops: "stopped", starts: "running"}, Ended()
+    run = asyncio.create_task(trooper.fleet.converge(wanted, migration_allowed=True, timeout=600, on_progress=ended))
+    await until(lambda: ended.done)
+    forward(600)
+    report = await run
     assert [type(outcome.error) for outcome in report.outcomes] == [type(None), WaitTimeoutError]
     assert sent(fake_trooper) == {stops.server_id: 2, starts.server_id: 1}
     stop = report.outcomes[0].transition
@@ -608,7 +637,7 @@ async def test_what_is_there_or_on_its_way(
     fake_trooper.fail_next("/api/orders", status=200, body=[listed])
     async with fake_trooper.client() as client:
         fake_trooper.fail_next("/api/order-status", status=403)  # whether it is asked is what matters
-        report = await client.fleet.converge({order: target}, timeout=0.1)
+        report = await client.fleet.converge({order: target}, wait=False)
     assert (sum(sent(fake_trooper).values()) == 1) is sends
     assert len(report.outcomes) == 1
 
@@ -628,8 +657,11 @@ async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
     """A 200 that is no JSON says nothing of a stop: its outcome keeps what may be under way."""
     order = fake_trooper.add_order()
     fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=10_000)
-    (outcome,) = (await trooper.fleet.stop([order], timeout=1.0)).failed
-    assert isinstance(outcome.error, ResponseFormatError | WaitTimeoutError)  # the latter if its last try was cut
+    stopping = asyncio.create_task(trooper.fleet.stop([order], timeout=600))
+    await until(lambda: sent(fake_trooper)[order.server_id] > 1 and trooper._transport._gate._inside == 0)
+    forward(600)  # between two tries
+    (outcome,) = (await stopping).failed
+    assert isinstance(outcome.error, ResponseFormatError)
     assert (outcome.sent, outcome.transition) == (None, Transition(order.order_id, "stop", "stopped"))
     assert outcome.resumable
 
@@ -702,7 +734,11 @@ async def test_resume_of_restarts_sends_none_again(trooper: TrooperClient, fake_
             FleetOutcome(unsent.order_id, "restart"),
         )
     )
-    resumed = await trooper.fleet.resume(report, timeout=0.7)
+    ended = Ended()
+    resuming = asyncio.create_task(trooper.fleet.resume(report, timeout=600, on_progress=ended))
+    await until(lambda: ended.done == 2)
+    forward(600)
+    resumed = await resuming
     assert sent(fake_trooper) == {happened.server_id: 1, unsent.server_id: 1}
     first, second, third = resumed.outcomes
     assert (first.order, third.order) != (None, None)
@@ -725,33 +761,31 @@ async def test_resume_takes_a_report(trooper: TrooperClient) -> None:
         await trooper.fleet.resume("{}")  # type: ignore[arg-type]  # what is tested
 
 
-async def run_worker(fake: FakeTrooper, file: Path, action: str, orders: list[Order]) -> asyncio.subprocess.Process:
+def worker(
+    fake: FakeTrooper, file: Path, action: str, orders: list[Order]
+) -> AbstractAsyncContextManager[processes.Child]:
     ids = ",".join(str(order.order_id) for order in orders)
-    arguments = [sys.executable, "-m", "tests.fleet.fleet_worker", fake.url, str(file), action, ids]
-    return await asyncio.create_subprocess_exec(*arguments, cwd=Path(__file__).parents[2])
+    return processes.python(
+        "-m", "tests.fleet.fleet_worker", fake.url, file, action, ids, cwd=Path(__file__).parents[2]
+    )
 
 
 @pytest.mark.parametrize("action", ["stop", "restart"])
 @pytest.mark.parametrize("after", [1, 9])
 async def test_killed_and_resumed(fake_trooper: FakeTrooper, tmp_path: Path, action: str, after: int) -> None:
     """kill -9 in mid-run, and resume from the report on disk: no action is sent twice, and all servers end right."""
-    fake_trooper.durations.update(stop=0.1, restart=0.3)
     orders = [fake_trooper.add_order() for _ in range(14)]
     file = tmp_path / "report.json"
-    worker = await run_worker(fake_trooper, file, action, orders)
-    await until(lambda: len(sent(fake_trooper)) >= after)
-    worker.kill()
-    await worker.wait()
-    await asyncio.sleep(0.05)  # what was on the wire arrives
-    assert len(sent(fake_trooper)) < 14
-    worker = await run_worker(fake_trooper, file, action, orders)
-    assert await worker.wait() == 0
-    assert max(sent(fake_trooper).values()) == 1
-    report = FleetReport.from_json(file.read_text())
-    never_arrived = [outcome for outcome in report.failed if outcome.sent is None and outcome.action == "restart"]
-    assert len(never_arrived) <= 4  # in the places that were taken when it was killed: unknown for ever
-    assert len(report.succeeded) + len(never_arrived) == 14
-    assert {order.order_id for order in orders} - {o.order_id for o in never_arrived} == sent_orders(fake_trooper)
+    fake_trooper.delay_next("/api/order-status", 0, times=after)
+    holds = [fake_trooper.hold_next("/api/order-status") for _ in range(4)]  # all that are sent at once
+    async with worker(fake_trooper, file, action, orders):
+        for hold in holds:
+            await hold.arrived()
+    assert len(sent(fake_trooper)) == after + 4
+    async with worker(fake_trooper, file, action, orders) as another:
+        assert await another.ends() == 0, another.err
+    assert sent(fake_trooper) == {order.server_id: 1 for order in orders}
+    assert len(FleetReport.from_json(file.read_text()).succeeded) == 14
 
 
 # --- arguments ----------------------------------------------------------------------------------------------------

@@ -125,11 +125,20 @@ async def test_a_scope_of_anyio_that_cancels_on_and_on_does_not_cut_it(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """anyio cancels a task at each of its awaits: the server is frozen all the same, and the scope ends."""
-    fake_trooper.delay_next(STATUS, 0.05)
+    hold = fake_trooper.hold_next(STATUS)
+
+    async def release_later() -> None:
+        await hold.arrived()
+        for _ in range(10):  # in each turn it is cancelled once more
+            await asyncio.sleep(0)
+        hold.release()
+
+    releasing = asyncio.create_task(release_later())
     with anyio.CancelScope() as scope:
         async with rented(trooper):
             scope.cancel()
             await anyio.sleep_forever()
+    await releasing
 
     assert scope.cancelled_caught
     assert await wish(trooper, 123) == "frozen"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.conditions import until
 from tests.helpers.suspending import Suspending
 from tests.tools.simulator.api import Api
 from tests.tools.simulator.clock import VirtualLoop, run
@@ -211,8 +212,7 @@ def test_ctrl_c_ends_waits_and_leaves_nothing() -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(wait())
                 group.create_task(wait())
-                await client.ping()
-                await asyncio.sleep(0.1)  # both wait by now; the test holds wherever they are
+                await until(lambda: any(request.path == "/api/orders" for request in fake.requests))  # they wait
                 signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt), asyncio.Runner() as runner:

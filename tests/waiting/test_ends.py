@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.clock import forward
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
 from trooper_async import (
@@ -257,11 +258,13 @@ def test_a_process_that_was_suspended_looks_once_more() -> None:
 async def test_the_timeout_of_a_twin_is_for_the_whole_call(fake_trooper: FakeTrooper, verb: str) -> None:
     """If the request itself hangs, its outcome is unknown at the deadline, and not after a minute or three."""
     order = fake_trooper.add_order()
-    fake_trooper.delay_next("/api/order-status", 120)
+    hold = fake_trooper.hold_next("/api/order-status")
     async with fake_trooper.client() as client:
         act = {"stop": client.orders.stop_and_wait, "restart": client.orders.restart_and_wait}[verb]
-        async with asyncio.timeout(60):
-            with pytest.raises(OutcomeUnknownError) as caught:
-                await act(order, timeout=0.5)
+        acting = asyncio.create_task(act(order, timeout=20))
+        await hold.arrived()
+        forward(20)
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await acting
     assert caught.value.transition is not None
     assert caught.value.transition.action == verb

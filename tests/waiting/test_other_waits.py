@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.clock import forward
+from tests.helpers.conditions import until
+from tests.helpers.suspending import Suspending
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
 from trooper_async import (
@@ -27,6 +30,8 @@ from trooper_async import (
 )
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import FailedAttempt, Failure, Response
+from trooper_async._waiting import waits
+from trooper_async._waiting.ssh import answers_ssh
 from trooper_async.testing import FakeTrooper
 
 
@@ -280,21 +285,20 @@ def test_purchases_at_once_wait_side_by_side() -> None:
 
 
 @asynccontextmanager
-async def listening(greeting: bytes | None) -> AsyncIterator[int]:
-    """A port that greets; with None it accepts and stays silent."""
+async def listening(greeting: bytes) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
+    """A port that greets, or accepts and stays silent; and the connections that it has had."""
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        if greeting is not None:
-            writer.write(greeting)
-            await writer.drain()
+        writer.write(greeting)
+        await writer.drain()
         await reader.read()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield server.sockets[0].getsockname()[1], writers
     finally:
         server.close()
         for writer in writers:
@@ -320,57 +324,74 @@ async def test_what_answers_something_else_is_not_reachable(
     greeting: bytes, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """Another protocol, nothing, or a line without end is no SSH server: the wait goes on until its deadline."""
-    async with listening(greeting) as port:
+    async with listening(greeting) as (port, connections):
         order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
+        reaching = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=20))
+        await until(lambda: len(connections) >= (2 if greeting.count(b"\n") >= 20 else 1))
+        forward(20)
         with pytest.raises(WaitTimeoutError, match="no SSH server answered within"):
-            await trooper.orders.wait_until_reachable(order, timeout=0.3)
+            await reaching
 
 
 async def test_a_banner_may_come_before_the_ssh_line(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """RFC 4253 lets a server send other lines before its version."""
-    async with listening(b"welcome\r\nto this server\r\nSSH-2.0-OpenSSH_9.6\r\n") as port:
+    async with listening(b"welcome\r\nto this server\r\nSSH-2.0-OpenSSH_9.6\r\n") as (port, _):
         order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
         assert (await trooper.orders.wait_until_reachable(order)).ssh_port == port
 
 
 async def test_silent_and_refusing_hosts_are_tried_until_the_deadline(
-    trooper: TrooperClient, fake_trooper: FakeTrooper
+    trooper: TrooperClient, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that accepts and says nothing holds no wait past its deadline; one that refuses is tried again."""
-    async with listening(None) as port:
+    async with listening(b"") as (port, connections):
         silent = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
+        reaching = asyncio.create_task(trooper.orders.wait_until_reachable(silent, timeout=5))
+        await until(lambda: connections)
+        forward(5)
         with pytest.raises(WaitTimeoutError):
-            await trooper.orders.wait_until_reachable(silent, timeout=0.3)
+            await reaching
     refusing = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)  # nobody listens there any more
-    with pytest.raises(WaitTimeoutError) as caught:
-        await trooper.orders.wait_until_reachable(refusing, timeout=0.3)
-    assert caught.value.polls >= 2
+    tries: list[bool] = []
+
+    async def tried(host: str, port: int) -> bool:
+        tries.append(await answers_ssh(host, port))
+        return tries[-1]
+
+    monkeypatch.setattr(waits, "answers_ssh", tried)
+    reaching = asyncio.create_task(trooper.orders.wait_until_reachable(refusing, timeout=20))
+    await until(lambda: len(tries) >= 2)
+    forward(20)
+    with pytest.raises(WaitTimeoutError):
+        await reaching
+    assert not any(tries)
 
 
 async def test_address_and_port_are_read_anew(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """A port that changes while it is waited for, as after a migration, is found."""
-    async with listening(b"not yet\r\n" * 25) as old:
+    async with listening(b"not yet\r\n" * 25) as (old, _):
         order = fake_trooper.add_order(status="frozen", ip="127.0.0.1", ssh_port=old)
         await trooper.orders.start(order, migration_allowed=True)
         credentials = await trooper.orders.wait_until_reachable(order)
     assert credentials.ssh_port != old
 
 
-@pytest.mark.parametrize("moment", range(0, 12, 2))
 async def test_reaching_a_server_can_be_cancelled_at_each_step(
-    moment: int, trooper: TrooperClient, fake_trooper: FakeTrooper
+    trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """Cancelled while it polls, asks for credentials, connects or listens: it ends, and leaves nothing."""
-    async with listening(None) as port:
+    async with listening(b"not yet\r\n" * 20) as (port, connections):
         order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
-        before = asyncio.all_tasks()
-        wait = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=None))
-        for _ in range(moment):
-            await asyncio.sleep(0.004)
-        wait.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await wait
-        assert {task for task in asyncio.all_tasks() - before if task.get_name() == "trooper poll"} == set()
+
+        async def reach(nth: int) -> None:
+            await Suspending(trooper.orders.wait_until_reachable(order, timeout=None), nth)
+
+        nth = 0
+        while len(connections) < 5:  # five of the awaits came after a connection was made
+            nth += 1
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.create_task(reach(nth))
+            assert [task for task in asyncio.all_tasks() if task.get_name() == "trooper poll"] == []
 
 
 @pytest.mark.parametrize("missing", [{"ip": None}, {"ssh_port": None}])
@@ -379,8 +400,12 @@ async def test_credentials_without_an_address_are_not_reachable(
 ) -> None:
     """While the API gives no address or port, there is nothing to reach."""
     order = fake_trooper.add_order()
-    for _ in range(40):
-        body = {"success": True, "ip": "127.0.0.1", "ssh_port": 22, "username": "root", "password": "x", **missing}
-        fake_trooper.fail_next("/api/credentials", status=200, body=body)
+    body = {"success": True, "ip": "127.0.0.1", "ssh_port": 22, "username": "root", "password": "x", **missing}
+    fake_trooper.fail_next("/api/credentials", status=200, body=body, times=40)
+    reaching = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=20))
+    await until(lambda: fake_trooper.sent("/api/credentials"))
+    seen = len(fake_trooper.requests)
+    await until(lambda: len(fake_trooper.requests) > seen + 2)  # it goes on
+    forward(20)
     with pytest.raises(WaitTimeoutError):
-        await trooper.orders.wait_until_reachable(order, timeout=0.2)
+        await reaching
