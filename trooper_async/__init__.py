@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trooper_async._api.arguments import Timeout
     from trooper_async._base.version import __version__
+    from trooper_async._buying.ledger import read_ledger
     from trooper_async._fleet.fleet import Fleet
     from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
     from trooper_async._fleet.report_file import ReportFile
@@ -146,6 +147,7 @@ __all__ = [
     "check_before_sending",
     "cost_h",
     "prepaid",
+    "read_ledger",
     "select",
 ]
 
@@ -173,6 +175,7 @@ _MODULES = {
     "check_before_sending": "_http.once",
     "cost_h": "_groups.costs",
     "prepaid": "_groups.costs",
+    "read_ledger": "_buying.ledger",
     "select": "_groups.selection",
 }
 

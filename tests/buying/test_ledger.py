@@ -37,6 +37,7 @@ from trooper_async import (
     PurchaseUnknownError,
     TrooperClient,
     UnresolvedPurchaseError,
+    read_ledger,
 )
 from trooper_async._base import stored
 from trooper_async._buying.ledger import Ledger
@@ -380,3 +381,21 @@ async def test_a_killed_process_buys_nothing_twice_and_forgets_nothing(path: Pat
     seed = random.randrange(10**9)
     servers, recorded, jobs = await kill_and_count(path, 3, random.Random(seed))
     assert servers <= recorded == jobs, f"seed {seed}"
+
+
+async def test_a_ledger_can_be_read_while_it_is_in_use(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """It needs no lock and changes nothing; no file is no purchase, and what is no ledger is an error."""
+    path = tmp_path / "ledger"
+    assert read_ledger(path) == ()
+    async with fake_trooper.client(ledger=path) as client:
+        with fake_trooper.hold_next(POST) as hold:
+            buying = asyncio.create_task(buy(client, reference="one"))
+            await hold.arrived()
+            assert [(one.reference, one.state) for one in read_ledger(path)] == [("one", "open")]
+        await buying
+        assert read_ledger(str(path)) == client.orders.purchases
+        path.write_text("no ledger\n")
+        with pytest.raises(ConfigurationError, match="not a ledger"):
+            read_ledger(path)
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        read_ledger(tmp_path)

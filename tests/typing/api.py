@@ -30,6 +30,7 @@ from trooper_async import (
     Transition,
     TrooperClient,
     TrooperError,
+    read_ledger,
     select,
 )
 from trooper_async._waiting.feed import Watch
@@ -52,6 +53,10 @@ async def client_and_blibs() -> None:
         assert_type(await client.blibs.list_private(), list[Blib])
         assert_type(await client.blibs.wait_until_available(1, timeout=5), Blib)
     await TrooperClient().close()
+
+
+def ledger() -> None:
+    assert_type(read_ledger("purchases.jsonl"), tuple[Purchase, ...])
 
 
 async def orders(client: TrooperClient, order: Order, blib: Blib) -> None:

@@ -17,6 +17,7 @@ from attrs import evolve
 from trooper_async._base import stored
 from trooper_async._buying.record import Record
 from trooper_async.errors import ConfigurationError
+from trooper_async.models import Purchase
 
 _MARK = "trooper_ledger"
 
@@ -162,6 +163,30 @@ def records_of(data: bytes, path: str) -> dict[str, Record]:
             record = evolve(record, blib=known.blib, before=known.before)
         records[record.purchase.id] = record
     return records
+
+
+def read_ledger(path: str | os.PathLike[str]) -> tuple[Purchase, ...]:
+    """The purchases in a ledger as they were last written. It is not locked: another process may be buying with it.
+
+    Args:
+        path: the `ledger` of a client.
+
+    Returns:
+        The purchases, the oldest first; none if there is no such file. An `open` one is in flight, or its process ended
+        before the outcome was written.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is not a ledger that this release can read.
+    """
+    name = path_of(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        refuse(name, f"can't be read ({getattr(error, 'strerror', error)})")
+    return tuple(record.purchase for record in records_of(data, name).values())
 
 
 def _sync_folder(path: str) -> None:

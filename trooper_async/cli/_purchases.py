@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from attrs import evolve
 
-from trooper_async._buying.ledger import records_of
+from trooper_async._buying.ledger import read_ledger
 from trooper_async._buying.record import not_ready
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, FailedError, explained
@@ -180,12 +180,9 @@ def purchases(cli: Cli) -> None:
 def _list(cli: Cli) -> None:
     """Reads the ledger without holding it, whoever is buying meanwhile."""
     ledger = cli.settings.ledger
-    records = records_of(ledger.read_bytes(), str(ledger)).values() if ledger.exists() else ()
+    recorded = read_ledger(ledger)
     in_flight = _is_locked(ledger)  # else whoever sent it is gone, and its outcome is unknown
-    found = tuple(
-        evolve(one, state="unknown") if one.state == "open" and not in_flight else one
-        for one in (record.purchase for record in records)
-    )
+    found = tuple(evolve(one, state="unknown") if one.state == "open" and not in_flight else one for one in recorded)
     rows = []
     for one in found:
         what = f"offer {one.blib_id}"
