@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,20 +107,66 @@ def interrupted(
     path: str,
     *arguments: str,
     when: Callable[[], bool] = lambda: True,
+    then: Callable[[], object] = lambda: None,
 ) -> Ran:
-    """Run it, and send the signal once the path was asked for, and it is `when`."""
+    """Run it, and send the signal once the path was asked for, and it is `when`; `then` is called once it has come."""
+    loops = asyncio.SelectorEventLoop
+    add = loops.add_signal_handler
+
+    def is_time() -> bool:
+        return any(request.path == path for request in list(fake.requests)) and when()
+
+    with pytest.MonkeyPatch.context() as patch, meanwhile(is_time, lambda: os.kill(os.getpid(), number)):
+        patch.setattr(
+            loops, "add_signal_handler", lambda loop, number, call: add(loop, number, lambda: (call(), then()))
+        )
+        return trooper(*arguments)
+
+
+@contextmanager
+def meanwhile(condition: Callable[[], object], do: Callable[[], object]) -> Iterator[None]:
+    """While the block runs, another thread does something once the condition holds."""
     ended = threading.Event()
 
-    def interrupt() -> None:
+    def watch() -> None:
         while not ended.wait(0.01):
-            if any(request.path == path for request in list(fake.requests)) and when():
-                os.kill(os.getpid(), number)
+            if condition():
+                do()
                 return
 
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=watch)
     thread.start()
     try:
-        return trooper(*arguments)
+        yield
     finally:
         ended.set()
         thread.join()
+
+
+class Clock:
+    """The clock of all event loops of this process, which can be put forward from any thread."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._ahead = 0.0
+        patch.setattr(asyncio.BaseEventLoop, "time", lambda loop: time.monotonic() + self._ahead)
+
+    @contextmanager
+    def forward(self, seconds: float, *, once: Callable[[], object]) -> Iterator[None]:
+        """While the block runs, it is put forward once the condition holds."""
+
+        def put() -> None:
+            self._ahead += seconds
+
+        with meanwhile(once, put):
+            yield
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def polls_since(fake: FakeTrooper, path: str) -> int:
+    """How often the orders were listed since the last request to that path; 0 if there was none."""
+    paths = [request.path for request in list(fake.requests)][::-1]
+    return paths[: paths.index(path)].count("/api/orders") if path in paths else 0

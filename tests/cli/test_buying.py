@@ -127,8 +127,8 @@ def test_an_interrupted_purchase_says_what_is_known(
     trooper: Trooper, fake: FakeTrooper, number: signal.Signals
 ) -> None:
     """Ctrl-C or SIGTERM while it is on the wire: its response is waited for, and told; 130."""
-    fake.delay_next("/api/order", 0.4)
-    ran = interrupted(trooper, fake, number, "/api/order", *ORDER)
+    hold = fake.hold_next("/api/order")
+    ran = interrupted(trooper, fake, number, "/api/order", *ORDER, then=hold.release)
     assert ran.status == 130
     assert "waiting for the response to what was sent" in ran.err
     assert "bought as order 131, which is billed" in ran.err
@@ -154,7 +154,7 @@ def test_an_interrupted_command_that_has_bought_nothing_says_so(trooper: Trooper
 
 def test_an_interrupted_fleet_can_be_gone_on_with(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
     """Ctrl-C in a run of many: what is known is told and kept, and `resume` sends none of it again."""
-    fake.durations["stop"] = 1.0
+    fake.durations["stop"] = 600
     file = tmp_path / "report.json"
     stop = ("stop", "123", "124", "126", "--concurrency", "1", "--report", str(file))
 
@@ -166,6 +166,7 @@ def test_an_interrupted_fleet_can_be_gone_on_with(trooper: Trooper, fake: FakeTr
     assert f"trooper resume {file}" in ran.err
     kept = FleetReport.from_json(file.read_text())
     assert all(outcome.transition is not None for outcome in kept.outcomes)
+    fake.advance(600)
     resumed = trooper("resume", str(file), "--json")
     assert [outcome["order"]["current_status"] for outcome in resumed.json] == ["stopped"] * 3
     assert sorted(order_of(fake, body["serverId"]) for body in sent(fake, "/api/order-status")) == [123, 124, 126]

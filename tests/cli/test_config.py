@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import tomllib
 import types
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pytest
 
 from tests.cli.conftest import Ran, environment
 from tests.cli.terminal import COMMAND, screen, terminal
+from tests.helpers.conditions import block_until
 from trooper_async.cli._app import run
 from trooper_async.cli._settings import config_path, load
 from trooper_async.errors import ConfigurationError
@@ -250,9 +250,7 @@ def test_ids_and_titles_are_completed(fake: FakeTrooper, home: Path) -> None:
 
 def test_ids_are_read_where_none_are_known(fake: FakeTrooper, home: Path) -> None:
     """The first time the list is read in the background; soon it is there."""
-    ends = time.monotonic() + 60
-    while "123" not in completed(fake, home, "trooper stop 12"):
-        assert time.monotonic() < ends
+    block_until(lambda: "123" in completed(fake, home, "trooper stop 12"))
 
 
 def test_old_ids_are_completed_and_read_again(fake: FakeTrooper, home: Path) -> None:
@@ -262,10 +260,7 @@ def test_old_ids_are_completed_and_read_again(fake: FakeTrooper, home: Path) -> 
     known.write_text(json.dumps({"555": "from before"}))
     os.utime(known, (1, 1))
     assert completed(fake, home, "trooper stop ") == ["555"]
-    ends = time.monotonic() + 60
-    while "123" not in json.loads(known.read_text()):
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+    block_until(lambda: "123" in json.loads(known.read_text()))
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Trooper, environment, interrupted, sent
+from tests.cli.conftest import Clock, Trooper, environment, interrupted, polls_since, sent
 from tests.cli.terminal import terminal
 from tests.helpers.fake_orders import order_of
 from trooper_async import FleetOutcome, FleetReport, Transition
@@ -277,10 +277,11 @@ def error_of(out: str) -> dict[str, object]:
     return data["error"]
 
 
-def test_json_tells_of_a_bought_server_that_does_not_run(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_json_tells_of_a_bought_server_that_does_not_run(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """A wait that fails after the purchase: one object with the order and the purchase."""
-    fake.durations["create"] = 30.0
-    ran = trooper(*ORDER, "--timeout", "0.2", "--json")
+    fake.durations["create"] = 600
+    with clock.forward(90, once=lambda: polls_since(fake, "/api/order") > 1):
+        ran = trooper(*ORDER, "--timeout", "90", "--json")
     error = error_of(ran.out)
     assert (ran.status, error["type"], error["order_id"]) == (1, "PurchaseNotReadyError", 131)
     assert isinstance(error["purchase"], dict)

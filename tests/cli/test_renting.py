@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Trooper, interrupted, sent
+from tests.cli.conftest import Clock, Trooper, interrupted, polls_since, sent
 from tests.helpers.fake_orders import order_of
 from trooper_async.testing import FakeTrooper
 
@@ -104,17 +104,18 @@ def test_an_interrupted_job_puts_its_server_away(trooper: Trooper, fake: FakeTro
 
 def test_a_job_that_is_interrupted_while_it_buys_puts_its_server_away(trooper: Trooper, fake: FakeTrooper) -> None:
     """The purchase is followed to its end, and what was bought is frozen."""
-    fake.delay_next("/api/order", 0.4)
-    ran = interrupted(trooper, fake, signal.SIGINT, "/api/order", *JOB, "--", "true")
+    hold = fake.hold_next("/api/order")
+    ran = interrupted(trooper, fake, signal.SIGINT, "/api/order", *JOB, "--", "true", then=hold.release)
     assert ran.status == 130
     assert actions(fake) == [(131, "frozen")]
 
 
-def test_a_job_whose_server_does_not_come_up_puts_it_away(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_a_job_whose_server_does_not_come_up_puts_it_away(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """The wait's failure is the command's, after the server is frozen."""
-    fake.durations["create"] = 30.0
-    ran = trooper(*JOB, "--timeout", "0.3", "--", "true")
-    assert (ran.status, "was not reached within 0.3 s" in ran.error) == (1, True)
+    fake.durations["create"] = 600
+    with clock.forward(90, once=lambda: polls_since(fake, "/api/order") > 1):
+        ran = trooper(*JOB, "--timeout", "90", "--", "true")
+    assert (ran.status, "was not reached within 90 s" in ran.error) == (1, True)
     assert actions(fake) == [(131, "frozen")]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Trooper, sent
+from tests.cli.conftest import Clock, Trooper, polls_since, sent
 from tests.helpers.fake_orders import order_of
 from trooper_async import (
     FleetOutcome,
@@ -161,13 +161,15 @@ def test_a_lost_answer_is_unknown(trooper: Trooper, fake: FakeTrooper) -> None:
     assert len(sent(fake, "/api/order-status")) == 1
 
 
-def test_a_wait_finds_out_what_a_lost_answer_meant(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_a_wait_finds_out_what_a_lost_answer_meant(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """With waiting, a restart that was done although its response was lost ends well; one that was not, with 4."""
     fake.durations["restart"] = 0.3
     fake.drop_next("/api/order-status", when="after")
     assert trooper("restart", "123").status == 0
     fake.drop_next("/api/order-status", when="before")
-    assert trooper("restart", "124", "--timeout", "0.3").status == 4
+    path = "/api/order-status"
+    with clock.forward(600, once=lambda: len(sent(fake, path)) == 2 and polls_since(fake, path)):
+        assert trooper("restart", "124", "--timeout", "600").status == 4
 
 
 def test_a_refused_key_ends_a_run_of_many(trooper: Trooper, fake: FakeTrooper) -> None:
@@ -179,12 +181,13 @@ def test_a_refused_key_ends_a_run_of_many(trooper: Trooper, fake: FakeTrooper) -
     assert len(sent(fake, "/api/order-status")) == 1
 
 
-def test_a_timeout_is_a_failure_with_a_hint(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_a_timeout_is_a_failure_with_a_hint(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """A server that does not get there in time: 1, and what to do next."""
-    fake.durations["stop"] = 30.0
-    ran = trooper("stop", "123", "--timeout", "0.2")
+    fake.durations["stop"] = 600
+    with clock.forward(90, once=lambda: polls_since(fake, "/api/order-status") > 1):
+        ran = trooper("stop", "123", "--timeout", "90")
     assert ran.status == 1
-    assert "stopped was not reached within 0.2 s (last seen stopping" in ran.error
+    assert "stopped was not reached within 90 s (last seen stopping" in ran.error
     assert "`trooper wait 123` goes on waiting" in ran.err
 
 

@@ -16,7 +16,7 @@ import click
 import pytest
 from rich.console import Console
 
-from tests.cli.conftest import PASSWORD, Trooper, environment, interrupted
+from tests.cli.conftest import PASSWORD, Clock, Trooper, environment, interrupted, meanwhile, polls_since
 from tests.cli.terminal import COMMAND, screen, terminal
 from trooper_async import Order, OrderChange
 from trooper_async.cli import _app, _errors
@@ -152,7 +152,8 @@ def test_waits_say_that_the_api_does_not_respond(trooper: Trooper, fake: FakeTro
     """So do the commands that wait."""
     fake.set_status(123, "stopping", "stopped")
     fake.fail_next("/api/orders", status=503, times=8)
-    ran = trooper("wait", "123", "--timeout", "2")
+    with meanwhile(lambda: len(fake.requests) > 10, lambda: fake.set_status(123, "stopped", "stopped")):
+        ran = trooper("wait", "123")
     assert "the API has not responded since" in ran.err
     assert "the API responds again" in ran.err
 
@@ -408,10 +409,11 @@ def test_every_error_has_a_hint_of_this_command() -> None:
     assert {name for name in own if hasattr(errors, name)} - {"TrooperError"} <= set(_errors._HINTS)
 
 
-def test_hints_are_filled_in(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_hints_are_filled_in(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """Ids stand where a placeholder would: the server's, the install's, the purchase's."""
-    fake.durations["stop"] = 30.0
-    assert "`trooper wait 123` goes on waiting" in trooper("stop", "123", "--timeout", "0.1").err
+    fake.durations["stop"] = 600
+    with clock.forward(90, once=lambda: polls_since(fake, "/api/order-status")):
+        assert "`trooper wait 123` goes on waiting" in trooper("stop", "123", "--timeout", "90").err
     fake.failing_templates.add(2)
     assert re.search(r"`trooper templates retry \d+`", trooper("templates", "install", "124", "2").err)
     assert "`trooper ps`" in trooper("show", "999").err
