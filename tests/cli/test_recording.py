@@ -32,6 +32,15 @@ def test_recording_only_reads(trooper: Trooper, fake: FakeTrooper, file: Path) -
     assert Profile.load(file).words == ("frozen", "running", "starting", "stopped")
 
 
+def test_a_wrong_key_is_tried_once(trooper: Trooper, fake: FakeTrooper, file: Path) -> None:
+    """How it is refused is in the profile and in what is said; no key is."""
+    ran = trooper("doctor", "--record", str(file), "--seconds", "0.1", "--yes")
+    assert [request.status for request in fake.requests].count(401) == 1
+    assert Profile.load(file).refusals.key == Profile().refusals.key
+    assert "✓ a wrong key is refused with a 401" in ran.out
+    assert "wrong-key" not in file.read_text() + ran.out + ran.err
+
+
 def test_an_exercise_asks_first(trooper: Trooper, fake: FakeTrooper, file: Path) -> None:
     """The question names the server, its status and its price; without a yes nothing is sent."""
     ran = trooper("doctor", "--record", str(file), "--exercise", "123", answers="n\n")

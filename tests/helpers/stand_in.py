@@ -60,6 +60,18 @@ class Behaviour:
         self.unknown = pick.choice([(403, "Access denied"), (404, "No such order")])
         self.courses = {word: self._course(pick, TARGETS[word]) for word in TARGETS}
 
+        self.no_key: tuple[int, Any] = pick.choice(
+            [
+                (401, {"error": "Unauthorized", "next": "login"}),
+                (403, {"message": "Invalid API key."}),
+                (401, {"detail": "No such user", "code": 7}),
+                (400, {"error": "key of 203.0.113.77 is unknown"}),
+                (401, "Sign in, please"),
+                (403, "<html>my-secret-title</html>"),
+                (401, {}),
+            ]
+        )
+
     def _course(self, pick: random.Random, target: str) -> tuple[list[Moment], list[tuple[float, str]], str | None]:
         """The steps of an action, the rows that it adds to the history, and the word in its response."""
         at, steps = 0.0, []
@@ -118,6 +130,11 @@ class StandIn:
 
     async def _orders(self, request: web.Request) -> web.Response:
         how = self.behaviour
+        if request.headers.get("Authorization") != f"Bearer {KEY}":
+            status, data = how.no_key
+            if isinstance(data, str):
+                return web.Response(status=status, text=data)
+            return self._reply(request, data, status)
         rows = []
         for number in self.states:
             state = self._shown(number)
@@ -196,18 +213,18 @@ class OverHttp:
     """What a recording asks, of any server, in the time of a clock."""
 
     def __init__(self, url: str, key: str, session: aiohttp.ClientSession, clock: Clock) -> None:
-        self._url, self._session, self._clock = url, session, clock
+        self.url, self.session, self._clock = url, session, clock
         self._key = {"Authorization": f"Bearer {key}"}
 
     async def get(
         self, path: str, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
         sent = {**self._key, **(headers or {})}
-        async with self._session.get(self._url + path, params=query, headers=sent) as response:
+        async with self.session.get(self.url + path, params=query, headers=sent) as response:
             return Reply(response.status, response.headers, await response.read())
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
-        async with self._session.post(self._url + path, json=body, headers=self._key) as response:
+        async with self.session.post(self.url + path, json=body, headers=self._key) as response:
             return Reply(response.status, response.headers, await response.read())
 
     def now(self) -> float:

@@ -208,17 +208,23 @@ async def test_headers_are_those_of_the_profile() -> None:
 
 async def test_refusals_are_those_of_the_profile() -> None:
     """A wrong key, a locked server and an unknown one are refused as the profile says."""
-    refusals = Refusals(key=Refusal(403, "no"), locked=Refusal(409, "locked"), unknown=Refusal(404, "unknown"))
-    async with running(profile=Profile(refusals=refusals)) as (fake, api):
+    key, locked, unknown = Refusal(403, "no", "message", "pay"), Refusal(409, "locked"), Refusal(404, "unknown")
+    profile = Profile(refusals=Refusals(key=key, locked=locked, unknown=unknown))
+    async with running(profile=profile) as (fake, api):
         order = fake.add_order(is_locked=True)
         replies = [
             await api("/api/orders", headers={}),
             await api("/api/order-status", {"serverId": order.server_id, "action": "stopped"}),
             await api("/api/order-title", {"serverId": 5, "title": "x"}),
         ]
-        assert [(reply.status, reply.json["error"]) for reply in replies] == [
-            (403, "no"), (409, "locked"), (404, "unknown"),
-        ]  # fmt: skip
+        assert [(reply.status, reply.json) for reply in replies] == [
+            (403, {"message": "no", "next": "pay"}),
+            (409, {"error": "locked", "success": False}),
+            (404, {"error": "unknown"}),
+        ]
+    plain = Profile(refusals=Refusals(key=Refusal(401, "Sign in", None)))
+    async with running(profile=plain) as (fake, api), api.session.get(f"{fake.url}/api/blibs-private") as response:
+        assert (response.status, response.content_type, await response.text()) == (401, "text/plain", "Sign in")
 
 
 @pytest.mark.parametrize("retry_after", [7, None])

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from tests.helpers.stand_in import KEY, SECRETS, Behaviour, Clock, OverHttp, StandIn
 from tests.tools import calibration
 from trooper_async.testing import FakeTrooper, Profile, RecordingError, record
-from trooper_async.testing._profile import Actions, Course, RateLimit, Row, Step
+from trooper_async.testing._profile import Actions, Course, RateLimit, Refusal, Refusals, Row, Step
 
 WHOLE_SECONDS = Actions(
     stop=Course((Step(0, "going down", "stopped"), Step(4, "stopped", "stopped")), (Row(4, "stopped"),)),
@@ -22,6 +22,8 @@ WHOLE_SECONDS = Actions(
     ),
     restart=Course((Step(0, "running", None),), (Row(3, "running"), Row(7, "running"))),
 )
+
+DOCUMENTED = Refusals().key
 
 
 @asynccontextmanager
@@ -113,6 +115,45 @@ async def test_nothing_of_the_account_is_kept() -> None:
         async with stand_in(seed) as (_, api):
             text = (await record(api, seconds=2)).to_json()
         assert [secret for secret in SECRETS if secret in text] == []
+
+
+@pytest.mark.parametrize(
+    ("met", "recorded"),
+    [
+        ((401, {"error": "Unauthorized", "next": "login"}), Refusal(401, "Unauthorized", next="login")),
+        ((403, {"message": "Invalid API key."}), Refusal(403, "Invalid API key.", "message")),
+        ((422, {"code": 7, "reason": "No such user"}), Refusal(422, "No such user", "reason")),
+        ((401, "Sign in, please"), Refusal(401, "Sign in, please", None)),
+        ((401, {}), Refusal(401, "")),
+        ((403, "<html>my-secret-title</html>"), Refusal(403, "", None)),
+        ((401, {"error": f"{calibration.WRONG_KEY} is wrong"}), Refusal(401, DOCUMENTED.error)),
+        ((403, {"error": "ask host.example", "next": "host.example"}), Refusal(403, DOCUMENTED.error)),
+        ((200, []), DOCUMENTED),
+        ((503, {"error": "down"}), DOCUMENTED),
+    ],
+)
+async def test_how_a_wrong_key_is_refused_is_recorded(met: tuple[int, Any], recorded: Refusal) -> None:
+    """Its status, its text where that names nothing, and where the text is; one GET with that key is sent."""
+    async with stand_in(0) as (serving, api):
+        serving.behaviour.no_key = met
+        stranger = OverHttp(api.url, calibration.WRONG_KEY, api.session, Clock())
+        profile = await record(api, seconds=0, wrong_key=stranger)
+    assert profile.refusals.key == recorded
+    assert Profile.from_json(profile.to_json()) == profile
+    assert calibration.WRONG_KEY not in profile.to_json()
+
+
+async def test_a_refusal_that_names_the_server_is_not_kept() -> None:
+    """Also where its title is plain words, as the text is."""
+    async with recorded_fake(profile=Profile(refusals=Refusals(locked=Refusal(409, "my training is locked")))) as (
+        fake,
+        api,
+        _,
+    ):
+        for title, text in (("my training", Refusals().locked.error), ("other", "my training is locked")):
+            order = fake.add_order(title=title)
+            profile = await record(api, seconds=0, exercise=order.order_id)
+            assert profile.refusals.locked == Refusal(409, text)
 
 
 async def test_what_can_not_be_recorded_is_told() -> None:

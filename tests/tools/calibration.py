@@ -17,12 +17,13 @@ import aiohttp
 from aiohttp.test_utils import TestServer
 
 from tests.helpers.stand_in import KEY, SECRETS, Behaviour, Clock, OverHttp, StandIn
-from trooper_async import PollSchedule, RetryPolicy, TrooperClient, TrooperError
+from trooper_async import APIStatusError, PollSchedule, RetryPolicy, TrooperClient, TrooperError
 from trooper_async.testing import FakeTrooper, Profile
 from trooper_async.testing._recording import record
 
 WALK = ("stop", "start", "restart", "freeze", "thaw")
 WORDS = {"stop": "stopped", "start": "running", "restart": "restarted", "freeze": "frozen", "thaw": "running"}
+WRONG_KEY = "wrong-key-0"
 POLLS = 40
 HEADERS = ("ETag", "Content-Encoding")
 PACE = 0.02
@@ -36,17 +37,18 @@ async def differences(seed: int) -> list[str]:
         stand_in = StandIn(behaviour, clock)
         async with TestServer(stand_in.app()) as server:
             api = OverHttp(str(server.make_url("")).rstrip("/"), KEY, session, clock)
-            profile = await record(api, seconds=5, exercise=1)
+            stranger = OverHttp(str(server.make_url("")).rstrip("/"), WRONG_KEY, session, clock)
+            profile = await record(api, seconds=5, exercise=1, wrong_key=stranger)
             stand_in.set_status(1, "running")
-            theirs = await transcript(api, behaviour, 1, 1001)
+            theirs = [await refused(server.make_url("")), *await transcript(api, behaviour, 1, 1001)]
         text = profile.to_json()
-        found = [f"leaks {secret}" for secret in SECRETS if secret in text]
+        found = [f"leaks {secret}" for secret in (*SECRETS, WRONG_KEY) if secret in text]
         found += ["it is not read as it was written"] * (Profile.from_json(text) != profile)
         with FakeTrooper(profile=profile) as fake:
             fake._clock = clock
             order = fake.add_order(order_id=1)
             api = OverHttp(fake.url, fake.api_key, session, clock)
-            ours = await transcript(api, behaviour, 1, order.server_id)
+            ours = [await refused(fake.url), *await transcript(api, behaviour, 1, order.server_id)]
     for one, other in zip(theirs, ours, strict=True):
         if one != other:
             found.append(f"the API: {one}; the fake: {other}")
@@ -55,6 +57,17 @@ async def differences(seed: int) -> list[str]:
     if ends != ends_of_fake:
         found.append(f"waits against the API: {ends}; against the fake: {ends_of_fake}")
     return [f"{seed}: {one}" for one in found]
+
+
+async def refused(url: object) -> tuple[object, ...]:
+    """How a client with a wrong key sees its refusal; of a text that names something, only that there is one."""
+    async with TrooperClient(WRONG_KEY, base_url=str(url).rstrip("/")) as client:
+        try:
+            await client.orders.list()
+        except APIStatusError as error:
+            message = None if error.status == 400 else error.message
+            return type(error).__name__, error.status, message, error.next_step
+    return ("accepted",)
 
 
 async def transcript(api: OverHttp, behaviour: Behaviour, order_id: int, server_id: int) -> list[Any]:

@@ -65,8 +65,8 @@ class Cli:
         """Whether what is shown on stderr can be drawn over."""
         return self.err.is_terminal and not self.err.is_dumb_terminal
 
-    def client(self, *, buys: bool = False, needs_key: bool = True) -> TrooperClient:
-        """A client; one that `buys` opens the ledger."""
+    def client(self, *, buys: bool = False, needs_key: bool = True, key: str | None = None) -> TrooperClient:
+        """A client; one that `buys` opens the ledger. `key` is one that is not the settings'."""
         from trooper_async import TrooperClient, __version__
 
         settings = self.settings
@@ -75,7 +75,7 @@ class Cli:
         if buys:
             settings.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return TrooperClient(
-            settings.api_key,
+            key or settings.api_key,
             base_url=settings.base_url,
             **settings.options,
             ledger=settings.ledger if buys else None,

@@ -33,6 +33,7 @@ from trooper_async.cli._options import ID, SECONDS, command, yes_option
 from trooper_async.cli._text import printable
 from trooper_async.errors import TrooperError
 from trooper_async.models import JSON, Blib, Order, OrderStatus, StatusChange, Template, TemplateInstall
+from trooper_async.testing._profile import kind_of
 
 if TYPE_CHECKING:
     from trooper_async import TrooperClient
@@ -358,7 +359,7 @@ def loose_kinds(model: type, rows: Iterable[Row], where: str) -> Finding:
         expected = _kinds(one.type)
         for name in names.get(one.name, ()):
             for row in rows:
-                if name in row and (kind := _kind(row[name])) not in expected:
+                if name in row and (kind := kind_of(row[name])) not in expected:
                     seen[f"{name}: {kind}"] += 1
     for documented in _ALSO_DOCUMENTED:
         seen.pop(documented, None)
@@ -384,25 +385,11 @@ def _kinds(annotation: object) -> set[str]:
     return _KINDS.get(get_origin(annotation) or annotation, set())
 
 
-def _kind(value: JSON) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float() | Decimal():
-            return "number"
-        case str():
-            return "text"
-        case list():
-            return "list"
-    return "object"
-
-
 def _word(value: JSON) -> str:
     """A word of the API's; of what is not a word only the kind is shown."""
     text = str(value)
-    return text if isinstance(value, str | int) and (_NAME.fullmatch(text) or text.isdecimal()) else f"({_kind(value)})"
+    is_word = isinstance(value, str | int) and (_NAME.fullmatch(text) or text.isdecimal())
+    return text if is_word else f"({kind_of(value)})"
 
 
 def _name(name: str) -> str:

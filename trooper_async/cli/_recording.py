@@ -11,27 +11,30 @@ from trooper_async import PollSchedule
 from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, FailedError
 from trooper_async.cli._text import printable
-from trooper_async.testing import (
-    ClientApi,
-    Profile,
-    RecordingError,
-    assumptions,
-    record,
-    replay,
-)
+from trooper_async.testing import ClientApi, Profile, RecordingError, assumptions, record, replay
 
 if TYPE_CHECKING:
     from trooper_async import TrooperClient
 
+_WRONG_KEY = "wrong-key-0"
+"""Its digit keeps a text that repeats it out of the profile."""
+
 
 async def record_to(cli: Cli, file: Path, exercise: int | None, seconds: float, *, yes: bool) -> None:
     """Record a profile, show it, and save it if that is wanted."""
-    async with cli.client() as client:
+    async with cli.client() as client, cli.client(key=_WRONG_KEY) as stranger:
         if exercise is not None and not yes and not cli.ask(await _question(client, exercise)):
             raise FailedError(FAILED, "not confirmed: nothing was sent", "--yes does not ask")
         try:
             pace = cli.settings.options.get("poll", PollSchedule()).floor
-            profile = await record(ClientApi(client), seconds=seconds, interval=pace, exercise=exercise, tell=cli.say)
+            profile = await record(
+                ClientApi(client),
+                seconds=seconds,
+                interval=pace,
+                exercise=exercise,
+                wrong_key=ClientApi(stranger),
+                tell=cli.say,
+            )
         except RecordingError as error:
             left = "" if exercise is None else f": see where it is with `trooper show {exercise}`"
             raise FailedError(FAILED, f"{error}{left}") from None

@@ -47,6 +47,10 @@ def _of_reads(profile: Profile) -> Iterator[Assumption]:
     yield Assumption(not new, text if new else "all status words are known")
     etag = {"none": "no ETag: every poll is sent whole", "ignored": "an ETag, but If-None-Match is ignored"}
     yield Assumption(True, f"the list has {etag.get(profile.etag, 'an ETag that saves polls of an unchanged list')}")
+    key = profile.refusals.key
+    text = f"a wrong key is refused with a {key.status}"
+    is_told = key.status in (401, 403)
+    yield Assumption(is_told, text if is_told else f"{text}, which is not taken for a refused key")
     odd = [f"{path}: {name} is {kind}" for path, names in profile.fields.items() for name, kind in names.items()]
     yield Assumption(not odd, f"fields not as documented: {'; '.join(odd)}" if odd else "all fields are as documented")
     if (limit := profile.rate_limit) is not None:

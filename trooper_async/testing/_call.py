@@ -10,10 +10,10 @@ from decimal import Decimal
 class RefusalError(Exception):
     """A response other than a 200."""
 
-    def __init__(self, status: int, error: str, **more: object) -> None:
+    def __init__(self, status: int, error: str, *, field: str | None = "error", **more: object) -> None:
         super().__init__(status, error)
         self.status = status
-        self.body = {"error": error, **more}
+        self.body = error if field is None else {field: error, **more}
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,8 @@ class FakeTrooper(Controls):
                 status, content = 200, self._work(request, self._now(), body)
         except RefusalError as refusal:
             status, content = refusal.status, refusal.body
+        if isinstance(content, str):
+            return Response(status, {**headers, "Content-Type": "text/plain; charset=utf-8"}, content.encode())
         text = encode(shaped(content, self._profile, request.path))
         if self._profile.etag != "none" and status == 200 and request.path == "/api/orders":
             headers["ETag"] = f'"{hashlib.sha256(text).hexdigest()}"'
@@ -201,8 +203,9 @@ class FakeTrooper(Controls):
         given = request.headers.get("Authorization")
         has_key = given == f"Bearer {self.api_key}"
         if not has_key and (route.auth == "required" or (route.auth == "optional" and given is not None)):
-            more = {"next": "login"} if request.path == "/api/orders" else {}
-            raise refusal(self._profile.refusals.key, **more)
+            how = self._profile.refusals.key
+            more = {"next": how.next} if how.next is not None and request.path == "/api/orders" else {}
+            raise refusal(how, **more)
         return route.answer(self._world, Call(now, request.query, body, has_key))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
@@ -18,6 +19,22 @@ FORMAT = 1
 Kind: TypeAlias = Literal["text", "number", "boolean", "null", "missing", "object", "list"]
 
 WORD = re.compile(r"[A-Za-z][A-Za-z_ -]{0,39}")
+
+
+def kind_of(value: object) -> Kind:
+    """The JSON type of a value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float() | Decimal():
+            return "number"
+        case list():
+            return "list"
+        case dict():
+            return "object"
+    return "text"
 
 
 def _check(holds: bool, problem: str) -> None:
@@ -120,15 +137,19 @@ class Refusal:
     status: int
     """The status of the response."""
     error: str
-    """Its `error`."""
+    """Its text."""
+    field: str | None = "error"
+    """The field of the JSON object that holds the text; None: the body is plain text."""
+    next: str | None = None
+    """The `next` of the JSON object: what to do about it."""
 
 
 @frozen(kw_only=True)
 class Refusals:
     """How requests are refused."""
 
-    key: Refusal = Refusal(401, "Missing or invalid Authorization header")
-    """Without the right key."""
+    key: Refusal = Refusal(401, "Missing or invalid Authorization header", next="login")
+    """Without the right key. Only GET /api/orders sends the `next`."""
     locked: Refusal = Refusal(403, "Server is locked and cannot be modified")
     """An action on a locked server."""
     unknown: Refusal = Refusal(403, "Access denied or server not found")

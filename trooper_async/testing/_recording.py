@@ -10,8 +10,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from attrs import evolve
@@ -31,6 +30,7 @@ from trooper_async.testing._profile import (
     Refusals,
     Row,
     Step,
+    kind_of,
 )
 from trooper_async.testing._routes import ROUTES
 from trooper_async.testing._world import World, switched
@@ -61,6 +61,8 @@ _HEADERS = {
     "Age": re.compile(r"\d{1,6}"),
 }
 """The headers that are kept, where their text names no host."""
+_MESSAGES = ("error", "message", "detail")
+"""The fields of a refusal in which its text is looked for first."""
 _ORDERS = 5
 _TRIES = 10
 _LIMIT_SECONDS = 60.0
@@ -144,6 +146,7 @@ async def record(
     seconds: float = 60.0,
     interval: float = 1.0,
     exercise: int | None = None,
+    wrong_key: Api | None = None,
     patience: float = 3600.0,
     tell: Callable[[str], None] = lambda said: None,
 ) -> Profile:
@@ -155,6 +158,8 @@ async def record(
         interval: Seconds between two polls.
         exercise: The id of an order whose server is stopped, started, restarted, frozen and put back; it costs what
             these actions cost. None: reads only.
+        wrong_key: The same API with a key that it does not know, for one GET. None: how a key is refused is not
+            recorded.
         patience: Seconds that one action may take at most.
         tell: Told what is being done, a line at a time.
 
@@ -162,7 +167,7 @@ async def record(
         RecordingError: The API can't be read, or the server did not go where it was sent.
     """
     recorder = _Recorder(api, interval, patience)
-    profile = await recorder.look(seconds, tell)
+    profile = await recorder.look(seconds, wrong_key, tell)
     if exercise is not None:
         actions, refusals = await recorder.exercise(exercise, profile, tell)
         profile = evolve(profile, actions=actions, refusals=refusals)
@@ -207,8 +212,9 @@ class _Recorder:
 
     # what the reads show
 
-    async def look(self, seconds: float, tell: Callable[[str], None]) -> Profile:
+    async def look(self, seconds: float, wrong_key: Api | None, tell: Callable[[str], None]) -> Profile:
         """What reads alone show."""
+        refusals = Refusals()
         tell("reading orders, offers, templates and histories")
         first = await self._get("/api/orders")
         if first.status != 200 or not isinstance(first.data, list):
@@ -223,6 +229,10 @@ class _Recorder:
                     queries = [{"order_id": order_id} for order_id in ids]
                 replies[path] = [await self._get(path, query) for query in queries]
         unknown = await self._api.get("/api/order-status-history", {"order_id": 0})
+        refusals = evolve(refusals, unknown=_refusal(unknown, refusals.unknown))
+        if wrong_key is not None:
+            tell("reading orders with a wrong key")
+            refusals = evolve(refusals, key=_refusal(await wrong_key.get("/api/orders"), refusals.key))
         etag = first.headers.get("ETag")
         again = await self._get("/api/orders", None, {"If-None-Match": etag}) if etag else None
         tell(f"polling the list for {seconds:.0f} s")
@@ -240,7 +250,7 @@ class _Recorder:
             headers=_headers(first),
             etag="none" if again is None else "honoured" if again.status == 304 else "ignored",
             gzip=first.headers.get("Content-Encoding", "") == "gzip",
-            refusals=evolve(Refusals(), unknown=_refusal(unknown, Refusals().unknown)),
+            refusals=refusals,
         )
 
     def _note(self, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
@@ -257,7 +267,9 @@ class _Recorder:
         if str(seen.row.get("is_locked")) not in ("False", "0", "None"):
             raise RecordingError("the server is locked: unlock it first")
         server_id = _id(seen.row.get("serverId")) or order_id
-        refusals = evolve(profile.refusals, locked=await self._locked(server_id, seen.current, profile))
+        refused = await self._locked(server_id, seen.current)
+        named = {text for text in seen.row.values() if isinstance(text, str) and text not in self.words}
+        refusals = evolve(profile.refusals, locked=_refusal(refused, profile.refusals.locked, named))
         courses: dict[str, Course] = {}
         for action in WALKS[seen.current]:
             tell(f"{action}: waiting for {TARGETS[action]}")
@@ -269,14 +281,13 @@ class _Recorder:
             courses[action] = course.scaled(max(courses[like].seconds, 0.05) / course.seconds)
         return Actions(**courses), refusals
 
-    async def _locked(self, server_id: int, current: str, profile: Profile) -> Refusal:
+    async def _locked(self, server_id: int, current: str) -> Reply:
         """How the action that a server is at the end of already is refused under a lock: it changes nothing."""
         try:
             await self._api.post("/api/order-lock", {"serverId": server_id, "is_locked": True})
-            refused = await self._api.post("/api/order-status", {"serverId": server_id, "action": current})
+            return await self._api.post("/api/order-status", {"serverId": server_id, "action": current})
         finally:
             await self._api.post("/api/order-lock", {"serverId": server_id, "is_locked": False})
-        return _refusal(refused, profile.refusals.locked)
 
     async def _course(self, action: str, order_id: int, server_id: int, profile: Profile) -> Course:
         before = await self._seen(order_id, profile)
@@ -383,13 +394,24 @@ def _history_ids(histories: list[list[dict[str, Any]]]) -> Any:
     return "rising" if rises > falls else "falling"
 
 
-def _refusal(reply: Reply, known: Refusal) -> Refusal:
-    """The refusal as it was met; a text that may name something is not kept."""
+def _refusal(reply: Reply, known: Refusal, named: Collection[str] = ()) -> Refusal:
+    """The refusal as it was met; a text that may name something, as those of `named`, is replaced by the known one."""
     if not 400 <= reply.status < 500:
         return known
-    error = reply.data.get("error") if isinstance(reply.data, dict) else None
-    is_safe = isinstance(error, str) and re.fullmatch(r"[A-Za-z ,.]{1,100}", error) is not None
-    return Refusal(reply.status, error if is_safe and isinstance(error, str) else known.error)
+    data = reply.data
+    if not isinstance(data, dict):
+        text = reply.body.decode(errors="replace")
+        return Refusal(reply.status, "" if "<" in text else _safe(text, named, known.error), None)  # no HTML page
+    fields = [name for name in (*_MESSAGES, *data) if isinstance(data.get(name), str) and _NAME.fullmatch(name)]
+    field = next((name for name in fields if name != "next"), "error")
+    following = data.get("next") if _is_word(data.get("next")) else None
+    return Refusal(reply.status, _safe(data.get(field, ""), named, known.error), field, following)
+
+
+def _safe(text: str, named: Collection[str], instead: str) -> str:
+    """The text if it is plain words that name nothing: no number, address or name with a dot or a hyphen in it."""
+    is_plain = re.fullmatch(r"([A-Za-z']+[,.:;!?]?( |$))*", text) is not None
+    return text if is_plain and len(text) <= 100 and not any(name in text for name in named) else instead
 
 
 def _headers(reply: Reply) -> dict[str, str]:
@@ -415,7 +437,7 @@ def _differences(documented: dict[str, Any], seen: list[dict[str, Any]], at: str
         values = [row[name] for row in seen if name in row]
         if name not in documented:
             if _NAME.fullmatch(name):
-                yield at + name, _kind(values[0])
+                yield at + name, kind_of(values[0])
         elif not values:
             yield at + name, "missing"
         elif inner := [row for value in values for row in _rows(value)]:
@@ -423,25 +445,10 @@ def _differences(documented: dict[str, Any], seen: list[dict[str, Any]], at: str
                 yield from _differences(row, inner, f"{at}{name}.")
                 break
         else:
-            kinds: Counter[Kind] = Counter(_kind(value) for value in values)
+            kinds: Counter[Kind] = Counter(kind_of(value) for value in values)
             (kind, count), *_ = kinds.most_common()
-            if kind != _kind(documented[name]) and (kind != "null" or count == len(values)):
+            if kind != kind_of(documented[name]) and (kind != "null" or count == len(values)):
                 yield at + name, kind
-
-
-def _kind(value: object) -> Kind:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float() | Decimal():
-            return "number"
-        case dict():
-            return "object"
-        case list():
-            return "list"
-    return "text"
 
 
 def _documented(path: str) -> dict[str, Any]:

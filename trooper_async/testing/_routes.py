@@ -196,7 +196,7 @@ def template_install_retry(world: World, call: Call) -> object:
 
 def refusal(how: Refusal, **more: object) -> RefusalError:
     """The response that a profile has for a refused request."""
-    return RefusalError(how.status, how.error, **more)
+    return RefusalError(how.status, how.error, field=how.field, **more)
 
 
 def _server(world: World, call: Call) -> tuple[Server, Phase]:
