@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["tests", "oldest", "newest", "lint", "types", "build"]
+nox.options.sessions = ["tests", "oldest", "newest", "lint", "types", "docs", "build"]
 nox.options.reuse_existing_virtualenvs = True
 
 ALL = ".[dev,examples]"
@@ -97,7 +97,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict and pyright; the public surface has a type everywhere."""
-    session.install("-e", f"{ALL[:-1]},bench,lint]")
+    session.install("-e", f"{ALL[:-1]},bench,docs,lint]")
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trooper_async", "--ignoreexternal")
@@ -116,6 +116,13 @@ def build(session: nox.Session) -> None:
         quickstart = Path("examples/quickstart.py").resolve()
         with session.chdir(folder):  # away from the source, so that the wheel is what is imported
             session.run(python, "-W", "error", str(quickstart), external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site in `build/site`, from the pages and the docstrings; fails on a broken link or a missing docstring."""
+    session.install(*nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["docs"])
+    session.run("python", "-m", "tests.tools.site")
 
 
 @nox.session

@@ -67,7 +67,8 @@ __all__ = [
 class ClientClosedError(TrooperError):
     """The client is closed, or was closed during the call.
 
-    `transition` is the action that the API had accepted, if any: another client can wait for it.
+    Attributes:
+        transition: the action that the API had accepted, if any; another client can wait for it.
     """
 
     hint = "Open a new TrooperClient, or keep this one open for as long as it is needed"

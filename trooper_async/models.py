@@ -22,6 +22,7 @@ from trooper_async._base.json_text import JSON as JSON
 from trooper_async._base.model import APIModel, Model
 
 Action = Literal["start", "stop", "freeze", "restart", "create", "migrate"]
+"""What can be requested for an order. `create` and `migrate` are purchases."""
 
 
 class OrderStatus(StrEnum):

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from trooper_async._base.errors import ConfigurationError, ResponseFormatError
 
 JSON: TypeAlias = "bool | int | float | Decimal | str | list[JSON] | dict[str, JSON] | None"
+"""A value of JSON. Numbers with a fraction are read as `Decimal`, so that money stays exact."""
 
 NOT_JSON = (ValueError, RecursionError, ArithmeticError)
 """The exceptions of `decode_at` for text that is not JSON."""

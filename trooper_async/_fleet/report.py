@@ -35,11 +35,13 @@ class FleetOutcome:
     """The outcome of one order. With neither `order` nor `error`, it has not finished."""
 
     order_id: int
+    """The order's id."""
     action: Action
+    """What was requested for it."""
     order: Order | None = None
-    """The order in the wanted status, if it got there."""
+    """The order in the requested status, if it reached it."""
     error: TrooperError | None = field(default=None, eq=repr)
-    """Why it did not get there, if it failed."""
+    """Why it did not reach it, if it failed."""
     seconds: float = 0.0
     """Seconds from its turn to its end."""
     transition: Transition | None = None
@@ -92,9 +94,11 @@ class FleetReport:
     """The outcome of each order of a run, in the order in which they were given."""
 
     outcomes: tuple[FleetOutcome, ...]
+    """One outcome for each order."""
     elapsed: float = 0.0
     """Seconds that the run took, including those before a `resume`."""
     migration_allowed: bool = False
+    """Whether starts may move servers to other hardware; `fleet.resume` uses the same setting."""
 
     @property
     def succeeded(self) -> tuple[FleetOutcome, ...]:
@@ -196,7 +200,9 @@ class FleetProgress:
     done: int
     """Orders that have finished (or, with `wait=False`, been accepted), including those that failed."""
     failed: int
+    """Orders that failed."""
     total: int
+    """All orders of the run."""
     latest: FleetOutcome
     """The order that this call is about: it has finished, or (with neither `order` nor `error`) is about to be sent."""
     _report: Callable[[], FleetReport] = field(repr=False, eq=False)

@@ -825,11 +825,11 @@ class Orders:
             An asynchronous context manager that gives the running order.
 
         Raises:
-            StillRunningError: the server could not be frozen or stopped, and is billed on. If the block raised, its
-            exception continues, with a note. In both cases the order and its price are logged at ERROR.
+            StillRunningError: the server could not be frozen or stopped, and is still billed. If the block raised, its
+                exception is raised instead, with a note. In both cases the order and its price are logged at ERROR.
             PurchaseNotReadyError: it was bought but did not start; `then` has been done.
             PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
-            may have created; none of them was frozen. If the caller was cancelled, this is logged at ERROR instead.
+                may have created; none of them was frozen. If the caller was cancelled, this is logged at ERROR instead.
             ConfigurationError, PriceError, UnresolvedPurchaseError, BadRequestError, …: as for `create`.
         """
         operation = "orders.rented"
@@ -880,8 +880,8 @@ class Orders:
 
         Raises:
             StillRunningError: the server could not be frozen or stopped, and is billed on; as for `rented`.
-            OrderNotFoundError: the order is not in the list. Nothing was sent. WaitTimeoutError, SupersededError,
-            OrderVanishedError, ServerLockedError, …: as for `start_and_wait`.
+            OrderNotFoundError: the order is not in the list. Nothing was sent.
+            WaitTimeoutError, SupersededError, OrderVanishedError, ServerLockedError, …: as for `start_and_wait`.
         """
         operation = "orders.running"
         check_then(then, operation)

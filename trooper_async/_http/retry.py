@@ -75,13 +75,13 @@ class RetryPolicy:
     seconds, where it still answers 429 `deadline` seconds after the first request of the call, or where for twice as
     long no call gets through.
 
-    Args:
-        attempts: requests for one call in all; None is no limit.
-        max_delay: seconds between two attempts at most.
-        deadline: seconds after which no further attempt starts; it never cuts a request in flight that must not be
-            repeated. None is no limit.
-        budget: retries that the client has in hand against a failing API; each call brings back a tenth of one. None
-            is no limit.
+    Attributes:
+        attempts: the number of requests that one call may send, the first one included; None for no limit.
+        max_delay: the greatest delay between two attempts, in seconds.
+        deadline: seconds after which no further attempt starts; None for no limit. It never cuts a request in flight
+            that must not be repeated.
+        budget: the number of retries that the whole client may spend while the API fails; None for no limit. Each call
+            adds a tenth of a retry, up to this number.
     """
 
     attempts: int | None = field(default=4, validator=_limit(1, whole=True))

@@ -20,8 +20,12 @@ def _positive(instance: object, attribute: Attribute[float], value: float) -> No
 class PollSchedule:
     """How often the shared poll runs.
 
-    A waiter that has waited `a` seconds wants a poll every `share`·a seconds (± 10 %), never closer than `floor`
-    seconds, and at least every `cap` seconds.
+    The poll interval grows with the time that the youngest wait has waited.
+
+    Attributes:
+        floor: the least number of seconds between two polls.
+        cap: the greatest number of seconds between two polls.
+        share: the poll interval as a share of the time already waited (± 10 %).
     """
 
     floor: float = field(default=1.0, validator=_positive)

@@ -43,6 +43,7 @@ class Accounts:
     """
 
     opened: ClassVar[Accounts | None] = None
+    """The one that is open in this process."""
 
     def __init__(self, get: Callable[[str], TrooperClient | Awaitable[TrooperClient]], *, grace: float = 8.0) -> None:
         self._get, self._grace = get, grace
@@ -127,6 +128,7 @@ class Accounts:
 
     @property
     def stopping(self) -> bool:
+        """Whether it is being left: nothing new is sent."""
         return self._stopping.is_set()
 
     def check_open(self) -> None:

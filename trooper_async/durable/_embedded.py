@@ -36,8 +36,9 @@ async def embedded(
     """Launch DBOS in this process on a SQLite file, go on with what an earlier one had begun, and end both.
 
     Args:
-        get, grace: as for `Accounts`.
-        path: the file; it is made where there is none, readable by its owner alone.
+        get: returns the client of an account, as for `Accounts`.
+        path: the file. It is created if it does not exist, readable only by its owner.
+        grace: the greatest number of seconds that leaving takes.
 
     Raises:
         ConfigurationError: another process has it open.

@@ -29,18 +29,23 @@ class UndecidedPurchase:
     """A purchase that may have been made. Its account makes no other one until it is decided."""
 
     workflow_id: str
+    """The id of the workflow that waits for the decision."""
     account: str
+    """The account that pays."""
     migrated: int | None
     """The order that a migration replaces."""
     blib_id: int
+    """The offer."""
     name: str | None
     """What the offer is called, where known."""
     price: Decimal | None
     """EUR per hour, where known."""
     at: datetime
+    """When it was sent."""
     known: frozenset[int]
     """The orders that were there before."""
     run: str
+    """Which attempt of the workflow sent it."""
 
     def candidates(self, orders: Iterable[Order]) -> list[Order]:
         """Those orders of the account, as `client.orders.list()` gives them, that may be it; the likeliest first.

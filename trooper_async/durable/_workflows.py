@@ -70,9 +70,11 @@ async def switch(
     """Start, stop, freeze or restart a server, and wait until it has; returns its status.
 
     Args:
-        account, timeout: as for all workflows.
-        order_id, migration_allowed: as for `client.orders.start`.
-        action: what to do. A restart, and a start with `migration_allowed`, is sent once only.
+        account: the name of the account, as `Accounts` knows it.
+        order_id: the order.
+        action: what to do. A restart, and a start with `migration_allowed`, are sent only once.
+        migration_allowed: whether a start may move a frozen server to other hardware.
+        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
     """
     deadline = await deadline_of(timeout)
     if action not in _TARGETS:
@@ -109,9 +111,11 @@ async def converge(
     After a crash the list is read again, and what is not where it is wanted is sent again.
 
     Args:
-        account, timeout: as for all workflows.
+        account: the name of the account, as `Accounts` knows it.
         targets: order id → `running`, `stopped` or `frozen`.
-        migration_allowed: start what is frozen with it, by a `switch` of its own for each, which is sent once.
+        migration_allowed: whether frozen servers may move to other hardware. Each of them is then started once, by a
+            `switch` of its own.
+        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
     """
     deadline = await deadline_of(timeout)
 
@@ -141,7 +145,13 @@ async def converge(
 async def install(account: str, order_id: int, template_id: int, *, timeout: float = 7200.0) -> int:
     """Install a template on a server, once, and wait until it is there; returns the id of the install.
 
-    It takes no settings: one of them may be a password, and what a workflow is given is stored.
+    It takes no settings of the template: they may be passwords, and the arguments of a workflow are stored.
+
+    Args:
+        account: the name of the account, as `Accounts` knows it.
+        order_id: the order.
+        template_id: the template.
+        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
     """
     deadline = await deadline_of(timeout)
 
@@ -184,10 +194,15 @@ async def order(
     """Order a GPU server, once, and wait until it runs; returns the order's id.
 
     Args:
-        account, timeout: as for all workflows. An account's purchases are made one at a time.
+        account: the name of the account, as `Accounts` knows it. An account's purchases are made one at a time.
         blib_id: the offer; it is bought at the price that it has then.
         max_price_h: the most that it may cost, in EUR per hour.
-        contract_interval, …: as for `client.orders.create`.
+        contract_interval: what is paid in advance: `HOUR`, or another interval of `client.orders.create`.
+        terms_accepted: whether you accept the vendor's terms and conditions.
+        total_price: EUR for the whole interval; required unless it is `HOUR`.
+        second_partition_percentage: the share of the disk for a second partition, in percent.
+        templates: ids of templates to install.
+        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
 
     Raises:
         NotBoughtError: it was in doubt, and somebody has decided that it was not made.
@@ -218,9 +233,12 @@ async def migrate(
     """Buy a migration, once, and wait until the new order runs; returns its id. Raises as `order` does.
 
     Args:
-        account, timeout: as for all workflows. An account's purchases are made one at a time.
-        order_id, blib_id, keep_data: as for `client.migrations.buy`.
+        account: the name of the account, as `Accounts` knows it. An account's purchases are made one at a time.
+        order_id: the order to migrate.
+        blib_id: the offer to migrate to.
+        keep_data: whether the data is moved too.
         max_total_due: the most that may be due now, in EUR.
+        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
     """
     terms = {"keep_data": keep_data, "max_total_due": max_total_due}
     return await _buy_and_wait(account, "migrate", order_id, blib_id, terms, timeout)

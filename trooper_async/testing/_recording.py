@@ -72,8 +72,11 @@ class Reply(NamedTuple):
     """A response, whatever its status."""
 
     status: int
+    """The HTTP status."""
     headers: Mapping[str, str]
+    """The headers."""
     body: bytes
+    """The body, undecoded."""
 
     @property
     def data(self) -> Any:  # whatever the API sends

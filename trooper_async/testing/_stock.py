@@ -18,7 +18,22 @@ class Template(NamedTuple):
 
 @dataclass(slots=True)
 class FakeBlib:
-    """An offer. Change its price or availability at any time: `fake.blibs[2].is_available = False`."""
+    """An offer of the fake. Change its price or availability at any time: `fake.blibs[2].is_available = False`.
+
+    Attributes:
+        id: the offer's id.
+        name: the configuration's name.
+        gpu_type: the GPU model.
+        gpu_num: how many GPUs.
+        gpu_ram: GPU memory in GB.
+        cpu_cores: how many CPU cores.
+        cpu_ram: main memory in GB.
+        hdd: disk space in GB.
+        price_h: EUR per hour. An order at another price is refused.
+        is_public: whether it is in `GET /api/blibs` without a key.
+        is_available: whether it can be ordered.
+        country_code: where it is.
+    """
 
     id: int
     name: str
@@ -29,7 +44,6 @@ class FakeBlib:
     cpu_ram: int
     hdd: int
     price_h: Decimal
-    """EUR per hour."""
     is_public: bool = True
     is_available: bool = True
     country_code: str = "DE"

@@ -80,8 +80,26 @@ class Install:
 
 
 class OrderFields(TypedDict, total=False):
-    """The fields of an order that can be set: the names of `trooper_async.Order`, and the blib of which it is an
-    instance.
+    """The fields of an order that `add_order` sets. They mean what they mean in `trooper_async.Order`.
+
+    Attributes:
+        order_id: the order's id.
+        server_id: the server's id.
+        blib_id: the offer that was ordered; the fields of the server and the price come from it.
+        title: the title.
+        server_name: the server's name.
+        machine_name: the name of the machine that it runs on.
+        ip: its address.
+        ssh_port: the port of its SSH server.
+        price_h: EUR per hour.
+        paid_until: the end of the prepaid period.
+        contract_interval: what is prepaid at a time, such as `HOUR`.
+        is_locked: whether it is locked.
+        is_low_priority: whether it is a low-priority server.
+        blib_name: the name of the offer.
+        blib_gpu_type: the GPU model.
+        blib_gpu_num: how many GPUs it has.
+        country_code: where it is.
     """
 
     order_id: int

@@ -1,0 +1,74 @@
+"""Builds the site (`nox -s docs`): the repository's pages, and a reference made from the docstrings.
+
+It fails on a broken link or anchor, on a docstring that names an argument its function does not have, and on a public
+name without a docstring. The site is in `build/site`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import griffe
+
+ROOT = Path(__file__).parents[3]
+PAGES = ROOT / "build" / "docs"
+MODULES = [f"trooper_async{name}" for name in ("", ".models", ".errors", ".testing", ".durable")]
+
+
+def undocumented(owner: griffe.Module | griffe.Class) -> Iterator[str]:
+    """The public names of a module or class, and of its classes, that have no docstring."""
+    explained = set(_named_in_docstring(owner))
+    if isinstance(owner, griffe.Class):  # what a base class explains, its subclasses need not
+        explained |= {name for base in owner.mro() for name in (*_named_in_docstring(base), *base.members)}
+    for name, member in owner.members.items():
+        if not member.is_public or member.is_module or member.is_special:
+            continue
+        found = member.final_target if isinstance(member, griffe.Alias) else member
+        if name not in explained and not found.has_docstring:
+            yield f"{owner.path}.{name}"
+        if isinstance(found, griffe.Class):
+            yield from undocumented(found)
+
+
+def _named_in_docstring(owner: griffe.Object) -> Iterator[str]:
+    for section in owner.docstring.parse("google", warnings=False) if owner.docstring else ():
+        if section.kind in (griffe.DocstringSectionKind.attributes, griffe.DocstringSectionKind.parameters):
+            yield from (item.name for item in section.value)
+
+
+def stage() -> None:
+    """Copy the repository's files, so that links between them work, and add the pages of the reference."""
+    shutil.rmtree(PAGES, ignore_errors=True)
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(lambda name: (ROOT / name).is_file(), names):
+        (PAGES / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, PAGES / name)
+    (PAGES / "reference").mkdir()
+    for module in MODULES:
+        (PAGES / "reference" / f"{module}.md").write_text(f"# {module}\n\n::: {module}\n", encoding="utf-8")
+
+
+def main() -> int:
+    """Build the site; 1 if anything is wrong."""
+    missing: set[str] = set()
+    for name in MODULES:
+        module = griffe.load(name, search_paths=[ROOT])
+        assert isinstance(module, griffe.Module)
+        missing.update(undocumented(module))
+    for name in sorted(missing):
+        print(f"{name} has no docstring")
+    stage()
+    config = Path(__file__).with_name("mkdocs.yml")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config)]
+    built = subprocess.run(command, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    return 1 if missing or built.returncode else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
