@@ -1,31 +1,54 @@
-"""examples/mcp_server.py asked by the official MCP client, in this process and over real stdio."""
+"""examples/mcp_server.py called by the official MCP client: in this process, over stdio and over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import aiohttp
 import pytest
 
 pytest.importorskip("mcp", reason="needs mcp: pip install -e '.[examples]'")
 
 from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.session import ClientRequestContext, ElicitationFnT
 from mcp.server.mcpserver import MCPServer
-from mcp.types import TextContent
+from mcp.types import ElicitRequestParams, ElicitResult, TextContent, ToolAnnotations
 
 from examples import mcp_server
-from tests.helpers.conditions import until
-from trooper_async import PollSchedule, TrooperClient
+from tests.helpers import processes
+from tests.helpers.conditions import free_port, until
+from trooper_async import PollSchedule, PurchaseUnknownError, TrooperClient, errors
 from trooper_async.testing import FakeTrooper
 
 SCRIPT = Path(mcp_server.__file__)
+PREVIEW = {"blib_id": 3}  # 0.195 EUR/h
+
+
+class User:
+    """Whoever sits before the MCP client: what they were asked, and what they answer."""
+
+    def __init__(self, *, yes: bool = True) -> None:
+        self.asked: list[str] = []
+        self.answers: dict[str, Any] = {"action": "accept", "content": {"yes": yes}}
+
+    async def answer(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        self.asked.append(params.message)
+        return ElicitResult(**self.answers)
+
+
+def answers(user: User | None) -> ElicitationFnT | None:
+    return None if user is None else user.answer
 
 
 class Assistant:
@@ -33,12 +56,11 @@ class Assistant:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self.instructions = client.instructions or ""
         self.read: list[str] = []
 
-    async def tools(self) -> dict[str, bool | None]:
-        """The names of the tools, and whether each one only reads."""
-        listed = (await self._client.list_tools()).tools
-        return {tool.name: tool.annotations.read_only_hint if tool.annotations else None for tool in listed}
+    async def tools(self) -> dict[str, ToolAnnotations | None]:
+        return {tool.name: tool.annotations for tool in (await self._client.list_tools()).tools}
 
     async def call(self, tool: str, **arguments: Any) -> str:
         return await self._call(tool, arguments, fails=False)
@@ -47,17 +69,38 @@ class Assistant:
         """The text of the tool error that this call ends with."""
         return await self._call(tool, arguments, fails=True)
 
-    async def _call(self, tool: str, arguments: dict[str, Any], *, fails: bool) -> str:
+    async def preview(self, **arguments: Any) -> str:
+        """The id of a preview."""
+        return (await self.call("preview_order", **{**PREVIEW, **arguments})).split()[1].rstrip(":")
+
+    async def either(self, tool: str, **arguments: Any) -> tuple[bool, str]:
+        """Whether a call succeeds, and its text."""
         result = await self._client.call_tool(tool, arguments)
         text = "\n".join(part.text for part in result.content if isinstance(part, TextContent))
         self.read.append(text)
-        assert bool(result.is_error) is fails, text
+        return not result.is_error, text
+
+    async def _call(self, tool: str, arguments: dict[str, Any], *, fails: bool) -> str:
+        succeeded, text = await self.either(tool, **arguments)
+        assert succeeded is not fails, text
         return text
 
 
+def limited(ledger: Path, *, price: str = "0.5", servers: str = "2") -> dict[str, str]:
+    """The variables with which an operator allows purchases."""
+    return {"TROOPER_LEDGER": str(ledger), "TROOPER_MAX_PRICE_H": price, "TROOPER_MAX_SERVERS": servers}
+
+
+def environment(fake: FakeTrooper, operator: dict[str, str]) -> dict[str, str]:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("TROOPER_")}
+    return {**others, "TROOPER_BASE_URL": fake.url, "TROOPER_API_KEY": fake.api_key, **operator}
+
+
 @asynccontextmanager
-async def assistant(fake: FakeTrooper, ledger: Path | None = None, **options: Any) -> AsyncIterator[Assistant]:
-    """The example in this process, with a client of the fake; it ends by itself, and never shows the key."""
+async def assistant(
+    fake: FakeTrooper, operator: dict[str, str] | None = None, *, user: User | None = None, **options: Any
+) -> AsyncIterator[Assistant]:
+    """The example in this process, with clients of the fake; it ends by itself, and never shows the key."""
     made: asyncio.Future[MCPServer] = asyncio.get_running_loop().create_future()
     over = asyncio.Event()
 
@@ -68,94 +111,132 @@ async def assistant(fake: FakeTrooper, ledger: Path | None = None, **options: An
     def client(**its: Any) -> TrooperClient:
         return fake.client(**its, **options)
 
-    with mock.patch.object(MCPServer, "run_stdio_async", run), mock.patch.object(mcp_server, "TrooperClient", client):
-        serving = asyncio.create_task(mcp_server.serve(str(ledger) if ledger else None))
+    with (
+        mock.patch.dict(os.environ, environment(fake, operator or {}), clear=True),
+        mock.patch.object(MCPServer, "run_stdio_async", run),
+        mock.patch.object(mcp_server, "TrooperClient", client),
+    ):
+        serving = asyncio.create_task(mcp_server.serve(None))
         serving.add_done_callback(lambda _: made.cancel())  # where it has failed before
         try:
-            async with Client(await made) as session:
-                user = Assistant(session)
-                yield user
+            async with Client(await made, elicitation_callback=answers(user)) as session:
+                one = Assistant(session)
+                yield one
         finally:
             over.set()
             await serving
-    assert fake.api_key not in "".join(user.read)
+    assert fake.api_key not in "".join(one.read)
 
 
 @asynccontextmanager
-async def assistant_over_stdio(fake: FakeTrooper, ledger: Path) -> AsyncIterator[Assistant]:
+async def over_stdio(
+    fake: FakeTrooper, operator: dict[str, str] | None = None, *, user: User | None = None, **options: Any
+) -> AsyncIterator[Assistant]:
     """The example in a process of its own; it ends by itself once its stdin is closed, and never shows the key."""
-    environment = {
-        **os.environ,
-        "TROOPER_BASE_URL": fake.url,
-        "TROOPER_API_KEY": fake.api_key,
-        "TROOPER_LEDGER": str(ledger),
-    }
-    server = StdioServerParameters(command=sys.executable, args=["-W", "error", str(SCRIPT)], env=environment)
+    variables = environment(fake, operator or {})
+    server = StdioServerParameters(command=sys.executable, args=["-W", "error", str(SCRIPT)], env=variables)
     with tempfile.TemporaryFile("w+") as log:
-        async with Client(stdio_client(server, log)) as session:
-            user = Assistant(session)
-            yield user
+        async with Client(stdio_client(server, log), elicitation_callback=answers(user), **options) as session:
+            one = Assistant(session)
+            yield one
         log.seek(0)
         logged = log.read()
     assert "Traceback" not in logged
-    assert fake.api_key not in logged + "".join(user.read)
+    if key := variables["TROOPER_API_KEY"]:
+        assert key not in logged + "".join(one.read)
+
+
+@asynccontextmanager
+async def serving_http(fake: FakeTrooper, operator: dict[str, str] | None = None) -> AsyncIterator[str]:
+    """The example in a process of its own, as an HTTP server; its URL. SIGTERM ends it, whoever is connected."""
+    variables = environment(fake, operator or {})
+    async with processes.python(SCRIPT, "--http", str(port := free_port()), env=variables) as child:
+        await child.says("Uvicorn running")
+        yield f"http://127.0.0.1:{port}/mcp"
+        child.send(signal.SIGTERM)
+        await child.ends()
+    assert "Traceback" not in child.err
+    assert fake.api_key not in child.err + child.out
+
+
+@asynccontextmanager
+async def over_http(
+    fake: FakeTrooper, operator: dict[str, str] | None = None, *, user: User | None = None, **options: Any
+) -> AsyncIterator[Assistant]:
+    async with (
+        serving_http(fake, operator) as url,
+        Client(url, elicitation_callback=answers(user), **options) as session,
+    ):
+        yield Assistant(session)
 
 
 def sent(fake: FakeTrooper, path: str = "/api/order-status") -> list[Any]:
     return [request.json for request in fake.requests if request.path == path]
 
 
-async def test_the_tools_and_which_of_them_only_read(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """Without a ledger there is none that orders."""
-    async with assistant(fake_trooper) as user:
-        tools = await user.tools()
-    assert tools == {
-        **dict.fromkeys(("list_servers", "list_offers", "wait"), True),
-        **dict.fromkeys(("start", "stop", "freeze", "restart"), False),
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_each_tool_says_what_it_does_to_a_server(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """The hints tell what only reads, what interrupts a server, and what can be repeated."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
+        hints = {
+            name: (its.read_only_hint, its.destructive_hint, its.idempotent_hint)
+            for name, its in (await one.tools()).items()
+            if its is not None
+        }
+    reads = ("list_servers", "list_offers", "wait", "preview_order", "unresolved_purchases")
+    assert hints == {
+        **dict.fromkeys(reads, (True, None, None)),
+        "start": (False, False, True),
+        **dict.fromkeys(("stop", "freeze", "order", "resolve"), (False, True, True)),
+        "restart": (False, True, False),
     }
-    async with assistant(fake_trooper, tmp_path / "ledger") as user:
-        assert await user.tools() == {**tools, "order": False}
 
 
 async def test_servers_and_offers_are_listed(fake_trooper: FakeTrooper) -> None:
-    """With what one decides by: status, price, end of the paid period; offers that are sold out are left out."""
+    """With what one decides by: status, cost, end of the paid period; offers that are sold out are left out."""
     order = fake_trooper.add_order(title="job 1", is_locked=True)
     fake_trooper.set_status(order, "stopping", "stopped")
-    async with assistant(fake_trooper) as user:
-        servers = await user.call("list_servers")
-        offers = (await user.call("list_offers")).splitlines()
-    assert (
-        f"order {order.order_id} 'job 1' is stopping, wanted stopped: 0.85 EUR/h, paid until {order.paid_until:%Y-%m}"
-        in servers
+    fake_trooper.add_order(title="job 2", status="stopped")
+    fake_trooper.add_order(title="job 3", status="frozen")
+    async with assistant(fake_trooper) as one:
+        servers = (await one.call("list_servers")).splitlines()
+        offers = (await one.call("list_offers")).splitlines()
+    assert servers[0].startswith(
+        f"order {order.order_id} 'job 1' is stopping, requested stopped: 0.85 EUR/h, paid until"
     )
-    assert servers.endswith(", locked")
-    assert [line.split("'")[0] for line in offers] == ["blib 1 ", "blib 2 ", "blib 3 ", "blib 5 "]
-    assert offers[2] == "blib 3 'V100 Single': 1 x V100, 0.195 EUR/h"
+    assert f"{order.paid_until:%Y-%m-%d}" in servers[0]
+    assert servers[0].endswith(", locked")
+    assert "'job 2' is stopped: 0.85 EUR/h, 0.2975 EUR/h while stopped, paid until" in servers[1]
+    assert "'job 3' is frozen: 0.85 EUR/h, an undocumented price while frozen, paid until" in servers[2]
+    assert len(offers) == 4
+    assert offers[2] == "'V100 Single' (blib 3): 1 x V100, 0.195 EUR/h"
 
 
-async def test_servers_are_switched_and_awaited(fake_trooper: FakeTrooper) -> None:
-    """A switch returns once accepted, wait tells the end."""
+async def test_servers_are_started_stopped_and_awaited(fake_trooper: FakeTrooper) -> None:
+    """An action returns once accepted, wait says when it has taken effect."""
     order = fake_trooper.add_order().order_id
-    async with assistant(fake_trooper) as user:
-        assert await user.call("freeze", order_id=order) == f"order {order}: freeze is accepted, and leads to frozen"
-        assert "is frozen: " in await user.call("wait", order_id=order)
-        assert "is frozen: " in await user.call("list_servers")
-        await user.call("start", order_id=order, migration_allowed=True)
-        await user.call("stop", order_id=order)
-        assert "is stopped: " in await user.call("wait", order_id=order)
+    async with assistant(fake_trooper) as one:
+        assert await one.call("freeze", order_id=order) == f"order {order}: freeze is accepted, and leads to frozen"
+        assert "is frozen: " in await one.call("wait", order_id=order)
+        assert "is frozen: " in await one.call("list_servers")
+        await one.call("start", order_id=order, migration_allowed=True)
+        await one.call("stop", order_id=order)
+        assert "is stopped: " in await one.call("wait", order_id=order)
     assert [body["action"] for body in sent(fake_trooper)] == ["frozen", "running", "stopped"]
     assert [body.get("migration_allowed") for body in sent(fake_trooper)] == [None, True, None]
 
 
-async def test_a_switch_is_watched_from_when_it_was_accepted(fake_trooper: FakeTrooper) -> None:
-    """Not from when the assistant asks: by then nobody could see that a restart has happened; `running` proves none."""
+async def test_an_action_is_watched_from_when_it_was_accepted(fake_trooper: FakeTrooper) -> None:
+    """Not from when the assistant waits: by then nobody could see that a restart has happened."""
     order = fake_trooper.add_order().order_id
     fake_trooper.durations["restart"] = 0  # over between two polls
-    async with assistant(fake_trooper, poll=PollSchedule()) as user:
-        await user.call("restart", order_id=order)
+    async with assistant(fake_trooper, poll=PollSchedule()) as one:
+        await one.call("restart", order_id=order)
         await until(lambda: fake_trooper.requests[-1].path == "/api/orders")
         paths = [request.path for request in fake_trooper.requests]
-        assert "wait again" in await user.fail("wait", order_id=order, seconds=0.1)
+        assert "wait again" in await one.fail("wait", order_id=order, seconds=0.1)
     assert paths == ["/api/orders", "/api/order-status-history", "/api/order-status", "/api/orders"]
 
 
@@ -163,70 +244,467 @@ async def test_a_wait_holds_up_no_other_tool_and_ends_with_its_seconds(fake_troo
     """It ends as an error that says to wait again; what it waits for goes on."""
     fake_trooper.durations["freeze"] = 600
     order = fake_trooper.add_order().order_id
-    async with assistant(fake_trooper) as user:
-        await user.call("freeze", order_id=order)
-        assert "wait again" in await user.fail("wait", order_id=order, seconds=0.05)
+    async with assistant(fake_trooper) as one:
+        await one.call("freeze", order_id=order)
+        assert "wait again" in await one.fail("wait", order_id=order, seconds=0.05)
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(user.call("wait", order_id=order))
-            await user.call("list_servers")
+            waiting = group.create_task(one.call("wait", order_id=order))
+            await one.call("list_servers")
             assert not waiting.done()
             fake_trooper.set_status(order, "frozen")
         assert "is frozen" in waiting.result()
 
 
 async def test_a_wait_for_what_somebody_else_began(fake_trooper: FakeTrooper) -> None:
-    """Where nothing was sent from here, it is the wanted status that is waited for."""
+    """Where nothing was sent from here, it is the requested status that is waited for."""
     order = fake_trooper.add_order().order_id
-    async with assistant(fake_trooper) as user:
-        assert "is running: " in await user.call("wait", order_id=order)
+    async with assistant(fake_trooper) as one:
+        assert "is running: " in await one.call("wait", order_id=order)
 
 
-async def test_nothing_is_bought_without_confirm_or_above_the_limit(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """It is said what would be bought, at which price, or why it is not."""
-    wanted: dict[str, Any] = {"blib_id": 3, "max_price_h": 0.2, "reference": "job-1"}
-    async with assistant(fake_trooper, tmp_path / "ledger") as user:
-        answer = await user.call("order", **wanted)
-        assert answer.startswith("nothing was bought")
-        assert "V100 Single at 0.195 EUR/h, up to 0.2" in answer
-        assert "at most 0.1 are allowed" in await user.fail("order", **{**wanted, "max_price_h": 0.1, "confirm": True})
-        assert "there is no offer 99" in await user.fail("order", **{**wanted, "blib_id": 99, "confirm": True})
-        assert "max_price_h" in await user.fail("order", blib_id=3, reference="job-1", confirm=True)
-        assert "reference" in await user.fail("order", blib_id=3, max_price_h=1, confirm=True)
+@pytest.mark.parametrize("waited", [False, True])
+async def test_a_wait_says_how_the_server_is_now(fake_trooper: FakeTrooper, waited: bool) -> None:
+    """Not how it was when the action took effect: it may have been started elsewhere since, and is waited for then."""
+    fake_trooper.durations["start"] = 0.3
+    order = fake_trooper.add_order().order_id
+    async with assistant(fake_trooper) as one, fake_trooper.client() as elsewhere:
+        await one.call("stop", order_id=order)
+        await until(lambda: not [task for task in asyncio.all_tasks() if "Tools._outcome" in repr(task)])
+        if waited:
+            assert "is stopped" in await one.call("wait", order_id=order)
+            await elsewhere.orders.start(order)
+        else:
+            await elsewhere.orders.start_and_wait(order)
+        assert "is running" in await one.call("wait", order_id=order)
+
+
+async def test_a_lost_response_can_be_waited_for(fake_trooper: FakeTrooper) -> None:
+    """What may have been done is said to be that, and the wait tells."""
+    order = fake_trooper.add_order().order_id
+    fake_trooper.drop_next("/api/order-status", when="after")
+    async with assistant(fake_trooper) as one:
+        assert "It may have been done: wait for the server" in await one.fail("restart", order_id=order)
+        assert "is running" in await one.call("wait", order_id=order)
+    assert len(sent(fake_trooper)) == 1
+
+
+# --- purchases --------------------------------------------------------------------------------------------------------
+
+TRANSPORTS = pytest.mark.parametrize(
+    ("transport", "mode"), [(over, mode) for over in (over_stdio, over_http) for mode in ("auto", "legacy")]
+)
+Transport = Callable[..., AbstractAsyncContextManager[Assistant]]
+
+
+@pytest.mark.parametrize("missing", [*mcp_server.BUYING, None])
+async def test_without_the_operators_limits_there_is_no_tool_that_buys(
+    fake_trooper: FakeTrooper, tmp_path: Path, missing: str | None
+) -> None:
+    """Ledger, price and number of servers, all three: what is missing is said."""
+    operator = limited(tmp_path / "ledger") if missing else {}
+    async with assistant(fake_trooper, {**operator, missing: ""} if missing else {}) as one:
+        assert not {"preview_order", "order", "resolve"} & set(await one.tools())
+        assert "Nothing can be rented" in one.instructions
+        assert "order" in await one.fail("order", preview="x", confirm=True)
     assert sent(fake_trooper, "/api/order") == []
 
 
-async def test_an_order_is_bought_once_also_by_another_process(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """The ledger knows it by its reference."""
-    wanted: dict[str, Any] = {"blib_id": 3, "max_price_h": "0.195", "reference": "job-1", "confirm": True}
-    answers = []
-    for _ in range(2):
-        async with assistant_over_stdio(fake_trooper, tmp_path / "ledger") as user:
-            answers.append(await user.call("order", **wanted))
-            assert "is running" in await user.call("wait", order_id=123)
-    assert answers == ["order 123: create is accepted, and leads to running"] * 2
+@TRANSPORTS
+async def test_an_order_is_previewed_asked_for_and_made(
+    fake_trooper: FakeTrooper, tmp_path: Path, transport: Transport, mode: str
+) -> None:
+    """The user is asked by their MCP client, once, in the words of the preview."""
+    user = User()
+    async with transport(fake_trooper, limited(tmp_path / "ledger"), user=user, mode=mode) as one:
+        text = await one.call("preview_order", blib_id=3)
+        assert "'V100 Single' (blib 3): 1 x V100, 0.195 EUR/h" in text
+        assert "each hour is paid in advance" in text
+        assert sent(fake_trooper, "/api/order") == []
+        preview = text.split()[1].rstrip(":")
+        bought = await one.call("order", preview=preview, confirm=True)
+        assert bought == "order 123: create is accepted, and leads to running"
+        assert "is running" in await one.call("wait", order_id=123)
+    assert len(user.asked) == 1
+    assert "'V100 Single' (blib 3): 1 x V100, 0.195 EUR/h" in user.asked[0]
     assert [body["price_h"] for body in sent(fake_trooper, "/api/order")] == [0.195]
 
 
-async def test_a_purchase_whose_answer_was_lost_is_told_with_what_it_may_be(
-    fake_trooper: FakeTrooper, tmp_path: Path
+@TRANSPORTS
+async def test_nothing_is_bought_unless_the_user_agrees(
+    fake_trooper: FakeTrooper, tmp_path: Path, transport: Transport, mode: str
 ) -> None:
-    """It is a tool error, the list shows what it may be, and the same reference buys nothing more."""
-    fake_trooper.drop_next("/api/order", when="after")
-    wanted: dict[str, Any] = {"blib_id": 3, "max_price_h": 1, "reference": "job-1", "confirm": True}
-    async with assistant(fake_trooper, tmp_path / "ledger") as user:
-        assert "Do not buy again" in await user.fail("order", **wanted)
-        assert "order 123 'Server 123' is" in await user.call("list_servers")
-        assert "orders.resolve" in await user.fail("order", **wanted)
+    """Whatever the assistant says: no tick, a refusal, a closed window and a form filled in wrongly are a no."""
+    user = User(yes=False)
+    async with transport(fake_trooper, limited(tmp_path / "ledger"), user=user, mode=mode) as one:
+        preview = await one.preview()
+        assert "the user did not agree" in await one.fail("order", preview=preview, confirm=True)
+        for action in ("decline", "cancel"):
+            user.answers = {"action": action}
+            assert "the user did not agree" in await one.fail("order", preview=preview, confirm=True)
+        for content in ({}, {"yes": "true"}, {"yes": 1}, None):
+            user.answers = {"action": "accept", "content": content}
+            await one.fail("order", preview=preview, confirm=True)
+    assert len(user.asked) == 7
+    assert sent(fake_trooper, "/api/order") == []
+
+
+async def test_a_client_that_cannot_ask_relies_on_confirm(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Then it is the assistant's word, within the operator's limits."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
+        assert "order 123" in await one.call("order", preview=await one.preview(), confirm=True)
+
+
+@pytest.mark.parametrize("confirm", [False, "true", "True", "yes", 1, 1.0, None, [True], "confirmed by the user"])
+async def test_confirm_is_true_and_nothing_else(fake_trooper: FakeTrooper, tmp_path: Path, confirm: object) -> None:
+    """No text, number or list is taken for it, and the user is not even asked."""
+    user = User()
+    async with assistant(fake_trooper, limited(tmp_path / "ledger"), user=user) as one:
+        assert "confirm" in await one.fail("order", preview=await one.preview(), confirm=confirm)
+        assert "confirm" in await one.fail("order", preview=await one.preview())
+    assert user.asked == []
+    assert sent(fake_trooper, "/api/order") == []
+
+
+async def test_arguments_of_its_own_get_an_assistant_nowhere(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Price, limits, offer, terms and consent are no arguments of an order."""
+    user = User(yes=False)
+    attempts: list[dict[str, Any]] = [
+        {"max_price_h": 1e9, "reference": "r1"},
+        {"price_h": 0.01, "blib_id": 1},
+        {"user": {"action": "accept", "data": {"yes": True}}},
+        {"TROOPER_MAX_SERVERS": 99, "max_servers": 99},
+    ]
+    async with assistant(fake_trooper, limited(tmp_path / "ledger"), user=user) as one:
+        preview = await one.preview()
+        for arguments in attempts:
+            assert "did not agree" in await one.fail("order", preview=preview, confirm=True, **arguments)
+    assert sent(fake_trooper, "/api/order") == []
+
+
+async def test_an_assistant_that_wants_too_much_gets_what_is_allowed(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """No number of previews gives more servers than the operator allows, at once or after others are frozen."""
+    fake_trooper.add_order(title="there before")
+    async with assistant(fake_trooper, limited(tmp_path / "ledger", servers="4")) as one:
+        previews = [await one.preview() for _ in range(8)]
+        outcomes = await asyncio.gather(*(one.either("order", preview=preview, confirm=True) for preview in previews))
+        assert sorted(succeeded for succeeded, _ in outcomes) == [False] * 5 + [True] * 3
+        assert all("there are 4 servers, and 4 are allowed" in text for succeeded, text in outcomes if not succeeded)
+        assert "4 are allowed" in await one.fail("preview_order", **PREVIEW)
+        for line in (await one.call("list_servers")).splitlines():
+            await one.call("freeze", order_id=int(line.split()[1]))
+        assert "4 are allowed" in await one.fail("preview_order", **PREVIEW)
+    assert len(sent(fake_trooper, "/api/order")) == 3
+
+
+async def test_servers_that_the_list_does_not_show_yet_count(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """A list that lags behind the purchases gives no room for more."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger", servers="1")) as one:
+        previews = [await one.preview() for _ in range(2)]
+        await one.call("order", preview=previews[0], confirm=True)
+        fake_trooper.fail_next("/api/orders", status=200, body=[], times=50)
+        assert "1 are allowed" in await one.fail("order", preview=previews[1], confirm=True)
     assert len(sent(fake_trooper, "/api/order")) == 1
 
 
-async def test_failures_are_tool_errors_in_the_words_of_the_client(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """They say what is wrong and what to do; the server goes on."""
+async def test_a_preview_buys_one_server(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Replayed at once, later, and in a process that does not know it any more, it says what it has bought."""
+    operator = limited(tmp_path / "ledger", servers="9")
+    async with assistant(fake_trooper, operator) as one:
+        preview = await one.preview()
+        order = {"preview": preview, "confirm": True}
+        answers = await asyncio.gather(*(one.call("order", **order) for _ in range(5)), one.call("order", **order))
+    async with assistant(fake_trooper, operator) as one:
+        answers.append(await one.call("order", **order))
+    assert sum("is accepted" in answer for answer in answers) == 1
+    assert sum("order 123 was bought with this preview before" in answer for answer in answers) == 6
+    assert len(sent(fake_trooper, "/api/order")) == 1
+
+
+async def test_what_differs_from_the_preview_is_not_bought(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """A new price, lower too, other hardware under the same id, an offer that is gone, a preview that never was."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
+        preview = await one.preview()
+        blib = fake_trooper.blibs[3]
+        for price in ("0.2", "0.1"):
+            blib.price_h = Decimal(price)
+            assert f"{price} EUR/h now" in await one.fail("order", preview=preview, confirm=True)
+        blib.price_h = Decimal("0.195")
+        blib.gpu_type = "K80"
+        assert "1 x K80, 0.195 EUR/h now" in await one.fail("order", preview=preview, confirm=True)
+        del fake_trooper.blibs[3]
+        assert "offer 3 cannot be rented now" in await one.fail("order", preview=preview, confirm=True)
+        for other in ("", "0" * 16, preview.upper() + "0"):
+            assert "there is no such preview" in await one.fail("order", preview=other, confirm=True)
+    assert sent(fake_trooper, "/api/order") == []
+
+
+async def test_nothing_dearer_than_allowed_is_previewed(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """The limit is the operator's; what is sold out or unknown has no preview either."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger", price="0.194")) as one:
+        assert "at most 0.194 EUR/h are allowed" in await one.fail("preview_order", blib_id=3)
+        assert "at most 0.194 EUR/h are allowed" in await one.fail("preview_order", blib_id=3, max_price_h=99)
+        assert "offer 99 cannot be rented now" in await one.fail("preview_order", blib_id=99)
+
+
+@pytest.mark.parametrize(
+    ("price", "servers"),
+    [
+        ("nan", "2"),
+        ("inf", "2"),
+        ("-1", "2"),
+        ("0", "2"),
+        ("cheap", "2"),
+        ("0.5", "nan"),
+        ("0.5", "-1"),
+        ("0.5", "2.5"),
+    ],
+)
+async def test_a_limit_that_is_none_allows_nothing(
+    fake_trooper: FakeTrooper, tmp_path: Path, price: str, servers: str
+) -> None:
+    """It is said by the tools that buy; the others work."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger", price=price, servers=servers)) as one:
+        await one.call("list_servers")
+        assert f"TROOPER_MAX_PRICE_H={price}" in await one.fail("preview_order", **PREVIEW)
+        assert "nothing can be bought" in await one.fail("order", preview="x", confirm=True)
+
+
+# --- purchases of unknown outcome -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_lost_purchase_is_resolved_by_a_tool(fake_trooper: FakeTrooper, tmp_path: Path, made: bool) -> None:
+    """Until the user has said what became of it, nothing more is bought, under no other preview either."""
+    user = User()
+    async with assistant(fake_trooper, limited(tmp_path / "ledger"), user=user) as one:
+        preview, other = [await one.preview() for _ in range(2)]
+        fake_trooper.drop_next("/api/order", when="after" if made else "before")
+        text = await one.fail("order", preview=preview, confirm=True)
+        assert "it is not known whether it was made" in text
+        assert ("order 123" in text) is made
+        for again in (preview, other):
+            assert "call resolve" in await one.fail("order", preview=again, confirm=True)
+        assert "call resolve" in await one.fail("preview_order", **PREVIEW)
+        purchase = (await one.call("unresolved_purchases")).split()[1]
+        assert purchase in text
+
+        assert "no purchase 'x'" in await one.fail("resolve", purchase_id="x", order_id=None)
+        assert "purchase_id" in await one.fail("resolve", order_id=None)
+        assert "order_id" in await one.fail("resolve", purchase_id=purchase)
+        await one.call("resolve", purchase_id=purchase, order_id=123 if made else None)
+        assert await one.call("unresolved_purchases") == ""
+        again = await one.call("order", preview=preview, confirm=True)
+        assert again == (
+            "order 123 was bought with this preview before; nothing was bought now"
+            if made
+            else "order 123: create is accepted, and leads to running"
+        )
+    assert [question for question in user.asked if "Record that the purchase" in question]
+    assert len(sent(fake_trooper, "/api/order")) == (1 if made else 2)
+
+
+async def test_a_purchase_is_not_resolved_against_the_users_word(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """The user is asked there too."""
+    fake_trooper.drop_next("/api/order", when="after")
+    async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
+        await one.fail("order", preview=await one.preview(), confirm=True)
+        purchase = (await one.call("unresolved_purchases")).split()[1]
+    async with assistant(fake_trooper, limited(tmp_path / "ledger"), user=User(yes=False)) as one:
+        assert "did not agree" in await one.fail("resolve", purchase_id=purchase, order_id=None)
+        assert purchase in await one.call("unresolved_purchases")
+
+
+async def test_a_server_that_was_bought_after_all_takes_its_place(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """An assistant that says that each purchase was not made gets no more servers than are allowed."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger", servers="2")) as one:
+        for _ in range(2):
+            fake_trooper.drop_next("/api/order", when="after")
+            await one.fail("order", preview=await one.preview(), confirm=True)
+            purchase = (await one.call("unresolved_purchases")).split()[1]
+            await one.call("resolve", purchase_id=purchase, order_id=None)
+        assert "there are 2 servers, and 2 are allowed" in await one.fail("preview_order", **PREVIEW)
+
+
+@pytest.mark.parametrize("moment", ["held", "answered"])
+async def test_killed_in_a_purchase_the_next_process_buys_nothing_more(
+    fake_trooper: FakeTrooper, tmp_path: Path, moment: str
+) -> None:
+    """The ledger knows of it, whether or not its response came; another process has it resolved."""
+    operator = limited(tmp_path / "ledger")
+    variables = environment(fake_trooper, operator)
+    hold = fake_trooper.hold_next("/api/order") if moment == "held" else None
+    async with processes.python(SCRIPT, "--http", str(port := free_port()), env=variables) as child:
+        await child.says("Uvicorn running")
+        previews = []
+
+        async def buy() -> None:
+            async with Client(f"http://127.0.0.1:{port}/mcp") as session:
+                one = Assistant(session)
+                previews.append(await one.preview())
+                await one.call("order", preview=previews[0], confirm=True)
+
+        buying = asyncio.create_task(buy())
+        await (buying if hold is None else hold.arrived())
+        await child.kill()
+        await asyncio.gather(buying, return_exceptions=True)
+    preview = previews[0]
+    if hold is not None:
+        hold.release()
+    async with over_stdio(fake_trooper, operator) as one:
+        if hold is None:
+            assert "order 123 was bought with this preview" in await one.call("order", preview=preview, confirm=True)
+        else:
+            assert "call resolve" in await one.fail("order", preview=preview, confirm=True)
+            assert "call resolve" in await one.fail("preview_order", **PREVIEW)
+            purchase = (await one.call("unresolved_purchases")).split()[1]
+            await one.call("resolve", purchase_id=purchase, order_id=123)
+            assert "order 123 was bought with this preview" in await one.call("order", preview=preview, confirm=True)
+    assert len(sent(fake_trooper, "/api/order")) == 1
+
+
+async def test_a_purchase_whose_call_was_cancelled_is_not_forgotten(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """It is followed to its end, and said to be an order that nobody was told of."""
+    async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
+        preview = await one.preview()
+        with fake_trooper.hold_next("/api/order") as hold:
+            buying = asyncio.create_task(one.call("order", preview=preview, confirm=True))
+            await hold.arrived()
+            buying.cancel()
+        await asyncio.gather(buying, return_exceptions=True)
+        text = await one.fail("order", preview=preview, confirm=True)
+        assert "order 123 was bought, and nobody was told" in text
+        purchase = (await one.call("unresolved_purchases")).split()[1]
+        assert "it is order 123" in await one.fail("resolve", purchase_id=purchase, order_id=None)
+        await one.call("resolve", purchase_id=purchase, order_id=123)
+        assert "order 123 was bought with this preview" in await one.call("order", preview=preview, confirm=True)
+    assert len(sent(fake_trooper, "/api/order")) == 1
+
+
+# --- what does not work, and what goes on -----------------------------------------------------------------------------
+
+
+async def test_a_ledger_that_another_client_holds_stops_purchases_only(
+    fake_trooper: FakeTrooper, tmp_path: Path
+) -> None:
+    """Buying says why not, for as long as that is so; everything else works."""
+    order = fake_trooper.add_order().order_id
+    async with over_stdio(fake_trooper, limited(tmp_path / "ledger")) as one:
+        async with fake_trooper.client(ledger=tmp_path / "ledger"):
+            for tool, arguments in (
+                ("preview_order", PREVIEW),
+                ("order", {"preview": "x", "confirm": True}),
+                ("unresolved_purchases", {}),
+                ("resolve", {"purchase_id": "x", "order_id": None}),
+            ):
+                assert "is open in another client or process" in await one.fail(tool, **arguments)
+            await one.call("stop", order_id=order)
+            assert "is stopped" in await one.call("wait", order_id=order)
+        assert "0.195 EUR/h" in await one.call("preview_order", **PREVIEW)
+
+
+async def test_several_mcp_clients_can_share_a_ledger(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """It is open during a purchase only; what one has bought counts for the other."""
+    operator = limited(tmp_path / "ledger", servers="2")
+    async with over_stdio(fake_trooper, operator) as first, over_stdio(fake_trooper, operator) as second:
+        previews = [await one.preview() for one in (first, second, second)]
+        assert "order 123" in await first.call("order", preview=previews[0], confirm=True)
+        assert "order 124" in await second.call("order", preview=previews[1], confirm=True)
+        assert "2 are allowed" in await second.fail("order", preview=previews[2], confirm=True)
+
+
+async def test_a_ledger_that_cannot_be_opened_stops_purchases_only(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """A folder, a file of something else, a folder that does not exist: it is said by the tools that need it."""
+    (tmp_path / "letter").write_text("Dear Sir or Madam,\n")
+    for ledger in (tmp_path, tmp_path / "letter", tmp_path / "nowhere" / "ledger"):
+        async with over_stdio(fake_trooper, limited(ledger)) as one:
+            assert f"the ledger {ledger} " in await one.fail("preview_order", **PREVIEW)
+            assert "V100" in await one.call("list_offers")
+    assert (tmp_path / "letter").read_text() == "Dear Sir or Madam,\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("", "TROOPER_API_KEY"), ("two words", "printable ASCII"), ("refused", "Check the API key")]
+)
+async def test_a_bad_key_is_said_by_the_tools(fake_trooper: FakeTrooper, tmp_path: Path, key: str, said: str) -> None:
+    """The server starts, lists its tools, and each says what is wrong, the key itself not."""
+    operator = {**limited(tmp_path / "ledger"), "TROOPER_API_KEY": key}
+    async with over_stdio(fake_trooper, operator) as one:
+        assert "order" in await one.tools()
+        for tool, arguments in (("list_servers", {}), ("stop", {"order_id": 1}), ("preview_order", PREVIEW)):
+            assert said in await one.fail(tool, **arguments)
+
+
+async def test_failures_are_tool_errors_that_say_what_to_do(fake_trooper: FakeTrooper) -> None:
+    """They say what is wrong; the server goes on."""
     locked = fake_trooper.add_order(is_locked=True).order_id
-    async with assistant_over_stdio(fake_trooper, tmp_path / "ledger") as user:
-        assert "unlock it first" in await user.fail("stop", order_id=locked)
-        assert "not in the list of orders" in await user.fail("start", order_id=999)
-        assert "order_id" in await user.fail("freeze", order_id="all")
+    async with over_stdio(fake_trooper) as one:
+        assert "the user has to unlock it" in await one.fail("stop", order_id=locked)
+        assert "list_servers shows the ids" in await one.fail("start", order_id=999)
+        assert "order_id" in await one.fail("freeze", order_id="all")
+        for seconds in (0, -1, "nan", "inf", 1e9):
+            assert "seconds" in await one.fail("wait", order_id=locked, seconds=seconds)
         fake_trooper.fail_next("/api/orders", status=401)
-        assert "Check the API key" in await user.fail("list_servers")
-        await user.call("list_servers")
+        assert "Check the API key" in await one.fail("list_servers")
+        await one.call("list_servers")
+
+
+def test_no_next_step_is_in_python() -> None:
+    """Where the library's hint names a Python call, the server has a step of its own: the assistant has only tools."""
+    own = {*mcp_server.NEXT_STEPS, PurchaseUnknownError}
+    never_here = {"UnresolvedPurchaseError", "TemplateFailedError", "PurchaseNotReadyError", "ClientClosedError"}
+    kinds = [getattr(errors, name) for name in errors.__all__ if name not in never_here]
+    in_python = [kind for kind in kinds if any(word in kind.hint for word in ("await ", "client.", "error."))]
+    assert in_python
+    assert [kind for kind in in_python if kind not in own] == []
+    assert not [step for step in mcp_server.NEXT_STEPS.values() if "await " in step or "error." in step]
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:{port}"}, 200),
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.0.0.1.evil.example:{port}"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+async def test_http_answers_only_to_its_own_name(
+    fake_trooper: FakeTrooper, headers: dict[str, str], status: int
+) -> None:
+    """Pages of other sites, and names that point at this machine (DNS rebinding), are refused."""
+    start = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start}
+    async with serving_http(fake_trooper) as url, aiohttp.ClientSession() as session:
+        port = url.split(":")[2].partition("/")[0]
+        sent_headers = {name: value.format(port=port) for name, value in headers.items()}
+        sent_headers |= {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+        async with session.post(url, data=json.dumps(body), headers=sent_headers) as response:
+            assert response.status == status
+            assert (b"serverInfo" in await response.read()) is (status == 200)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_http_ends_on_a_signal_whoever_is_connected(fake_trooper: FakeTrooper, mode: str) -> None:
+    """An open connection and a wait in progress do not keep the process alive."""
+    order = fake_trooper.add_order()
+    fake_trooper.set_status(order, "stopping", "stopped")
+    variables = environment(fake_trooper, {})
+    async with processes.python(SCRIPT, "--http", str(port := free_port()), env=variables) as child:
+        await child.says("Uvicorn running")
+
+        async def wait() -> None:
+            async with Client(f"http://127.0.0.1:{port}/mcp", mode=mode) as session:
+                await session.call_tool("wait", {"order_id": order.order_id, "seconds": 600})
+
+        waiting = asyncio.create_task(wait())
+        await until(lambda: sent(fake_trooper, "/api/orders"))
+        child.send(signal.SIGTERM)
+        await child.ends()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert "Traceback" not in child.err
