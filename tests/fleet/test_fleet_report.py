@@ -96,7 +96,7 @@ def test_errors_come_back(error: TrooperError) -> None:
 def test_orders_and_transitions_come_back() -> None:
     """What was stored is equal to what comes back: money, times, unknown words, and ends not yet known."""
     report = report_of(
-        FleetOutcome(1, "stop", order=ORDER, seconds=0.5, sent=True),
+        FleetOutcome(1, "stop", order=ORDER, seconds=0.5, sent=True, sent_at=datetime(2026, 11, 24, 18, tzinfo=UTC)),
         FleetOutcome(2, "start", order=Order(2, "running", price_h=Decimal("1E+400"))),
         FleetOutcome(3, "freeze"),
         FleetOutcome(4, "restart", transition=evolve(RESTART, order_id=4), sent=None),

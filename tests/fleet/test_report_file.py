@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from trooper_async import ConfigurationError, FleetReport, ReportFile, TrooperClient
+from trooper_async import ConfigurationError, FleetOutcome, FleetReport, ReportFile, TrooperClient
 from trooper_async.testing import FakeTrooper
 
 
@@ -93,3 +94,122 @@ def test_what_is_no_report_is_left_as_it_is(tmp_path: Path, what: str) -> None:
         ReportFile(path)
     if what == "text":
         assert path.read_text() == "my notes\n"
+
+
+async def test_a_finished_report_can_be_read_and_an_empty_one_stored(
+    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path
+) -> None:
+    """`read` returns what is in the file, finished or not; a run without orders leaves nothing, unless it is stored."""
+    path = tmp_path / "report"
+    with ReportFile(path) as file:
+        assert file.read() is None
+        file.store(await trooper.fleet.stop([], on_progress=file))
+    with ReportFile(path) as file:
+        empty = file.read()
+        assert empty is not None
+        assert (file.report, empty.outcomes) == (None, ())
+        before = datetime.now(UTC)
+        await trooper.fleet.stop([fake_trooper.add_order()], on_progress=file)
+        stored = file.read()
+    assert stored is not None
+    (outcome,) = stored.succeeded
+    assert outcome.sent_at is not None
+    assert before <= outcome.sent_at <= datetime.now(UTC)
+    assert file.report is None
+
+
+async def test_what_was_not_sent_has_no_time(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Neither a server that was left alone, nor one whose request was refused."""
+    there, refused = fake_trooper.add_order(status="stopped"), fake_trooper.add_order()
+    fake_trooper.fail_next("/api/order-status", status=400)
+    report = await trooper.fleet.stop([there, refused])
+    assert [(outcome.sent, outcome.sent_at) for outcome in report.outcomes] == [(False, None), (False, None)]
+
+
+PENDING = FleetReport((FleetOutcome(1, "stop"), FleetOutcome(2, "stop")))
+
+
+def test_a_run_is_resumed_without_a_moment_in_which_its_report_is_gone(tmp_path: Path) -> None:
+    """The same orders are added to the file, which is not emptied first: the process may be killed right then."""
+    path = tmp_path / "report"
+    with ReportFile(path) as file:
+        file.store(PENDING)
+    before = path.read_text()
+    with ReportFile(path) as file:
+        file.store(PENDING)
+    assert path.read_text() == 2 * before
+    with ReportFile(path) as file:
+        file.store(FleetReport(PENDING.outcomes[:1]))
+        assert file.read() == FleetReport(PENDING.outcomes[:1])
+
+
+@pytest.mark.parametrize("length", [1, 20, 60, -1])
+def test_a_kill_during_the_first_line_leaves_a_file_that_can_be_used(tmp_path: Path, length: int) -> None:
+    """Nothing had been sent: there is no report in it."""
+    path = tmp_path / "report"
+    path.write_text(PENDING.to_json()[:length])
+    with ReportFile(path) as file:
+        assert (file.report, file.read()) == (None, None)
+        file.store(PENDING)
+        assert file.read() == PENDING
+
+
+def test_a_torn_line_is_not_continued_by_the_next_one(tmp_path: Path) -> None:
+    """What was killed while it wrote a line is resumed into a file that can be read again."""
+    path = tmp_path / "report"
+    path.write_text(f"{PENDING.to_json()}\n{PENDING.to_json()[:40]}")
+    for _ in range(2):
+        with ReportFile(path) as file:
+            assert file.report == PENDING
+            file.store(PENDING)
+            assert file.read() == PENDING
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing fails, and can be tried again once there is room."""
+    path = tmp_path / "report"
+    write, room = os.write, 30
+
+    def full(file: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(28, "No space left on device")
+        written, room = write(file, data[:room]), 0
+        return written
+
+    with ReportFile(path) as file:
+        file.store(PENDING)
+        before = path.read_text()
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            file.store(PENDING)
+        monkeypatch.undo()
+        assert path.read_text() == before
+        file.store(PENDING)
+        assert file.read() == PENDING
+
+
+def test_a_file_that_was_removed_meanwhile_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run may remove its empty file between the moment in which it is opened here and that of the lock."""
+    path, real = tmp_path / "report", os.open
+
+    def removed(*arguments: object) -> int:
+        file: int = real(*arguments)  # type: ignore[call-overload]  # as it is called
+        path.unlink()
+        return file
+
+    monkeypatch.setattr(os, "open", removed)
+    with pytest.raises(ConfigurationError, match="still going on"):
+        ReportFile(path)
+    monkeypatch.undo()
+    ReportFile(path).close()
+
+
+def test_a_report_stored_by_other_means_is_taken(tmp_path: Path) -> None:
+    """`to_json` without the end of its line."""
+    path = tmp_path / "report"
+    path.write_text(PENDING.to_json())
+    with ReportFile(path) as file:
+        assert file.report == PENDING
+        file.store(PENDING)
+    assert path.read_text() == PENDING.to_json() + "\n"

@@ -67,6 +67,7 @@ ORDER_METHODS = (
     "get",
     "history",
     "running_since",
+    "stopped_since",
     "credentials",
     "start",
     "stop",

@@ -1,4 +1,4 @@
-"""Since when a server runs, as its status history tells."""
+"""Since when a server runs or is stopped, as its status history tells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from trooper_async import StatusChange
-from trooper_async._groups.history import running_since
+from trooper_async._groups.history import running_since, stopped_since
 from trooper_async.testing import FakeTrooper
 
 
@@ -45,8 +45,25 @@ def test_running_since(history: list[StatusChange], since: int | None) -> None:
     assert running_since(history) == (None if since is None else at(since))
 
 
+@pytest.mark.parametrize(
+    ("history", "since"),
+    [
+        ([], None),
+        ([row("stopped", 5), row("running", 3)], 5),
+        ([row("stopped", 3), row("running", 5)], None),
+        ([row("stopped", 5), row("running", 4), row("stopped", 1)], 5),
+        ([row("Stopped", 6), row("stopped", 5), row("running", 4)], 5),
+        ([row("frozen", 6), row("stopped", 5)], None),
+        ([row("stopped", 5), row("running", None)], None),
+    ],
+)
+def test_stopped_since(history: list[StatusChange], since: int | None) -> None:
+    """The same for a stopped server."""
+    assert stopped_since(history) == (None if since is None else at(since))
+
+
 async def test_running_since_of_an_order() -> None:
-    """`orders.running_since` reads the history now: it does not go by what was last seen of the order."""
+    """`orders.running_since` and `stopped_since` read the history now: they do not go by what was last seen of the order."""
     async with FakeTrooper() as fake, fake.client() as trooper:
         order = fake.add_order(status="stopped")
         assert await trooper.orders.running_since(order) is None
@@ -55,5 +72,10 @@ async def test_running_since_of_an_order() -> None:
         since = await trooper.orders.running_since(order.order_id)
         assert since is not None
         assert abs((since - began).total_seconds()) < 60
+        assert await trooper.orders.stopped_since(order) is None
+        stopped = datetime.now(UTC)
         await trooper.orders.stop_and_wait(order)
         assert await trooper.orders.running_since(order) is None
+        since = await trooper.orders.stopped_since(order)
+        assert since is not None
+        assert abs((since - stopped).total_seconds()) < 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal, TypeVar, get_args
 
@@ -50,6 +51,8 @@ class FleetOutcome:
     """Whether its action was sent and accepted; None if it may have been. False with an `order` means that it was left
     alone.
     """
+    sent_at: datetime | None = None
+    """When its action was sent, or may have been, by this machine's clock; the last time, if it was sent repeatedly."""
 
     def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
         """This outcome as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
@@ -69,6 +72,7 @@ class FleetOutcome:
             "seconds": self.seconds,
             "transition": self.transition.to_dict() if self.transition else None,
             "sent": self.sent,
+            "sent_at": self.sent_at.isoformat() if self.sent_at else None,
         }
 
     @property
@@ -279,6 +283,7 @@ def _outcome(data: JSON) -> FleetOutcome:
         seconds=_seconds(data["seconds"]),
         transition=_optional(data["transition"], _transition),
         sent=sent,
+        sent_at=_optional(data.get("sent_at"), _time),
     )
     if not _is_consistent(outcome):
         raise ValueError
@@ -339,6 +344,12 @@ def _seconds(data: object) -> float:
     if isinstance(data, bool) or not isinstance(data, int | float | Decimal):
         raise TypeError
     return float(data)
+
+
+def _time(data: JSON) -> datetime:
+    if not isinstance(data, str) or (time := datetime.fromisoformat(data)).tzinfo is None:
+        raise TypeError
+    return time
 
 
 def _scalar(data: JSON) -> object:

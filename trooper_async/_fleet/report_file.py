@@ -12,6 +12,9 @@ from typing import Self
 from trooper_async._fleet.report import FleetProgress, FleetReport
 from trooper_async.errors import ConfigurationError
 
+_START = '{"trooper_fleet_report"'
+"""How a report begins."""
+
 
 class ReportFile:
     """Keeps a run's report in a file. Pass it as `on_progress`:
@@ -39,6 +42,7 @@ class ReportFile:
         self._path = Path(path)
         self._file = -1
         self._is_new = True
+        self._orders: set[tuple[int, str]] | None = None
         self._began = time.monotonic()
         self.report: FleetReport | None = None
         """The report that was in the file, if its run has orders left to send or to wait for."""
@@ -66,14 +70,51 @@ class ReportFile:
             report = progress.report()
             if self.report is not None and _orders(report) != _orders(self.report):
                 raise self._refused("holds the report of another run: resume that one, or name another file")
-            os.ftruncate(self._file, 0)
-            self._is_new = False
             self._began -= report.elapsed
+            self.store(report)
+            self._is_new = False
         else:
-            report = FleetReport((progress.latest,), time.monotonic() - self._began)
+            self._append(FleetReport((progress.latest,), time.monotonic() - self._began))
+
+    def read(self) -> FleetReport | None:
+        """Read the report that is in the file now.
+
+        Returns:
+            The report, finished or not; None if there is none.
+
+        Raises:
+            ConfigurationError: the file holds something else than a report.
+        """
+        os.lseek(self._file, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(self._file), encoding="utf-8", errors="replace", newline="") as file:
+            text = file.read()
+        if not text or ("\n" not in text and _START.startswith(text[: len(_START)]) and not text.endswith("}")):
+            return None  # the process was killed while it wrote the first line, and nothing had been sent
+        try:
+            return FleetReport.from_json(text)
+        except ConfigurationError:
+            raise self._refused("is not the report of a fleet") from None
+
+    def store(self, report: FleetReport) -> None:
+        """Write a whole report to the file, such as that of a run without orders, which calls no `on_progress`.
+
+        Args:
+            report: the report. It takes the place of the one in the file.
+        """
+        if self._orders != _orders(report):
+            os.ftruncate(self._file, 0)
+        self._append(report)  # a report of the same orders is not removed first: the process may be killed in between
+        self._orders = _orders(report)
+
+    def _append(self, report: FleetReport) -> None:
+        size = os.fstat(self._file).st_size
         rest = memoryview(report.to_json().encode() + b"\n")
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError:
+            os.ftruncate(self._file, size)  # no half line, which a later one would continue
+            raise
 
     def close(self) -> None:
         """Unlock and close the file, so that another run can use it. An empty file is removed."""
@@ -97,12 +138,21 @@ class ReportFile:
             return "is not a regular file"
         if not _lock(self._file):
             return "is the report of a run that is still going on"
-        text = self._path.read_text(encoding="utf-8", errors="replace")
-        if text:
-            try:
-                report = FleetReport.from_json(text)
-            except ConfigurationError:
-                return "is not the report of a fleet"
+        try:
+            is_there = os.path.samestat(os.fstat(self._file), self._path.stat())
+        except OSError:
+            is_there = False
+        if not is_there:  # that run has removed it since it was opened here
+            return "is the report of a run that is still going on"
+        try:
+            report = self.read()
+        except ConfigurationError:
+            return "is not the report of a fleet"
+        end = self._path.read_bytes().rfind(b"\n") + 1
+        if report is None or end:
+            os.ftruncate(self._file, end)  # the process was killed while it wrote the last line
+        if report is not None:
+            self._orders = _orders(report) if end else None
             self.report = report if report.pending else None
         return None
 

@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Required, TypedDict, Unpack
 
 from attrs import define, field, frozen
@@ -71,6 +72,7 @@ class _Entry:
     seconds: float = 0.0
     transition: Transition | None = None
     sent: bool | None = False
+    sent_at: datetime | None = None
     began: float = 0.0
     until: float = math.inf
     """When to stop trying to send it, by the loop's clock."""
@@ -85,7 +87,7 @@ class _Entry:
 
     def outcome(self) -> FleetOutcome:
         return FleetOutcome(
-            self.order_id, self.action, self.order, self.error, self.seconds, self.transition, self.sent
+            self.order_id, self.action, self.order, self.error, self.seconds, self.transition, self.sent, self.sent_at
         )
 
 
@@ -120,7 +122,9 @@ class Run:
         self._actions = actions
         self._waits = waits
         self._entries = {
-            one.order_id: _Entry(one.order_id, one.action, one.order, one.error, one.seconds, one.transition, one.sent)
+            one.order_id: _Entry(
+                one.order_id, one.action, one.order, one.error, one.seconds, one.transition, one.sent, one.sent_at
+            )
             for one in outcomes
         }
         self._operation = operation
@@ -254,12 +258,13 @@ class Run:
     async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action. Returns the error if its outcome is unknown; other failures are raised."""
         entry.tries += 1
-        before = entry.transition, entry.sent
+        before = entry.transition, entry.sent, entry.sent_at
         try:
             request, entry.transition = await self._actions.prepare(
                 order, entry.action, self._operation, migration_allowed=self._may_migrate(entry), until=entry.until
             )
-            entry.sent = None  # from here on it may have been sent, however the run or the process ends
+            # from here on it may have been sent, however the run or the process ends
+            entry.sent, entry.sent_at = None, datetime.now(UTC)
             if entry.tries == 1:
                 await self._report_progress(entry)
             lost = await self._actions.send(request, until=entry.until)
@@ -268,7 +273,7 @@ class Run:
             return lost
         except TrooperError as error:
             if not isinstance(error, _UNPROVEN):
-                entry.transition, entry.sent = before
+                entry.transition, entry.sent, entry.sent_at = before
             raise
 
     def _note_end(self, wait: Wait) -> None:

@@ -15,7 +15,7 @@ from trooper_async._api import arguments
 from trooper_async._api.endpoints import CREDENTIALS, ORDER_LOCK, ORDER_TITLE, call
 from trooper_async._buying.purchases import Purchases
 from trooper_async._groups.actions import Actions
-from trooper_async._groups.history import running_since
+from trooper_async._groups.history import running_since, stopped_since
 from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.ordering import wanted_order
 from trooper_async._groups.rented import Jobs, check_then
@@ -160,6 +160,22 @@ class Orders:
             APIConnectionError, APIStatusError, ResponseFormatError: the history could not be read.
         """
         return running_since(await self._lookup.history(arguments.order_id(order, "orders.running_since")))
+
+    async def stopped_since(self, order: Order | int) -> datetime | None:
+        """When a server was stopped, from its status history (GET /api/order-status-history).
+
+        Args:
+            order: the order, or its id.
+
+        Returns:
+            The time, with its time zone. None if the last change was not to a stopped server, or if that cannot be
+            told: the history is empty, or a change has no time.
+
+        Raises:
+            PermissionDeniedError: the order does not exist or is not yours.
+            APIConnectionError, APIStatusError, ResponseFormatError: the history could not be read.
+        """
+        return stopped_since(await self._lookup.history(arguments.order_id(order, "orders.stopped_since")))
 
     async def credentials(self, order: Order | int) -> Credentials:
         """How to log in to a server (POST /api/credentials).
