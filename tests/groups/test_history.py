@@ -63,7 +63,7 @@ def test_stopped_since(history: list[StatusChange], since: int | None) -> None:
 
 
 async def test_running_since_of_an_order() -> None:
-    """`orders.running_since` and `stopped_since` read the history now: they do not go by what was last seen of the order."""
+    """Both read the history now: they do not go by what was last seen of the order."""
     async with FakeTrooper() as fake, fake.client() as trooper:
         order = fake.add_order(status="stopped")
         assert await trooper.orders.running_since(order) is None
