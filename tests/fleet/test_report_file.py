@@ -193,8 +193,8 @@ def test_a_file_that_was_removed_meanwhile_is_not_used(tmp_path: Path, monkeypat
     """Another run may remove its empty file between the moment in which it is opened here and that of the lock."""
     path, real = tmp_path / "report", os.open
 
-    def removed(*arguments: object) -> int:
-        file: int = real(*arguments)  # type: ignore[call-overload]  # as it is called
+    def removed(name: Path, flags: int, mode: int) -> int:
+        file = real(name, flags, mode)
         path.unlink()
         return file
 
