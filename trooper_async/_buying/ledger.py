@@ -27,7 +27,7 @@ class Ledger:
 
     Raises:
         ConfigurationError: it cannot be opened, another process has it open, or it is not a ledger that this release
-        can read. The file is unchanged.
+            can read. The file is unchanged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -90,7 +90,7 @@ class Wire:
         Raises:
             ClientClosedError: the session that was given to the client is closed.
             Exception: an unexpected one, from this package or from code that your session calls. Its traceback, which
-            holds the headers, is removed; a note says where it was raised.
+                holds the headers, is removed; a note says where it was raised.
         """
         if self._ask_for_key is None:
             return self._attempt(call, sending, left=left, limit=limit, headers=headers)
