@@ -3,36 +3,76 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.test_utils import TestClient, TestServer, unused_port
-from aiohttp.web import Application, Request
 
-from examples import web_app
-from tests.helpers import processes
-from tests.helpers.conditions import LIMIT, until
-from trooper_async import ClientClosedError
-from trooper_async.testing import FakeTrooper
+for _library in ("fastapi", "uvicorn"):
+    pytest.importorskip(_library, reason="needs the examples extra: pip install -e '.[examples]'")
 
-Caller = TestClient[Request, Application]
+from examples import web_app  # noqa: E402 - what it needs may be missing
+from tests.helpers import processes  # noqa: E402
+from tests.helpers.conditions import LIMIT, until  # noqa: E402
+from trooper_async import ClientClosedError, TrooperClient  # noqa: E402
+from trooper_async.testing import FakeTrooper  # noqa: E402
+
+Event = tuple[str, Any]
+
+
+@asynccontextmanager
+async def serving(client: TrooperClient) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that calls the service, in this process and around this client."""
+    server = web_app.Server(web_app.application(client), 0)
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started or task.done())
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        yield session
+    server.should_exit = True
+    await task
 
 
 @pytest.fixture
-async def caller(fake_trooper: FakeTrooper) -> AsyncIterator[Caller]:
-    """Calls the application of the fake; its server cancels what hangs up, as the command's does."""
-    server = TestServer(web_app.application(fake_trooper.client()), host="127.0.0.1")
-    async with TestClient(server) as caller:
-        yield caller
+async def http(fake_trooper: FakeTrooper) -> AsyncIterator[aiohttp.ClientSession]:
+    async with serving(fake_trooper.client()) as session:
+        yield session
 
 
-async def post(caller: Caller | aiohttp.ClientSession, path: str) -> tuple[int, Any]:
-    async with caller.post(path) as response:
+async def call(http: aiohttp.ClientSession, path: str, method: str = "GET") -> tuple[int, Any]:
+    async with http.request(method, path) as response:
         return response.status, await response.json()
+
+
+async def act(http: aiohttp.ClientSession, order_id: int, action: str) -> str:
+    """Where the progress of an accepted action is."""
+    status, body = await call(http, f"/servers/{order_id}/{action}", "POST")
+    assert status == 202, body
+    progress: str = body["progress"]
+    return progress
+
+
+async def events(
+    http: aiohttp.ClientSession, progress: str, seen: Callable[[str], object] = lambda line: None
+) -> list[Event]:
+    """All events of a stream, as name and data; `seen` gets each line as it comes."""
+    found: list[Event] = []
+    async with http.get(progress, timeout=aiohttp.ClientTimeout(LIMIT)) as response:
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        name = ""
+        async for raw in response.content:
+            line = raw.decode().rstrip("\n")
+            seen(line)
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                found.append((name, json.loads(line.removeprefix("data: "))))
+    return found
 
 
 def busy() -> set[asyncio.Task[Any]]:
@@ -40,187 +80,239 @@ def busy() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if "RequestHandler.start" not in repr(task.get_coro())}
 
 
-async def test_servers_are_shown(caller: Caller, fake_trooper: FakeTrooper) -> None:
+async def test_servers_are_shown(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
     """All servers, and one of them, as JSON."""
     order = fake_trooper.add_order(title="mine", status="stopped", desired_status="running")
-    mine = {
-        "id": order.order_id,
-        "title": "mine",
-        "current_status": "stopped",
-        "desired_status": "running",
-        "price_h": "0.85",
-    }
-    async with caller.get("/servers") as response:
-        assert (response.status, await response.json()) == (200, [mine])
-    async with caller.get(f"/servers/{order.order_id}") as response:
-        assert (response.status, await response.json()) == (200, mine)
+    status, (shown,) = await call(http, "/servers")
+    assert (status, shown) == (200, order.to_dict())
+    assert await call(http, f"/servers/{order.order_id}") == (200, shown)
 
 
 @pytest.mark.parametrize(
-    ("verb", "before", "after"),
+    ("action", "before", "on_the_way", "after"),
     [
-        ("start", "stopped", "running"),
-        ("stop", "running", "stopped"),
-        ("freeze", "running", "frozen"),
-        ("restart", "running", "running"),
+        ("start", "stopped", "starting", "running"),
+        ("stop", "running", "stopping", "stopped"),
+        ("freeze", "running", "freezing", "frozen"),
+        ("restart", "running", "restarting", "running"),
     ],
 )
-async def test_a_post_answers_once_the_server_is_there(
-    caller: Caller, fake_trooper: FakeTrooper, verb: str, before: str, after: str
+async def test_progress_is_streamed(
+    action: str, before: str, on_the_way: str, after: str, http: aiohttp.ClientSession, fake_trooper: FakeTrooper
 ) -> None:
-    """The answer to a switch is the server as it is then."""
+    """The POST returns once the action is accepted; its progress has each status, and ends once it is confirmed."""
+    fake_trooper.durations[action] = 0.5
     order = fake_trooper.add_order(status=before)
-    status, body = await post(caller, f"/servers/{order.order_id}/{verb}")
-    assert (status, body["current_status"], body["desired_status"]) == (200, after, after)
+    *statuses, (name, done) = await events(http, await act(http, order.order_id, action))
+    assert {event for event, _ in statuses} == {"status"}
+    assert on_the_way in [shown["current_status"] for _, shown in statuses]
+    assert (name, done["current_status"], done["desired_status"]) == ("done", after, after)
 
 
-async def test_many_requests_share_one_client_and_its_poll(caller: Caller, fake_trooper: FakeTrooper) -> None:
-    """Fifty requests that wait at once cost no more reads of the list than the time they take allows one wait."""
+async def test_progress_can_be_asked_for_again(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
+    """Later, and from another instance of the service: the action is not sent again."""
+    order = fake_trooper.add_order()
+    progress = await act(http, order.order_id, "restart")
+    assert (await events(http, progress))[-1][0] == "done"
+    async with serving(fake_trooper.client()) as another:
+        assert (await events(another, progress))[-1][0] == "done"
+    assert len(fake_trooper.sent("/api/order-status")) == 1
+
+
+async def test_a_lost_response_can_be_waited_for(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
+    """The API's response to a restart is lost: the error says where its progress is, and it is not sent again."""
+    order = fake_trooper.add_order()
+    fake_trooper.drop_next("/api/order-status", when="after")
+    status, body = await call(http, f"/servers/{order.order_id}/restart", "POST")
+    assert (status, "It may have been done" in body["error"]) == (502, True)
+    assert (await events(http, body["progress"]))[-1][0] == "done"
+    assert len(fake_trooper.sent("/api/order-status")) == 1
+
+
+async def test_many_streams_share_one_client_and_its_poll(
+    http: aiohttp.ClientSession, fake_trooper: FakeTrooper
+) -> None:
+    """Fifty streams at once cost no more reads of the list than the time they take allows one wait."""
     fake_trooper.durations["stop"] = 0.5
     orders = [fake_trooper.add_order() for _ in range(50)]
     loop = asyncio.get_running_loop()
     began = loop.time()
-    answers = await asyncio.gather(*(post(caller, f"/servers/{order.order_id}/stop") for order in orders))
-    assert {status for status, _ in answers} == {200}
+    progress = [await act(http, order.order_id, "stop") for order in orders]
+    streams = await asyncio.gather(*(events(http, one) for one in progress))
+    assert {stream[-1][0] for stream in streams} == {"done"}
     assert len(fake_trooper.sent("/api/orders")) <= (loop.time() - began) / 0.02 + 2  # the floor; a look-up of ids
 
 
-async def test_a_timeout_is_a_504_and_what_was_sent_goes_on(caller: Caller, fake_trooper: FakeTrooper) -> None:
-    """The wait ends in time and says how far it got; asked again, the server gets there."""
+async def test_a_timeout_fails_and_what_was_sent_goes_on(
+    http: aiohttp.ClientSession, fake_trooper: FakeTrooper
+) -> None:
+    """The stream ends in time and says how far it got; asked again, it ends well."""
     fake_trooper.durations["stop"] = 600
     order = fake_trooper.add_order()
-    status, body = await post(caller, f"/servers/{order.order_id}/stop?timeout=2")
-    assert status == 504
-    assert "last seen stopping" in body["error"]
+    progress = await act(http, order.order_id, "stop")
+    name, failure = (await events(http, f"{progress}&timeout=1"))[-1]
+    assert (name, failure["status"], "last seen stopping" in failure["error"]) == ("failed", 504, True)
     fake_trooper.set_status(order, "stopped")
-    assert (await post(caller, f"/servers/{order.order_id}/stop"))[0] == 200
+    assert (await events(http, progress))[-1][0] == "done"
 
 
-@pytest.mark.parametrize("timeout", ["soon", "0", "-1", "nan"])
-async def test_a_timeout_that_is_none_is_a_400(caller: Caller, fake_trooper: FakeTrooper, timeout: str) -> None:
-    """Nothing is sent for a request that can't be right."""
+async def test_a_quiet_stream_is_kept_open(
+    http: aiohttp.ClientSession, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comments come as long as nothing changes, so that no proxy takes the stream for dead."""
+    monkeypatch.setattr(web_app, "QUIET", 0.01)
+    fake_trooper.durations["stop"] = 600
     order = fake_trooper.add_order()
-    async with caller.post(f"/servers/{order.order_id}/stop?timeout={timeout}") as response:
-        assert response.status == 400
-    assert fake_trooper.sent("/api/order-status") == []
+    progress, lines = await act(http, order.order_id, "stop"), list[str]()
+    stream = asyncio.create_task(events(http, progress, lines.append))
+    await until(lambda: lines.count(": waiting") >= 3)
+    fake_trooper.set_status(order, "stopped")
+    assert (await stream)[-1][0] == "done"
 
 
-async def test_errors_are_statuses(caller: Caller, fake_trooper: FakeTrooper) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/progress?transition=x", 400),
+        ("/progress", 422),
+        *((f"/progress?transition=x&timeout={timeout}", 422) for timeout in ("soon", "0", "-1", "nan", "inf")),
+        ("/servers/0", 422),
+        ("/servers/x", 422),
+        ("/servers/99", 404),
+    ],
+)
+async def test_a_request_that_is_wrong_is_refused(http: aiohttp.ClientSession, path: str, status: int) -> None:
+    """With a status of its own, before anything is waited for."""
+    assert (await call(http, path))[0] == status
+
+
+async def test_errors_are_statuses(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
     """Unknown 404, locked 409, a 429 with its Retry-After, a failing API 502; each with its text."""
     order, locked = fake_trooper.add_order(), fake_trooper.add_order(is_locked=True)
-    status, body = await post(caller, "/servers/99/start")
+    status, body = await call(http, "/servers/99/start", "POST")
     assert (status, "not in the list of orders" in body["error"]) == (404, True)
-    async with caller.get("/servers/99") as response:
-        assert response.status == 404
-    assert (await post(caller, f"/servers/{locked.order_id}/stop"))[0] == 409
+    assert (await call(http, f"/servers/{order.order_id}/explode", "POST"))[0] == 422
+    assert (await call(http, f"/servers/{locked.order_id}/stop", "POST"))[0] == 409
     fake_trooper.fail_next("/api/order-status", status=400, body={"error": "no"})
-    assert (await post(caller, f"/servers/{order.order_id}/stop"))[0] == 502
+    assert (await call(http, f"/servers/{order.order_id}/stop", "POST"))[0] == 502
     fake_trooper.fail_next("/api/order-status", status=429, retry_after=3599.5)
-    async with caller.post(f"/servers/{order.order_id}/stop") as response:
+    async with http.post(f"/servers/{order.order_id}/stop") as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "3600")
 
 
-async def test_superseded_and_vanished_are_statuses(caller: Caller, fake_trooper: FakeTrooper) -> None:
-    """A server that somebody else switches meanwhile is a 409, one that vanishes a 410."""
+async def test_superseded_and_vanished_fail(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
+    """A server that somebody else starts in the meantime fails with 409, one that vanishes with 410."""
     fake_trooper.durations["stop"] = 60
-    switched, gone = fake_trooper.add_order(), fake_trooper.add_order()
-    waits = [asyncio.create_task(post(caller, f"/servers/{order.order_id}/stop")) for order in (switched, gone)]
-    await until(lambda: len(fake_trooper.sent("/api/order-status")) == 2)
+    started, gone = fake_trooper.add_order(), fake_trooper.add_order()
+    progress = [await act(http, order.order_id, "stop") for order in (started, gone)]
+    lines: list[str] = []
+    streams = [asyncio.create_task(events(http, one, lines.append)) for one in progress]
+    await until(lambda: lines.count("event: status") == 2)
     polls = len(fake_trooper.sent("/api/orders"))
-    await until(lambda: len(fake_trooper.sent("/api/orders")) >= polls + 3)  # the wish to stop was seen
-    fake_trooper.set_status(switched, "running")
+    await until(lambda: len(fake_trooper.sent("/api/orders")) >= polls + 3)  # the requested stop was seen
+    fake_trooper.set_status(started, "running")
     fake_trooper.remove_order(gone)
-    assert [status for status, _ in await asyncio.gather(*waits)] == [409, 410]
+    ends = [stream[-1] for stream in await asyncio.gather(*streams)]
+    assert [(name, failure["status"]) for name, failure in ends] == [("failed", 409), ("failed", 410)]
 
 
-async def test_who_hangs_up_waits_no_more_and_disturbs_nobody(caller: Caller, fake_trooper: FakeTrooper) -> None:
-    """Of three that wait for a server two hang up: their waits end, the third gets its answer, nothing is left."""
+async def test_a_reader_that_hangs_up_disturbs_nobody(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
+    """Of three that wait for a server two hang up: their waits end, the third goes on to its end, nothing is left."""
     fake_trooper.durations["stop"] = 60
     order = fake_trooper.add_order()
-    before = busy()
-    *hasty, patient = [asyncio.create_task(post(caller, f"/servers/{order.order_id}/stop")) for _ in range(3)]
-    await until(lambda: len(fake_trooper.sent("/api/order-status")) == 3)
+    progress = await act(http, order.order_id, "stop")
+    before, lines = busy(), list[str]()
+    *hasty, patient = [asyncio.create_task(events(http, progress, lines.append)) for _ in range(3)]
+    await until(lambda: lines.count("event: status") == 3)
     waiting = len(busy())
-    for wait in hasty:
-        wait.cancel()
-    await until(lambda: len(busy()) == waiting - 4)  # two callers, and two handlers
+    for stream in hasty:
+        stream.cancel()
+    await until(lambda: len(busy()) <= waiting - 6)  # each: the reader, the request, the wait
     fake_trooper.set_status(order, "stopped")
-    status, body = await patient
-    assert (status, body["current_status"]) == (200, "stopped")
+    assert (await patient)[-1][0] == "done"
     await until(lambda: busy() == before)  # the poll has ended, too
 
 
-async def test_the_shutdown_does_not_wait_for_waits(fake_trooper: FakeTrooper) -> None:
-    """Requests that wait end with a 503, and the client is closed."""
-    fake_trooper.durations["stop"] = 60
-    order = fake_trooper.add_order()
+async def test_the_end_does_not_wait_for_streams(fake_trooper: FakeTrooper) -> None:
+    """A stream ends with a 503 when the service does, and the client is closed."""
+    fake_trooper.durations["stop"] = 600
+    order, lines = fake_trooper.add_order(), list[str]()
     client = fake_trooper.client()
-    server = TestServer(web_app.application(client), host="127.0.0.1")
-    async with TestClient(server) as caller:
-        wait = asyncio.create_task(post(caller, f"/servers/{order.order_id}/stop"))
-        await until(lambda: fake_trooper.sent("/api/order-status"))
-        async with asyncio.timeout(LIMIT - 5):  # the default would be 60 s
-            await server.close()
-        assert (await wait)[0] == 503
+    async with aiohttp.ClientSession() as reader:
+        async with serving(client) as http:
+            progress = f"{http._base_url}{await act(http, order.order_id, 'stop')}"
+            stream = asyncio.create_task(events(reader, progress, lines.append))
+            await until(lambda: "event: status" in lines)
+        name, failure = (await stream)[-1]
+    assert (name, failure["status"]) == ("failed", 503)
     with pytest.raises(ClientClosedError):
         await client.orders.list()
 
 
-async def test_browsers_are_refused(caller: Caller, fake_trooper: FakeTrooper) -> None:
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Origin": "https://evil.example"}, 403), ({"Origin": "null"}, 403), ({"Host": "evil.example"}, 400)],
+)
+async def test_browsers_are_refused(
+    headers: dict[str, str], status: int, http: aiohttp.ClientSession, fake_trooper: FakeTrooper
+) -> None:
     """What a web page sends is refused: with an Origin, whatever it is, and under a foreign name of this machine."""
     order = fake_trooper.add_order()
-    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}):
-        async with caller.post(f"/servers/{order.order_id}/stop", headers=headers) as response:
-            assert response.status == 403
-    assert fake_trooper.sent("/api/order-status") == []
+    async with http.post(f"/servers/{order.order_id}/stop", headers=headers) as response:
+        assert response.status == status
+    async with http.get("/servers", headers=headers) as response:
+        assert response.status == status
+    assert fake_trooper.requests == []
 
 
-@asynccontextmanager
-async def running(*arguments: str, **environment: str) -> AsyncIterator[str]:
-    """The URL of the example in a process of its own, which Ctrl-C ends."""
-    async with AsyncExitStack() as stack:
-        while True:
-            port = unused_port()
-            command = (web_app.__file__, "--port", str(port), *arguments)
-            child = await stack.enter_async_context(processes.python(*command, env=environment))
-            try:
-                await child.says(f":{port}")
-                break
-            except AssertionError:
-                assert "address already in use" in child.err  # somebody else was given the port meanwhile
-        yield f"http://127.0.0.1:{port}"
+def run(*arguments: str, **environment: str) -> AbstractAsyncContextManager[processes.Child]:
+    return processes.python(web_app.__file__, "--port", "0", *arguments, env=environment)
+
+
+async def url_of(child: processes.Child) -> str:
+    await child.says("Uvicorn running on")
+    found = re.search(r"http://127\.0\.0\.1:\d+", child.err)
+    assert found is not None
+    return found[0]
+
+
+async def test_run_on_the_embedded_fake() -> None:
+    """It serves the fake's servers, ignores TROOPER_* unless it is told to go live, and ends on Ctrl-C."""
+    async with run(TROOPER_API_KEY="never-used", TROOPER_BASE_URL="https://127.0.0.1:1") as child:
+        async with aiohttp.ClientSession(await url_of(child)) as http:
+            _, shown = await call(http, "/servers")
+            assert [row["current_status"] for row in shown] == ["running", "stopped", "frozen"]
         child.send(signal.SIGINT)
-        assert (await child.ends(), child.err) == (0, "")
+        assert await child.ends() == 0
+        assert "Traceback" not in child.err
 
 
-async def test_run_on_the_embedded_fake_until_ctrl_c() -> None:
-    """It serves the fake's servers, and Ctrl-C ends it with 0, also while a request waits, which gets its 503."""
-    environment = {"TROOPER_API_KEY": "never-used", "TROOPER_BASE_URL": "https://127.0.0.1:1"}
-    async with aiohttp.ClientSession() as session:
-
-        async def stop(url: str) -> int:
-            async with session.post(f"{url}/servers/123/stop") as response:
-                return response.status
-
-        async with running(**environment) as url:
-            async with session.get(f"{url}/servers") as response:
-                assert [row["current_status"] for row in await response.json()] == ["running", "stopped", "frozen"]
-            stopping = asyncio.create_task(stop(url))
-            while True:
-                async with session.get(f"{url}/servers/123") as response:
-                    if (await response.json())["current_status"] == "stopping":
-                        break
-        assert await stopping == 503
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
+async def test_run_live_until_a_signal(end: signal.Signals, code: int, fake_trooper: FakeTrooper) -> None:
+    """A signal ends it at once although a stream is open, which gets its end; the key is in nothing that it writes."""
+    fake_trooper.durations["stop"] = 600
+    fake_trooper.add_order()
+    key = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
+    lines: list[str] = []
+    async with run("--live", **key) as child:
+        async with aiohttp.ClientSession(await url_of(child)) as http:
+            stream = asyncio.create_task(events(http, await act(http, 123, "stop"), lines.append))
+            await until(lambda: "event: status" in lines)
+            child.send(end)
+            assert (await stream)[-1][0] == "failed"
+        assert await child.ends() == code
+        assert not any(word in child.err for word in ("Traceback", fake_trooper.api_key))
 
 
 async def test_run_live_it_polls_for_nobody_who_has_gone(fake_trooper: FakeTrooper) -> None:
-    """Live it talks to the API; once the only one that waited has hung up, the API is not asked any more."""
+    """Once the only reader has hung up, the API gets no more requests."""
     fake_trooper.durations["stop"] = 600
     fake_trooper.add_order()
-    environment = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
-    async with running("--live", **environment) as url, aiohttp.ClientSession(url) as session:
-        waiting = asyncio.create_task(post(session, "/servers/123/stop"))
-        await until(lambda: len(fake_trooper.sent("/api/orders")) > 1)
-        waiting.cancel()
+    key = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
+    lines: list[str] = []
+    async with run("--live", **key) as child, aiohttp.ClientSession(await url_of(child)) as http:
+        stream = asyncio.create_task(events(http, await act(http, 123, "stop"), lines.append))
+        await until(lambda: "event: status" in lines)
+        stream.cancel()
         loop = asyncio.get_running_loop()
         await until(lambda: loop.time() - fake_trooper.requests[-1].started > 2.5)  # it polled every second
