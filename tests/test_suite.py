@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -129,3 +130,27 @@ def test_a_wait_for_a_condition_says_what_it_waited_for(monkeypatch: pytest.Monk
     never_true: list[str] = []
     with pytest.raises(AssertionError, match=r"still false after 0 s.*never_true"):
         block_until(lambda: never_true)
+
+
+def _sleeps(node: ast.AST) -> Iterator[ast.Call]:
+    """The calls of `sleep` for a fixed time of more than a hundredth of a second."""
+    for call in ast.walk(node):
+        match call:
+            case ast.Call(func=ast.Attribute(attr="sleep") | ast.Name(id="sleep"), args=[ast.Constant(value=seconds)]):
+                if isinstance(seconds, int | float) and seconds > 0.01:
+                    yield call
+
+
+def test_no_test_waits_for_a_fixed_time() -> None:
+    """A test on the real clock waits for a condition or puts a clock forward. (`def` with `run` is virtual time.)"""
+    found = []
+    for path in sorted(TESTS.rglob("*.py")):
+        if TESTS / "tools" in path.parents or path.parent.name == "programs":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        sleeps = [call for call in _sleeps(tree) if ast.unparse(call.func) == "time.sleep"]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                sleeps += _sleeps(node)
+        found += [f"{path.relative_to(TESTS)}:{call.lineno}" for call in sleeps]
+    assert found == []

@@ -17,7 +17,8 @@ import sqlalchemy.event
 import sqlalchemy.exc
 
 from tests.durable.test_workflows import ORDER, SWITCH, TERMS, result, start, status
-from tests.helpers.conditions import until
+from tests.helpers.clock import forward
+from tests.helpers.conditions import LIMIT, until
 from tests.helpers.durable import application, eventually, operator
 from tests.helpers.processes import python
 from trooper_async import TrooperClient, durable, errors
@@ -33,16 +34,18 @@ async def test_what_another_run_has_taken_up_is_not_sent(
 ) -> None:
     """A purchase is held up by a rate limit, its worker taken for dead: when the limit ends, it is not sent."""
     database = f"sqlite:///{file}" if kind == "sqlite" else server_database
-    fake_trooper.fail_next(ORDER, status=429, retry_after=1)
-    async with application(lambda account: fake_trooper.client(), database):
+    fake_trooper.fail_next(ORDER, status=429, retry_after=30)
+    client = fake_trooper.client()
+    async with application(lambda account: client, database):
         job = await start("job", durable.order, "acme", 1, **TERMS)
         await until(lambda: fake_trooper.sent(ORDER))
         with operator(database) as script:
             await script.resume_workflow_async("job-purchase", queue_name="trooper-purchases")
             (asked,) = await eventually(lambda: durable.undecided(script))
-            async with fake_trooper.client() as client:
-                assert asked.candidates(await client.orders.list()) == []
-            await asyncio.sleep(1.5)  # the rate limit ends, and the first run could send
+            async with fake_trooper.client() as another:
+                assert asked.candidates(await another.orders.list()) == []
+            forward(60)  # the rate limit ends, and the first run could send
+            await until(lambda: [purchase.state for purchase in client.orders.purchases] == ["refused"])
             await durable.resolve(script, asked, None)
         with pytest.raises(durable.NotBoughtError):
             await job.get_result()
@@ -62,15 +65,24 @@ async def test_stopping_leaves_nothing_in_doubt_that_was_not_sent(fake_trooper: 
         def get(account: str) -> TrooperClient:
             return fakes[account].client()
 
-        flying.delay_next(ORDER, 0.5)
+        hold = flying.hold_next(ORDER)
         limited.fail_next(ORDER, status=429, retry_after=100)
         async with application(get, database, grace=6):
             await start("stop", durable.switch, "waits", order, "stop")
             await start("flying", durable.order, "flying", 1, **TERMS)
             await start("limited", durable.order, "limited", 1, **TERMS)
             await until(lambda: fake_trooper.sent(SWITCH) and flying.sent(ORDER) and limited.sent(ORDER))
+            accounts = durable.Accounts.opened
+            assert accounts is not None
+
+            async def release_later() -> None:
+                await until(lambda: accounts.stopping)
+                hold.release()
+
+            releasing = asyncio.create_task(release_later())
             began = time.monotonic()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < LIMIT
+        await releasing
         fake_trooper.set_status(order, "stopped")
         async with application(get, database):
             assert await result("stop") == "stopped"
@@ -82,12 +94,12 @@ async def test_stopping_leaves_nothing_in_doubt_that_was_not_sent(fake_trooper: 
 
 async def test_stopping_ends_in_time_whatever_hangs(fake_trooper: FakeTrooper, database: str) -> None:
     """A purchase whose response does not come is left in flight: it was sent, so it is asked about later."""
-    fake_trooper.delay_next(ORDER, 30)
+    fake_trooper.hold_next(ORDER)
     async with application(lambda account: fake_trooper.client(), database, grace=1):
         await start("job", durable.order, "acme", 1, **TERMS)
         await until(lambda: fake_trooper.sent(ORDER))
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < LIMIT
     async with application(lambda account: fake_trooper.client(), database):
         with operator(database) as script:
             (asked,) = await eventually(lambda: durable.undecided(script))
@@ -155,6 +167,7 @@ class Disk:
 
     full = False
     word = ""
+    refused = 0
 
 
 @pytest.fixture
@@ -165,6 +178,7 @@ def disk() -> Iterator[Disk]:
     def execute(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         writes = statement.lstrip().split(None, 1)[0].upper() in ("INSERT", "UPDATE", "DELETE")
         if disk.full and writes and disk.word in statement:
+            disk.refused += 1
             raise sqlalchemy.exc.OperationalError(statement, None, sqlite3.OperationalError("disk is full"))
 
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", execute)
@@ -218,8 +232,7 @@ async def test_an_outcome_that_cannot_be_stored_is_stored_later(
     async with application(lambda account: fake_trooper.client(), database):
         disk.full = True
         await start("job", durable.order, "acme", 1, **TERMS)
-        await until(lambda: fake_trooper.sent(ORDER))
-        await asyncio.sleep(0.3)
+        await until(lambda: disk.refused)
         assert await status("job-purchase") in ("PENDING", "ENQUEUED")
         disk.full = False
         assert await result("job") == 123

@@ -83,8 +83,7 @@ async def test_a_worker_whose_connection_is_cut_keeps_its_work(
             await another.execute("SELECT pg_advisory_unlock_all()")
             return row == (False,)
 
-        while not await is_locked():  # noqa: ASYNC110 - it happens in the database
-            await asyncio.sleep(0.02)
+        await eventually(is_locked)
         assert await status("stop") == "PENDING"
         fake_trooper.set_status(order, "stopped")
         assert await handle.get_result() == "stopped"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_errors
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.durable import application, eventually, operator
 from trooper_async import FleetReport, Order, TrooperClient, durable, errors
@@ -212,7 +214,7 @@ async def test_the_stored_baseline_proves_a_restart(fake_trooper: FakeTrooper, d
                 await start("restart", durable.switch, "acme", order, "restart")
                 await dead.wait()
                 await until(lambda: fake_trooper.sent(SWITCH))
-    await asyncio.sleep(0.1)  # the restart is over before there is a process again
+    fake_trooper.advance(60)  # the restart is over before there is a process again
     async with application(lambda account: fake_trooper.client(), database):
         assert await result("restart") == "running"
     assert len(fake_trooper.sent(SWITCH)) == 1
@@ -326,7 +328,12 @@ async def test_work_is_cancelled_retried_and_deleted_with_dbos(fake_trooper: Fak
 
 # D8 -----------------------------------------------------------------------------------------------------------------
 
-trained = asyncio.Event()
+training, trained = asyncio.Event(), asyncio.Event()
+
+
+async def until_trained() -> None:
+    training.set()
+    await trained.wait()
 
 
 @DBOS.workflow(name="tests.train")
@@ -334,18 +341,18 @@ async def train(account: str) -> int:
     """What a user writes: order, install, train, freeze."""
     order_id = await durable.order(account, 1, **TERMS)
     await durable.install(account, order_id, 1)
-    await DBOS.run_step_async({"name": "train"}, trained.wait)
+    await DBOS.run_step_async({"name": "train"}, until_trained)
     await durable.switch(account, order_id, "freeze")
     return order_id
 
 
 async def test_a_workflow_of_the_users_own_goes_on_after_a_crash(fake_trooper: FakeTrooper, database: str) -> None:
     """Order, install, train and freeze are one durable workflow: what was done is not done again."""
+    training.clear()
     trained.clear()
     async with application(lambda account: fake_trooper.client(), database):
         await start("job-7", train, "acme")
-        await until(lambda: fake_trooper.sent(INSTALL))
-        await asyncio.sleep(0.1)
+        await training.wait()
     trained.set()
     async with application(lambda account: fake_trooper.client(), database):
         order_id = await result("job-7")
@@ -388,11 +395,11 @@ ONCE: dict[str, tuple[type, str, str]] = {
 async def begin(kind: str, order: int) -> Any:
     match kind:
         case "restart":
-            return await start(kind, durable.switch, "acme", order, "restart", timeout=3)
+            return await start(kind, durable.switch, "acme", order, "restart", timeout=600)
         case "thaw":
-            return await start(kind, durable.switch, "acme", order, "start", migration_allowed=True, timeout=3)
+            return await start(kind, durable.switch, "acme", order, "start", migration_allowed=True, timeout=600)
         case "install":
-            return await start(kind, durable.install, "acme", order, 1, timeout=3)
+            return await start(kind, durable.install, "acme", order, 1, timeout=600)
         case "order":
             return await start(kind, durable.order, "acme", 1, **TERMS)
         case _:
@@ -438,14 +445,22 @@ async def test_what_may_have_been_sent_is_not_sent_again(kind: str, fake_trooper
 
 
 @pytest.mark.parametrize("kind", ["restart", "thaw", "install"])
-async def test_what_was_lost_and_is_not_found_is_unknown(kind: str, fake_trooper: FakeTrooper, database: str) -> None:
+async def test_what_was_lost_and_is_not_found_is_unknown(
+    kind: str, fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that was cut before it arrived: not sent again, and its end says that it may not have been sent."""
     path = ONCE[kind][2]
     order = fake_trooper.add_order(status="frozen" if kind == "thaw" else "running").order_id
     fake_trooper.drop_next(path, when="before")
     async with application(lambda account: fake_trooper.client(), database):
+        handle = await begin(kind, order)
+        await until(lambda: fake_trooper.sent(path))
+        seen, now = len(fake_trooper.requests), time.time
+        await until(lambda: len(fake_trooper.requests) > seen + 1)  # it is looked for
+        monkeypatch.setattr(time, "time", lambda: now() + 600)
+        forward(600)
         with pytest.raises(errors.OutcomeUnknownError, match="may not have been sent"):
-            await (await begin(kind, order)).get_result()
+            await handle.get_result()
     assert len(fake_trooper.sent(path)) == 1
 
 

@@ -312,7 +312,7 @@ async def test_the_polls_403_twice_is_the_keys(fake_trooper: FakeTrooper) -> Non
             if progress.latest.order_id == orders[0].order_id and not progress.latest.ended:
                 fake_trooper.fail_next("/api/orders", status=403, times=2)
             if progress.latest.order_id == orders[3].order_id:
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()  # until the run ends
 
         report = await client.fleet.stop(orders, concurrency=1, on_progress=slowly)
         assert {type(outcome.error) for outcome in report.failed} == {PermissionDeniedError}

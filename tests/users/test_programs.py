@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,7 @@ pytest.importorskip("mcp", reason="needs the packages of the programs: pip insta
 
 from mcp import Client, StdioServerParameters, stdio_client
 
+from tests.helpers.conditions import until
 from trooper_async.testing import FakeTrooper
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -72,24 +73,21 @@ async def url(process: Process) -> str:
     return await line(process.stderr, r"running on (http://\S+)")
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - any condition
-            await asyncio.sleep(0.01)
-
-
 def posts(fake: FakeTrooper) -> int:
     return sum(request.method == "POST" for request in fake.requests)
 
 
 async def test_fastapi_streams_the_progress_of_a_restart(fake: FakeTrooper) -> None:
     """Each status is a line as it is seen; errors become responses; the service ends well on SIGTERM."""
-    order_id = fake.add_order().order_id
+    fake.durations["restart"] = 600
+    order_id, lines = fake.add_order().order_id, list[object]()
     async with running(fake, "fastapi_service.py") as process, aiohttp.ClientSession(await url(process)) as http:
         async with http.post(f"/servers/{order_id}/restart") as response:
-            lines = [json.loads(read) async for read in response.content]
+            async for read in response.content:
+                lines.append(json.loads(read))
+                if lines[-1] == {"status": "restarting"}:
+                    fake.advance(600)
         assert lines[-1] == {"done": "running"}
-        assert {"status": "restarting"} in lines
         async with http.get("/servers") as response:
             assert [row["order_id"] for row in await response.json()] == [order_id]
         async with http.get(f"/servers/{order_id}/status") as response:
