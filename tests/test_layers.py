@@ -24,8 +24,8 @@ LAYERS = (
     "client",
     "__init__",
     "testing",
-    "cli",
     "durable",
+    "cli",
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -17,7 +17,7 @@ from attrs import evolve
 from trooper_async._buying.ledger import read_ledger
 from trooper_async._buying.record import not_ready
 from trooper_async.cli._context import Cli
-from trooper_async.cli._errors import FAILED, FailedError, explained
+from trooper_async.cli._errors import FAILED, USAGE, FailedError, explained
 from trooper_async.cli._options import ID, alone_or, command
 from trooper_async.cli._tables import ORDERS, plain_table, table_of
 from trooper_async.cli._text import cell, euros, moment
@@ -147,17 +147,39 @@ def known(purchase: Purchase) -> str:
     return f"purchase {number}: {text}"
 
 
+@contextmanager
+def _needing_dbos() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise FailedError(USAGE, str(error)) from None
+
+
+_DATABASE = click.option(
+    "--database",
+    metavar="URL",
+    help="Those in doubt in the DBOS database of a durable application; PGPASSWORD keeps its password out of the URL.",
+)
+
+
 @command()
 @click.argument("purchase")
+@_DATABASE
 @click.option("--order", type=ID, help="The order that it is.")
 @click.option("--not-made", is_flag=True, help="It was not made.")
-async def resolve(cli: Cli, purchase: str, order: int | None, not_made: bool) -> None:
+async def resolve(cli: Cli, purchase: str, database: str | None, order: int | None, not_made: bool) -> None:
     """Say what became of a purchase whose outcome is unknown, so that others can be made.
 
     PURCHASE is its id, or the beginning of it. Look at the account first: somebody else may share it.
     """
     if (order is None) is not not_made:
         raise click.UsageError("say --order N, or --not-made", click.get_current_context())
+    if database is not None:
+        with _needing_dbos():
+            from trooper_async.cli import _durable
+
+        await _durable.decide(cli, database, purchase, order)
+        return
     if not cli.settings.ledger.exists():
         raise FailedError(FAILED, "no purchase of this account is recorded here")
     async with cli.client(buys=True, needs_key=False) as client:
@@ -171,10 +193,18 @@ async def resolve(cli: Cli, purchase: str, order: int | None, not_made: bool) ->
 
 
 @alone_or(resolve)
-def purchases(cli: Cli) -> None:
+@_DATABASE
+async def purchases(cli: Cli, database: str | None) -> None:
     """What this account bought from this machine, and which outcomes are unknown. Sends no request."""
-    if click.get_current_context().invoked_subcommand is None:
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    if database is None:
         _list(cli)
+    else:
+        with _needing_dbos():
+            from trooper_async.cli import _durable
+
+        await _durable.show(cli, database)
 
 
 def _list(cli: Cli) -> None:

@@ -143,6 +143,8 @@ def _write(value: object, secrets: bool, indent: int | None, level: int) -> str:
         value = _fields(value, secrets)  # type: ignore[arg-type]  # it is a model
     if isinstance(value, Mapping):
         return items("{", (f"{_text(str(name))}: {write(item)}" for name, item in value.items()), "}")
+    if isinstance(value, frozenset):
+        value = sorted(value)
     if isinstance(value, list | tuple):
         return items("[", map(write, value), "]")
     return _text(value) if isinstance(value, str) else json.dumps(value, allow_nan=False)

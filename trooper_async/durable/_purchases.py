@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from attrs import frozen
 from dbos import DBOSClient
 from dbos import error as dbos_errors
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import ConfigurationError, Order, TrooperError
 
@@ -122,3 +126,29 @@ async def _question(client: DBOSClient, workflow_id: str) -> UndecidedPurchase |
         return None
     known, at = frozenset(asked.pop("known")), datetime.fromtimestamp(asked.pop("at"), UTC)
     return UndecidedPurchase(workflow_id=workflow_id, known=known, at=at, **asked)
+
+
+@contextmanager
+def connected(database_url: str) -> Iterator[DBOSClient]:
+    """A client for an application's database, for scripts and operators, which never makes a database.
+
+    Args:
+        database_url: the system database's.
+
+    Raises:
+        ConfigurationError: it is not there, or can't be used, now or later.
+    """
+    try:
+        url = make_url(database_url)
+        if url.get_backend_name() == "sqlite" and not os.path.isfile(url.database or ""):
+            raise ConfigurationError(f"there is no database {url.database}")
+        client = DBOSClient(system_database_url=database_url, lazy=True, retry_connection_errors=False)
+        try:
+            yield client
+        finally:
+            client.destroy()
+    except ConfigurationError:
+        raise
+    except (SQLAlchemyError, dbos_errors.DBOSException, ValueError, AssertionError) as error:
+        text = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise ConfigurationError(f"the database can't be used: {text}") from None

@@ -1,0 +1,131 @@
+"""`trooper purchases --database`, in a process of its own: an operator sees and decides what a durable application
+does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.durable.test_workflows import ORDER, TERMS, start
+from tests.helpers.durable import application, eventually, operator
+from trooper_async import ConfigurationError, durable
+from trooper_async.durable._purchases import connected
+from trooper_async.testing import FakeTrooper
+
+BOUGHT = 501
+
+
+class Ran(NamedTuple):
+    status: int | None
+    out: str
+    err: str
+
+
+async def trooper(*arguments: str, before: str = "") -> Ran:
+    """The command of somebody who has no key; `before` is run before it."""
+    code = f"import sys; {before}\nfrom trooper_async.cli import main\nsys.exit(main())"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", code, *arguments),
+        env={name: value for name, value in os.environ.items() if not name.startswith("TROOPER")},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+@asynccontextmanager
+async def in_doubt(fake: FakeTrooper, url: str, *accounts: str) -> AsyncIterator[None]:
+    """Purchases of these accounts are made by an application that is gone before anybody says what became of them;
+    afterwards it runs again, and each ends as it was decided."""
+    async with application(lambda account: fake.client(), url):
+        with operator(url) as script:
+            for account in accounts:
+                fake.drop_next(ORDER, when="after")
+                await start(account, durable.order, account, 1, **TERMS)
+                await eventually(lambda: script.get_event_async(f"{account}-purchase", "undecided", 0))  # noqa: B023
+    yield
+    async with application(lambda account: fake.client(), url):
+        assert await (await start(accounts[0], durable.order, accounts[0], 1, **TERMS)).get_result() == BOUGHT
+    assert len(fake.sent(ORDER)) == len(accounts)
+
+
+async def test_an_operator_decides_from_the_command_line(fake_trooper: FakeTrooper, database: str) -> None:
+    """While no worker runs: what was there before is refused, the first decision holds, and the workflow goes on."""
+    before = fake_trooper.add_order(order_id=BOUGHT - 1).order_id
+    resolve = ("purchases", "resolve", "--database", database)
+    async with in_doubt(fake_trooper, database, "acme", "acme too"):
+        shown = await trooper("purchases", "--database", database)
+        assert (shown.status, shown.err) == (0, "")
+        command = f"trooper purchases resolve --database {database}"
+        assert f"`{command} acme-purchase --order ID` or `--not-made`" in shown.out
+        assert f"`{command} 'acme too-purchase' --order ID`" in shown.out
+        several = await trooper(*resolve, "acme", "--not-made")
+        assert (several.status, "several purchases in doubt have an id that begins so" in several.err) == (1, True)
+        refused = await trooper(*resolve, "acme-purchase", "--order", str(before))
+        assert (refused.status, "it was there before" in refused.err) == (2, True)
+        decided = await trooper(*resolve, "acme-p", "--order", str(BOUGHT))
+        said = f"purchase acme-purchase: decided as order {BOUGHT}; its workflow goes on in a worker\n"
+        assert (decided.status, decided.out, decided.err) == (0, said, "")
+        again = await trooper(*resolve, "acme-p", "--not-made")
+        assert (again.status, f"was decided before, as {BOUGHT}" in again.err) == (2, True)
+    (left,) = json.loads((await trooper("purchases", "--database", database, "--json")).out)
+    assert (left["workflow_id"], left["account"], left["blib_id"]) == ("acme too-purchase", "acme too", 1)
+    assert left["known"] == [before, BOUGHT]
+
+
+async def test_an_operator_decides_on_postgres(fake_trooper: FakeTrooper, server_database: str) -> None:
+    """In the same way; what no id begins with is told."""
+    fake_trooper.add_order(order_id=BOUGHT - 1)
+    async with in_doubt(fake_trooper, server_database, "acme"):
+        (asked,) = json.loads((await trooper("purchases", "--database", server_database, "--json")).out)
+        resolve = ("purchases", "resolve", "--database", server_database)
+        assert "no purchase in doubt has an id that begins so" in (await trooper(*resolve, "zz", "--not-made")).err
+        assert (await trooper(*resolve, asked["workflow_id"], "--order", str(BOUGHT))).status == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("sqlite:///{folder}/none.sqlite", "there is no database {folder}/none.sqlite"),
+        ("sqlite:///{folder}/other.sqlite", "can't be used: no such table: "),
+        ("postgresql://me:SECRET@127.0.0.1:1/x", "can't be used: connection failed: "),
+        ("postgresql://me:SECRET@[::1/x", "can't be used: "),
+        ("nonsense:SECRET", "can't be used: "),
+        ("mysql://me:SECRET@host", "can't be used: "),
+    ],
+)
+async def test_a_database_that_can_not_be_used_is_told(url: str, problem: str, tmp_path: Path) -> None:
+    """No file is made, and no password is shown."""
+    (tmp_path / "other.sqlite").touch()
+    with (
+        pytest.raises(ConfigurationError, match=problem.format(folder=tmp_path)) as raised,
+        connected(url.format(folder=tmp_path)) as client,
+    ):
+        await durable.undecided(client)
+    assert "SECRET" not in str(raised.value)
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+async def test_the_command_says_so_in_a_line() -> None:
+    """With status 2 and without a traceback or the password."""
+    ran = await trooper("purchases", "--database", "postgresql://me:SECRET@127.0.0.1:1/x")
+    (line,) = ran.err.splitlines()
+    assert (ran.status, line.startswith("error: the database can't be used: connection failed: ")) == (2, True)
+    assert "SECRET" not in line
+
+
+async def test_without_dbos_it_says_what_to_install() -> None:
+    """The command itself needs no DBOS."""
+    ran = await trooper("purchases", "--database", "sqlite:///x", before="sys.modules['dbos'] = None")
+    said = "error: trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'\n"
+    assert (ran.status, ran.out, ran.err) == (2, "", said)
