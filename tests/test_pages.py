@@ -147,9 +147,3 @@ def test_every_error_is_explained() -> None:
     table = (ROOT / "trooper_async/_http/README.md").read_text(encoding="utf-8")
     names = [name for name in trooper_async.__all__ if name.endswith("Error")]
     assert [name for name in names if f"`{name}`" not in table and name != "WaitError"] == []
-
-
-def test_every_example_is_in_the_readme() -> None:
-    """A reader of the README learns of each example."""
-    text = README.read_text(encoding="utf-8")
-    assert [path.name for path in (ROOT / "examples").glob("*.py") if f"{path.name}" not in text] == []
