@@ -367,9 +367,9 @@ async def test_an_outage_that_lasts_ends_at_the_deadline(fake_trooper: FakeTroop
     async with fake_trooper.client() as client:
         fake_trooper.fail_next("/api/order-status", status=503, times=10_000)
         stopping = asyncio.create_task(client.fleet.stop([order], timeout=600))
-        await until(lambda: sent(fake_trooper)[order.server_id] > 1)
+        await until(lambda: sent(fake_trooper)[order.server_id] > 1 and client._transport._gate._inside == 0)
         seen = lists(fake_trooper)
-        forward(600)
+        forward(600)  # between two tries
         await until(lambda: lists(fake_trooper) > seen)  # it may have been accepted: it is waited for
         forward(600)
         (failed,) = (await stopping).failed
