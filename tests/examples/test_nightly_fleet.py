@@ -1,22 +1,24 @@
-"""examples/nightly_fleet.py: its schedule as a pure function, nights on the fixtures, and a process that is killed."""
+"""examples/nightly_fleet.py: its schedule as a pure function, and nights and days as a process."""
 
 from __future__ import annotations
 
-import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from examples.nightly_fleet import Due, Nightly, around
+from examples.nightly_fleet import Due, around
 from tests.helpers import processes
 from tests.helpers.conditions import until
-from tests.helpers.fake_orders import order_of
-from trooper_async import FleetReport, Order, TrooperClient
+from tests.helpers.fake_orders import outage, sent_of, status_of
+from tests.helpers.processes import Child
+from tests.helpers.wall import Wall
+from trooper_async import FleetReport
 from trooper_async.testing import FakeTrooper
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "nightly_fleet.py"
@@ -84,180 +86,425 @@ def test_every_local_day_has_each_time_once(zone: str) -> None:
         assert days == [days[0] + timedelta(number) for number in range(len(days))]
 
 
-class Clock:
-    """A wall clock that stands until it is set, and tells when it was looked at."""
+LIST, HISTORY, ACTION = "/api/orders", "/api/order-status-history", "/api/order-status"
+EVENING, MORNING = "2026-11-24-1900-freeze.report", "2026-11-25-0800-start.report"
 
-    def __init__(self, text: str) -> None:
-        self.now = berlin(text)
-        self._looks = 0
-
-    def __call__(self) -> datetime:
-        self._looks += 1
-        return self.now
-
-    async def is_looked_at(self) -> None:
-        """Wait until the nights have looked at this time, done what they do about it, and looked again."""
-        looks = self._looks
-        await until(lambda: self._looks >= looks + 3)
-
-
-@asynccontextmanager
-async def nights(client: TrooperClient, folder: Path, clock: Clock) -> AsyncIterator[None]:
-    task = asyncio.create_task(Nightly(client, TIMES, BERLIN, "job-*", folder, clock).run(every=0.01))
-    try:
-        await clock.is_looked_at()
-        yield
-    finally:
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
-async def stored(path: Path, pending: int = 0) -> FleetReport:
-    """The report on the disk, once so many of its orders have still to end."""
-    await until(lambda: path.exists() and len(FleetReport.from_json(path.read_text()).pending) == pending)
-    return FleetReport.from_json(path.read_text())
-
-
-def sent(fake: FakeTrooper) -> list[tuple[int, str]]:
-    bodies = [request.json for request in fake.requests if request.path == "/api/order-status"]
-    return [(order_of(fake, body["serverId"]), body["action"]) for body in bodies]
-
-
-async def test_what_is_frozen_in_the_evening_is_started_in_the_morning_and_nothing_else(
-    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path
-) -> None:
-    """Not what has another title, is locked, was frozen by hand, or is not due yet."""
-    first, second = (fake_trooper.add_order(title=f"Job-{n}").order_id for n in (1, 2))
-    fake_trooper.add_order(title="web")
-    fake_trooper.add_order(title="job-3", is_locked=True)
-    fake_trooper.add_order(title="job-4", status="frozen")
-    clock = Clock("2026-11-24 18:59")
-    async with nights(trooper, tmp_path / "nightly", clock):
-        assert fake_trooper.requests == []
-        clock.now = berlin("2026-11-24 19:00")
-        evening = await stored(tmp_path / "nightly" / "2026-11-24-freeze.json")
-        clock.now = berlin("2026-11-25 08:03")
-        morning = await stored(tmp_path / "nightly" / "2026-11-25-start.json")
-    assert [len(report.succeeded) for report in (evening, morning)] == [2, 2]
-    both = sorted([first, second])
-    assert sorted(sent(fake_trooper)[:2]) == [(order_id, "frozen") for order_id in both]
-    assert sorted(sent(fake_trooper)[2:]) == [(order_id, "running") for order_id in both]
-    assert sorted(path.name for path in (tmp_path / "nightly").iterdir()) == [
-        "2026-11-24-freeze.json",
-        "2026-11-25-start.json",
-    ]
-
-
-async def test_what_was_missed_is_not_made_up_for(
-    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path
-) -> None:
-    """Begun at noon, it neither starts nor freezes anything; nor does it when its clock is set back over a time."""
-    fake_trooper.add_order(title="job-1")
-    clock = Clock("2026-11-24 12:00")
-    async with nights(trooper, tmp_path, clock):
-        clock.now = berlin("2026-11-24 07:00")
-        await clock.is_looked_at()
-    assert fake_trooper.requests == []
-
-
-async def test_an_account_that_cannot_be_read_is_tried_again(
-    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The evening is not given up for one failure; that of a single server is told, and ends nothing."""
-    fine, locked = (fake_trooper.add_order(title=f"job-{n}") for n in (1, 2))
-    fake_trooper.fail_next("/api/orders", status=400)
-    clock = Clock("2026-11-24 18:59")
-    async with nights(trooper, tmp_path, clock):
-        fake_trooper.fail_next("/api/order-status", status=400, body={"error": "not this one"})
-        clock.now = berlin("2026-11-24 19:00")
-        report = await stored(tmp_path / "2026-11-24-freeze.json")
-        await clock.is_looked_at()
-    assert len(report.succeeded) == len(report.failed) == 1
-    assert {outcome.order_id for outcome in report.outcomes} == {fine.order_id, locked.order_id}
-    out, _ = capsys.readouterr()
-    assert "It is tried again" in out
-    assert "freeze: 1 of 2" in out
-    assert "not this one" in out
-
-
-WORKER = """
-import asyncio, sys
-from datetime import datetime, time, UTC
+# the program, with a clock that the test sets and short pauses
+PROGRAM = """
+import sys
+from functools import partial
 from pathlib import Path
-from zoneinfo import ZoneInfo
-from examples.nightly_fleet import Nightly
-from trooper_async import PollSchedule, TrooperClient
+from examples import nightly_fleet
+from tests.helpers.wall import Wall
+from trooper_async import PollSchedule, RetryPolicy, TrooperClient
 
-async def main(now):
-    async with TrooperClient(poll=PollSchedule(floor=0.02, cap=0.1)) as client:
-        times = {"freeze": time(19), "start": time(8)}
-        clock = lambda: datetime.fromisoformat(now.pop(0) if len(now) > 1 else now[0])
-        await Nightly(client, times, ZoneInfo("UTC"), "job-*", Path("nightly"), clock).run(0.01)
-
-asyncio.run(main(sys.argv[1:]))
+nightly_fleet.Nightly = partial(nightly_fleet.Nightly, clock=Wall(Path("wall")), every=0.01, patience=0.3)
+nightly_fleet.TrooperClient = partial(
+    TrooperClient, poll=PollSchedule(floor=0.02, cap=0.1), retry=RetryPolicy(max_delay=0.05)
+)
+raise SystemExit(nightly_fleet.main())
 """
 
 
-@asynccontextmanager
-async def process(fake: FakeTrooper, folder: Path, *now: str) -> AsyncIterator[None]:
-    """The nights in a process of their own, by a clock that shows these times; it is killed at the end."""
-    live = {"TROOPER_BASE_URL": fake.url, "TROOPER_API_KEY": fake.api_key}
-    importable = {"PYTHONPATH": str(SCRIPT.parent.parent)}
-    async with processes.python("-c", WORKER, *now, cwd=folder, env={**importable, **live}) as child:
-        yield
-        assert child.running
+class Nights:
+    """The program as processes that share a clock and a folder."""
+
+    def __init__(self, fake: FakeTrooper, folder: Path) -> None:
+        self.fake, self.folder, self.wall = fake, folder, Wall(folder / "wall")
+        self.now("2026-11-24 18:59")
+
+    @property
+    def env(self) -> dict[str, str]:
+        live = {"TROOPER_BASE_URL": self.fake.url, "TROOPER_API_KEY": self.fake.api_key}
+        return {"PYTHONPATH": str(SCRIPT.parent.parent), **live}
+
+    def now(self, text: str) -> None:
+        self.wall.set(berlin(text))
+
+    @asynccontextmanager
+    async def started(self, *options: str, title: str = "job-*", says: str = "next: ") -> AsyncIterator[Child]:
+        """The program, once it says what comes next. It is killed (SIGKILL) at the end of the block."""
+        given = ("--title", title, "--timezone", "Europe/Berlin", *options)
+        async with processes.python("-c", PROGRAM, *given, cwd=self.folder, env=self.env) as child:
+            await child.says(says)
+            yield child
+
+    def report(self, name: str, title: str = "job-%2A") -> FleetReport | None:
+        """What is stored of an evening or a morning."""
+        path = self.folder / "nightly" / title / name
+        text = path.read_text() if path.exists() else ""
+        return FleetReport.from_json(text) if text.endswith("\n") else None
+
+    async def are(self, status: str, *orders: int, report: str | None = None) -> None:
+        """Wait until the servers have the status, and the report says so, and check that this stays so."""
+        await until(lambda: all(status_of(self.fake, order) == status for order in orders))
+        if report is not None:
+            await until(lambda: (now := self.report(report)) is not None and len(now.succeeded) >= len(orders))
+        await self.wall.is_looked_at()
+        assert [status_of(self.fake, order) for order in orders] == [status] * len(orders)
 
 
-async def test_a_killed_run_is_gone_on_with_and_sends_nothing_again(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """Killed once when eight of twenty are on the wire, and once when all wait: each order is sent once."""
-    orders: list[Order] = [fake_trooper.add_order(title=f"job-{n}") for n in range(20)]
-    fake_trooper.durations["freeze"] = 600
-    report = tmp_path / "nightly" / "2026-11-24-freeze.json"
-    fake_trooper.delay_next("/api/order-status", 60, times=8)
-    async with process(fake_trooper, tmp_path, "2026-11-24T18:59Z", "2026-11-24T19:00Z"):
-        await until(lambda: len(sent(fake_trooper)) >= 8)
-    assert len((await stored(report, pending=20)).outcomes) == 20
-    async with process(fake_trooper, tmp_path, "2026-11-24T19:10Z"):
-        await until(lambda: len(sent(fake_trooper)) >= 20)
-        fake_trooper.set_status(orders[0], "frozen")
-        await stored(report, pending=19)
-    for order in orders:
-        fake_trooper.set_status(order, "frozen")
-    async with process(fake_trooper, tmp_path, "2026-11-24T23:00Z"):
-        assert len((await stored(report)).succeeded) == 20
-    assert sorted(sent(fake_trooper)) == [(order.order_id, "frozen") for order in orders]
+@pytest.fixture
+def nights(fake_trooper: FakeTrooper, tmp_path: Path) -> Nights:
+    return Nights(fake_trooper, tmp_path)
 
 
-async def test_a_killed_run_is_left_alone_once_the_other_time_has_come(
-    fake_trooper: FakeTrooper, trooper: TrooperClient, tmp_path: Path
+def fleet(fake: FakeTrooper) -> list[int]:
+    """Two servers to be frozen, and four that are not: locked, of another title, frozen by hand, and stopped."""
+    ours = [fake.add_order(title=f"Job-{number}").order_id for number in (1, 2)]
+    fake.add_order(title="job-3", is_locked=True)
+    fake.add_order(title="web")
+    fake.add_order(title="job-4", status="frozen")
+    fake.add_order(title="job-5", status="stopped")
+    return ours
+
+
+async def test_what_is_frozen_in_the_evening_is_started_in_the_morning_and_nothing_else(nights: Nights) -> None:
+    """Not what has another title, is locked, is stopped, was frozen by hand, or is not due yet."""
+    ours = fleet(nights.fake)
+    async with nights.started() as child:
+        await nights.wall.is_looked_at()
+        assert sent_of(nights.fake) == []
+        nights.now("2026-11-24 19:00")
+        await nights.are("frozen", *ours, report=EVENING)
+        nights.now("2026-11-25 07:59")
+        await nights.are("frozen", *ours)
+        nights.now("2026-11-25 08:03")
+        await nights.are("running", *ours, report=MORNING)
+        await child.says("next: freeze at 2026-11-25 19:00 CET")
+    sent = sent_of(nights.fake)
+    assert sorted(sent[:2]) == [(order, "frozen") for order in ours]
+    assert sorted(sent[2:]) == [(order, "running") for order in ours]
+    assert "freeze of 2026-11-24 19:00 CET: 2 of 2 servers" in child.out
+    assert child.err == ""
+
+
+def refused(fake: FakeTrooper) -> int:
+    return sum(request.status == 503 for request in fake.requests)
+
+
+@pytest.mark.parametrize("paths", [(LIST,), (ACTION,), (LIST, ACTION, HISTORY)], ids=["list", "action", "all"])
+@pytest.mark.parametrize(
+    ("failures", "evening", "morning"),
+    [(1, "19:00", "08:00"), (8, "19:05", "08:05"), (40, "22:00", "11:00")],
+    ids=["5 s", "5 min", "3 h"],
+)
+async def test_a_day_with_outages(
+    nights: Nights, failures: int, evening: str, morning: str, paths: tuple[str, ...]
 ) -> None:
-    """Nothing is frozen in the daytime because the evening was cut short."""
-    fake_trooper.durations["freeze"] = 600
-    orders = [fake_trooper.add_order(title=f"job-{n}") for n in range(2)]
-    holds = [fake_trooper.hold_next("/api/order-status") for _ in orders]
-    report = tmp_path / "2026-11-24-freeze.json"
-    clock = Clock("2026-11-24 18:59")
-    async with nights(trooper, tmp_path, clock):
-        clock.now = berlin("2026-11-24 19:00")
-        for hold in holds:
+    """What fails in an outage is tried again, however long that lasts, and each request is accepted once."""
+    ours = fleet(nights.fake)
+    async with nights.started() as child:
+        for due, ends, status, report in (
+            ("2026-11-24 19:00", f"2026-11-24 {evening}", "frozen", EVENING),
+            ("2026-11-25 08:00", f"2026-11-25 {morning}", "running", MORNING),
+        ):
+            with outage(nights.fake, *paths):
+                enough = refused(nights.fake) + failures
+                nights.now(due)
+                await until(lambda: refused(nights.fake) >= enough)  # noqa: B023 - awaited here
+                nights.now(ends)
+                await nights.wall.is_looked_at()
+                assert status not in [status_of(nights.fake, order) for order in ours]
+            await nights.are(status, *ours, report=report)
+        if failures == 40:
+            await child.says("trying again until 2026-11-25 08:00 CET")
+            await child.says("trying again until 2026-11-25 19:00 CET")
+    assert sorted(sent_of(nights.fake)) == sorted((order, word) for order in ours for word in ("frozen", "running"))
+    assert child.err == ""
+
+
+async def test_an_outage_of_the_whole_night_ends_what_was_to_be_frozen(nights: Nights) -> None:
+    """Once the other time has come, nothing is frozen any more; what was not frozen is not started either."""
+    ours = fleet(nights.fake)
+    async with nights.started() as child:
+        with outage(nights.fake, ACTION):
+            nights.now("2026-11-24 19:00")
+            await until(lambda: refused(nights.fake) >= 20)
+            nights.now("2026-11-25 08:00")
+            await child.says("next: freeze at 2026-11-25 19:00")
+        await nights.are("running", *ours)
+        await child.says("start of 2026-11-25 08:00 CET: nothing to do")
+    assert sent_of(nights.fake) == []
+
+
+async def test_a_history_that_cannot_be_read_for_a_while_is_read_again(nights: Nights) -> None:
+    """Nothing is started before it is known whether somebody else has started it."""
+    ours = fleet(nights.fake)
+    async with nights.started():
+        nights.now("2026-11-24 19:00")
+        await nights.are("frozen", *ours, report=EVENING)
+        with outage(nights.fake, HISTORY):
+            nights.now("2026-11-25 08:00")
+            await until(lambda: refused(nights.fake) >= 10)
+            await nights.are("frozen", *ours)
+        await nights.are("running", *ours, report=MORNING)
+
+
+async def test_a_server_that_refuses_for_a_while_is_asked_again(nights: Nights) -> None:
+    """Such as one that is being installed at that moment; one that is locked meanwhile is left alone."""
+    first, second = fleet(nights.fake)
+    busy = {"error": "The server is busy"}
+    nights.fake.fail_next(ACTION, status=400, body=busy, times=4)
+    async with nights.started() as child:
+        nights.now("2026-11-24 19:00")
+        await nights.are("frozen", first, second, report=EVENING)
+        await child.says("The server is busy")
+        nights.fake.fail_next(ACTION, status=403, body={"error": "Server is locked and cannot be modified"})
+        nights.now("2026-11-25 08:00")
+        await child.says("start of 2026-11-25 08:00 CET: 1 of 2 servers")
+        await child.says("left alone: ")
+        await nights.wall.is_looked_at()
+    assert len(sent_of(nights.fake)) == 3
+
+
+async def test_a_server_that_was_started_by_hand_in_the_night_is_left_alone(nights: Nights) -> None:
+    """Also if it was frozen again since; one that was restarted while its freeze was tried is started as usual."""
+    again, running, restarted = (nights.fake.add_order(title=f"job-{number}").order_id for number in range(3))
+    async with nights.started() as child:
+        with outage(nights.fake, ACTION):
+            nights.now("2026-11-24 19:00")
+            await until(lambda: refused(nights.fake) >= 3)
+            nights.fake.set_status(restarted, "running")
+        await nights.are("frozen", again, running, restarted, report=EVENING)
+        for status in ("running", "frozen"):
+            nights.fake.set_status(again, status)
+        nights.fake.set_status(running, "running")
+        nights.now("2026-11-25 08:00")
+        await nights.are("running", restarted, report=MORNING)
+        await child.says(f"left alone: order {again} (job-0) was started")
+    assert status_of(nights.fake, again) == "frozen"
+    assert [order for order, word in sent_of(nights.fake) if word == "running"] == [restarted]
+
+
+PHASES = [
+    pytest.param("2026-11-24 19:00", LIST, id="evening-list"),
+    pytest.param("2026-11-24 19:00", ACTION, id="evening-action"),
+    pytest.param("2026-11-25 08:00", LIST, id="morning-list"),
+    pytest.param("2026-11-25 08:00", HISTORY, id="morning-history"),
+    pytest.param("2026-11-25 08:00", ACTION, id="morning-action"),
+]
+
+
+async def finish(nights: Nights, ours: list[int], begun: str) -> None:
+    """A second process does what the first one, killed at `begun`, has left, until the next day."""
+    async with nights.started():
+        if begun < "2026-11-25":
+            nights.now("2026-11-24 19:10")
+            await nights.are("frozen", *ours, report=EVENING)
+        nights.now("2026-11-25 08:10")
+        await nights.are("running", *ours, report=MORNING)
+    assert sorted(sent_of(nights.fake)) == sorted((order, word) for order in ours for word in ("frozen", "running"))
+
+
+@pytest.mark.parametrize(("due", "path"), PHASES)
+async def test_killed_with_a_request_in_flight(nights: Nights, due: str, path: str) -> None:
+    """The next process continues, and sends nothing that was sent."""
+    ours = fleet(nights.fake)
+    async with nights.started():
+        if due > "2026-11-25":
+            nights.now("2026-11-24 19:00")
+            await nights.are("frozen", *ours, report=EVENING)
+        with nights.fake.hold_next(path) as hold:
+            nights.now(due)
             await hold.arrived()
-        await stored(report, pending=2)
-    before = len(sent(fake_trooper))
-    for order in orders:
-        fake_trooper.set_status(order, "running")
-    async with nights(trooper, tmp_path, Clock("2026-11-25 10:00")):
-        pass  # it looks at the clock, and that is all
-    assert len(sent(fake_trooper)) == before
+    # killed here, as at the end of each such block
+    await finish(nights, ours, due)
 
 
-async def test_run_as_a_user_runs_it(tmp_path: Path) -> None:
-    """It says what is next, by the wall clock of the zone, and leaves quietly on Ctrl-C."""
+@pytest.mark.parametrize("phase", ["before", "between tries", "waiting", "asleep", "morning", "day"])
+async def test_killed_between_requests(nights: Nights, phase: str) -> None:
+    """Before the evening, between two tries, while it waits until all are frozen or run, at night and by day."""
+    ours = fleet(nights.fake)
+    slow = {"waiting": "freeze", "morning": "thaw"}.get(phase)
+    if slow is not None:
+        nights.fake.durations[slow] = 600
+    begun = "2026-11-24 18:59"
+    async with nights.started() as child:
+        if phase != "before":
+            begun = "2026-11-24 19:00"
+            with outage(nights.fake, ACTION) if phase == "between tries" else nullcontext():
+                nights.now(begun)
+                if phase == "between tries":
+                    await child.says("trying again")
+                elif phase == "waiting":
+                    await until(lambda: len(sent_of(nights.fake)) == 2)
+                else:
+                    await nights.are("frozen", *ours, report=EVENING)
+                if phase in ("morning", "day"):
+                    begun = "2026-11-25 08:00"
+                    nights.now(begun)
+                    await until(lambda: len(sent_of(nights.fake)) == 4)
+                if phase == "day":
+                    await nights.are("running", *ours, report=MORNING)
+                await child.kill()
+    if slow is not None:
+        nights.fake.advance(600)
+    await finish(nights, ours, begun)
+
+
+async def test_a_missed_time_is_made_up_for_but_not_the_first_time(nights: Nights) -> None:
+    """Down from 18:59 to 22:00, it freezes at 22:00. Started for the first time, or after weeks, it waits."""
+    ours = fleet(nights.fake)
+    nights.now("2026-11-24 20:00")
+    async with nights.started() as child:
+        await child.says("freeze of 2026-11-24 19:00 CET: nothing to do")
+        await nights.wall.is_looked_at()
+    nights.now("2026-11-25 18:59")
+    async with nights.started():
+        await nights.wall.is_looked_at()
+    nights.now("2026-11-25 22:00")
+    async with nights.started():
+        await nights.are("frozen", *ours, report="2026-11-25-1900-freeze.report")
+    nights.now("2026-11-27 07:30")  # it was down on a morning and an evening
+    async with nights.started():
+        nights.now("2026-11-27 08:00")
+        await nights.are("running", *ours, report="2026-11-27-0800-start.report")
+    nights.now("2026-12-24 23:00")
+    async with nights.started():
+        await nights.wall.is_looked_at()
+    assert len(sent_of(nights.fake)) == 4
+
+
+async def test_what_is_started_late_is_not_frozen_when_it_is_started_again(nights: Nights) -> None:
+    """An evening on which nothing ran is over, too: what somebody starts at 21:00 runs on."""
+    order = nights.fake.add_order(title="job-1", status="stopped").order_id
+    async with nights.started() as child:
+        nights.now("2026-11-24 19:00")
+        await child.says("freeze of 2026-11-24 19:00 CET: nothing to do")
+    nights.fake.set_status(order, "running")
+    nights.now("2026-11-24 22:00")
+    async with nights.started():
+        await nights.are("running", order)
+    assert sent_of(nights.fake) == []
+
+
+async def test_a_second_copy_exits_and_another_title_does_not(nights: Nights) -> None:
+    """In one folder: each title has a report of its own, and both fleets are frozen."""
+    ours = fleet(nights.fake)
+    web = next(one for one in nights.fake._world.servers.values() if one.title == "web").order_id
+    async with nights.started(), nights.started(title="web") as other:
+        async with nights.started(says="ended: ") as second:
+            assert await second.ends() == 1
+        assert "is the report of a run that is still going on" in second.out
+        assert second.out.count("\n") == 6  # the five servers that match, and why it ends
+        nights.now("2026-11-24 19:00")
+        await nights.are("frozen", *ours, web)
+        await until(lambda: nights.report(EVENING, "web") is not None)
+        async with nights.started(says="ended: ") as third:  # it is refused at any time
+            assert await third.ends() == 1
+        assert other.running
+    assert sorted(sent_of(nights.fake)) == sorted((order, "frozen") for order in (*ours, web))
+
+
+@pytest.mark.parametrize(
+    ("evening", "night", "early", "morning", "name"),
+    [
+        ("2026-03-28 19:00", "2026-03-29 01:59", "2026-03-29 07:59", "2026-03-29 08:00", "CEST"),
+        ("2026-10-24 19:00", "2026-10-25 02:30", "2026-10-25 07:59", "2026-10-25 08:00", "CET"),
+    ],
+    ids=["spring", "autumn"],
+)
+async def test_a_night_in_which_the_clocks_change(
+    nights: Nights, evening: str, night: str, early: str, morning: str, name: str
+) -> None:
+    """The morning comes at 08:00 by the wall clock, after a night of 12 or of 14 hours."""
+    ours = fleet(nights.fake)
+    nights.now(evening.replace("19:00", "18:59"))
+    async with nights.started() as child:
+        nights.now(evening)
+        await nights.are("frozen", *ours)
+        await child.says(f"next: start at {morning} {name}")
+        for now in (night, early):
+            nights.now(now)
+            await nights.are("frozen", *ours)
+        nights.now(morning)
+        await nights.are("running", *ours)
+    assert len(sent_of(nights.fake)) == 4
+
+
+async def test_a_refused_key_or_an_unknown_title_is_noticed_at_the_start(nights: Nights) -> None:
+    """A key that is refused ends it with a sentence; a title that no server has is said."""
+    fleet(nights.fake)
+    async with nights.started(title="jobs-*") as child:
+        assert "no server has the title jobs-*" in child.out
+    env = {**nights.env, "TROOPER_API_KEY": "wrong"}
+    options = ("-c", PROGRAM, "--title", "job-*", "--timezone", "UTC")
+    async with processes.python(*options, cwd=nights.folder, env=env) as child:
+        assert await child.ends() == 1
+    assert "Check the API key" in child.out
+    assert (child.out.count("\n"), child.err) == (1, "")
+
+
+async def test_it_starts_in_an_outage(nights: Nights) -> None:
+    """A machine that boots while the API is down has its fleet frozen all the same."""
+    ours = fleet(nights.fake)
+    with outage(nights.fake, LIST):
+        async with nights.started(says="cannot be read yet") as child:
+            nights.now("2026-11-24 19:00")
+            await child.says("next: start")
+            nights.fake._coming[LIST].clear()
+            await nights.are("frozen", *ours, report=EVENING)
+
+
+async def test_a_dry_run_says_what_matches_and_does_nothing(nights: Nights) -> None:
+    """Each server with what would become of it."""
+    fleet(nights.fake)
+    async with nights.started("--dry-run", says="job-5") as child:
+        assert await child.ends() == 0
+    for text in (
+        *("(Job-1, running) matches and would be frozen now", "(job-3, running) matches and is locked and stays"),
+        "(job-4, frozen) matches and does not run",
+    ):
+        assert text in child.out
+    assert child.out.count("\n") == 5
+    assert not (nights.folder / "nightly").exists()
+    assert {request.path for request in nights.fake.requests} == {LIST}
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--freeze", "8:00:00:00"], ["--freeze", "08:00"], ["--timezone", "Mars/Base"]], ids=str
+)
+async def test_options_that_cannot_be_are_refused(nights: Nights, wrong: list[str]) -> None:
+    """With a sentence, before anything is sent."""
+    async with nights.started(*wrong, says="error: ") as child:
+        assert await child.ends() == 2
+    assert "Traceback" not in child.err
+    assert nights.fake.requests == []
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+async def test_lines_reach_a_file_at_once_and_survive_sigterm(nights: Nights, encoding: str) -> None:
+    """Under `> log`, whatever characters a title has."""
+    order = nights.fake.add_order(title="job-\N{ROCKET} \N{EURO SIGN}").order_id
+    redirect = (
+        "import os, sys; os.dup2(os.open('log', os.O_WRONLY | os.O_CREAT), 1); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    options = ("-W", "error", "-c", PROGRAM, "--title", "job-*", "--timezone", "Europe/Berlin")
+    env = {**nights.env, "PYTHONIOENCODING": encoding}
+
+    def log() -> str:
+        path = nights.folder / "log"
+        return path.read_text(encoding) if path.exists() else ""
+
+    async with processes.python("-c", redirect, sys.executable, *options, cwd=nights.folder, env=env) as child:
+        await until(lambda: "next: " in log())
+        nights.now("2026-11-24 19:00")
+        await until(lambda: "1 of 1 servers" in log())
+        child.send(signal.SIGTERM)
+        assert await child.ends() == -signal.SIGTERM
+    assert status_of(nights.fake, order) == "frozen"
+    assert "next: start" in log()
+    assert (child.out, child.err) == ("", "")
+
+
+async def test_run_as_a_user_runs_it(nights: Nights) -> None:
+    """The program itself: it says what is next, by the wall clock of the zone, and leaves quietly on Ctrl-C."""
+    tokyo = ZoneInfo("Asia/Tokyo")
     options = ("--title", "job-*", "--timezone", "Asia/Tokyo", "--start", "07:30")
-    async with processes.python(SCRIPT, *options, cwd=tmp_path, env={"TROOPER_API_KEY": "never-used"}) as child:
-        line = await child.says("\n")
+    async with processes.python(SCRIPT, *options, cwd=nights.folder, env=nights.env) as child:
+        await child.says("nothing to do")
         child.send(signal.SIGINT)
-        assert (await child.ends(), child.out, child.err) == (0, line, "")
-    _, following = around(datetime.now(UTC), {"freeze": time(19), "start": time(7, 30)}, ZoneInfo("Asia/Tokyo"))
-    assert line == f"next: {following.action} at {following.at.astimezone(ZoneInfo('Asia/Tokyo')):%Y-%m-%d %H:%M} JST\n"
-    assert not list(tmp_path.iterdir())
+        assert (await child.ends(), child.err) == (130, "")
+    _, following = around(datetime.now(UTC), {"freeze": time(19), "start": time(7, 30)}, tokyo)
+    assert f"next: {following.action} at {following.at.astimezone(tokyo):%Y-%m-%d %H:%M} JST\n" in child.out

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trooper_async import Order
 from trooper_async.testing import FakeTrooper
 
 
 def order_of(fake: FakeTrooper, server_id: int) -> int:
     """The id of the order that a `serverId` belongs to."""
     return fake._world.by_server_id[server_id].order_id
+
+
+def sent_of(fake: FakeTrooper) -> list[tuple[int, str]]:
+    """The state changes that were sent and not refused, in order: the order's id, and the API's word for the action."""
+    sent = [one for one in fake.requests if one.path == "/api/order-status" and (one.status or 200) < 400]
+    return [(order_of(fake, one.json["serverId"]), one.json["action"]) for one in sent]
+
+
+def status_of(fake: FakeTrooper, order: Order | int) -> str:
+    """An order's current status, without a request."""
+    order_id = order if isinstance(order, int) else order.order_id
+    return fake._world.order(order_id, fake._now())[1].current
+
+
+@contextmanager
+def outage(fake: FakeTrooper, *paths: str) -> Iterator[None]:
+    """Every request to these paths fails with a 503, until the block ends."""
+    for path in paths:
+        fake.fail_next(path, status=503, times=100_000)
+    try:
+        yield
+    finally:
+        for path in paths:
+            fake._coming[path].clear()

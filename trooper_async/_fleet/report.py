@@ -52,7 +52,7 @@ class FleetOutcome:
     alone.
     """
     sent_at: datetime | None = None
-    """When its action was sent, or may have been, by this machine's clock; the last time, if it was sent repeatedly."""
+    """When its action was accepted, or may have been sent, by this machine's clock."""
 
     def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
         """This outcome as a dict of JSON types, for `json.dumps`, a web framework or a data frame.

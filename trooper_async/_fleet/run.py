@@ -269,7 +269,7 @@ class Run:
                 await self._report_progress(entry)
             lost = await self._actions.send(request, until=entry.until)
             if lost is None:
-                entry.sent = True
+                entry.sent, entry.sent_at = True, datetime.now(UTC)
             return lost
         except TrooperError as error:
             if not isinstance(error, _UNPROVEN):
