@@ -172,7 +172,7 @@ class Nightly:
             LOG.error("left alone: %s", error)
             return True
         ran = [row.status_since for row in rows if row.status_user.casefold() not in AWAY]
-        if was_started := any(time is None or time > since for time in ran):
+        if was_started := any(at is None or at > since for at in ran):
             LOG.info("left alone: order %d (%s) was started since it was frozen", order.order_id, order.title)
         return was_started
 

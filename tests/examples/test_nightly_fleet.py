@@ -440,7 +440,8 @@ async def test_it_starts_in_an_outage(nights: Nights) -> None:
     """A machine that boots while the API is down has its fleet frozen all the same."""
     ours = fleet(nights.fake)
     with outage(nights.fake, LIST):
-        async with nights.started(says="cannot be read yet") as child:
+        async with nights.started() as child:
+            assert "cannot be read yet" in child.out
             nights.now("2026-11-24 19:00")
             await child.says("next: start")
             nights.fake._coming[LIST].clear()
