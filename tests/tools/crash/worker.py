@@ -23,6 +23,8 @@ from tests.helpers import sqlite  # noqa: F401 - DBOS needs it
 from trooper_async import PollSchedule, TrooperClient, TrooperError, durable
 from trooper_async.durable import _accounts, _steps, _workflows
 
+_FILE_SIZES = resource.getrlimit(resource.RLIMIT_FSIZE)
+
 
 def run(orders: dict[str, Any], parent: Connection) -> None:
     """Work as `orders` say, once the parent says so."""
@@ -46,9 +48,8 @@ async def _main(orders: dict[str, Any], parent: Connection) -> None:
 
 def _fill_disk(loop: asyncio.AbstractEventLoop) -> None:
     """For a second no file can grow."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    loop.call_later(1.0, resource.setrlimit, resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, _FILE_SIZES[1]))
+    loop.call_later(1.0, resource.setrlimit, resource.RLIMIT_FSIZE, _FILE_SIZES)
 
 
 @asynccontextmanager
