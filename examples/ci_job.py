@@ -8,9 +8,11 @@ start it, since the API has no request that gives a server back. Jobs that run a
 one that finds its server in use fails. Output and exit code are those of the command; what else fails ends it with 1.
 
 The server is frozen at the end of the command, after an error, and on SIGINT or SIGTERM, however often they come; while
-the API does not respond, that is tried again for 15 minutes. Only kill -9 leaves it running: then the next job fails
-and says so. In a shell, `trooper order --for-job -- COMMAND` is shorter: it logs in with your SSH key, and orders a new
-server each time. This logs in with the server's password, keeps one server, and is Python that you can extend.
+the API does not respond, that is tried again for 15 minutes. Only kill -9 leaves it running. The next job then fails
+and says so, unless the server was not up yet and so had no title.
+
+In a shell, `trooper order --for-job -- COMMAND` is shorter: it logs in with your SSH key, and orders a new server each
+time. This logs in with the server's password, keeps one server, and is Python that you can extend.
 """
 
 from __future__ import annotations
@@ -133,8 +135,11 @@ async def main() -> int:
     except asyncio.CancelledError:
         say("interrupted")
         return 128 + signals[0]
-    except (TrooperError, NoServerError, asyncssh.Error, OSError) as error:
+    except (TrooperError, NoServerError) as error:
         say(error)
+        return 1
+    except (asyncssh.Error, OSError) as error:
+        say(f"the command was not run to its end ({type(error).__name__}: {error})")
         return 1
 
 

@@ -106,6 +106,7 @@ async def test_a_command_that_does_not_end_well(command: str, fake_trooper: Fake
     """One that is killed, and a connection that is lost, fail the job; the server is frozen."""
     async with job(fake_trooper, command) as child:
         assert await child.ends() == (137 if command == "killed" else 1)
+    assert ("was not run to its end" in child.err) is (command == "crash")
     assert (actions(fake_trooper), "Traceback" in child.err) == (["frozen"], False)
 
 
@@ -124,6 +125,20 @@ async def test_a_job_that_is_cancelled_freezes_its_server(
         assert await child.ends() in [128 + end for end in ends]
     assert actions(fake_trooper) == ["frozen"] * 3
     assert ("interrupted" in child.err, "Traceback" in child.err) == (True, False)
+
+
+async def test_after_kill_9_the_next_job_says_what_runs(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
+    """It uses no server that may be at work for another job, and names what is billed."""
+    async with job(fake_trooper, "work") as child:
+        await child.says("working")
+        child.send(signal.SIGKILL)
+        await child.ends()
+    async with job(fake_trooper, "work") as child:
+        assert (await child.ends(), "order 123 is running: another job uses it, or one was killed" in child.err) == (
+            1,
+            True,
+        )
+    assert (actions(fake_trooper), len(fake_trooper.sent("/api/order"))) == ([], 1)
 
 
 async def test_a_job_that_is_cancelled_while_it_orders(fake_trooper: FakeTrooper, ssh: Ssh) -> None:

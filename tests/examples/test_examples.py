@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +99,24 @@ async def test_quickstart_spends_nothing_by_mistake(arguments: list[str]) -> Non
     async with processes.python(quickstart.__file__, *arguments, env=NOT_USED) as child:
         assert await child.ends() == 2
     assert "max-price-h" in child.err
+
+
+EXAMPLES = Path(quickstart.__file__).parent
+
+
+def test_the_readme_lists_each_example_once() -> None:
+    """Each has a row, and each row is an example."""
+    rows = re.findall(r"^\| \[(\w+\.py)\]\((\w+\.py)\) \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == [(path.name, path.name) for path in sorted(EXAMPLES.glob("*.py"))]
+
+
+async def test_an_example_runs_on_the_fake_as_the_readme_says(tmp_path: Path) -> None:
+    """Its key and its variables are those of the fake that is a process of its own."""
+    found = re.search(r"TROOPER_API_KEY=(\S+)\n", (EXAMPLES / "README.md").read_text())
+    assert found is not None
+    async with processes.python("-m", "trooper_async.testing", "--port", "0", "--seconds", "0") as fake:
+        url = (await fake.says(found[1])).split()[0]
+        variables = {"TROOPER_BASE_URL": url, "TROOPER_API_KEY": found[1]}
+        command = (EXAMPLES / "order_and_connect.py", "--live", "--max-price-h", "1")
+        async with processes.python(*command, cwd=tmp_path, env=variables) as child:
+            assert await child.ends() == 0
