@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 from attrs import evolve
@@ -20,7 +22,7 @@ from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, USAGE, FailedError, explained
 from trooper_async.cli._options import ID, alone_or, command
 from trooper_async.cli._tables import ORDERS, plain_table, table_of
-from trooper_async.cli._text import cell, euros, moment
+from trooper_async.cli._text import cell, euros, moment, printable
 from trooper_async.errors import ConfigurationError, TrooperError
 from trooper_async.models import Purchase, Transition
 
@@ -175,10 +177,7 @@ async def resolve(cli: Cli, purchase: str, database: str | None, order: int | No
     if (order is None) is not not_made:
         raise click.UsageError("say --order N, or --not-made", click.get_current_context())
     if database is not None:
-        with _needing_dbos():
-            from trooper_async.cli import _durable
-
-        await _durable.decide(cli, database, purchase, order)
+        await _decide_durable(cli, database, purchase, order)
         return
     if not cli.settings.ledger.exists():
         raise FailedError(FAILED, "no purchase of this account is recorded here")
@@ -201,10 +200,7 @@ async def purchases(cli: Cli, database: str | None) -> None:
     if database is None:
         _list(cli)
     else:
-        with _needing_dbos():
-            from trooper_async.cli import _durable
-
-        await _durable.show(cli, database)
+        await _list_durable(cli, database)
 
 
 def _list(cli: Cli) -> None:
@@ -226,3 +222,42 @@ def _list(cli: Cli) -> None:
     unknown = [known(one) for one in found if one.state == "unknown"]
     table = plain_table(*names, rows=rows, numbers=["order", "eur/h"])
     cli.result(found, *([table, *unknown] if found else ["nothing was bought from here"]))
+
+
+async def _list_durable(cli: Cli, database: str) -> None:
+    """List what is in doubt, of all accounts of the application."""
+    with _needing_dbos():
+        from trooper_async import durable
+        from trooper_async.durable._purchases import connected
+
+    with connected(database) as client:
+        found = await durable.undecided(client)
+    place = "URL" if urlsplit(database).password else quote(database)
+    rows, hints = [], []
+    for one in found:
+        what = f"offer {one.blib_id}" if one.migrated is None else f"order {one.migrated} → offer {one.blib_id}"
+        rows.append((one.workflow_id, moment(one.at), one.account, what, one.name or "", euros(one.price)))
+        hints.append(
+            f"whether {one.workflow_id} was bought is unknown: look at the account {one.account}, then "
+            f"`trooper purchases resolve --database {place} {quote(one.workflow_id)} --order ID` or `--not-made`"
+        )
+    table = plain_table("purchase", "when", "account", "what", "name", "eur/h", rows=rows, numbers=["eur/h"])
+    cli.result(found, *([table, *map(printable, hints)] if found else ["nothing is in doubt"]))
+
+
+async def _decide_durable(cli: Cli, database: str, purchase: str, order_id: int | None) -> None:
+    """Say what became of one of them; its workflow goes on as soon as a worker runs."""
+    with _needing_dbos():
+        from trooper_async import durable
+        from trooper_async.durable._purchases import connected
+
+    with connected(database) as client:
+        found = [one for one in await durable.undecided(client) if one.workflow_id.startswith(purchase)]
+        exact = [one for one in found if one.workflow_id == purchase]
+        if len(exact or found) != 1:
+            problem = "no purchase in doubt has" if not found else "several purchases in doubt have"
+            raise FailedError(FAILED, f"{problem} an id that begins so", "`trooper purchases --database URL`")
+        (one,) = exact or found
+        await durable.resolve(client, one, order_id)
+    decided = "not made" if order_id is None else f"order {order_id}"
+    cli.result(one, f"purchase {printable(one.workflow_id)}: decided as {decided}; its workflow goes on in a worker")
