@@ -1,25 +1,25 @@
 """Every exception of trooper_async.
 
-TrooperError
-├── ConfigurationError (also ValueError)      a key, URL or argument is invalid: nothing was sent
-├── ClientClosedError                         the client is closed, or was closed during the call
-├── APIConnectionError                        no usable response, and safe to repeat
-│   └── APITimeoutError (also TimeoutError)   no response to a read in time, or not sent by the deadline
-├── APIStatusError                            the API returned an error: 3xx, other 4xx
-│   ├── BadRequestError 400 · AuthenticationError 401 · NotFoundError 404 · ServerError 5xx
-│   ├── PermissionDeniedError 403 ── ServerLockedError (its text says "locked")
-│   ├── RateLimitError 429
-│   └── RefusedError                          {"success": false} under a 2xx
-├── OrderNotFoundError                        no such order in the list
-├── ResponseFormatError                       a response is not what the API's document says
-├── PriceError                                dearer than the caller's limit: nothing was sent
-├── OutcomeUnknownError                       sent, but its response was lost: it may have taken effect
-│   └── PurchaseUnknownError                  a purchase that may or may not have been made
-├── UnresolvedPurchaseError                   an earlier purchase must be resolved first: nothing was sent
-├── StillRunningError                         a job is over, and its server could not be frozen or stopped
-└── WaitError                                 a wait failed; what it waits for was accepted
-    ├── WaitTimeoutError (also TimeoutError) · SupersededError · OrderVanishedError · TemplateFailedError
-    └── PurchaseNotReadyError                 bought, but the wait after it failed
+    TrooperError
+    ├── ConfigurationError (also ValueError)      a key, URL or argument is invalid: nothing was sent
+    ├── ClientClosedError                         the client is closed, or was closed during the call
+    ├── APIConnectionError                        no usable response, and safe to repeat
+    │   └── APITimeoutError (also TimeoutError)   no response to a read in time, or not sent by the deadline
+    ├── APIStatusError                            the API returned an error: 3xx, other 4xx
+    │   ├── BadRequestError 400 · AuthenticationError 401 · NotFoundError 404 · ServerError 5xx
+    │   ├── PermissionDeniedError 403 ── ServerLockedError (its text says "locked")
+    │   ├── RateLimitError 429
+    │   └── RefusedError                          {"success": false} under a 2xx
+    ├── OrderNotFoundError                        no such order in the list
+    ├── ResponseFormatError                       a response is not what the API's document says
+    ├── PriceError                                dearer than the caller's limit: nothing was sent
+    ├── OutcomeUnknownError                       sent, but its response was lost: it may have taken effect
+    │   └── PurchaseUnknownError                  a purchase that may or may not have been made
+    ├── UnresolvedPurchaseError                   an earlier purchase must be resolved first: nothing was sent
+    ├── StillRunningError                         a job is over, and its server could not be frozen or stopped
+    └── WaitError                                 a wait failed; what it waits for was accepted
+        ├── WaitTimeoutError (also TimeoutError) · SupersededError · OrderVanishedError · TemplateFailedError
+        └── PurchaseNotReadyError                 bought, but the wait after it failed
 
 Once a purchase may have been sent, no exception is a connection error or a `TimeoutError`, so generic retry code cannot
 buy twice. The text of an error says which operation failed, on what, what happened, and one next step.

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import griffe
@@ -41,8 +41,15 @@ def _named_in_docstring(owner: griffe.Object) -> Iterator[str]:
             yield from (item.name for item in section.value)
 
 
-def stage() -> None:
-    """Copy the repository's files, so that links between them work, and add the pages of the reference."""
+def shown(module: griffe.Module, homes: Mapping[str, str]) -> list[str]:
+    """The names on a module's page. The models and errors have pages of their own, apart from `trooper_async`."""
+    if module.path in homes.values():
+        return [name for name in module.members if homes.get(name) == module.path]
+    return [str(name) for name in module.exports or () if str(name) not in homes]
+
+
+def stage(modules: Sequence[griffe.Module]) -> None:
+    """Copy the repository's files, so that links between them work, and add a page of the reference for each module."""
     shutil.rmtree(PAGES, ignore_errors=True)
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
@@ -50,20 +57,23 @@ def stage() -> None:
         (PAGES / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, PAGES / name)
     (PAGES / "reference").mkdir()
-    for module in MODULES:
-        (PAGES / "reference" / f"{module}.md").write_text(f"# {module}\n\n::: {module}\n", encoding="utf-8")
+    package = next(module for module in modules if module.path == "trooper_async")
+    aliases = [one for one in package.members.values() if isinstance(one, griffe.Alias)]
+    homes = {one.name: one.target_path.rpartition(".")[0] for one in aliases}
+    homes = {name: home for name, home in homes.items() if home in MODULES}
+    for module in modules:
+        text = f"# {module.path}\n\n::: {module.path}\n    options:\n      members: {shown(module, homes)}\n"
+        (PAGES / "reference" / f"{module.path}.md").write_text(text, encoding="utf-8")
 
 
 def main() -> int:
     """Build the site; 1 if anything is wrong."""
-    missing: set[str] = set()
-    for name in MODULES:
-        module = griffe.load(name, search_paths=[ROOT])
-        assert isinstance(module, griffe.Module)
-        missing.update(undocumented(module))
-    for name in sorted(missing):
+    found = [griffe.load(name, search_paths=[ROOT]) for name in MODULES]
+    modules = [module for module in found if isinstance(module, griffe.Module)]
+    missing = sorted({name for module in modules for name in undocumented(module)})
+    for name in missing:
         print(f"{name} has no docstring")
-    stage()
+    stage(modules)
     config = Path(__file__).with_name("mkdocs.yml")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config)]
     built = subprocess.run(command, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
