@@ -1,122 +1,194 @@
-"""A bot that warns ten minutes before a paid period ends, and freezes what idles past its time.
+"""Warns ten minutes before a paid period ends, and freezes what has been stopped, or has run, for too long.
 
-    python examples/cost_guard.py --stopped-hours 2 --running-hours 24 --title "job-*" --act
+    python examples/cost_guard.py --stopped-hours 2 --running-hours 24 --title "job-*" --act >> guard.log
 
-A *stopped* server does nothing and goes on costing 35 % of its price: past `--stopped-hours` it is frozen. Whether a
-running one is busy the API does not say; for jobs that are known to end, `--running-hours` freezes what has run for
-longer. The hours begin with the API's status history, so a restart of this bot forgets nothing. `--title` limits the
-freezing to some servers, and a locked one is never frozen: lock what must stay. Without `--act` it only says what it
-would do. The key comes from TROOPER_API_KEY. It runs until Ctrl-C.
+A stopped server does nothing and still costs 35 % of its price: it is frozen after `--stopped-hours`. The API does not
+say whether a running server is busy; for jobs that are known to end, `--running-hours` freezes what has run for longer.
+The hours come from the API's status history, which is read right before a server is frozen: a restart of this bot
+forgets nothing, and two copies do no harm. A server whose history does not tell the hours is not frozen.
+
+`--title` limits the freezing to some servers, and a locked server is never frozen. Without `--act` it only says what it
+would do. A paid period is not refunded, so a freeze saves money from the next period on. The key comes from
+TROOPER_API_KEY. It looks once a minute, until Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from io import TextIOWrapper
 
 from attrs import define, field
 
-from trooper_async import Order, TrooperClient, TrooperError
-from trooper_async._groups.selection import select
+from trooper_async import (
+    APIConnectionError,
+    Order,
+    RateLimitError,
+    ResponseFormatError,
+    ServerError,
+    TrooperClient,
+    TrooperError,
+    cost_h,
+    select,
+)
 
-
-def say_at_once(line: str) -> None:
-    print(line, flush=True)  # to a log or a pipe too
+LOG = logging.getLogger("cost_guard")
+OUTAGES = (APIConnectionError, RateLimitError, ResponseFormatError, ServerError)
+SOON = timedelta(minutes=10)
+AGAIN = timedelta(minutes=15)  # after which a freeze that had no effect is sent again
 
 
 @define
 class CostGuard:
-    """`limits`: the hours that a server may be in a status. `say` could as well be a chat or a mail."""
-
     client: TrooperClient
-    limits: Mapping[str, float | None]
+    limits: Mapping[str, timedelta]
+    """How long a server may be `stopped` or `running`."""
     title: str = "*"
     act: bool = False
-    say: Callable[[str], object] = say_at_once
-    _seen: dict[int, tuple[Order, datetime]] = field(factory=dict, init=False)  # and since when it has its status
-    _said: dict[tuple[str, int], datetime] = field(factory=dict, init=False)  # of which time each thing was last said
+    every: float = 60.0
+    """Seconds between two looks."""
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _since: dict[int, tuple[str, datetime]] = field(factory=dict, init=False)  # when each server got its status
+    _frozen: dict[int, datetime] = field(factory=dict, init=False)  # when each freeze was accepted
+    _unknown: dict[int, datetime] = field(factory=dict, init=False)  # since when a history does not tell
+    _requested: dict[int, datetime] = field(factory=dict, init=False)  # when another status was seen to be wanted
+    _said: dict[tuple[int, str], datetime] = field(factory=dict, init=False)
 
-    async def run(self, every: float) -> None:
-        """Look at the orders and the clock every so many seconds, until cancelled or the key is refused."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(every))
-            while True:
-                await asyncio.sleep(every)
-                for order, since in list(self._seen.values()):
-                    try:
-                        await self._check(order, since)
-                    except TrooperError as error:  # of this order, which is tried again at the next look
-                        self.say(f"{name(order)}: {error}")
-
-    async def _watch(self, every: float) -> None:
-        async for change in self.client.orders.watch(interval=every):
-            order, previous = change.order, change.previous
-            if previous is None:
-                self._seen[order.order_id] = order, await self._read_since(order)
-            elif change.kind == "vanished":
-                del self._seen[order.order_id]
+    async def run(self) -> None:
+        """Look at the orders and the clock, until cancelled."""
+        failing_since: datetime | None = None
+        while True:
+            try:
+                orders = await self.client.orders.find()
+            except TrooperError as error:
+                if failing_since is None:
+                    failing_since = self.clock()
+                    LOG.error("the orders cannot be read, so nothing is watched or frozen: %s", error)
             else:
-                same = order.current_status == previous.current_status
-                self._seen[order.order_id] = order, self._seen[order.order_id][1] if same else datetime.now(UTC)
+                if failing_since is not None:
+                    LOG.warning("the orders can be read again, after %s", self.clock() - failing_since)
+                    failing_since = None
+                await self.look(orders)
+            await asyncio.sleep(self.every)
 
-    async def _read_since(self, order: Order) -> datetime:
-        """Since when it has its status; from now on, where the history can't be read or is behind."""
-        if self.limits.get(order.current_status) is not None:
-            with suppress(TrooperError):
-                rows = await self.client.orders.history(order)
-                dated = [(row.status_since, row.status_user) for row in rows if row.status_since is not None]
-                if dated and max(dated)[1] == order.current_status:
-                    return max(dated)[0]
-        return datetime.now(UTC)
+    async def look(self, orders: list[Order]) -> None:
+        for order in orders:
+            self.warn(order)
+        for order in select(orders, title=self.title):
+            try:
+                await self.check(order)
+            except TrooperError as error:  # the next look tries again
+                LOG.error("%s: %s", name(order), error)
 
-    async def _check(self, order: Order, since: datetime) -> None:
-        now, end = datetime.now(UTC), order.paid_until
-        if end is not None and now < end <= now + timedelta(minutes=10) and order.current_status != "frozen":
-            self._say_once(order, end, "ends soon", f"paid until {end.astimezone():%H:%M}, then renewed or frozen")
-        hours, limit = (now - since) / timedelta(hours=1), self.limits.get(order.current_status)
-        if limit is None or hours <= limit or not select([order], title=self.title):
+    def warn(self, order: Order) -> None:
+        """Say that a paid period is about to end."""
+        end = order.paid_until
+        if end is not None and order.current_status != "frozen" and end - SOON <= self.clock() < end:
+            self.say_once(order, end, f"paid until {end.astimezone():%H:%M}, then renewed or frozen")
+
+    async def check(self, order: Order) -> None:
+        """Freeze the server if it has had its status for too long."""
+        status, now = order.current_status.casefold(), self.clock()
+        limit = self.limits.get(status)
+        if limit is None or now - self._frozen.get(order.order_id, now - AGAIN) < AGAIN:
             return
-        what = "locked, so it stays" if order.is_locked else "freezing it" if self.act else "--act would freeze it"
-        if what == "freezing it" and self._said.get((what, order.order_id)) != since:
-            fresh = await self.client.orders.get(order)  # it may have been started or locked just now
-            if fresh.is_locked or {fresh.current_status, fresh.desired_status} - {order.current_status, None}:
-                return
-            await self.client.orders.freeze(order)
-        self._say_once(order, since, what, f"for {hours:.1f} h: {what}")
+        what = "freezing it" if self.act else "--act would freeze it"
+        what = "it is locked, so it stays" if order.is_locked else what
+        text = f"{status} for more than {limit / timedelta(hours=1):g} h: {what}"
+        known = self._since.get(order.order_id)
+        since = known[1] if known is not None and known[0] == status else None
+        if since is not None and (now - since <= limit or self._said.get((order.order_id, text)) == since):
+            return
+        since = await self.read_since(order)  # now, since it may have been started and stopped since the last look
+        if since is None:
+            if now - self._unknown.setdefault(order.order_id, now) >= AGAIN:  # for a moment, the history may be behind
+                self.say_once(order, self._unknown[order.order_id], "its history does not say since when: not frozen")
+            return
+        self._unknown.pop(order.order_id, None)
+        self._since[order.order_id] = status, since
+        if now - since <= limit:
+            return
+        if order.is_locked or not self.act:
+            self.say_once(order, since, text)
+            return
+        fresh = await self.client.orders.get(order)  # it may have been started or locked right now
+        if fresh.is_locked or fresh.current_status != order.current_status:
+            return
+        if stays(fresh):
+            self._requested.pop(order.order_id, None)
+        elif now - self._requested.setdefault(order.order_id, now) < AGAIN:
+            return
+        LOG.warning("%s: %s", name(order), text)
+        await self.client.orders.freeze(order)
+        self._frozen[order.order_id] = now
 
-    def _say_once(self, order: Order, moment: datetime, what: str, text: str) -> None:
-        if self._said.get((what, order.order_id)) != moment:
-            self._said[what, order.order_id] = moment
-            self.say(f"{name(order)}: {text}")
+    async def read_since(self, order: Order) -> datetime | None:
+        """Since when the server has its status."""
+        if order.current_status.casefold() == "running":
+            return await self.client.orders.running_since(order)
+        return await self.client.orders.stopped_since(order)
+
+    def say_once(self, order: Order, moment: datetime, text: str) -> None:
+        if self._said.get((order.order_id, text)) != moment:
+            self._said[order.order_id, text] = moment
+            LOG.warning("%s: %s", name(order), text)
+
+
+def stays(order: Order) -> bool:
+    """Whether no other status has been requested."""
+    wanted = (order.desired_status or order.current_status).casefold()
+    return wanted in (order.current_status.casefold(), "restarted", "restarting")
 
 
 def name(order: Order) -> str:
-    return f"order {order.order_id} ({order.title}, {order.current_status}, {order.price_h} EUR/h)"
+    cost = cost_h(order)
+    return f"order {order.order_id} ({order.title}, {order.current_status}, {cost or '?'} EUR/h)"
 
 
-async def guard(options: argparse.Namespace) -> int:
-    limits = {"stopped": options.stopped_hours, "running": options.running_hours}
-    try:
-        async with TrooperClient(app="cost_guard") as client:
-            await CostGuard(client, limits, options.title, act=options.act).run(every=5)
-    except* TrooperError as errors:
-        print(errors.exceptions[0], file=sys.stderr)
-    return 1
+async def guard(options: argparse.Namespace) -> None:
+    hours = {"stopped": options.stopped_hours, "running": options.running_hours}
+    limits = {status: timedelta(hours=limit) for status, limit in hours.items() if limit is not None}
+    async with TrooperClient(app="cost_guard") as client:
+        try:
+            matching = await client.orders.find(title=options.title)
+        except OUTAGES as error:  # the key is fine, as far as can be told
+            LOG.warning("which servers match cannot be read yet: %s", error)
+        else:
+            LOG.info("watching %d servers: %s", len(matching), ", ".join(map(name, matching)) or "none matches")
+        await CostGuard(client, limits, options.title, act=options.act).run()
+
+
+def hours(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 100_000:
+        raise argparse.ArgumentTypeError("it must be a number of hours above 0, and below 100,000")
+    return value
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Warn before paid periods end, and freeze what idles.")
-    parser.add_argument("--stopped-hours", type=float, metavar="H", help="freeze what is stopped for longer")
-    parser.add_argument("--running-hours", type=float, metavar="H", help="freeze what runs for longer")
-    parser.add_argument("--title", default="*", help="freeze only servers with such a title, like job-*")
+    parser = argparse.ArgumentParser(description="Warn before paid periods end, and freeze idle servers.")
+    parser.add_argument("--stopped-hours", type=hours, metavar="H", help="freeze what has been stopped for longer")
+    parser.add_argument("--running-hours", type=hours, metavar="H", help="freeze what has run for longer")
+    parser.add_argument("--title", default="*", help="freeze only servers with this title, or pattern such as job-*")
     parser.add_argument("--act", action="store_true", help="freeze, instead of only saying so")
-    with suppress(KeyboardInterrupt):
-        return asyncio.run(guard(parser.parse_args()))
-    return 130
+    options = parser.parse_args()
+    if options.act and options.stopped_hours is None and options.running_hours is None:
+        parser.error("--act needs --stopped-hours or --running-hours")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # no character of a title is an error
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s")  # flushes each line
+    try:
+        asyncio.run(guard(options))
+    except TrooperError as error:
+        LOG.error("ended: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

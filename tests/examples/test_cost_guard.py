@@ -1,210 +1,362 @@
-"""examples/cost_guard.py: the guard on the fixtures, and run as a user runs it."""
+"""examples/cost_guard.py, as a process on a clock that the test sets."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from examples import cost_guard
-from examples.cost_guard import CostGuard
 from tests.helpers import processes
-from tests.helpers.conditions import LIMIT, until
-from tests.helpers.fake_orders import order_of
-from trooper_async import TrooperClient
-from trooper_async.testing import FakeTrooper, Profile
+from tests.helpers.conditions import until
+from tests.helpers.fake_orders import outage, sent_of, status_of
+from tests.helpers.processes import Child
+from tests.helpers.wall import Wall
+from trooper_async import Order
+from trooper_async.testing import FakeTrooper, Hold, Profile
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "cost_guard.py"
+LIST, HISTORY, ACTION = "/api/orders", "/api/order-status-history", "/api/order-status"
+
+# the program, with a clock that the test sets and short pauses
+PROGRAM = """
+import sys
+from functools import partial
+from pathlib import Path
+from examples import cost_guard
+from tests.helpers.wall import Wall
+from trooper_async import RetryPolicy, TrooperClient
+
+cost_guard.CostGuard = partial(cost_guard.CostGuard, clock=Wall(Path("wall")), every=0.01)
+cost_guard.TrooperClient = partial(TrooperClient, retry=RetryPolicy(attempts=2, max_delay=0.02))
+raise SystemExit(cost_guard.main())
+"""
 
 
-class Said(list[str]):
-    """What the guard has said."""
+class Days:
+    """The program as processes that share a clock, which is the fake's."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._more = asyncio.Event()
+    def __init__(self, fake: FakeTrooper, folder: Path) -> None:
+        self.fake, self.folder, self.wall = fake, folder, Wall(folder / "wall")
+        self._ahead = timedelta()
+        self.passes(hours=0)
 
-    def __call__(self, line: str) -> None:
-        self.append(line)
-        self._more.set()
+    def passes(self, *, hours: float = 0, minutes: float = 0) -> None:
+        """Put the clock forward. It stands until then."""
+        more = timedelta(hours=hours, minutes=minutes)
+        self._ahead += more
+        self.fake.advance(more.total_seconds())
+        self.wall.set(datetime.now(UTC) + self._ahead)
 
-    async def until(self, text: str, *, times: int = 1) -> str:
-        """Wait until so many lines with this text were said; the last of them."""
-        async with asyncio.timeout(LIMIT):
-            while len(lines := [line for line in self if text in line]) < times:
-                self._more.clear()
-                await self._more.wait()
-        return lines[-1]
+    @property
+    def env(self) -> dict[str, str]:
+        live = {"TROOPER_BASE_URL": self.fake.url, "TROOPER_API_KEY": self.fake.api_key}
+        return {"PYTHONPATH": str(SCRIPT.parent.parent), **live}
 
+    @asynccontextmanager
+    async def guarded(self, *options: str, says: str = "watching ") -> AsyncIterator[Child]:
+        """The program, once it says so. It is killed (SIGKILL) at the end of the block."""
+        async with processes.python("-c", PROGRAM, *options, cwd=self.folder, env=self.env) as child:
+            await child.says(says)
+            yield child
 
-@asynccontextmanager
-async def guarding(guard: CostGuard) -> AsyncIterator[Said]:
-    """The guard at work, looking at the clock all the time."""
-    said = Said()
-    guard.say = said
-    task = asyncio.create_task(guard.run(0.02))
-    try:
-        yield said
-    finally:
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+    def restarted(self, order: Order) -> None:
+        """Start and stop a stopped server, within two minutes."""
+        for status in ("running", "stopped"):
+            self.fake.set_status(order, status)
+            self.passes(minutes=1)
 
+    async def looks(self) -> None:
+        """Wait until the guard has looked at all orders as they are now."""
+        lists = len(self.fake.sent(LIST))
+        await until(lambda: len(self.fake.sent(LIST)) >= lists + 3)
 
-def sent(fake: FakeTrooper) -> list[tuple[int, str]]:
-    """What was asked for, of which server."""
-    bodies = [request.json for request in fake.requests if request.path == "/api/order-status"]
-    return [(order_of(fake, body["serverId"]), body["action"]) for body in bodies]
-
-
-async def looks(fake: FakeTrooper, said: Said) -> None:
-    """Wait until the guard has surely looked at all orders: it speaks of one that is over its time from the start."""
-    witness = fake.add_order(status="stopped", title="job witness", is_locked=True)
-    await said.until(f"order {witness.order_id} ")
+    async def is_frozen(self, order: Order) -> None:
+        await until(lambda: status_of(self.fake, order) == "frozen")
 
 
-async def test_what_is_stopped_for_too_long_is_frozen_and_nothing_else_is(
-    trooper: TrooperClient, fake_trooper: FakeTrooper
+@pytest.fixture
+def days(fake_trooper: FakeTrooper, tmp_path: Path) -> Days:
+    return Days(fake_trooper, tmp_path)
+
+
+STOPPED = ("--stopped-hours", "2", "--act")
+"""What the fake adds has had its status for an hour."""
+
+
+async def test_what_is_stopped_for_too_long_is_frozen_and_nothing_else_is(days: Days) -> None:
+    """Stopped for more than two hours: frozen, once. Running, locked, or of another title: left alone."""
+    idle = days.fake.add_order(status="stopped", title="job 1")
+    others = [
+        days.fake.add_order(status="running", title="job 2"),
+        days.fake.add_order(status="stopped", title="job 3", is_locked=True),
+        days.fake.add_order(status="stopped", title="web"),
+    ]
+    async with days.guarded(*STOPPED, "--title", "job *") as child:
+        days.passes(minutes=55)
+        await days.looks()
+        assert sent_of(days.fake) == []
+        days.passes(minutes=10)
+        await days.is_frozen(idle)
+        await days.looks()
+        assert (
+            f"order {idle.order_id} (job 1, stopped, 0.2975 EUR/h): stopped for more than 2 h: freezing it" in child.out
+        )
+        assert child.out.count("it is locked, so it stays") == 1
+    assert sent_of(days.fake) == [(idle.order_id, "frozen")]
+    assert [status_of(days.fake, order) for order in others] == ["running", "stopped", "stopped"]
+    assert child.err == ""
+
+
+async def test_nothing_is_sent_without_act(days: Days) -> None:
+    """It says once what it would do, and once more after the server was started and stopped again."""
+    order = days.fake.add_order(status="stopped")
+    async with days.guarded("--stopped-hours", "0.5") as child:
+        await child.says("--act would freeze it")
+        days.fake.set_status(order, "running")
+        await days.looks()
+        days.passes(minutes=1)
+        days.fake.set_status(order, "stopped")
+        await days.looks()
+        assert child.out.count("--act would freeze it") == 1
+        days.passes(hours=1)
+        await until(lambda: child.out.count("--act would freeze it") == 2)
+        await days.looks()
+    assert child.out.count("--act would freeze it") == 2
+    assert sent_of(days.fake) == []
+
+
+async def test_what_runs_for_too_long_is_frozen_only_where_that_is_asked_for(days: Days) -> None:
+    """`--running-hours` has nothing to do with what is stopped; a restart does not begin the hours anew."""
+    job, stopped = days.fake.add_order(status="running"), days.fake.add_order(status="stopped")
+    async with days.guarded("--running-hours", "2", "--act"):
+        days.fake.set_status(job, "restarting", "restarted")
+        days.fake.set_status(job, "running", "restarted")
+        days.passes(hours=1.5)
+        await days.is_frozen(job)
+        await days.looks()
+    assert status_of(days.fake, stopped) == "stopped"
+
+
+@pytest.mark.parametrize("how", ["between two looks", "during an outage"])
+async def test_a_server_that_was_started_and_stopped_again_is_not_frozen_for_its_earlier_hours(
+    days: Days, how: str
 ) -> None:
-    """Stopped for an hour, by the history: frozen, once. Running, locked, or of another title: left alone."""
-    idle = fake_trooper.add_order(status="stopped", title="job 1")
-    running = fake_trooper.add_order(status="running", title="job 2")
-    locked = fake_trooper.add_order(status="stopped", title="job 3", is_locked=True)
-    other = fake_trooper.add_order(status="stopped", title="web")
-    async with guarding(CostGuard(trooper, {"stopped": 0.9}, "job *", act=True)) as said:
-        line = await said.until("freezing it")
-        assert line.startswith(f"order {idle.order_id} (job 1, stopped, 0.85 EUR/h): for 1.0 h")
-        await said.until("locked, so it stays")
-        await trooper.orders.wait_until(idle, "frozen")
-        await looks(fake_trooper, said)
-    assert sent(fake_trooper) == [(idle.order_id, "frozen")]
-    statuses = {order.order_id: order.current_status for order in await trooper.orders.list()}
-    assert [statuses[order.order_id] for order in (running, locked, other)] == ["running", "stopped", "stopped"]
-    assert len(said) == len(set(said))
+    """The history is read right before a server is frozen."""
+    order = days.fake.add_order(status="stopped")
+    async with days.guarded(*STOPPED) as child:
+        await until(lambda: days.fake.sent(HISTORY))
+        with outage(days.fake, LIST) if how == "during an outage" else days.fake.hold_next(LIST) as hold:
+            if isinstance(hold, Hold):
+                await hold.arrived()
+            else:
+                await child.says("the orders cannot be read")
+            days.passes(minutes=55)
+            days.restarted(order)
+            days.passes(minutes=10)
+        await days.looks()
+        assert sent_of(days.fake) == []
+        days.passes(hours=2)
+        await days.is_frozen(order)
 
 
-async def test_a_freeze_is_sent_once_however_late_it_shows() -> None:
-    """What was accepted is not sent again while the list still shows the old state."""
-    async with FakeTrooper(profile=Profile(read_lag=0.5)) as fake, fake.client() as client:
+@pytest.mark.parametrize("change", ["started", "locked", "frozen"])
+async def test_what_was_changed_a_moment_ago_is_not_frozen(days: Days, change: str) -> None:
+    """Neither a server that was started or locked between the list and the freeze, nor one that was frozen."""
+    order = days.fake.add_order(status="stopped")
+    with days.fake.hold_next(HISTORY) as hold:
+        async with days.guarded("--stopped-hours", "0.5", "--act"):
+            await hold.arrived()
+            if change == "locked":
+                days.fake._world.servers[order.order_id].is_locked = True
+            else:
+                days.fake.set_status(order, "stopped", "running" if change == "started" else "frozen")
+            hold.release()
+            await days.looks()
+            assert sent_of(days.fake) == []
+            if change == "started":  # and is still stopped long after
+                days.passes(minutes=20)
+                await days.is_frozen(order)
+
+
+async def test_a_history_that_does_not_tell_freezes_nothing(days: Days) -> None:
+    """It is behind, has no times, or cannot be read: nothing is frozen, and that is said."""
+    rows = [
+        [{"status_user": "running", "status_since": "2025-09-25T10:30:00.000Z"}],
+        [{"status_user": "stopped"}],
+        [],
+    ]
+    for history in rows:
+        days.fake.fail_next(HISTORY, status=200, body={"success": True, "history": history})
+    order = days.fake.add_order(status="stopped")
+    with outage(days.fake, HISTORY):
+        async with days.guarded("--stopped-hours", "0.5", "--act") as child:
+            await child.says("a 503 of fail_next")
+            await days.looks()
+            assert sent_of(days.fake) == []
+            days.fake._coming[HISTORY].clear()
+            days.fake.fail_next(HISTORY, status=200, body={"success": True, "history": []}, times=100_000)
+            await days.looks()
+            days.passes(minutes=20)
+            await child.says("its history does not say since when: not frozen")
+            days.fake._coming[HISTORY].clear()
+            await days.is_frozen(order)
+
+
+async def test_an_outage_is_said_when_it_begins_and_when_it_is_over(days: Days) -> None:
+    """Once each, however long it lasts; what was due meanwhile is frozen then."""
+    order = days.fake.add_order(status="stopped")
+    async with days.guarded(*STOPPED) as child:
+        with outage(days.fake, LIST):
+            await child.says("the orders cannot be read, so nothing is watched or frozen")
+            before = len(days.fake.requests)
+            days.passes(hours=3)
+            await until(lambda: len(days.fake.requests) > before + 5)
+            assert sent_of(days.fake) == []
+        await child.says("the orders can be read again, after 3:00:")
+        await days.is_frozen(order)
+    assert child.out.count("cannot be read") == 1
+
+
+async def test_it_starts_in_an_outage(days: Days) -> None:
+    """A machine that boots while the API is down is guarded all the same."""
+    order = days.fake.add_order(status="stopped")
+    with outage(days.fake, LIST):
+        async with days.guarded("--stopped-hours", "0.5", "--act", says="cannot be read yet"):
+            days.fake._coming[LIST].clear()
+            await days.is_frozen(order)
+
+
+async def test_a_freeze_that_fails_is_said_and_tried_again(days: Days) -> None:
+    """A refusal does not end the guard."""
+    order = days.fake.add_order(status="stopped")
+    days.fake.fail_next(ACTION, status=400, body={"error": "not now"})
+    async with days.guarded("--stopped-hours", "0.5", "--act") as child:
+        await child.says("not now")
+        await days.is_frozen(order)
+
+
+async def test_a_freeze_is_sent_once_however_late_it_shows_and_again_if_it_has_no_effect(tmp_path: Path) -> None:
+    """What was accepted is not sent again for a quarter of an hour, while the list still shows the old state."""
+    with FakeTrooper(profile=Profile(read_lag=60.0)) as fake:
+        days = Days(fake, tmp_path)
         order = fake.add_order(status="stopped")
-        async with guarding(CostGuard(client, {"stopped": 0.9}, act=True)) as said:
-            await said.until("freezing it")
-            await client.orders.wait_until(order, "frozen")
-        assert len(sent(fake)) == 1
+        days.passes(minutes=2)
+        async with days.guarded("--stopped-hours", "0.5", "--act"):
+            await until(lambda: len(sent_of(fake)) == 1)
+            await days.looks()
+            assert len(sent_of(fake)) == 1
+            fake.set_status(order, "stopped")
+            del fake._world.servers[order.order_id].changes[1:]  # as if nothing had been sent
+            days.passes(minutes=16)
+            await until(lambda: len(sent_of(fake)) == 2)
 
 
-async def test_nothing_is_sent_without_act(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """A dry run says once what it would do."""
-    fake_trooper.add_order(status="stopped")
-    async with guarding(CostGuard(trooper, {"stopped": 0.9})) as said:
-        await said.until("--act would freeze it")
-        await looks(fake_trooper, said)
-    assert sum("would freeze" in line for line in said) == 1
-    assert sent(fake_trooper) == []
+async def test_killed_and_started_again_it_forgets_nothing(days: Days) -> None:
+    """At any moment: the hours are those of the history, and a freeze that was sent is not sent again."""
+    first, second = days.fake.add_order(status="stopped"), days.fake.add_order(status="stopped")
+    async with days.guarded(*STOPPED):
+        await until(lambda: len(days.fake.sent(HISTORY)) == 2)
+        days.passes(minutes=55)
+        await days.looks()
+    days.passes(minutes=10)
+    for path in (LIST, HISTORY, ACTION):
+        with days.fake.hold_next(path) as hold:
+            async with processes.python("-c", PROGRAM, *STOPPED, cwd=days.folder, env=days.env):
+                await hold.arrived()
+    async with days.guarded(*STOPPED):
+        await days.is_frozen(first)
+        await days.is_frozen(second)
+    assert sorted(sent_of(days.fake)) == [(first.order_id, "frozen"), (second.order_id, "frozen")]
 
 
-async def test_what_runs_for_too_long_is_frozen_only_where_that_is_asked_for(
-    trooper: TrooperClient, fake_trooper: FakeTrooper
-) -> None:
-    """`running` has a limit of its own."""
-    job = fake_trooper.add_order(status="running")
-    async with guarding(CostGuard(trooper, {"stopped": None, "running": 0.9}, act=True)) as said:
-        await said.until("freezing it")
-        await trooper.orders.wait_until(job, "frozen")
+async def test_two_copies_do_no_harm(days: Days) -> None:
+    """Each freezes what is due; a freeze that both send is one."""
+    order = days.fake.add_order(status="stopped")
+    kept = days.fake.add_order(status="stopped", is_locked=True)
+    async with days.guarded(*STOPPED), days.guarded(*STOPPED):
+        days.passes(hours=2)
+        await days.is_frozen(order)
+        await days.looks()
+    assert set(sent_of(days.fake)) == {(order.order_id, "frozen")}
+    assert len(sent_of(days.fake)) <= 2
+    assert status_of(days.fake, kept) == "stopped"
 
 
-@pytest.mark.parametrize("change", ["started", "locked"])
-async def test_what_was_started_or_locked_a_moment_ago_is_not_frozen(
-    change: str, trooper: TrooperClient, fake_trooper: FakeTrooper
-) -> None:
-    """The state is read again right before: what the watch has seen may be some seconds old."""
-    order = fake_trooper.add_order(status="stopped")
-    guard = CostGuard(trooper, {"stopped": 0.9}, act=True)
-    if change == "started":
-        fake_trooper.set_status(order, "stopped", "running")
-    else:
-        await trooper.orders.lock(order)
-    guard._seen[order.order_id] = order, datetime.now(UTC) - timedelta(hours=2)
-    await guard._check(*guard._seen[order.order_id])
-    assert sent(fake_trooper) == []
-
-
-async def test_hours_begin_anew_when_the_status_changes(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """A server that was just stopped is not frozen for the hours it ran."""
-    order = fake_trooper.add_order(status="running")
-    async with guarding(CostGuard(trooper, {"stopped": 0.9, "running": 2}, act=True)) as said:
-        await looks(fake_trooper, said)
-        fake_trooper.set_status(order, "stopped")
-        changed = fake_trooper.add_order(status="stopped", is_locked=True)
-        await said.until(f"order {changed.order_id} ")
-    assert sent(fake_trooper) == []
-
-
-async def test_a_history_that_is_behind_freezes_nothing(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """Its newest row is of another status, or it can't be read: the hours are counted from now on."""
-    behind = [{"status_user": "running", "status_since": "2025-09-25T10:30:00.000Z"}]
-    older = [{"status_user": "stopped", "status_since": "2025-09-24T10:30:00.000Z"}]
-    fake_trooper.fail_next("/api/order-status-history", status=200, body={"success": True, "history": behind + older})
-    fake_trooper.fail_next("/api/order-status-history", status=403)
-    for _ in range(2):
-        fake_trooper.add_order(status="stopped")
-    async with guarding(CostGuard(trooper, {"stopped": 0.9}, act=True)) as said:
-        await looks(fake_trooper, said)
-    assert sent(fake_trooper) == []
-
-
-async def test_the_end_of_a_paid_period_is_said_once_and_again_for_the_next(
-    trooper: TrooperClient, fake_trooper: FakeTrooper
-) -> None:
+async def test_the_end_of_a_paid_period_is_said_once_and_again_for_the_next(days: Days) -> None:
     """Within the minutes before it, and not for what is frozen, or far away."""
     soon = datetime.now(UTC) + timedelta(minutes=5)
-    paid = fake_trooper.add_order(paid_until=soon)
-    fake_trooper.add_order(paid_until=soon, status="frozen")
-    fake_trooper.add_order(paid_until=soon + timedelta(hours=1))
-    async with guarding(CostGuard(trooper, {"stopped": 0.9})) as said:
-        await said.until("paid until")
-        await looks(fake_trooper, said)
-        fake_trooper.remove_order(paid)
-        fake_trooper.add_order(order_id=paid.order_id + 100, paid_until=soon + timedelta(minutes=1))
-        await said.until("paid until", times=2)
-    lines = [line for line in said if "paid until" in line]
-    assert [line.split()[1] for line in lines] == [str(paid.order_id), str(paid.order_id + 100)]
-    assert f"paid until {soon.astimezone():%H:%M}" in lines[0]
+    paid = days.fake.add_order(paid_until=soon)
+    days.fake.add_order(paid_until=soon, status="frozen")
+    days.fake.add_order(paid_until=soon + timedelta(hours=4))
+    async with days.guarded(says=f"paid until {soon:%H:%M}, then renewed or frozen") as child:
+        await days.looks()
+        assert child.out.count("paid until") == 1
+        assert f"order {paid.order_id} " in child.out
+        days.fake._world.servers[paid.order_id].paid_until += timedelta(hours=1)
+        days.passes(hours=1)
+        await until(lambda: child.out.count("paid until") == 2)
+        await days.looks()
+    assert child.out.count("paid until") == 2
 
 
-async def test_a_freeze_that_fails_is_said_and_tried_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """A refusal does not end the guard."""
-    order = fake_trooper.add_order(status="stopped")
-    fake_trooper.fail_next("/api/order-status", status=400, body={"error": "not now"})
-    async with guarding(CostGuard(trooper, {"stopped": 0.9}, act=True)) as said:
-        await said.until("not now")
-        await said.until("freezing it")
-        await trooper.orders.wait_until(order, "frozen")
-    assert len(sent(fake_trooper)) == 2
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "1e9", "x"])
+@pytest.mark.parametrize("option", ["--stopped-hours", "--running-hours"])
+async def test_a_limit_that_is_none_is_refused(days: Days, option: str, limit: str) -> None:
+    """Before anything is sent: every running server would be frozen at once."""
+    async with processes.python(SCRIPT, f"{option}={limit}", "--act", env=days.env) as child:
+        assert await child.ends() == 2
+    assert option in child.err
+    assert "Traceback" not in child.err
+    assert days.fake.requests == []
 
 
-async def test_a_refused_key_ends_it(
-    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """There is nothing that it could guard: it leaves with 1, and says what to do."""
-    run = CostGuard.run
-    monkeypatch.setattr(CostGuard, "run", lambda guard, every: run(guard, 0.02))
-    monkeypatch.setattr(cost_guard, "TrooperClient", lambda app: fake_trooper.client(api_key="wrong", app=app))
-    options = argparse.Namespace(stopped_hours=0.9, running_hours=None, title="*", act=False)
-    assert await cost_guard.guard(options) == 1
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert "Check the API key" in err
+async def test_act_needs_a_limit(days: Days) -> None:
+    """With none, nothing would ever be frozen."""
+    async with processes.python(SCRIPT, "--act", env=days.env) as child:
+        assert await child.ends() == 2
+    assert "--act needs --stopped-hours or --running-hours" in child.err
 
 
-async def test_run_as_a_user_runs_it(fake_trooper: FakeTrooper) -> None:
-    """It looks at the orders and their hours until Ctrl-C, which ends it with 130 and without a traceback."""
-    fake_trooper.add_order(status="stopped")
-    live = {"TROOPER_BASE_URL": fake_trooper.url, "TROOPER_API_KEY": fake_trooper.api_key}
-    async with processes.python(cost_guard.__file__, "--stopped-hours", "0.9", env=live) as child:
-        await until(lambda: fake_trooper.sent("/api/order-status-history"))
+async def test_a_refused_key_ends_it(days: Days) -> None:
+    """At the start: it leaves with 1, and says what to do."""
+    env = {**days.env, "TROOPER_API_KEY": "wrong"}
+    async with processes.python(SCRIPT, *STOPPED, env=env) as child:
+        assert await child.ends() == 1
+    assert "Check the API key" in child.out
+    assert (child.out.count("\n"), child.err) == (1, "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+async def test_lines_reach_a_file_at_once_and_survive_sigterm(days: Days, encoding: str) -> None:
+    """Under `> log`, whatever characters a title has."""
+    order = days.fake.add_order(title="\N{ROCKET} \N{EURO SIGN}", status="stopped")
+    redirect = "import os, sys; os.dup2(os.open('log', os.O_RDWR | os.O_CREAT), 1); os.execv(sys.argv[1], sys.argv[1:])"
+    options = ("-W", "error", "-c", PROGRAM, "--stopped-hours", "0.5", "--act")
+    env = {**days.env, "PYTHONIOENCODING": encoding}
+
+    def log() -> str:
+        path = days.folder / "log"
+        return path.read_text(encoding) if path.exists() else ""
+
+    async with processes.python("-c", redirect, sys.executable, *options, cwd=days.folder, env=env) as child:
+        await until(lambda: "freezing it" in log())
+        await days.is_frozen(order)
+        child.send(signal.SIGTERM)
+        assert await child.ends() == -signal.SIGTERM
+    assert f"order {order.order_id} (\\U0001f680 " in log()
+    assert (child.out, child.err) == ("", "")
+
+
+async def test_run_as_a_user_runs_it(days: Days) -> None:
+    """The program itself, until Ctrl-C, which ends it with 130 and without a traceback."""
+    order = days.fake.add_order(status="stopped")
+    async with processes.python(SCRIPT, "--stopped-hours", "0.5", env=days.env) as child:
+        await child.says(f"order {order.order_id} ")
+        await child.says("stopped for more than 0.5 h: --act would freeze it")
         child.send(signal.SIGINT)
-        assert (await child.ends(), child.out, child.err) == (130, "", "")
+        assert (await child.ends(), child.err) == (130, "")
