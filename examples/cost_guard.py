@@ -93,28 +93,34 @@ class CostGuard:
     async def check(self, order: Order) -> None:
         """Freeze the server if it has had its status for too long."""
         status, now = order.current_status.casefold(), self.clock()
+        if self._since.get(order.order_id, (status,))[0] != status:
+            del self._since[order.order_id]
         limit = self.limits.get(status)
         if limit is None or now - self._frozen.get(order.order_id, now - AGAIN) < AGAIN:
             return
         what = "freezing it" if self.act else "--act would freeze it"
         what = "it is locked, so it stays" if order.is_locked else what
         text = f"{status} for more than {limit / timedelta(hours=1):g} h: {what}"
-        known = self._since.get(order.order_id)
-        since = known[1] if known is not None and known[0] == status else None
-        if since is not None and (now - since <= limit or self._said.get((order.order_id, text)) == since):
-            return
-        since = await self.read_since(order)  # now, since it may have been started and stopped since the last look
-        if since is None:
+        if order.order_id in self._since:
+            _, since = self._since[order.order_id]
+            if now - since <= limit or self._said.get((order.order_id, text)) == since:
+                return
+        read = await self.read_since(order)  # now: it may have been started and stopped between two looks
+        if read is None:
             if now - self._unknown.setdefault(order.order_id, now) >= AGAIN:  # for a moment, the history may be behind
                 self.say_once(order, self._unknown[order.order_id], "its history does not say since when: not frozen")
             return
         self._unknown.pop(order.order_id, None)
-        self._since[order.order_id] = status, since
-        if now - since <= limit:
+        self._since[order.order_id] = status, read
+        if now - read <= limit:
             return
         if order.is_locked or not self.act:
-            self.say_once(order, since, text)
-            return
+            self.say_once(order, read, text)
+        else:
+            await self.freeze(order, text)
+
+    async def freeze(self, order: Order, text: str) -> None:
+        now = self.clock()
         fresh = await self.client.orders.get(order)  # it may have been started or locked right now
         if fresh.is_locked or fresh.current_status != order.current_status:
             return
