@@ -1,10 +1,11 @@
-"""A dashboard in the browser: where each server is and where it goes, since when, what it costs, and its switches.
+"""A dashboard in the browser: each server's status, since when, what it costs, and buttons to start, stop, freeze it.
 
     python examples/dashboard.py
 
-It shows the embedded fake server, where somebody switches servers all the time: no key, no network, no money. With
-`--live` it is the account behind TROOPER_API_KEY. All browsers share one `orders.watch()`. It listens on loopback
-only, and no page but its own can use the buttons; any user of this machine can.
+It shows the embedded fake server, where servers are started and stopped all the time: no key, no network, no money.
+With `--live` it shows the account behind TROOPER_API_KEY. All browsers share one `orders.watch()`. While the API does
+not respond, the page says since when, and draws nothing that is not known. It listens on loopback only, and no page but
+its own can use the buttons; any user of this machine can.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import json
 import secrets
 import sys
-from contextlib import aclosing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from attrs import asdict
 
-from trooper_async import TrooperClient, TrooperError
+from trooper_async import (
+    Order,
+    Outage,
+    OutcomeUnknownError,
+    ServerError,
+    TrooperClient,
+    TrooperError,
+    cost_h,
+)
 from trooper_async.testing import FakeTrooper
 
 PAGE = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
@@ -40,31 +49,74 @@ class Dashboard:
     def __init__(self, client: TrooperClient) -> None:
         self.client = client
         self.rows: dict[int, dict[str, Any]] = {}
+        self.known = False  # whether the list of servers has been read
+        self.outage: dict[str, object] | None = {"since": datetime.now(UTC), "reason": "connecting"}
         self.news = asyncio.Event()  # of the next change
 
     async def follow(self, interval: float) -> None:
-        async with aclosing(self.client.orders.watch(interval=interval)) as changes:
-            async for change in changes:
-                bars = self.rows.pop(change.order_id, {"bars": []})["bars"][-99:]
-                if change.kind != "vanished":
-                    bars = [*bars, (asyncio.get_running_loop().time(), change.order.current_status)]
-                    self.rows[change.order_id] = {**asdict(change.order), "bars": bars}
-                self.news.set()
-                self.news = asyncio.Event()
+        """See how everything is, then each change."""
+        async with self.client.orders.watch(interval=interval, outages=True) as events:
+            while True:
+                try:
+                    event = await asyncio.wait_for(anext(events), None if self.known else interval)
+                except TimeoutError:  # a watch does not tell that there are no servers
+                    if await self.is_empty():
+                        self.known, self.outage = True, None
+                else:
+                    if isinstance(event, Outage):
+                        self.see_outage(event)
+                    elif event.kind == "vanished":
+                        del self.rows[event.order_id]
+                    else:
+                        self.see(event.order)
+                self.tell()
+
+    async def is_empty(self) -> bool:
+        try:
+            async with asyncio.timeout(5):
+                return not await self.client.orders.list()
+        except (TimeoutError, TrooperError):  # the watch tells of outages
+            return False
+
+    def see(self, order: Order) -> None:
+        if not self.known:
+            self.known, self.outage = True, None
+        bars = self.rows.get(order.order_id, {"bars": []})["bars"][-99:]
+        if not bars or bars[-1][1] != order.current_status:
+            bars = [*bars, (asyncio.get_running_loop().time(), order.current_status)]
+        self.rows[order.order_id] = {**asdict(order), "cost_h": cost_h(order), "bars": bars}
+
+    def see_outage(self, outage: Outage) -> None:
+        """Each bar ends when the outage began, and goes on when it is over."""
+        time = asyncio.get_running_loop().time()
+        if outage.error is not None:
+            time -= (datetime.now(UTC) - outage.since).total_seconds()
+            self.outage = {"since": outage.since, "reason": outage.error.message}
+        elif self.known:
+            self.outage = None
+        for row in self.rows.values():
+            row["bars"].append((time, row["current_status"] if outage.over else None))
+
+    def tell(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """All rows, and again after each change, until either side goes; a slow browser gets the latest ones."""
+        """The state, and again after each change, until either side goes; a slow browser gets the latest one."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         while True:
-            news, state = self.news, {"now": asyncio.get_running_loop().time(), "orders": list(self.rows.values())}
+            news, now = self.news, asyncio.get_running_loop().time()
+            state = {"now": now, "known": self.known, "outage": self.outage, "orders": list(self.rows.values())}
             await response.write(f"data: {json.dumps(state, default=str)}\n\n".encode())
             await news.wait()
 
-    async def switch(self, request: web.Request) -> web.Response:
-        """Sent, and not waited for: the watch shows what becomes of it."""
+    async def act(self, request: web.Request) -> web.Response:
+        """Sent, and not waited for: the watch shows what becomes of it. 504: it is not known whether it was done."""
         try:
             await getattr(self.client.orders, request.match_info["verb"])(int(request.match_info["order_id"]))
+        except (OutcomeUnknownError, ServerError) as error:
+            return web.Response(status=504, text=str(error))
         except TrooperError as error:
             return web.Response(status=502, text=str(error))
         return web.Response(status=204)
@@ -86,8 +138,8 @@ async def only_its_own_page(request: web.Request, handler: Handler) -> web.Strea
 
 async def serve(client: TrooperClient, port: int, interval: float) -> None:
     dashboard, app = Dashboard(client), web.Application(middlewares=[only_its_own_page])
-    switch = r"/orders/{order_id:\d{1,18}}/{verb:start|stop|freeze|restart}"
-    app.add_routes([web.get("/", page), web.get("/events", dashboard.events), web.post(switch, dashboard.switch)])
+    action = r"/orders/{order_id:\d{1,18}}/{verb:start|stop|freeze|restart}"
+    app.add_routes([web.get("/", page), web.get("/events", dashboard.events), web.post(action, dashboard.act)])
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -103,14 +155,18 @@ async def demo(port: int) -> None:
     async with FakeTrooper(durations=5.0) as fake:
         for nth, title in enumerate(("llm-inference", "training 7B", "comfy-ui", "whisper", "yours", "yours, too")):
             order = fake.add_order(title=title, blib_id=nth % 3 + 1)
-            for step, word in enumerate(LIFE.split() * 60 if nth < 4 else (), 1):  # somebody switches it, for an hour
+            for step, word in enumerate(LIFE.split() * 60 if nth < 4 else (), 1):  # somebody is at it, for an hour
                 asyncio.get_running_loop().call_later((6 + nth) * step, fake.set_status, order, word, AIMS.get(word))
         await serve(fake.client(), port, interval=0.5)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Show GPU servers in the browser, and switch them there.")
-    parser.add_argument("--live", action="store_true", help="use the real API and TROOPER_API_KEY: switches are real")
+    parser = argparse.ArgumentParser(
+        description="Show GPU servers in the browser, with buttons to start and stop them."
+    )
+    parser.add_argument(
+        "--live", action="store_true", help="use the real API and TROOPER_API_KEY: the buttons are real"
+    )
     parser.add_argument("--port", type=int, default=8080, help="port on 127.0.0.1, 0 for a free one (%(default)s)")
     given = parser.parse_args()
     try:

@@ -8,6 +8,7 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -111,14 +112,66 @@ async def test_the_policy_names_a_nonce_of_its_own_each_time(url: str) -> None:
     assert len(set(nonces)) == 2
 
 
-async def test_an_error_of_the_client_is_told(url: str) -> None:
-    """A switch that could not be sent is a 502 with the error's text."""
+async def test_an_error_of_the_client_is_told(url: str, fake_trooper: FakeTrooper) -> None:
+    """A 502 with its text where nothing was done, a 504 where that is not known."""
+    order = fake_trooper.add_order().order_id
     async with aiohttp.ClientSession(headers={"Origin": url}) as session:
         async with session.post(f"{url}/orders/99/stop") as response:
             assert response.status == 502
             assert "not in the list of orders" in await response.text()
+        fake_trooper.drop_next("/api/order-status", when="after")
+        async with session.post(f"{url}/orders/{order}/restart") as response:
+            assert response.status == 504
+            assert "It may have been done" in await response.text()
+        fake_trooper.fail_next("/api/order-status", status=500, times=20)
+        async with session.post(f"{url}/orders/{order}/stop") as response:
+            assert response.status == 504
         async with session.post(f"{url}/orders/99/explode") as response:
             assert response.status == 404
+
+
+async def test_an_outage_is_told_from_the_first_moment_on(fake_trooper: FakeTrooper) -> None:
+    """Also an account without servers is known once the API has responded, and not before."""
+    with fake_trooper.hold_next("/api/orders") as hold:
+        async with (
+            serving(fake_trooper) as url,
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/events") as one,
+        ):
+            await hold.arrived()
+            feed = states(one)
+            state = await anext(feed)
+            assert (state["known"], state["orders"], state["outage"]["reason"]) == (False, [], "connecting")
+            assert datetime.fromisoformat(state["outage"]["since"]) <= datetime.now(UTC)
+            hold.release()
+            async for state in feed:
+                if state["known"]:
+                    break
+            assert (state["orders"], state["outage"]) == ([], None)
+
+
+async def test_bars_say_what_is_not_known(url: str, fake_trooper: FakeTrooper) -> None:
+    """From the first failed poll until the next good one."""
+    fake_trooper.add_order()
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/events") as response:
+        feed = states(response)
+        async for state in feed:
+            if state["orders"]:
+                break
+        assert state["outage"] is None
+        fake_trooper.fail_next("/api/orders", status=503, times=3)
+        with fake_trooper.hold_next("/api/orders"):
+            async for state in feed:
+                if state["outage"]:
+                    break
+            assert state["outage"]["reason"] == "a 503 of fail_next"
+            bars = state["orders"][0]["bars"]
+            assert [status for _, status in bars] == ["running", None]
+            assert bars[0][0] <= bars[1][0] <= state["now"]
+        async for state in feed:
+            if not state["outage"]:
+                break
+        assert [status for _, status in state["orders"][0]["bars"]] == ["running", None, "running"]
 
 
 async def test_browsers_share_one_watch_and_leave_nothing_behind(url: str, fake_trooper: FakeTrooper) -> None:
