@@ -50,7 +50,10 @@ class Dashboard:
         self.client = client
         self.rows: dict[int, dict[str, Any]] = {}
         self.known = False  # whether the list of servers has been read
-        self.outage: dict[str, object] | None = {"since": datetime.now(UTC), "reason": "connecting"}
+        self.outage: dict[str, str] | None = {
+            "since": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "reason": "connecting",
+        }
         self.news = asyncio.Event()  # of the next change
 
     async def follow(self, interval: float) -> None:
@@ -91,7 +94,7 @@ class Dashboard:
         time = asyncio.get_running_loop().time()
         if outage.error is not None:
             time -= (datetime.now(UTC) - outage.since).total_seconds()
-            self.outage = {"since": outage.since, "reason": outage.error.message}
+            self.outage = {"since": outage.since.isoformat(timespec="milliseconds"), "reason": outage.error.message}
         elif self.known:
             self.outage = None
         for row in self.rows.values():
