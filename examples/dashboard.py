@@ -15,6 +15,7 @@ import asyncio
 import json
 import secrets
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,36 +51,34 @@ class Dashboard:
         self.client = client
         self.rows: dict[int, dict[str, Any]] = {}
         self.known = False  # whether the list of servers has been read
-        self.outage: dict[str, str] | None = {
-            "since": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "reason": "connecting",
-        }
+        self.outage: dict[str, str] | None = outage_since(datetime.now(UTC), "connecting")
         self.news = asyncio.Event()  # of the next change
 
     async def follow(self, interval: float) -> None:
         """See how everything is, then each change."""
-        async with self.client.orders.watch(interval=interval, outages=True) as events:
-            while True:
-                try:
-                    event = await asyncio.wait_for(anext(events), None if self.known else interval)
-                except TimeoutError:  # a watch does not tell that there are no servers
-                    if await self.is_empty():
-                        self.known, self.outage = True, None
-                else:
+        looking = asyncio.create_task(self.look_whether_empty(interval))
+        try:
+            async with self.client.orders.watch(interval=interval, outages=True) as events:
+                async for event in events:
                     if isinstance(event, Outage):
                         self.see_outage(event)
                     elif event.kind == "vanished":
                         del self.rows[event.order_id]
                     else:
                         self.see(event.order)
-                self.tell()
+                    self.tell()
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
 
-    async def is_empty(self) -> bool:
-        try:
-            async with asyncio.timeout(5):
-                return not await self.client.orders.list()
-        except (TimeoutError, TrooperError):  # the watch tells of outages
-            return False
+    async def look_whether_empty(self, interval: float) -> None:
+        """The watch tells of servers and of outages, but not that there are no servers."""
+        while not self.known:
+            with suppress(TrooperError):
+                if not await self.client.orders.list() and not self.known:
+                    self.known, self.outage = True, None
+                    self.tell()
+            await asyncio.sleep(interval)
 
     def see(self, order: Order) -> None:
         if not self.known:
@@ -94,7 +93,7 @@ class Dashboard:
         time = asyncio.get_running_loop().time()
         if outage.error is not None:
             time -= (datetime.now(UTC) - outage.since).total_seconds()
-            self.outage = {"since": outage.since.isoformat(timespec="milliseconds"), "reason": outage.error.message}
+            self.outage = outage_since(outage.since, outage.error.message)
         elif self.known:
             self.outage = None
         for row in self.rows.values():
@@ -123,6 +122,10 @@ class Dashboard:
         except TrooperError as error:
             return web.Response(status=502, text=str(error))
         return web.Response(status=204)
+
+
+def outage_since(since: datetime, reason: str) -> dict[str, str]:
+    return {"since": since.isoformat(timespec="milliseconds"), "reason": reason}
 
 
 async def page(request: web.Request) -> web.Response:

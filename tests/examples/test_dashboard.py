@@ -132,22 +132,20 @@ async def test_an_error_of_the_client_is_told(url: str, fake_trooper: FakeTroope
 
 async def test_an_outage_is_told_from_the_first_moment_on(fake_trooper: FakeTrooper) -> None:
     """Also an account without servers is known once the API has responded, and not before."""
-    with fake_trooper.hold_next("/api/orders") as hold:
-        async with (
-            serving(fake_trooper) as url,
-            aiohttp.ClientSession() as session,
-            session.get(f"{url}/events") as one,
-        ):
+    holds = [fake_trooper.hold_next("/api/orders") for _ in range(2)]
+    async with serving(fake_trooper) as url, aiohttp.ClientSession() as session, session.get(f"{url}/events") as one:
+        for hold in holds:
             await hold.arrived()
-            feed = states(one)
-            state = await anext(feed)
-            assert (state["known"], state["orders"], state["outage"]["reason"]) == (False, [], "connecting")
-            assert datetime.fromisoformat(state["outage"]["since"]) <= datetime.now(UTC)
+        feed = states(one)
+        state = await anext(feed)
+        assert (state["known"], state["orders"], state["outage"]["reason"]) == (False, [], "connecting")
+        assert datetime.fromisoformat(state["outage"]["since"]) <= datetime.now(UTC)
+        for hold in holds:
             hold.release()
-            async for state in feed:
-                if state["known"]:
-                    break
-            assert (state["orders"], state["outage"]) == ([], None)
+        async for state in feed:
+            if state["known"]:
+                break
+        assert (state["orders"], state["outage"]) == ([], None)
 
 
 async def test_bars_say_what_is_not_known(url: str, fake_trooper: FakeTrooper) -> None:

@@ -6,6 +6,7 @@ Without a Chromium, or axe-core, the tests that need it are skipped; with TROOPE
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -41,12 +42,13 @@ EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """A headless Chromium."""
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """A headless Chromium, with a folder of its own for the temporary files that it makes at any time."""
     if not FOUND:
         missing("a Chromium", "apt-get install chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=FOUND[0], args=SWITCHES)
+        env = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("chromium"))}
+        browser = await playwright.chromium.launch(executable_path=FOUND[0], args=SWITCHES, env=dict(env))
         yield browser
         await browser.close()
 
@@ -235,28 +237,31 @@ async def test_a_sparse_api_is_shown_too(page: Page) -> None:
 async def test_until_the_api_has_responded_nothing_is_claimed(page: Page, fake_trooper: FakeTrooper) -> None:
     """From the first moment on it is said since when, and no number of servers, cost or empty account is shown."""
     fake_trooper.add_order()
-    with fake_trooper.hold_next("/api/orders") as hold:
-        async with serving(fake_trooper) as url:
-            await page.goto(url)
-            await expect(page.locator("#link")).to_have_text(SINCE)
+    holds = [fake_trooper.hold_next("/api/orders") for _ in range(2)]
+    async with serving(fake_trooper) as url:
+        await page.goto(url)
+        await expect(page.locator("#link")).to_have_text(SINCE)
+        for hold in holds:
             await hold.arrived()
-            for number in ("running", "moving", "total"):
-                await expect(page.locator(f"#{number}")).to_have_text("\N{EN DASH}")
-            await expect(page.get_by_text("No servers yet")).to_be_hidden()
+        for number in ("running", "moving", "total"):
+            await expect(page.locator(f"#{number}")).to_have_text("\N{EN DASH}")
+        await expect(page.get_by_text("No servers yet")).to_be_hidden()
+        for hold in holds:
             hold.release()
-            await expect(page.locator("#link")).to_have_text("live")
-            await expect(page.locator("#running")).to_have_text("1 of 1")
+        await expect(page.locator("#link")).to_have_text("live")
+        await expect(page.locator("#running")).to_have_text("1 of 1")
 
 
 async def test_an_api_that_fails_from_the_start_is_told(page: Page, fake_trooper: FakeTrooper) -> None:
     """With its error; the first success ends it, for an account without servers too."""
-    fake_trooper.fail_next("/api/orders", status=503, times=8)
-    hold = fake_trooper.hold_next("/api/orders")
+    fake_trooper.fail_next("/api/orders", status=503, times=30)
+    holds = [fake_trooper.hold_next("/api/orders") for _ in range(2)]
     async with serving(fake_trooper) as url:
         await page.goto(url)
         await expect(page.locator("#link")).to_contain_text("a 503 of fail_next")
         await expect(page.locator("#link")).to_have_text(SINCE)
-        hold.release()
+        for hold in holds:
+            hold.release()
         await expect(page.locator("#link")).to_have_text("live")
         await expect(page.get_by_text("No servers yet")).to_be_visible()
         await expect(page.locator("#total")).to_have_text("€0.00")
