@@ -50,28 +50,28 @@ class TrooperClient:
             order = await trooper.orders.start_and_wait(123)
 
     Use it with `async with`, on one event loop and in the process that made it. All its calls share one limit of
-    concurrent requests, one rate limit and one poll. It logs below the logger `trooper_async`, and nothing until your
-    application configures that: `trooper_async.transport` has each request at DEBUG and each retry at INFO.
+    concurrent requests, one rate limit and one poll. Nothing is logged until your application configures the logger
+    `trooper_async`.
 
     Args:
         api_key: The API key, or a function without arguments that returns it, plain or `async`. The function is called
-            for the first request, and again after a 401: a request that met one is sent again if the key is a new one.
-            Default: `$TROOPER_API_KEY`. Without a key, only the public endpoints can be used.
+            for the first request, and again after a 401: if it returns a new key, the request is sent again. Default:
+            `$TROOPER_API_KEY`. Without a key, only the public endpoints can be used.
         base_url: The URL of the API. Default: `$TROOPER_BASE_URL`, else https://james.trooper.ai. It must be https,
             except on this machine.
         session: Your own session. It is used for all requests and never closed. Its proxies, cookies, traces and TLS
-            settings are used, its middlewares are not.
-        timeout: Seconds to wait for the response to one request. Connecting has up to 10 s of its own. The response to
-            a request that must not be repeated is waited for at least 180 s.
+            settings apply; its middlewares do not.
+        timeout: Seconds to wait for the response to one request. Connecting may take up to 10 s more. For a request
+            that must not be repeated, it is at least 180 s.
         retry: What is retried, how often and for how long.
-        poll: How often a wait polls.
+        poll: How often waits poll.
         max_concurrency: Requests in flight at once; polls are not counted.
-        max_body_bytes: The largest response that is read, as it is transferred and uncompressed.
+        max_body_bytes: The largest response that is accepted, compressed and uncompressed.
         proxy: The URL of an HTTP proxy. The proxies of the environment are not used.
         app: The name of your application, which is put in front of the User-Agent.
         ledger: A file that records purchases durably: each before it is sent, and its outcome. It is locked until
-            `close`, which needs POSIX file locks; after a fork, make a client in each process. Without one they are
-            recorded in memory only.
+            `close`, which needs POSIX file locks; after a fork, create a client in each process. Without a ledger,
+            purchases are recorded only in memory.
 
     Raises:
         ConfigurationError: An argument is invalid.
@@ -116,9 +116,9 @@ class TrooperClient:
             if type(value) is not int or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number above 0")
         if session is not None and session.auth is not None:
-            raise ConfigurationError("a session with `auth` can't be used: its header would take the API key's place")
+            raise ConfigurationError("a session with `auth` can't be used: its header would replace the API key")
         if session is not None and with_proxy:
-            raise ConfigurationError("with a session of yours its proxy counts: set it there")
+            raise ConfigurationError("with your own session, set the proxy there")
         wire = Wire(
             base_url=url.rstrip("/"),
             keys=keys,
@@ -178,31 +178,32 @@ class TrooperClient:
         return await self._transport.request(call(TEST, "ping"))
 
     async def call(self, method: str, path: str, *, json: Mapping[str, JSON] | None = None) -> JSON:
-        """Call an endpoint that this package does not know, with the key, the rate limit and the errors of all others.
+        """Call an endpoint that this package does not know, with the same key, rate limit and errors as the others.
 
-        It is sent once, since nobody knows whether it can be repeated; one that met a 429 is retried.
+        It is sent once, since the package cannot know whether it is safe to repeat. After a 429 it is retried.
 
         Args:
             method: GET, POST, PUT, PATCH or DELETE.
-            path: its path, with its query if it has one (`/api/orders?limit=5`).
-            json: the fields of its body; a GET has none.
+            path: the path, with a query if there is one (`/api/orders?limit=5`).
+            json: the fields of the body; a GET has none.
 
         Returns:
             The JSON of the response.
 
         Raises:
-            ConfigurationError: an argument is wrong, and nothing was sent.
-            OutcomeUnknownError: it was sent, and the response was lost (never for a GET).
-            APIConnectionError, APIStatusError, ResponseFormatError: it was not done, or it was a GET.
+            ConfigurationError: an argument is invalid. Nothing was sent.
+            OutcomeUnknownError: the request was sent, but its response was lost (never for a GET).
+            APIConnectionError, APIStatusError, ResponseFormatError: the request failed and changed nothing, or it was a
+                GET.
         """
         request = call_of(method, path, json)
         return await self._transport.request(request, retry=ONE_ATTEMPT if method == "GET" else None)
 
     async def close(self) -> None:
-        """End all waits with ClientClosedError, wait for purchases in flight, and close what is not yours.
+        """End all waits with `ClientClosedError`, wait for purchases in flight, and close the client's own sessions.
 
-        If the caller is cancelled meanwhile, once or again and again, closing still runs to its end; then the
-        cancellation goes on. Closing a client twice does nothing, and so does closing it in a forked process.
+        If the caller is cancelled meanwhile, even repeatedly, closing still runs to its end; then the cancellation is
+        raised. Closing a client twice, or in a forked process, does nothing.
         """
         if self._transport.inherited:
             return

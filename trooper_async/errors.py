@@ -12,7 +12,7 @@
     │   └── RefusedError                          {"success": false} under a 2xx
     ├── OrderNotFoundError                        no such order in the list
     ├── ResponseFormatError                       a response is not what the API's document says
-    ├── PriceError                                dearer than the caller's limit: nothing was sent
+    ├── PriceError                                above the caller's limit, or changed: nothing was sent
     ├── OutcomeUnknownError                       sent, but its response was lost: it may have taken effect
     │   └── PurchaseUnknownError                  a purchase that may or may not have been made
     ├── UnresolvedPurchaseError                   an earlier purchase must be resolved first: nothing was sent
@@ -79,7 +79,7 @@ class ClientClosedError(TrooperError):
 
 
 class APIConnectionError(TrooperError):
-    """There was no usable response, and the call is safe to repeat: nothing was sent, or it was only a read."""
+    """There was no usable response, and the call is safe to repeat: nothing was sent, or the request only reads."""
 
     hint = "Nothing was changed: check the network and the base URL, and try again"
 
@@ -133,7 +133,7 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: it is not yours or does not exist. The API returns 403 for "not found" too."""
+    """403: it does not exist or is not yours. The API returns 403 for "not found" too."""
 
     hint = "Nothing was changed: check that the order exists and belongs to this API key"
 
@@ -204,7 +204,7 @@ class PurchaseUnknownError(OutcomeUnknownError):
 
     Attributes:
         purchase: its record.
-        candidates: the orders that did not exist before it, the likeliest first.
+        candidates: the orders that did not exist before it, the most similar first.
     """
 
     hint = (
@@ -231,7 +231,7 @@ class UnresolvedPurchaseError(TrooperError):
 
     Attributes:
         purchase: that earlier purchase.
-        candidates: if its outcome is unknown, the orders that it may have bought, the likeliest first.
+        candidates: if its outcome is unknown, the orders that it may have created, the most similar first.
     """
 
     hint = "Find out whether it was made, then await client.orders.resolve(error, order_or_none)"
@@ -256,11 +256,11 @@ class StillRunningError(TrooperError):
     `__cause__` says what failed.
 
     Attributes:
-        order_id: the order that is billed on.
+        order_id: the order that is still billed.
         price_h: what it costs, in EUR per hour; None if unknown.
     """
 
-    hint = "It is billed on: freeze or stop it, here or in the vendor's dashboard"
+    hint = "It is still billed: freeze or stop it, here or in the vendor's console"
 
     def __init__(
         self, message: str, *, order_id: int, price_h: Decimal | None = None, **context: Unpack[Context]
@@ -271,7 +271,7 @@ class StillRunningError(TrooperError):
 
 
 class WaitContext(Context, total=False):
-    """What the error of a wait can state in addition."""
+    """What the error of a wait also has."""
 
     order: Order | None
     target: str | None
@@ -308,13 +308,13 @@ class WaitError(TrooperError):
 
 
 class WaitTimeoutError(WaitError, TimeoutError):
-    """The deadline passed first. What was requested continues."""
+    """The deadline passed. The requested change itself continues."""
 
-    hint = "It may still get there: wait again, or see error.order and error.last_error"
+    hint = "It may still reach that state: wait again, or see error.order and error.last_error"
 
 
 class SupersededError(WaitError):
-    """Another action took the place of the one that was awaited."""
+    """Another action replaced the one that was waited for."""
 
     hint = "Somebody else, or the end of a paid period, changed the server: see error.order"
 
@@ -340,7 +340,7 @@ class TemplateFailedError(WaitError):
 
 
 class PurchaseNotReadyError(WaitError):
-    """The purchase was made and is billed, but the wait for it failed: `__cause__` says how.
+    """The purchase was made and is billed, but the wait for it failed: `__cause__` says why.
 
     Buying again would rent a second server.
 
@@ -348,7 +348,7 @@ class PurchaseNotReadyError(WaitError):
         purchase: its record.
     """
 
-    hint = "It is bought, so do not buy again: await client.orders.wait(error.transition) waits on"
+    hint = "It is bought, so do not buy again: await client.orders.wait(error.transition) continues to wait"
 
     def __init__(self, message: str, *, purchase: Purchase, **context: Unpack[WaitContext]) -> None:
         super().__init__(message, **context)

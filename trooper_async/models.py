@@ -26,24 +26,24 @@ Action = Literal["start", "stop", "freeze", "restart", "create", "migrate"]
 
 
 class OrderStatus(StrEnum):
-    """The status words known so far (the full list is not documented). Any other word stays a plain `str`."""
+    """The status words known so far; the full list is not documented. Any other word stays a plain `str`."""
 
     running = "running"
-    """It is up. Its full price is billed."""
+    """It is running, and its full price is billed."""
     stopped = "stopped"
     """It is shut down, but keeps its GPU, CPU and RAM: it starts within seconds, and 35 % of its price is billed."""
     frozen = "frozen"
     """It is archived and its resources are released: starting takes longer, and its IP and ports may change."""
     starting = "starting"
-    """On the way to `running`."""
+    """It is changing to `running`."""
     stopping = "stopping"
-    """On the way to `stopped`."""
+    """It is changing to `stopped`."""
     freezing = "freezing"
-    """On the way to `frozen`."""
+    """It is changing to `frozen`."""
     restarting = "restarting"
-    """On the way through a forced power reset."""
+    """A forced power reset is in progress."""
     restarted = "restarted"
-    """As the desired status: a restart was requested."""
+    """A restart was requested; only as the desired status."""
     migrating = "migrating"
     """It is being moved to other hardware, which takes 10 to 90 minutes."""
     migrated = "migrated"
@@ -125,7 +125,7 @@ class Order(APIModel):
     current_status: OrderStatus | str = field(metadata=api_names("current_status", "status"))
     """The status of the server now."""
     desired_status: OrderStatus | str | None = field(default=None, metadata=api_names("desired_status", "status_user"))
-    """The status that it should have: the one last requested, by anyone, or set at the end of a paid period."""
+    """The status last requested, by anyone, or set at the end of a paid period."""
     server_id: int = field(
         default=Factory(lambda order: order.order_id, takes_self=True), metadata=api_names("serverId", "order_id")
     )
@@ -224,7 +224,7 @@ class Transition(Model):
             raise ConfigurationError(f"a Transition can't be to {self.action!s:.20} towards {self.target!s:.20}")
 
     def to_json(self) -> str:
-        """This transition as text, to be stored.
+        """Return this transition as text, to be stored.
 
         Returns:
             JSON text for `from_json`, in another process or a later release too.
@@ -239,7 +239,7 @@ class Transition(Model):
             text: what `to_json` returned.
 
         Returns:
-            The transition. Give it to `orders.wait`.
+            The transition. Pass it to `orders.wait`.
 
         Raises:
             ConfigurationError: the text is not a stored transition, is damaged, or was written by a later release.
@@ -393,7 +393,7 @@ class Purchase(Model):
     blib_id: int
     """The offer that was bought."""
     state: Literal["open", "bought", "refused", "unknown", "resolved"]
-    """`open` while it is in flight, `bought`, `refused` (for certain), `unknown` (the response was lost), or `resolved`
+    """`open` (in flight), `bought`, `refused` (certainly not made), `unknown` (the response was lost), or `resolved`
     (the caller said what became of it)."""
     at: datetime
     """When it began, by this machine's clock."""
@@ -406,7 +406,7 @@ class Purchase(Model):
     migrated_order_id: int | None = None
     """For a migration, the order that it replaces."""
     delivered: bool = False
-    """Whether the call that bought it has returned or raised; False if it was cancelled before that."""
+    """Whether the result reached its caller; False if the call was cancelled before that."""
 
 
 _KNOWN_WORDS = {word.value: word for word in OrderStatus}

@@ -21,9 +21,9 @@ class Model:
         document(cls)
 
     def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
-        """This as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
+        """Return the model as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
 
-        The keys are the names of the fields here. Times are ISO 8601 text, and models inside are dicts too.
+        The keys are the field names. Times are ISO 8601 text, and models inside are dicts too.
 
         Args:
             money: "text" keeps every digit of an amount (`"15.50"`); "number" gives an int or float (`15.5`).
@@ -46,7 +46,8 @@ class Model:
             The model, equal to the original.
 
         Raises:
-            ConfigurationError: a field is missing or of the wrong kind; the message says which, and not its value.
+            ConfigurationError: a field is missing or has the wrong type; the message names the field, but not its
+                value.
         """
         return from_data(data, cls)
 
@@ -71,6 +72,6 @@ class APIModel(Model):
     """Plain data that the API sends."""
 
     extra: Mapping[str, JSON] = field(factory=dict, repr=False, eq=False, kw_only=True)
-    """Whatever else the API sent, by its names there: fields that this release does not know, and values that it could
-    not read. Not compared, and not in the repr.
+    """What else the API sent, by its own names: fields that this release does not know, and values that could not be
+    read. It is not compared, and not in the repr.
     """

@@ -52,11 +52,11 @@ class Blibs:
 
         Args:
             blibs: the offers, or their ids.
-            max_price_h: the most that it may cost, in EUR per hour; offers without a price are passed over then.
+            max_price_h: the highest price, in EUR per hour; offers without a price are then ignored.
             timeout: seconds; None for no limit.
 
         Returns:
-            The first of them that can be ordered, as it is then.
+            The first of them that can be ordered, with its price at that moment.
 
         Raises:
             ConfigurationError: no offer is given, or an argument is invalid. Nothing was sent.

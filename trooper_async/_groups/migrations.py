@@ -49,7 +49,7 @@ class Migrations:
             blib: the offer to migrate to, or its id.
 
         Returns:
-            The quote, in EUR. Give it to `buy`.
+            The quote, in EUR. Pass it to `buy`.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -72,7 +72,7 @@ class Migrations:
     ) -> Transition:
         """Buy a migration (POST /api/buy-migration). Sent once, never repeated.
 
-        The options and a new quote are read right before it is sent, so it is never bought for more than the quote.
+        The options and a new quote are read right before the purchase, so it never costs more than the quote.
 
         Args:
             quote: what `quote()` returned.
@@ -82,12 +82,12 @@ class Migrations:
                 returns the same transition.
 
         Returns:
-            The transition of the new order, which replaces the old one. Give it to `orders.wait`, now or in another
+            The transition of the new order, which replaces the old one. Pass it to `orders.wait`, now or in another
             process.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
-            PriceError: no longer offered, or dearer than the quote or `max_total_due`. Nothing was sent.
+            PriceError: it is no longer offered, or costs more than the quote or `max_total_due`. Nothing was sent.
             UnresolvedPurchaseError: the outcome of an earlier purchase is not known; see `orders.resolve`. Nothing was
                 sent.
             PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
@@ -111,7 +111,7 @@ class Migrations:
     ) -> Order:
         """Buy a migration, and wait until the new order runs (POST /api/buy-migration, once; polls GET /api/orders).
 
-        The options and a new quote are read right before it is sent, so it is never bought for more than the quote.
+        The options and a new quote are read right before the purchase, so it never costs more than the quote.
 
         Args:
             quote: what `quote()` returned.
@@ -121,7 +121,7 @@ class Migrations:
                 waits for the same order.
             timeout: seconds for the purchase and the wait; None for no limit. A purchase that is still in flight then
                 raises `PurchaseUnknownError`, and the client follows it.
-            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+            on_change: a plain function, called with the order at each new status. An exception from it ends the wait
                 and is raised here.
 
         Returns:
@@ -129,7 +129,7 @@ class Migrations:
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
-            PriceError: no longer offered, or dearer than the quote or `max_total_due`. Nothing was sent.
+            PriceError: it is no longer offered, or costs more than the quote or `max_total_due`. Nothing was sent.
             UnresolvedPurchaseError: the outcome of an earlier purchase is not known; see `orders.resolve`. Nothing was
                 sent.
             PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it

@@ -52,7 +52,7 @@ LOG = logging.getLogger("trooper_async.orders")
 class Orders:
     """`client.orders`: your orders, which are rented servers. Methods take an `Order` or an order id.
 
-    Actions (`start`, `stop`, `restart`, `freeze`) return once the API has accepted them. Their `…_and_wait` twins
+    Actions (`start`, `stop`, `restart`, `freeze`) return once the API has accepted them. The `…_and_wait` methods
     return once the server is confirmed to have reached the requested state.
     """
 
@@ -104,8 +104,8 @@ class Orders:
 
         It matches as `select` does: if some orders have exactly this title, only they match; otherwise `*`, `?` and
         `[…]` mean what they mean in file names. Upper and lower case are the same. Orders that cannot be read are left
-        out, and logged at WARNING, so that one of them does not keep you from stopping the others; use `list()` and
-        `select` if they must be an error.
+        out, and logged at WARNING, so that one unreadable order does not prevent you from stopping the others. If they
+        must raise an error, use `list()` and `select`.
 
         Args:
             title: the title, or a pattern; None finds all.
@@ -146,14 +146,14 @@ class Orders:
         """When a server began to run, from its status history (GET /api/order-status-history).
 
         A restart does not count as an interruption. The API keeps the last five changes: if all of them are restarts of
-        a running server, this is the time of the oldest, and the server has run for longer.
+        a running server, the time of the oldest is returned, although the server has run for longer.
 
         Args:
             order: the order, or its id.
 
         Returns:
-            The time, with its time zone. None if the last change was not to a running server, or if that cannot be
-            told: the history is empty, or a change has no time.
+            The time, with its time zone. None if the last change was not to a running server, if the history is empty,
+            or if a change has no time.
 
         Raises:
             PermissionDeniedError: the order does not exist or is not yours.
@@ -204,17 +204,16 @@ class Orders:
         Args:
             order: the order, or its id.
             migration_allowed: whether a frozen server may move to other hardware. That takes 10 to 90 minutes and
-                changes its ports, perhaps its CPU. The request is never repeated then.
+                changes its ports, perhaps its CPU. The request is then never repeated.
 
         Returns:
-            The accepted transition. Give it to `wait`, now or in another process.
+            The accepted transition. Pass it to `wait`, now or in another process.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
-            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
-                `wait`.
+            OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(
@@ -226,20 +225,19 @@ class Orders:
     async def stop(self, order: Order | int) -> Transition:
         """Stop a server (POST /api/order-status, action `stopped`).
 
-        A stopped server keeps its hardware, and costs 35 % of its price; a frozen one releases it.
+        A stopped server keeps its hardware and costs 35 % of its price. A frozen server releases it.
 
         Args:
             order: the order, or its id.
 
         Returns:
-            The accepted transition. Give it to `wait`, now or in another process.
+            The accepted transition. Pass it to `wait`, now or in another process.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
-            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
-                `wait`.
+            OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(order, "stop", "orders.stop")
@@ -255,14 +253,13 @@ class Orders:
             order: the order, or its id.
 
         Returns:
-            The accepted transition. Give it to `wait`, now or in another process.
+            The accepted transition. Pass it to `wait`, now or in another process.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
-            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
-                `wait`.
+            OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(order, "restart", "orders.restart")
@@ -279,14 +276,13 @@ class Orders:
             order: the order, or its id.
 
         Returns:
-            The accepted transition. Give it to `wait`, now or in another process.
+            The accepted transition. Pass it to `wait`, now or in another process.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
-            OutcomeUnknownError: the request was sent, but its response was lost. `error.transition` can be given to
-                `wait`.
+            OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         request, transition = await self._actions.prepare(order, "freeze", "orders.freeze")
@@ -301,17 +297,17 @@ class Orders:
         timeout: arguments.Timeout = "default",
         on_change: OnChange | None = None,
     ) -> Order:
-        """Start a server, and wait until it runs (POST /api/order-status; polls GET /api/orders).
+        """Start a server, and wait until it is running (POST /api/order-status; polls GET /api/orders).
 
-        If the response is lost, the wait goes on: should the server get there, that is success; if not, the wait's
-        error has the `OutcomeUnknownError` as its cause.
+        If the response is lost, the wait continues: it returns if the server reaches the state; otherwise its error has
+        the `OutcomeUnknownError` as its cause.
 
         Args:
             order: the order, or its id.
             migration_allowed: whether a frozen server may move to other hardware. That takes 10 to 90 minutes and
-                changes its ports, perhaps its CPU. The request is never repeated then.
+                changes its ports, perhaps its CPU. The request is then never repeated.
             timeout: seconds for the whole call; None for no limit. By default 900, and 7200 with `migration_allowed`.
-            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+            on_change: a plain function, called with the order at each new status. An exception from it ends the wait
                 and is raised here.
 
         Returns:
@@ -322,8 +318,8 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
-            WaitTimeoutError: the state was not reached in time. What was begun goes on.
-            SupersededError: another action took the place of this one.
+            WaitTimeoutError: the state was not reached in time. The change itself continues.
+            SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
@@ -335,14 +331,13 @@ class Orders:
     ) -> Order:
         """Stop a server, and wait until it has stopped (POST /api/order-status; polls GET /api/orders).
 
-        A stopped server keeps its hardware, and costs 35 % of its price. If the response is lost, the wait goes on:
-        should the server get there, that is success; if not, the wait's error has the `OutcomeUnknownError` as its
-        cause.
+        A stopped server keeps its hardware, and costs 35 % of its price. If the response is lost, the wait continues:
+        it returns if the server reaches the state; otherwise its error has the `OutcomeUnknownError` as its cause.
 
         Args:
             order: the order, or its id.
             timeout: seconds for the whole call; None for no limit. By default 900.
-            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+            on_change: a plain function, called with the order at each new status. An exception from it ends the wait
                 and is raised here.
 
         Returns:
@@ -353,8 +348,8 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
-            WaitTimeoutError: the state was not reached in time. What was begun goes on.
-            SupersededError: another action took the place of this one.
+            WaitTimeoutError: the state was not reached in time. The change itself continues.
+            SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
@@ -366,14 +361,14 @@ class Orders:
     ) -> Order:
         """Restart a server, and wait until it has restarted (POST /api/order-status; polls GET /api/orders).
 
-        A restart begins and ends at `running`, so `running` alone is no evidence of it; `wait` says what is. The
-        request is never repeated. If the response is lost, the wait goes on: should the server get there, that is
-        success; if not, the wait's error has the `OutcomeUnknownError` as its cause.
+        A restart begins and ends at `running`, so `running` alone does not prove it: see `wait`. The request is never
+        repeated. If the response is lost, the wait continues: it returns if the server reaches the state; otherwise its
+        error has the `OutcomeUnknownError` as its cause.
 
         Args:
             order: the order, or its id.
             timeout: seconds for the whole call; None for no limit. By default 900.
-            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+            on_change: a plain function, called with the order at each new status. An exception from it ends the wait
                 and is raised here.
 
         Returns:
@@ -384,8 +379,8 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
-            WaitTimeoutError: the state was not reached in time. What was begun goes on.
-            SupersededError: another action took the place of this one.
+            WaitTimeoutError: the state was not reached in time. The change itself continues.
+            SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
@@ -397,13 +392,13 @@ class Orders:
     ) -> Order:
         """Freeze a server, and wait until it is frozen (POST /api/order-status; polls GET /api/orders).
 
-        A frozen server is archived and its hardware is released. If the response is lost, the wait goes on: should the
-        server get there, that is success; if not, the wait's error has the `OutcomeUnknownError` as its cause.
+        A frozen server is archived and its hardware is released. If the response is lost, the wait continues: it
+        returns if the server reaches the state; otherwise its error has the `OutcomeUnknownError` as its cause.
 
         Args:
             order: the order, or its id.
             timeout: seconds for the whole call; None for no limit. By default 3600.
-            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+            on_change: a plain function, called with the order at each new status. An exception from it ends the wait
                 and is raised here.
 
         Returns:
@@ -414,8 +409,8 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
-            WaitTimeoutError: the state was not reached in time. What was begun goes on.
-            SupersededError: another action took the place of this one.
+            WaitTimeoutError: the state was not reached in time. The change itself continues.
+            SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
@@ -510,19 +505,19 @@ class Orders:
 
         Only polls started after the wait began are trusted. The action has taken effect when the current status is the
         target, and the desired status, where the API gives one, agrees. A restart needs evidence: another status seen
-        on the way, and a new row in the status history (GET /api/order-status-history); with only one of the two,
-        `running` must last for three polls that span the schedule's `cap`.
+        on the way, and a new row in the status history (GET /api/order-status-history); with only one of them,
+        `running` must last for three times the schedule's `cap`.
 
-        No client can notice these: reads that lag longer than a whole transition takes; a restart that was over between
-        two polls and left no readable row; a row of an earlier start that appears late; and, where the API gives no
-        desired status, that somebody else stopped the server (that wait times out).
+        No client can detect these cases: reads that lag longer than a whole transition takes; a restart that was over
+        between two polls and left no readable row; a row of an earlier start that appears late; and, where the API
+        gives no desired status, that somebody else stopped the server (that wait times out).
 
         Args:
             transition: what an action, `create` or `migrations.buy` returned, in this process or, with
                 `Transition.from_json`, in an earlier one.
-            timeout: seconds; None for no limit. By default what the action usually needs: 900 to start, stop or
-                restart, 3600 to freeze, 1800 to create, 7200 to migrate.
-            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+            timeout: seconds; None for no limit. The default depends on the action: 900 to start, stop or restart, 3600
+                to freeze, 1800 to create, 7200 to migrate.
+            on_change: a plain function, called with the order at each new status. An exception from it ends the wait
                 and is raised here.
 
         Returns:
@@ -530,8 +525,8 @@ class Orders:
 
         Raises:
             ConfigurationError: an argument is invalid.
-            WaitTimeoutError: the state was not reached in time. What was begun goes on.
-            SupersededError: another action took the place of this one.
+            WaitTimeoutError: the state was not reached in time. The change itself continues.
+            SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
@@ -550,7 +545,7 @@ class Orders:
         timeout: float | None = 900.0,
         fail_on: Collection[str] = (),
     ) -> Order:
-        """Wait until an order has a status, or until a function says so (polls GET /api/orders).
+        """Wait until an order has a status, or until a function of yours returns True (polls GET /api/orders).
 
         It is for servers that something else starts or stops. One poll serves all waits of the client.
 
@@ -558,11 +553,11 @@ class Orders:
             order: the order, or its id.
             status_or_predicate: a status, with which the desired status must agree where the API gives one; or a
                 function that takes the order and returns a bool, called on the first fresh poll and then whenever the
-                order has changed. A word that is no known status is logged at WARNING.
+                order has changed. An unknown status word is logged at WARNING.
             timeout: seconds; None for no limit.
             fail_on: statuses that end the wait with a `WaitError` once three polls that span the schedule's `cap`
-                agree, such as `{"terminated"}`. By default none does, since the API does not document which statuses
-                are final.
+                agree, such as `{"terminated"}`. By default there is none, since the API does not document which
+                statuses are final.
 
         Returns:
             The order as it is then.
@@ -572,7 +567,7 @@ class Orders:
             OrderNotFoundError: the id was never in the list, on three polls that span the schedule's `cap`.
             WaitError: the order has a status of `fail_on`, or the API refused the key twice in a row.
             WaitTimeoutError: the state was not reached in time.
-            SupersededError: a desired status that agreed was replaced by another one, and the server is there.
+            SupersededError: the desired status was changed to another one, and the server has reached that one.
             OrderVanishedError: the order is not in the list any more.
             ClientClosedError: the client was closed in the meantime.
             TypeError: the function returned something other than a bool. What it raises is raised here.
@@ -608,7 +603,7 @@ class Orders:
         return await self._wait_for(order, judge, "orders.wait_until_converged", timeout)
 
     async def wait_until_reachable(self, order: Order | int, *, timeout: float | None = 900.0) -> Credentials:
-        """Wait until a server runs and its SSH server responds (polls GET /api/orders; POST /api/credentials).
+        """Wait until a server is running and its SSH server responds (polls GET /api/orders; POST /api/credentials).
 
         The address and port are read again whenever the server has changed: a freeze or a migration may change them.
 
@@ -622,8 +617,8 @@ class Orders:
         Raises:
             ConfigurationError: an argument is invalid.
             OrderNotFoundError: the id was never in the list, on three polls that span the schedule's `cap`.
-            WaitTimeoutError: the state was not reached in time. What was begun goes on.
-            SupersededError: another action took the place of this one.
+            WaitTimeoutError: the state was not reached in time. The change itself continues.
+            SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
@@ -639,11 +634,11 @@ class Orders:
     def watch(self, *, interval: float = 5.0, outages: bool) -> Watch[OrderChange | Outage]: ...
 
     def watch(self, *, interval: float = 5.0, outages: bool = False) -> Watch[Any]:
-        """Every order as `appeared`, then each change of any order, for as long as you iterate (polls GET /api/orders).
+        """Yield every order as `appeared`, then every change, until you leave the loop (polls GET /api/orders).
 
         It shares the poll with all waits. A slow reader gets the latest state of each order. `vanished` comes once the
-        order is missing on three polls that span the schedule's `cap`. Failed polls are tolerated. The iterator
-        survives a cancelled step: `asyncio.wait_for(anext(changes), 5)` can be called again and again.
+        order is missing on three polls that span the schedule's `cap`. Failed polls are tolerated. Cancelling a step
+        does not end the iterator: `asyncio.wait_for(anext(changes), 5)` can be called repeatedly.
 
         Args:
             interval: seconds between polls, never below the schedule's floor.
@@ -680,8 +675,8 @@ class Orders:
 
         Args:
             blib: the offer, as `blibs.list()` returned it.
-            contract_interval: what is paid for in advance, and not refunded: `HOUR`. The API document spells no others;
-                `DAY`, `WEEK`, `MONTH` and `YEAR` are by analogy.
+            contract_interval: what is paid in advance and not refunded: `HOUR`. The API's document names no others;
+                `DAY`, `WEEK`, `MONTH` and `YEAR` are guesses.
             terms_accepted: whether you accept the vendor's terms and conditions; without that, the API refuses the
                 order.
             price_h: EUR per hour; by default the offer's. The API refuses a price that is not the current one.
@@ -694,7 +689,7 @@ class Orders:
                 returns the same transition.
 
         Returns:
-            The transition of the new order. Give it to `wait`, now or in another process.
+            The transition of the new order. Pass it to `wait`, now or in another process.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -735,15 +730,15 @@ class Orders:
         timeout: float | None = 1800.0,
         on_change: OnChange | None = None,
     ) -> Order:
-        """Order a GPU server, and wait until it runs (POST /api/order, once; polls GET /api/orders).
+        """Order a GPU server, and wait until it is running (POST /api/order, once; polls GET /api/orders).
 
-        It returns when the server runs. Templates may still be installing then: wait for each with
-        `templates.wait(order, install)`, where `templates.installs(order)` lists them.
+        Templates may still be installing when it returns. `templates.installs(order)` lists them; wait for each with
+        `templates.wait(order, install)`.
 
         Args:
             blib: the offer, as `blibs.list()` returned it.
-            contract_interval: what is paid for in advance, and not refunded: `HOUR`. The API document spells no others;
-                `DAY`, `WEEK`, `MONTH` and `YEAR` are by analogy.
+            contract_interval: what is paid in advance and not refunded: `HOUR`. The API's document names no others;
+                `DAY`, `WEEK`, `MONTH` and `YEAR` are guesses.
             terms_accepted: whether you accept the vendor's terms and conditions; without that, the API refuses the
                 order.
             price_h: EUR per hour; by default the offer's. The API refuses a price that is not the current one.
@@ -755,7 +750,7 @@ class Orders:
                 waits for the same order.
             timeout: seconds for the purchase and the wait; None for no limit. A purchase that is still in flight then
                 raises `PurchaseUnknownError`, and the client follows it.
-            on_change: a plain function that is called with the order at each new status; what it raises ends the wait
+            on_change: a plain function, called with the order at each new status. An exception from it ends the wait
                 and is raised here.
 
         Returns:
@@ -767,7 +762,7 @@ class Orders:
             UnresolvedPurchaseError: the outcome of an earlier purchase is not known; see `resolve`. Nothing was sent.
             PurchaseUnknownError: the request was sent, but its response was lost. `error.candidates` are the orders it
                 may have created; see `resolve`.
-            PurchaseNotReadyError: the server is bought, but the wait failed; the error's cause says how.
+            PurchaseNotReadyError: the server is bought, but the wait failed; the error's cause says why.
             BadRequestError: the API refused the order, for instance because its price has changed.
             APIConnectionError, APIStatusError: the order was not made.
         """
@@ -813,18 +808,18 @@ class Orders:
             async with client.orders.rented(blib, contract_interval="HOUR", terms_accepted=True) as order:
                 ...
 
-        What `then` says is done on every way out of the block: a normal end, an exception, a cancellation, Ctrl-C, and
-        also if the server was bought but did not start. It is retried for up to 15 minutes while the API fails or
-        refuses it; cancellations in the meantime are raised afterwards. The block ends once the API has accepted it;
-        `wait_until(order, "frozen")` waits for the status. A server that somebody else has frozen or stopped in the
-        meantime is left alone.
+        The server is frozen (or what `then` says) however the block ends: normally, by an exception, a cancellation or
+        Ctrl-C, and also if the server was bought but did not start. A failed freeze is retried for up to 15 minutes; a
+        cancellation in the meantime is raised afterwards. The block ends once the API has accepted it;
+        `wait_until(order, "frozen")` waits for the status. A server that somebody else has already frozen or stopped is
+        left alone.
 
-        With a `reference` that was bought before, nothing is bought: that server is started if it does not run.
+        If the `reference` was bought before, nothing is bought, and that server is started if it is not running.
 
         Args:
             blib: the offer, as `blibs.list()` returned it.
-            contract_interval: how long one paid period is: `HOUR`, `DAY`, `WEEK`, `MONTH` or `YEAR`. A period is paid
-                in advance, and is not refunded.
+            contract_interval: what is paid in advance and not refunded: `HOUR`. The API's document names no others;
+                `DAY`, `WEEK`, `MONTH` and `YEAR` are guesses.
             terms_accepted: whether you accept the vendor's terms and conditions; without that, the API refuses the
                 order.
             price_h: EUR per hour; by default the offer's. The API refuses a price that is not the current one.
@@ -834,11 +829,11 @@ class Orders:
             max_price_h: the most that it may cost, in EUR per hour.
             reference: your own name for this purchase.
             then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
-            timeout: seconds for the purchase and until the server runs; None for no limit.
-            on_change: called with the order for each status seen until it runs.
+            timeout: seconds for the purchase and until the server is running; None for no limit.
+            on_change: a plain function, called with the order at each new status until it is running.
 
         Returns:
-            An asynchronous context manager that gives the running order.
+            An asynchronous context manager that provides the running order.
 
         Raises:
             StillRunningError: the server could not be frozen or stopped, and is still billed. If the block raised, its
@@ -875,27 +870,27 @@ class Orders:
         timeout: float | None = 900.0,
         on_change: OnChange | None = None,
     ) -> AbstractAsyncContextManager[Order]:
-        """Have a server run for the duration of a job, and freeze it at the end, however the job ends.
+        """Run a server for the duration of a job, and freeze it at the end, however the job ends.
 
             async with client.orders.running(123, then="stop") as order:
                 ...
 
-        It is started unless it runs (POST /api/order-status). At the end `then` is done as with `rented`, even if the
-        server ran before.
+        It is started unless it is already running (POST /api/order-status). At the end it is frozen as with `rented`,
+        even if it was running before.
 
         Args:
             order: the order, or its id.
             then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
-            migration_allowed: whether a frozen server may move to other hardware, which takes 10 to 90 minutes: give it
-                a `timeout` of 7200 then.
-            timeout: seconds until it runs; None for no limit.
-            on_change: called with the order for each status seen until it runs.
+            migration_allowed: whether a frozen server may move to other hardware. That takes 10 to 90 minutes, so pass
+                a `timeout` of 7200.
+            timeout: seconds until it is running; None for no limit.
+            on_change: a plain function, called with the order at each new status until it is running.
 
         Returns:
-            An asynchronous context manager that gives the running order.
+            An asynchronous context manager that provides the running order.
 
         Raises:
-            StillRunningError: the server could not be frozen or stopped, and is billed on; as for `rented`.
+            StillRunningError: the server could not be frozen or stopped, and is still billed; as for `rented`.
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             WaitTimeoutError, SupersededError, OrderVanishedError, ServerLockedError, …: as for `start_and_wait`.
         """
@@ -914,14 +909,15 @@ class Orders:
 
     @property
     def purchases(self) -> tuple[Purchase, ...]:
-        """Purchases that this client and its ledger know of: made, refused, or of unknown outcome; the oldest first."""
+        """All purchases that this client and its ledger know, oldest first: made, refused, or of unknown outcome."""
         return self._purchases.journal.all
 
     async def unresolved(self) -> tuple[Purchase, ...]:
-        """The purchases that need a decision, once none is in flight. No request is sent.
+        """Wait until no purchase is in flight, and return those that need a decision. No request is sent.
 
-        Those are purchases whose outcome is unknown, and those that were made but never reached their caller, since it
-        was cancelled (by Ctrl-C, say) or its process ended. Each that has an `order_id` is a server that is billed:
+        These are purchases whose outcome is unknown, and purchases that succeeded but whose caller was cancelled (by
+        Ctrl-C, for example) or whose process ended before the result arrived. Each one with an `order_id` is a server
+        that is billed:
 
             except asyncio.CancelledError:
                 for purchase in await client.orders.unresolved():
@@ -945,18 +941,18 @@ class Orders:
         purchase_or_error: Purchase | PurchaseUnknownError | UnresolvedPurchaseError | PurchaseNotReadyError,
         order: Order | int | None,
     ) -> None:
-        """Decide what became of an unresolved purchase, so that others can be made. No request is sent.
+        """Say what became of an unresolved purchase, so that others can be made. No request is sent.
 
         The first decision is final.
 
         Args:
             purchase_or_error: the purchase, or the error that names it.
-            order: the order that it is, or its id; None if it was not made.
+            order: the order that was bought, or its id; None if nothing was bought.
 
         Raises:
-            ConfigurationError: it is no purchase of this client or its ledger, it is still in flight, or the decision
-                contradicts what is known: another outcome, an order that was there before or that another purchase has,
-                or another decision than the first. Nothing was resolved.
+            ConfigurationError: it is not a purchase of this client or its ledger, it is still in flight, or the
+                decision contradicts what is known: another outcome, an order that existed before or belongs to another
+                purchase, or an earlier decision. Nothing was resolved.
         """
         order_id = None if order is None else arguments.order_id(order, "orders.resolve")
         self._transport.bind()

@@ -62,7 +62,7 @@ class Templates:
     async def install(
         self, order: Order | int, template: Template | int, config: Mapping[str, object] | None = None
     ) -> int:
-        """Begin to install a template on a server (POST /api/template-install-add). Sent once, never repeated.
+        """Start to install a template on a server (POST /api/template-install-add). Sent once, never repeated.
 
         Args:
             order: the order, or its id.
@@ -70,7 +70,7 @@ class Templates:
             config: the template's options: their names, and values of JSON types.
 
         Returns:
-            The id of the install. Give it to `wait`.
+            The id of the install. Pass it to `wait`.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -90,10 +90,10 @@ class Templates:
         *,
         timeout: float | None = 3600.0,
     ) -> TemplateInstall:
-        """Install a template, and wait until it is (POST /api/template-install-add, polls GET /api/template-config).
+        """Install a template, and wait for it (POST /api/template-install-add, polls GET /api/template-config).
 
-        An install is done when its status is 1 or `Completed`, and has failed when its `status_readable` contains
-        "fail" or "error". Any other status counts as still going on.
+        An install is finished when its status is 1 or `Completed`, and has failed when its `status_readable` contains
+        "fail" or "error". Any other status means that it is in progress.
 
         Args:
             order: the order, or its id.
@@ -110,7 +110,7 @@ class Templates:
                 try again.
             APIConnectionError, APIStatusError: nothing was installed.
             TemplateFailedError: the installation failed; `error.install` is its last state.
-            WaitTimeoutError: it did not finish in time; it goes on.
+            WaitTimeoutError: it did not finish in time; the installation continues.
             WaitError: it is not among the order's installs, or the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
@@ -124,10 +124,10 @@ class Templates:
     async def wait(
         self, order: Order | int, install: TemplateInstall | int, *, timeout: float | None = 3600.0
     ) -> TemplateInstall:
-        """Wait until an install that was begun earlier, by any process, is finished (polls GET /api/template-config).
+        """Wait until an install that was started earlier, by any process, is finished (polls GET /api/template-config).
 
-        An install is done when its status is 1 or `Completed`, and has failed when its `status_readable` contains
-        "fail" or "error". Any other status counts as still going on.
+        An install is finished when its status is 1 or `Completed`, and has failed when its `status_readable` contains
+        "fail" or "error". Any other status means that it is in progress.
 
         Args:
             order: the order, or its id.
@@ -140,7 +140,7 @@ class Templates:
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
             TemplateFailedError: the installation failed; `error.install` is its last state.
-            WaitTimeoutError: it did not finish in time; it goes on.
+            WaitTimeoutError: it did not finish in time; the installation continues.
             WaitError: it is not among the order's installs, or the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
