@@ -25,7 +25,7 @@ from trooper_async import TrooperClient, durable, errors
 from trooper_async._groups.orders import Orders
 from trooper_async.testing import FakeTrooper
 
-# D3: who sends makes sure, right before, that the work is still his -------------------------------------------------
+# Who sends makes sure, right before, that the work is still his ------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -52,7 +52,7 @@ async def test_what_another_run_has_taken_up_is_not_sent(
     assert len(fake_trooper.sent(ORDER)) == 1
 
 
-# D9 -----------------------------------------------------------------------------------------------------------------
+# SIGTERM -------------------------------------------------------------------------------------------------------------
 
 
 async def test_stopping_leaves_nothing_in_doubt_that_was_not_sent(fake_trooper: FakeTrooper, database: str) -> None:

@@ -110,7 +110,7 @@ async def test_a_fleet_converges_and_is_reported(fake_trooper: FakeTrooper, data
     assert thawed["serverId"] == frozen.server_id
 
 
-# D1 -----------------------------------------------------------------------------------------------------------------
+# Outages -------------------------------------------------------------------------------------------------------------
 
 
 async def test_an_outage_at_the_start_is_ridden_out(fake_trooper: FakeTrooper, database: str) -> None:
@@ -143,7 +143,7 @@ async def test_an_outage_that_outlasts_the_deadline_is_the_error(fake_trooper: F
     assert fake_trooper.sent(SWITCH) == []
 
 
-# D2 -----------------------------------------------------------------------------------------------------------------
+# Keys ----------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_key_that_is_exchanged_ends_no_wait(fake_trooper: FakeTrooper, file: Path) -> None:
@@ -195,7 +195,7 @@ async def test_an_accounts_function_that_fails_is_asked_again(
     assert "SECRET" not in caplog.text
 
 
-# D3: see test_fence.py; D4 ------------------------------------------------------------------------------------------
+# Restarts ------------------------------------------------------------------------------------------------------------
 
 
 async def test_the_stored_baseline_proves_a_restart(fake_trooper: FakeTrooper, database: str) -> None:
@@ -238,7 +238,7 @@ async def test_a_departure_that_was_seen_proves_a_restart(fake_trooper: FakeTroo
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-# D5 and D7 ----------------------------------------------------------------------------------------------------------
+# Purchases in doubt --------------------------------------------------------------------------------------------------
 
 
 async def test_a_purchase_in_doubt_is_decided_from_another_process(fake_trooper: FakeTrooper, database: str) -> None:
@@ -287,7 +287,7 @@ async def test_the_first_decision_holds(fake_trooper: FakeTrooper, database: str
     assert len(fake_trooper.sent(ORDER)) == 1
 
 
-# D6 -----------------------------------------------------------------------------------------------------------------
+# Ids -----------------------------------------------------------------------------------------------------------------
 
 
 async def test_running_work_is_joined_by_its_id(fake_trooper: FakeTrooper, database: str) -> None:
@@ -326,7 +326,7 @@ async def test_work_is_cancelled_retried_and_deleted_with_dbos(fake_trooper: Fak
         assert await status("locked") is None
 
 
-# D8 -----------------------------------------------------------------------------------------------------------------
+# Workflows of the user's own -----------------------------------------------------------------------------------------
 
 training, trained = asyncio.Event(), asyncio.Event()
 
@@ -361,7 +361,7 @@ async def test_a_workflow_of_the_users_own_goes_on_after_a_crash(fake_trooper: F
     assert [len(fake_trooper.sent(path)) for path in (ORDER, INSTALL, SWITCH)] == [1, 1, 1]
 
 
-# D9: see test_stopping.py; D10 --------------------------------------------------------------------------------------
+# Versions ------------------------------------------------------------------------------------------------------------
 
 
 async def test_running_work_is_left_to_its_version(fake_trooper: FakeTrooper, database: str) -> None:

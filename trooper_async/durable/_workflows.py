@@ -55,7 +55,6 @@ _TARGETS = {"start": "running", "stop": "stopped", "freeze": "frozen", "restart"
 _FOREVER = 10 * 365 * 86400.0
 _LOOK_AGAIN = 5.0
 _QUEUE_POLL = 1.0
-_Kind = Literal["create", "migrate"]
 
 
 @workflow("switch")
@@ -217,7 +216,7 @@ async def order(
         "second_partition_percentage": second_partition_percentage,
         "templates": list(templates),
     }
-    return await _buy_and_wait(account, "create", None, blib_id, terms, timeout)
+    return await _buy_and_wait(account, None, blib_id, terms, timeout)
 
 
 @workflow("migrate")
@@ -241,17 +240,16 @@ async def migrate(
         timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
     """
     terms = {"keep_data": keep_data, "max_total_due": max_total_due}
-    return await _buy_and_wait(account, "migrate", order_id, blib_id, terms, timeout)
+    return await _buy_and_wait(account, order_id, blib_id, terms, timeout)
 
 
-async def _buy_and_wait(
-    account: str, kind: _Kind, migrated: int | None, blib_id: int, terms: dict[str, Any], timeout: float
-) -> int:
+async def _buy_and_wait(account: str, migrated: int | None, blib_id: int, terms: dict[str, Any], timeout: float) -> int:
     await DBOS.register_queue_async(PURCHASES, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
     reference = f"{workflow_id()}-purchase"
     with SetWorkflowID(reference), SetEnqueueOptions(queue_partition_key=account):
         buying = await DBOS.enqueue_workflow_async(PURCHASES, purchase, account, migrated, blib_id, terms, timeout)
     order_id = await rest(buying.get_result, polling_interval_sec=_QUEUE_POLL)
+    kind: Literal["create", "migrate"] = "create" if migrated is None else "migrate"
     transition = Transition(order_id, kind, OrderStatus.running)
     try:
         await _wait(account, await deadline_of(timeout), transition)
