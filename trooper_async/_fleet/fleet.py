@@ -29,7 +29,7 @@ _LOOKS = 3
 class Fleet:
     """`client.fleet`: one action for many orders, and a report with the outcome of each.
 
-    The list is read once before anything is sent. Orders that are already in the wanted status, or on their way to it,
+    The list is read once before anything is sent. Orders that are already in the requested status, or changing to it,
     are left alone.
     """
 
@@ -49,27 +49,28 @@ class Fleet:
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Start servers, and wait until they run (POST /api/order-status, action `running`).
+        """Start servers, and wait until they are running (POST /api/order-status, action `running`).
 
-        Orders that run, or are starting, are left alone.
+        Orders that are running or starting are left alone.
 
         Args:
-            orders: orders or order ids, any number; one that is given twice is done once.
+            orders: orders or order ids, any number; duplicates are ignored.
             migration_allowed: whether frozen servers may move to other hardware, which takes 10 to 90 minutes; each
-                request is sent once then.
-            force: whether the action is sent to every order, whatever its status.
-            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
-            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
-                usually needs. A rate limit may delay an order's request for as long again.
-            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
-            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
-                sent and when it has ended. Nothing is sent before it returns: a program that stores
-                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+                request is then sent only once.
+            force: whether to send the action to every order, whatever its status.
+            concurrency: the greatest number of requests in flight. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit. The default is that of
+                `orders.wait`. A rate limit may delay the request itself for as long again.
+            wait: False to return once all requests are accepted; these orders are then in the report's `pending`, and
+                `resume` waits for them.
+            on_progress: a function or coroutine function, called with a `FleetProgress` right before each order is sent
+                and when it has finished. An order is sent only after it returns, so a program that stores
+                `progress.report()` in each call can be killed at any time, and `resume` continues. An exception from it
                 cancels the run and is raised here.
 
         Returns:
-            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
-            affect the others. A refused key ends the run at once.
+            The report, with one outcome for each order. An order that is locked, not found, superseded or timed out
+            does not affect the others. A refused key ends the run at once.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -98,20 +99,21 @@ class Fleet:
         Orders that are stopped, stopping, frozen or freezing are left alone: a stop would first boot a frozen server.
 
         Args:
-            orders: orders or order ids, any number; one that is given twice is done once.
-            force: whether the action is sent to every order, whatever its status.
-            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
-            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
-                usually needs. A rate limit may delay an order's request for as long again.
-            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
-            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
-                sent and when it has ended. Nothing is sent before it returns: a program that stores
-                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+            orders: orders or order ids, any number; duplicates are ignored.
+            force: whether to send the action to every order, whatever its status.
+            concurrency: the greatest number of requests in flight. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit. The default is that of
+                `orders.wait`. A rate limit may delay the request itself for as long again.
+            wait: False to return once all requests are accepted; these orders are then in the report's `pending`, and
+                `resume` waits for them.
+            on_progress: a function or coroutine function, called with a `FleetProgress` right before each order is sent
+                and when it has finished. An order is sent only after it returns, so a program that stores
+                `progress.report()` in each call can be killed at any time, and `resume` continues. An exception from it
                 cancels the run and is raised here.
 
         Returns:
-            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
-            affect the others. A refused key ends the run at once.
+            The report, with one outcome for each order. An order that is locked, not found, superseded or timed out
+            does not affect the others. A refused key ends the run at once.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -129,25 +131,26 @@ class Fleet:
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Restart servers, each once, and wait until they have (POST /api/order-status, action `restarted`).
+        """Restart servers, each once, and wait until they have restarted (POST /api/order-status, action `restarted`).
 
-        Orders that do not run are left alone.
+        Orders that are not running are left alone.
 
         Args:
-            orders: orders or order ids, any number; one that is given twice is done once.
-            force: whether the action is sent to every order, whatever its status.
-            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
-            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
-                usually needs. A rate limit may delay an order's request for as long again.
-            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
-            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
-                sent and when it has ended. Nothing is sent before it returns: a program that stores
-                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+            orders: orders or order ids, any number; duplicates are ignored.
+            force: whether to send the action to every order, whatever its status.
+            concurrency: the greatest number of requests in flight. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit. The default is that of
+                `orders.wait`. A rate limit may delay the request itself for as long again.
+            wait: False to return once all requests are accepted; these orders are then in the report's `pending`, and
+                `resume` waits for them.
+            on_progress: a function or coroutine function, called with a `FleetProgress` right before each order is sent
+                and when it has finished. An order is sent only after it returns, so a program that stores
+                `progress.report()` in each call can be killed at any time, and `resume` continues. An exception from it
                 cancels the run and is raised here.
 
         Returns:
-            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
-            affect the others. A refused key ends the run at once.
+            The report, with one outcome for each order. An order that is locked, not found, superseded or timed out
+            does not affect the others. A refused key ends the run at once.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -167,23 +170,24 @@ class Fleet:
     ) -> FleetReport:
         """Freeze servers, and wait until they are frozen (POST /api/order-status, action `frozen`).
 
-        Orders that are frozen, or are freezing, are left alone.
+        Orders that are frozen or freezing are left alone.
 
         Args:
-            orders: orders or order ids, any number; one that is given twice is done once.
-            force: whether the action is sent to every order, whatever its status.
-            concurrency: how many requests are in flight at once. Waits are not counted; they share one poll.
-            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
-                usually needs. A rate limit may delay an order's request for as long again.
-            wait: False returns once all are accepted; those are the report's `pending`, and `resume` waits for them.
-            on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
-                sent and when it has ended. Nothing is sent before it returns: a program that stores
-                `progress.report()` in each call can be killed at any time, and continue with `resume`. What it raises
+            orders: orders or order ids, any number; duplicates are ignored.
+            force: whether to send the action to every order, whatever its status.
+            concurrency: the greatest number of requests in flight. Waits are not counted; they share one poll.
+            timeout: seconds for each order, from its accepted request; None for no limit. The default is that of
+                `orders.wait`. A rate limit may delay the request itself for as long again.
+            wait: False to return once all requests are accepted; these orders are then in the report's `pending`, and
+                `resume` waits for them.
+            on_progress: a function or coroutine function, called with a `FleetProgress` right before each order is sent
+                and when it has finished. An order is sent only after it returns, so a program that stores
+                `progress.report()` in each call can be killed at any time, and `resume` continues. An exception from it
                 cancels the run and is raised here.
 
         Returns:
-            The report: one outcome for each order. One that is locked, not found, superseded or timed out does not
-            affect the others. A refused key ends the run at once.
+            The report, with one outcome for each order. An order that is locked, not found, superseded or timed out
+            does not affect the others. A refused key ends the run at once.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -201,22 +205,22 @@ class Fleet:
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> FleetReport:
-        """Bring each order to its wanted status (GET /api/orders, POST /api/order-status).
+        """Bring each order to the status you want (GET /api/orders, POST /api/order-status).
 
-        Orders that are there, or on their way there, are left alone.
+        Orders that are already in that status, or changing to it, are left alone.
 
         Args:
             wanted: the order, or its id → `running`, `stopped` or `frozen`.
-            migration_allowed: whether frozen servers may move to other hardware to run.
-            concurrency: how many requests are in flight at once.
-            timeout: seconds for each order, from its accepted request; None for no limit; by default what the action
-                usually needs.
-            wait: False returns once all are accepted; `resume` waits for those.
+            migration_allowed: whether frozen servers may move to other hardware in order to start.
+            concurrency: the greatest number of requests in flight.
+            timeout: seconds for each order, from its accepted request; None for no limit. The default is that of
+                `orders.wait`.
+            wait: False to return once all requests are accepted; `resume` waits for them.
             on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
-                sent and when it has ended.
+                sent and when it has finished.
 
         Returns:
-            The report; what was left alone is in its `left_alone`.
+            The report. Orders that were left alone are in `left_alone`.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.
@@ -254,19 +258,20 @@ class Fleet:
     ) -> FleetReport:
         """Continue a run that was cancelled, killed or refused, or timed out (GET /api/orders, POST /api/order-status).
 
-        What was accepted is only waited for. What was not sent, and a stop, freeze or plain start of which that is not
-        certain, is sent now, unless its server is there or on its way. A restart, or a start with migration, that may
-        have been sent is only waited for. Orders that failed for a reason of their own (locked, superseded) stay so.
+        Accepted actions are only waited for. Actions that were not sent, and a stop, freeze or plain start that may not
+        have been sent, are sent now, unless the server is already in the requested status or changing to it. A restart,
+        or a start with migration, that may have been sent is only waited for. Orders that failed for a lasting reason
+        (locked, superseded) stay failed.
 
         Args:
-            report: of the run, from its progress (`progress.report()`) or `FleetReport.from_json`.
-            concurrency: how many requests are in flight at once.
-            timeout: seconds for each order; None for no limit; by default what the action usually needs.
+            report: the report of that run, from `progress.report()` or `FleetReport.from_json`.
+            concurrency: the greatest number of requests in flight.
+            timeout: seconds for each order; None for no limit. The default is that of `orders.wait`.
             on_progress: a function or a coroutine function, called with a `FleetProgress` right before each order is
-                sent and when it has ended.
+                sent and when it has finished.
 
         Returns:
-            The report of all the orders.
+            The report of all orders.
 
         Raises:
             ConfigurationError: an argument is invalid. Nothing was sent.

@@ -44,25 +44,25 @@ class FleetOutcome:
     error: TrooperError | None = field(default=None, eq=repr)
     """Why it did not reach it, if it failed."""
     seconds: float = 0.0
-    """Seconds from its turn to its end."""
+    """Seconds from the moment its action was due until it finished."""
     transition: Transition | None = None
-    """What was, or may have been, sent and is awaited."""
+    """The action that was, or may have been, sent."""
     sent: bool | None = False
-    """Whether its action was sent and accepted; None if it may have been. False with an `order` means that it was left
-    alone.
+    """Whether its action was sent and accepted; None if it may have been. False together with an `order` means that the
+    server was left alone.
     """
     sent_at: datetime | None = None
     """When its action was accepted, or may have been sent, by this machine's clock."""
 
     def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
-        """This outcome as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
+        """Return this outcome as a dict of JSON types, for `json.dumps`, a web framework or a data frame.
 
         Args:
             money: "text" keeps every digit of an amount (`"15.50"`); "number" gives an int or float (`15.5`).
 
         Returns:
-            A dict by the names of the fields. The settings of an order's templates, and its `extra`, are left out:
-            they may be secret.
+            A dict by field names. The settings of an order's templates, and its `extra`, are left out, since they may
+            be secret.
         """
         return {
             "order_id": self.order_id,
@@ -95,7 +95,7 @@ class FleetOutcome:
 
 @frozen
 class FleetReport:
-    """The outcome of each order of a run, in the order in which they were given."""
+    """The outcome of each order of a run, in the sequence in which the orders were passed."""
 
     outcomes: tuple[FleetOutcome, ...]
     """One outcome for each order."""
@@ -106,7 +106,7 @@ class FleetReport:
 
     @property
     def succeeded(self) -> tuple[FleetOutcome, ...]:
-        """The orders that reached the wanted status."""
+        """The orders that reached the requested status."""
         return tuple(outcome for outcome in self.outcomes if outcome.order is not None)
 
     @property
@@ -121,7 +121,7 @@ class FleetReport:
 
     @property
     def left_alone(self) -> tuple[FleetOutcome, ...]:
-        """The orders for which nothing was sent, since they were there already or on their way."""
+        """The orders for which nothing was sent, since they were already in the requested status or changing to it."""
         return tuple(outcome for outcome in self.succeeded if outcome.sent is False)
 
     def raise_for_failures(self) -> None:
@@ -135,14 +135,14 @@ class FleetReport:
             raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} orders failed", failures)
 
     def to_dict(self, *, money: Literal["text", "number"] = "text") -> dict[str, JSON]:
-        """This report as a dict of JSON types, for `json.dumps` or a web framework.
+        """Return this report as a dict of JSON types, for `json.dumps` or a web framework.
 
         Args:
             money: "text" keeps every digit of an amount (`"15.50"`); "number" gives an int or float (`15.5`).
 
         Returns:
-            A dict by the names of the fields. The settings of an order's templates, and its `extra`, are left out:
-            they may be secret.
+            A dict by field names. The settings of an order's templates, and its `extra`, are left out, since they may
+            be secret.
         """
         return {
             "elapsed": self.elapsed,
@@ -152,7 +152,7 @@ class FleetReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> FleetReport:
-        """The report that `to_dict` wrote, with either form of money.
+        """Read the report that `to_dict` returned, with either form of money.
 
         Args:
             data: what `to_dict` returned.
@@ -169,7 +169,7 @@ class FleetReport:
         raise ConfigurationError("this is not the data of a FleetReport")
 
     def to_json(self) -> str:
-        """This report as text, to be stored.
+        """Return this report as text, to be stored.
 
         Returns:
             JSON text for `from_json`, in another process or a later release too.
@@ -178,7 +178,7 @@ class FleetReport:
 
     @classmethod
     def from_json(cls, text: str) -> FleetReport:
-        """The report that `to_json` wrote, or that a `ReportFile` holds.
+        """Read the report that `to_json` wrote, or that a `ReportFile` holds.
 
         Args:
             text: the stored text. Of several lines, the last one of each order counts. An incomplete last line is

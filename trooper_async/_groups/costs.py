@@ -25,8 +25,8 @@ def cost_share(status: str) -> Decimal | None:
 def cost_h(order: Order) -> Decimal | None:
     """What an order costs per hour in its current status. No request is sent.
 
-    A stopped server costs 35 % of its price and a terminated one nothing; with any other status, also one that is
-    about to change, it costs its full price. What a frozen server costs is not documented.
+    A stopped server costs 35 % of its price and a terminated one nothing; with any other status, including a
+    transitional one, it costs its full price. What a frozen server costs is not documented.
 
     Args:
         order: the order, as `orders.list()` or `orders.get()` returned it.
@@ -45,7 +45,7 @@ def prepaid(order: Order, *, now: datetime | None = None) -> Decimal | None:
 
     Args:
         order: the order, as `orders.list()` or `orders.get()` returned it.
-        now: the time that the rest is counted from, with a time zone; by default this machine's.
+        now: the present time, with a time zone; by default that of this machine.
 
     Returns:
         EUR, at the order's price per hour; 0 if the period is over; None for an order without a price or `paid_until`.

@@ -25,8 +25,8 @@ def select(
     """Pick orders out of a list: `select(await client.orders.list(), title="job-*", status="running")`.
 
     Each text may be a pattern, in which `*`, `?` and `[…]` mean what they mean in file names. If some orders have
-    exactly that text, only they match, so a title like `[prod] trainer` is not read as a pattern for other titles.
-    Upper and lower case are the same. No request is sent.
+    exactly that text, only they match, so a title like `[prod] trainer` is not taken as a pattern. Case is ignored. No
+    request is sent.
 
     Args:
         orders: the orders to pick from.

@@ -13,12 +13,12 @@ _check: ContextVar[Check | None] = ContextVar("trooper_async.check_before_sendin
 
 @contextmanager
 def check_before_sending(check: Callable[[], Awaitable[object]]) -> Iterator[None]:
-    """Have `check` awaited right before each attempt of a call that must not be sent twice.
+    """Await `check` right before each attempt of a call that must not be sent twice.
 
-    Those calls are purchases, restarts, starts with `migration_allowed`, and installs of templates. A rate limit or a
-    connection that cannot be made may hold an attempt up for minutes; `check` runs after that, so it can still find
-    that a lock was lost or that the process is being stopped. It applies to what is called inside the `with` block, and
-    to the tasks that are started there.
+    These calls are purchases, restarts, starts with `migration_allowed`, and installs of templates. A rate limit or a
+    failing connection may delay an attempt for minutes. `check` runs after that, so it can still find out that a lock
+    was lost or that the process is being stopped. It applies to the calls inside the `with` block, and to tasks that
+    are started there.
 
     Args:
         check: a coroutine function without arguments. If it raises, that attempt is not sent, and its exception is

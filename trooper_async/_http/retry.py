@@ -69,11 +69,10 @@ def _seconds(instance: object, attribute: Attribute[Any], value: float) -> None:
 class RetryPolicy:
     """How often a call is tried, and for how long.
 
-    A 429 is not a failure: it uses neither attempts nor budget, and slows down all calls of the client until they get
-    through. A call that waits behind others, while they get through, waits as long as it takes: a gather of 1,000 calls
-    at 60 a minute succeeds. `RateLimitError` is raised where the API asks for a pause of more than `deadline` or 120
-    seconds, where it still answers 429 `deadline` seconds after the first request of the call, or where for twice as
-    long no call gets through.
+    A 429 is not a failure: it uses neither attempts nor budget, and slows down all calls of the client until they
+    succeed. A call that waits behind others waits as long as they succeed: a gather of 1,000 calls at 60 a minute
+    succeeds. `RateLimitError` is raised if the API asks for a pause of more than `deadline` or 120 seconds, if it still
+    returns 429 `deadline` seconds after the first request of the call, or if no call succeeds for twice as long.
 
     Attributes:
         attempts: the number of requests that one call may send, the first one included; None for no limit.
@@ -100,7 +99,8 @@ class RetryPolicy:
         return math.inf if self.budget is None else self.budget
 
     def without_limits(self) -> RetryPolicy:
-        """The same delays, but no limit of attempts, time and budget: for a call that has a deadline of its own.
+        """Return a policy with the same delays, but without limits of attempts, time and budget, for a call that has
+        its own deadline.
 
         Returns:
             The policy.

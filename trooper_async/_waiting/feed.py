@@ -23,7 +23,7 @@ E = TypeVar("E")
 
 @frozen
 class Outage:
-    """What `orders.watch(outages=True)` yields when polls have failed for a while, and when they succeed again."""
+    """What `orders.watch(outages=True)` yields when polls have failed for a while, and again when they succeed."""
 
     since: datetime
     """When the first of the polls that failed began, by this machine's clock."""
