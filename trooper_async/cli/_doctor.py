@@ -110,8 +110,9 @@ async def doctor(
     Nothing secret is in what it prints (no key, id, title, address of a server or price): paste it into a report.
 
     A profile (--record) says how the API behaves, for `FakeTrooper(profile=...)` and --replay. It holds status words,
-    names of fields, kinds, times and counts, and is shown before it is saved. Only --exercise changes anything: it
-    stops, starts, restarts, freezes and thaws one server, and puts it back.
+    names of fields, kinds, times and counts, and is shown before it is saved. One read is sent with a wrong key, to see
+    how that is refused. Only --exercise changes anything: it stops, starts, restarts, freezes and thaws one server, and
+    puts it back.
     """
     if exercise is not None and recorded is None:
         raise click.UsageError("--exercise needs --record", click.get_current_context())
