@@ -1,6 +1,6 @@
-"""The project's sessions: `nox -l` lists them, `nox -s lint types` runs some.
+"""The project's sessions: `nox -l` lists them, `nox -s lint types` runs two of them.
 
-Tests run on every Python from 3.11 on that is found here, so that no session fails for an interpreter that is missing.
+Tests run on every Python from 3.11 on that is found on this machine, so no session fails because one is missing.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ PYTHONS = _pythons()
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The test suite, with the newest versions of what it needs, and what of the package it covers."""
+    """The test suite with its dependencies as pip chooses them, and the coverage of the package."""
     session.install("-e", f"{ALL[:-1]},bench]")
     session.run("pytest", "-q", "--cov", "--cov-report=term:skip-covered", *session.posargs)
 
 
 @nox.session(python=PYTHONS[len(PYTHONS) // 2])
 def oldest(session: nox.Session) -> None:
-    """The test suite with the oldest version of everything that is allowed."""
+    """The test suite with the oldest allowed version of every dependency."""
     session.install("-e", ALL, *_floors())
     session.run("pytest", "-q", "-n", "4", *session.posargs)
 
 
 @nox.session(python=PYTHONS[-1])
 def newest(session: nox.Session) -> None:
-    """The test suite with the newest of everything, on the newest Python found."""
+    """The test suite with the newest version of every dependency, on the newest Python found."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", ALL)
     session.run("pytest", "-q", "-n", "4", *session.posargs)
 
@@ -80,7 +80,7 @@ def load(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """mutmut puts small faults into the core and lists those no test notices (`-- 'trooper_async._http.gate*'`)."""
+    """mutmut puts small faults into the core and lists those that no test detects (`-- 'trooper_async._http.gate*'`)."""
     session.install("-e", ".[dev]", "mutmut>=3.8")
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
@@ -96,7 +96,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict and pyright; the public surface has a type everywhere."""
+    """mypy --strict and pyright; the public surface is completely typed."""
     session.install("-e", f"{ALL[:-1]},bench,docs,lint]")
     session.run("mypy")
     session.run("pyright")
@@ -105,7 +105,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel, installed alone in an environment of its own, runs the quickstart."""
+    """The wheel, installed alone in a new environment, runs the quickstart."""
     session.install("build")
     with tempfile.TemporaryDirectory() as folder:
         session.run("python", "-m", "build", "--outdir", folder, ".", silent=True)
@@ -156,7 +156,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def screens(session: nox.Session) -> None:
-    """The command's picture in the README, made again from a real run on the fake."""
+    """The pictures of the command, made again from a real run on the fake."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.tools.screens")
 
