@@ -80,7 +80,7 @@ def load(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """mutmut puts small faults into the core and lists those that no test detects (`-- 'trooper_async._http.gate*'`)."""
+    """mutmut puts small faults into the core and lists the undetected ones (`-- 'trooper_async._http.gate*'`)."""
     session.install("-e", ".[dev]", "mutmut>=3.8")
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
