@@ -10,9 +10,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 
+from attrs import evolve
 from dbos import DBOS
 from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
@@ -150,7 +152,7 @@ class Accounts:
                 client = await self._client(account)
                 return await call(client, max(_LAST_LOOK, deadline - time.time()))
             except errors.TrooperError as error:
-                failure, refused = error, _refuses_key(error)
+                failure, refused = _without_settings(error), _refuses_key(error)
             if once and isinstance(failure, errors.OutcomeUnknownError):
                 raise failure
             self.check_open()
@@ -183,6 +185,18 @@ class Accounts:
                 if isinstance(client, TrooperClient):
                     return self._clients.setdefault(account, client)
             raise errors.ConfigurationError(f"the function of Accounts {problem} for account {account!r}")
+
+
+def _without_settings(error: errors.TrooperError) -> errors.TrooperError:
+    """The error without the settings of templates, which may hold a password: errors are stored."""
+    failure = copy(error)
+    if isinstance(failure, errors.WaitError):
+        failure.order = failure.order and evolve(failure.order, template_installs=None)
+    if isinstance(failure, errors.TemplateFailedError):
+        failure.install = evolve(failure.install, config=None)
+    if isinstance(failure, errors.PurchaseUnknownError):
+        failure.candidates = ()
+    return failure
 
 
 def _refuses_key(error: errors.TrooperError) -> bool:

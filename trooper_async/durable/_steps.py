@@ -13,10 +13,8 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from copy import copy
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
-from attrs import evolve
 from dbos import DBOS
 from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
@@ -99,7 +97,7 @@ async def repeat(
 
     async def run() -> T:
         try:
-            return await rest(_without_settings, (await accounts()).persist, account, deadline, call)
+            return await rest((await accounts()).persist, account, deadline, call)
         except errors.TrooperError:
             if (result := last()) is None:
                 raise
@@ -144,7 +142,7 @@ async def send_once(
             return marked
         try:
             with check_before_sending(check):
-                await _without_settings(ours.persist, account, deadline, attempt, once=True)
+                await ours.persist(account, deadline, attempt, once=True)
             await _write(mark)
         except errors.OutcomeUnknownError as error:
             LOG.error("workflow %s: %s", workflow_id(), error.message)
@@ -195,18 +193,3 @@ def workflow_id() -> str:
     found = DBOS.workflow_id
     assert found is not None  # noqa: S101 - within a workflow or a step
     return found
-
-
-async def _without_settings(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Raise errors without the settings of templates, which may hold a password: errors are stored."""
-    try:
-        return await work(*args, **kwargs)
-    except errors.TrooperError as error:
-        failure = copy(error)
-    if isinstance(failure, errors.WaitError):
-        failure.order = failure.order and evolve(failure.order, template_installs=None)
-    if isinstance(failure, errors.TemplateFailedError):
-        failure.install = evolve(failure.install, config=None)
-    if isinstance(failure, errors.PurchaseUnknownError):
-        failure.candidates = ()
-    raise failure
