@@ -7,7 +7,6 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,14 +14,12 @@ import pytest
 from tests.durable.test_workflows import SWITCH, result, start, status
 from tests.helpers.conditions import until
 from tests.helpers.durable import application, eventually, operator
-from tests.helpers.processes import python
 from tests.tools.crash.__main__ import many
 from tests.tools.crash.postgres import Postgres
 from tests.tools.crash.run import Worker, forkserver
 from trooper_async import TrooperClient, durable, errors
 from trooper_async.testing import FakeTrooper
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "durable_fleet.py"
 LOOK = 0.2
 
 
@@ -152,20 +149,3 @@ async def test_killed_and_disturbed_at_random_moments_on_postgres(server: Postgr
     seed = random.randrange(10**9)
     verdicts = await many(2, 2, seed, (2,), server.url)
     assert [fault for verdict in verdicts for fault in verdict.faults] == [], f"seed {seed}"
-
-
-@pytest.mark.parametrize("on", ["sqlite", "postgres"])
-async def test_the_example_loses_nothing_when_its_worker_is_killed(on: str, server_database: str) -> None:
-    """The fleet is frozen and a job is run, by the worker that is left or comes after, which ends on SIGTERM."""
-    arguments = [] if on == "sqlite" else [server_database]
-    async with python(EXAMPLE, *arguments) as example:
-        assert await example.ends() == 0, example.err
-        lines = example.out.splitlines()
-    for line in (
-        "worker 1 is killed",
-        "worker 2 has frozen 20 of 20 servers",
-        "worker 2 has trained on order 143",
-        "worker 2 has ended",
-        "1 purchase was sent, and none twice",
-    ):
-        assert line in lines

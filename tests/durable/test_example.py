@@ -1,0 +1,91 @@
+"""examples/durable_fleet.py: real processes, on SQLite and on Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.conditions import until
+from tests.helpers.processes import Child, python
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "durable_fleet.py"
+
+
+def check(example: Child) -> None:
+    """The fleet is frozen and the job is run, by the worker that is left or comes after, which ends on SIGTERM."""
+    lines = example.out.splitlines()
+    for line in (
+        "worker 1 is killed",
+        "worker 2 has frozen 20 of 20 servers",
+        "worker 2 has trained on order 143",
+        "worker 2 has ended",
+        "1 purchase was sent, and none twice",
+    ):
+        assert line in lines
+    assert "Traceback" not in example.err
+
+
+def workers(example: Child) -> list[int]:
+    """The processes that it has started, in order."""
+    pid = example._process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_nothing_is_lost_when_a_worker_is_killed() -> None:
+    """On SQLite: one worker after the other."""
+    async with python(EXAMPLE) as example:
+        assert await example.ends() == 0, example.err
+    check(example)
+
+
+async def test_runs_share_a_database_also_with_one_that_was_aborted(server_database: str, tmp_path: Path) -> None:
+    """A run that is killed as a whole leaves its work behind; two others, at the same time, do theirs and end."""
+    async with python(EXAMPLE, server_database, env={"TMPDIR": str(tmp_path)}) as aborted:
+        await aborted.says("has begun")
+    async with python(EXAMPLE, server_database) as one, python(EXAMPLE, server_database) as other:
+        assert await asyncio.gather(one.ends(), other.ends()) == [0, 0], one.err + other.err
+    check(one)
+    check(other)
+
+
+async def test_it_ends_when_its_worker_does(server_database: str) -> None:
+    """With 1 and a sentence, and takes the other worker with it."""
+    async with python(EXAMPLE, server_database) as example:
+        await until(lambda: len(workers(example)) == 2)
+        first, second = workers(example)
+        os.kill(second, signal.SIGKILL)
+        assert await example.ends() == 1
+        assert example.err == "worker 2 ended with -9, before its work was done\n"
+        assert not Path(f"/proc/{first}").exists()
+
+
+async def test_it_ends_on_ctrl_c(server_database: str) -> None:
+    """Without a traceback, and its workers end as well."""
+    async with python(EXAMPLE, server_database) as example:
+        await until(lambda: len(workers(example)) == 2)
+        started = workers(example)
+        example.send(signal.SIGINT)
+        assert (await example.ends(), example.err) == (130, "")
+        assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/none", "the database cannot be used: connection failed"),
+        ("postgres//secret@x", "the argument is not the URL of a Postgres database"),
+        ("sqlite:///x", "the argument is not the URL of a Postgres database"),
+    ],
+)
+async def test_a_bad_url_is_a_sentence(url: str, says: str) -> None:
+    """It ends before any worker is started."""
+    async with python(EXAMPLE, url) as example:
+        assert await example.ends() == 1
+    assert example.err.startswith(says)
+    assert "secret" not in example.err
+    assert example.err.count("\n") <= 2
+    assert example.out == ""
