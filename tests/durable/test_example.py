@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -47,7 +46,7 @@ async def test_runs_share_a_database_also_with_one_that_was_aborted(server_datab
     async with python(EXAMPLE, server_database, env={"TMPDIR": str(tmp_path)}) as aborted:
         await aborted.says("has begun")
     async with python(EXAMPLE, server_database) as one, python(EXAMPLE, server_database) as other:
-        assert await asyncio.gather(one.ends(), other.ends()) == [0, 0], one.err + other.err
+        assert (await one.ends(), await other.ends()) == (0, 0), one.err + other.err
     check(one)
     check(other)
 
