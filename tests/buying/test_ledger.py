@@ -351,7 +351,11 @@ async def test_an_outcome_that_can_not_be_written_is_not_lost(
             patch.setattr(os, "fsync", fails_after_the_post)
             assert (await buy(client)).order_id == 123
         logged = [record for record in caplog.records if "can't be written" in record.getMessage()]
-        assert [record.levelno for record in logged] == [logging.ERROR] * 2, "the outcome, and that it was delivered"
+        assert [record.levelno for record in logged] == [logging.ERROR] * 2
+        assert [record.getMessage().partition(" could not be written: ")[0] for record in logged] == [
+            "orders.create: its outcome (bought, order 123)",
+            "orders.create: that it was delivered",
+        ]
         assert (await buy(client)).order_id == 124, "its caller has got it"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # as if the disk had dropped it
     async with fake_trooper.client(ledger=path) as client:

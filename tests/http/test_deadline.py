@@ -98,6 +98,7 @@ async def test_what_was_left_in_flight_is_cut_when_the_client_is_closed() -> Non
             with pytest.raises(OutcomeUnknownError):
                 await sending
             assert client._transport._left_behind
+        assert not client._transport._left_behind
         await until(lambda: len(asyncio.all_tasks() - before) <= 1)  # the server's own
 
 

@@ -156,6 +156,24 @@ def test_a_pause_as_long_as_the_deadline_is_waited_out(retry_after: str, passes:
     run(main())
 
 
+def test_a_call_that_the_pause_would_outlast_is_told_at_once() -> None:
+    """Where the pause is longer than a call may take, even by less than a second, it neither waits nor is sent."""
+
+    async def main() -> None:
+        script = always_429(1e9, Retry_After="60.5")
+        async with script.client() as client:
+            with pytest.raises(RateLimitError):
+                await client.ping()
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(RateLimitError) as caught:
+                await client.ping()
+            assert asyncio.get_running_loop().time() == began
+            assert caught.value.retry_after == pytest.approx(60.5)
+            assert (caught.value.attempts, len(script.sent)) == (0, 1)
+
+    run(main())
+
+
 def test_a_failing_api_is_hit_little_more_often_than_it_is_called() -> None:
     """The budget: a thousand calls of an API that answers 500 cost at most 1.1 requests each, and twelve."""
 

@@ -63,7 +63,7 @@ def test_the_whole_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     printed = capsys.readouterr().out
     assert all(figure.work in printed and figure.values for figure in figures)
     assert len({figure.work for figure in figures}) == len(figures)
-    assert sum(figure.goal is not None for figure in figures) == 23
+    assert sum(figure.goal is not None for figure in figures) == 24
     assert program.machine() in printed
     assert "a second process is needed beyond" in printed
     for plot in ("bench-poll.svg", "bench-memory.svg"):
