@@ -144,7 +144,7 @@ class Nightly:
             begun = evolve(begun, outcomes=tuple(again))
             return await fleet.resume(begun, concurrency=8, timeout=self.patience, on_progress=file)
         if due.action == "freeze":
-            orders = [one for one in await self.client.orders.find(title=self.title) if runs(one) and not one.is_locked]
+            orders = [one for one in await self.find(self.title) if runs(one) and not one.is_locked]
             report = await fleet.freeze(orders, concurrency=8, timeout=self.patience, on_progress=file)
         else:
             orders = await self.frozen_by_us(due)
@@ -153,6 +153,14 @@ class Nightly:
             file.store(report)
         return report
 
+    async def find(self, title: str) -> list[Order]:
+        """The servers that three reads of the list show: one read may be incomplete, and nobody looks again later."""
+        orders: dict[int, Order] = {}
+        for pause in (0.0, self.every / 20, self.every / 20):
+            await asyncio.sleep(pause)
+            orders |= {order.order_id: order for order in await self.client.orders.find(title=title)}
+        return list(orders.values())
+
     async def frozen_by_us(self, due: Due) -> list[Order]:
         """The servers that this program froze, also before a morning that it missed, and that nobody started since."""
         sent: dict[int, datetime] = {}
@@ -160,7 +168,7 @@ class Nightly:
             with ReportFile(path) as file:
                 evening = file.read() or FleetReport(())
             sent |= {one.order_id: one.sent_at for one in evening.outcomes if one.sent_at is not None}
-        ours = [one for one in await self.client.orders.find() if one.order_id in sent and not one.is_locked]
+        ours = [one for one in await self.find("*") if one.order_id in sent and not one.is_locked]
         ours = [one for one in ours if one.current_status.casefold() in ("freezing", "frozen")]
         return [one for one in ours if not await self.was_started(one, sent[one.order_id])]
 

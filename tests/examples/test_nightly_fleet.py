@@ -228,6 +228,18 @@ async def test_an_outage_of_the_whole_night_ends_what_was_to_be_frozen(nights: N
     assert sent_of(nights.fake) == []
 
 
+async def test_a_list_that_is_incomplete_once_is_not_believed(nights: Nights) -> None:
+    """Otherwise a server that it lacks would run all night, or not be started."""
+    ours = fleet(nights.fake)
+    async with nights.started():
+        nights.fake.fail_next(LIST, status=200, body=[])
+        nights.now("2026-11-24 19:00")
+        await nights.are("frozen", *ours, report=EVENING)
+        nights.fake.fail_next(LIST, status=200, body=[])
+        nights.now("2026-11-25 08:00")
+        await nights.are("running", *ours, report=MORNING)
+
+
 async def test_a_history_that_cannot_be_read_for_a_while_is_read_again(nights: Nights) -> None:
     """Nothing is started before it is known whether somebody else has started it."""
     ours = fleet(nights.fake)
