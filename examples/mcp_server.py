@@ -138,7 +138,7 @@ class Tools:
         return await self._act(self.trooper.orders.start(order_id, migration_allowed=migration_allowed))
 
     async def stop(self, order_id: int) -> str:
-        """Stop a server. It keeps its GPU, and goes on costing 35 % of its price."""
+        """Stop a server. It keeps its GPU, and still costs 35 % of its price."""
         return await self._act(self.trooper.orders.stop(order_id))
 
     async def freeze(self, order_id: int) -> str:

@@ -220,8 +220,8 @@ def test_a_damaged_transition(text: str) -> None:
     [
         ({"order_id": 0}, "order_id of a Transition must be a whole number above 0"),
         ({"order_id": "123"}, "order_id of a Transition must be a whole number above 0"),
-        ({"action": "explode"}, "can't be to explode towards stopped"),
-        ({"target": "running"}, "can't be to stop towards running"),
+        ({"action": "explode"}, "cannot explode towards stopped"),
+        ({"target": "running"}, "cannot stop towards running"),
     ],
 )
 def test_a_transition_that_contradicts_itself(fields: dict[str, Any], problem: str) -> None:

@@ -221,7 +221,7 @@ class Transition(Model):
         if not isinstance(self.order_id, int) or self.order_id <= 0:
             raise ConfigurationError("the order_id of a Transition must be a whole number above 0")
         if self.action not in TARGETS or not same_word(self.target, TARGETS[self.action]):
-            raise ConfigurationError(f"a Transition can't be to {self.action!s:.20} towards {self.target!s:.20}")
+            raise ConfigurationError(f"a Transition cannot {self.action!s:.20} towards {self.target!s:.20}")
 
     def to_json(self) -> str:
         """Return this transition as text, to be stored.

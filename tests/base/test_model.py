@@ -120,7 +120,7 @@ def test_only_required_fields_have_to_be_there() -> None:
         (Order, ["SECRET"], "$ should be an object"),
         (Purchase, {"id": "p", "kind": "create", "blib_id": 1, "state": "SECRET"}, "$.state should be 'open' or"),
         (Transition, {"order_id": 0, "action": "stop", "target": "stopped"}, "must be a whole number above 0"),
-        (Transition, {"order_id": 1, "action": "stop", "target": "running"}, "can't be to stop towards running"),
+        (Transition, {"order_id": 1, "action": "stop", "target": "running"}, "cannot stop towards running"),
     ],
     ids=str,
 )

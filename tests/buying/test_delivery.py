@@ -65,7 +65,7 @@ async def test_a_process_killed_while_it_waits_for_what_it_bought(
 
     async with fake_trooper.client(ledger=path) as client:
         with pytest.raises(
-            UnresolvedPurchaseError, match="order 123 was bought, but its caller never got it"
+            UnresolvedPurchaseError, match="order 123 was bought, but not received by its caller"
         ) as caught:
             await buy(client)
         assert [one.order_id for one in await client.orders.unresolved()] == [123]
@@ -144,7 +144,7 @@ async def test_a_purchase_that_nobody_got_is_told_at_close(
 
     warnings = [one.getMessage() for one in caplog.records if one.name == "trooper_async.purchases"]
     assert warnings == [
-        f"orders.{'create' if call is buy else 'create_and_wait'}: order 123 was bought, but its caller never got it: "
+        f"orders.{'create' if call is buy else 'create_and_wait'}: order 123 was bought, but not received by its caller: "
         "it costs 0.85 EUR per hour until it is frozen"
     ]
     assert [one.levelno for one in caplog.records if one.name == "trooper_async.purchases"] == [logging.WARNING]

@@ -385,7 +385,7 @@ async def test_a_reference_of_another_purchase_is_refused(
     await buy(trooper, reference="job-1")
     fake_trooper.requests.clear()
 
-    with pytest.raises(ConfigurationError, match=r"that of another purchase \(orders.create, with another \w+\)"):
+    with pytest.raises(ConfigurationError, match=r"belongs to another purchase \(orders.create, with another \w+\)"):
         await buy(trooper, reference="job-1", **changes)
     assert fake_trooper.requests == []
 
@@ -459,7 +459,7 @@ async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
     assert the_purchase(trooper).state == "open"
     hold.release()
 
-    with pytest.raises(UnresolvedPurchaseError, match="order 123 was bought, but its caller never got it") as caught:
+    with pytest.raises(UnresolvedPurchaseError, match="order 123 was bought, but not received by its caller") as caught:
         await buy(trooper)
 
     assert caught.value.purchase.order_id == 123

@@ -50,7 +50,7 @@ async def test_an_order_that_was_there_before_is_not_it(fake_trooper: FakeTroope
     """What the list showed before it was sent cannot be what it bought."""
     error = await lose(fake_trooper, trooper)
 
-    with pytest.raises(ConfigurationError, match="order 100 was there before it was sent"):
+    with pytest.raises(ConfigurationError, match="order 100 existed before it was sent"):
         await trooper.orders.resolve(error, 100)
     assert the_purchase(trooper).state == "unknown"
 
@@ -60,7 +60,7 @@ async def test_an_order_that_another_purchase_has_is_not_it(fake_trooper: FakeTr
     error = await lose(fake_trooper, trooper, reference="job-1")
     await buy(trooper, reference="job-2")
 
-    with pytest.raises(ConfigurationError, match="order 124 is that of another purchase"):
+    with pytest.raises(ConfigurationError, match="order 124 belongs to another purchase"):
         await trooper.orders.resolve(error, 124)
     await trooper.orders.resolve(error, 123)
 
@@ -72,7 +72,7 @@ async def test_the_order_that_a_migration_replaces_is_not_it(fake_trooper: FakeT
     with pytest.raises(PurchaseUnknownError) as caught:
         await trooper.migrations.buy(quote, keep_data=True)
 
-    with pytest.raises(ConfigurationError, match="order 100 was there before"):
+    with pytest.raises(ConfigurationError, match="order 100 existed before"):
         await trooper.orders.resolve(caught.value, 100)
     await trooper.orders.resolve(caught.value, 123)
 
@@ -128,7 +128,7 @@ async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path:
         await lose(fake_trooper, trooper)
     async with fake_trooper.client(ledger=path) as trooper:
         (lost,) = await trooper.orders.unresolved()
-        with pytest.raises(ConfigurationError, match="was there before"):
+        with pytest.raises(ConfigurationError, match="existed before"):
             await trooper.orders.resolve(lost, 100)
         await trooper.orders.resolve(lost, 123)
     async with fake_trooper.client(ledger=path) as trooper:
@@ -185,7 +185,7 @@ async def test_the_migrated_order_is_not_the_new_one(fake_trooper: FakeTrooper, 
     quote = await trooper.migrations.quote(100, 2)
     fake_trooper.fail_next("/api/buy-migration", status=200, body={"success": True, "new_order_id": 100})
 
-    with pytest.raises(PurchaseUnknownError, match="names order 100, which it cannot be"):
+    with pytest.raises(PurchaseUnknownError, match="names order 100, which cannot be the new one"):
         await trooper.migrations.buy(quote, keep_data=True)
 
 

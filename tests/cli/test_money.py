@@ -86,7 +86,7 @@ def test_a_report_of_a_running_run_is_locked(trooper: Trooper, fake: FakeTrooper
         fcntl.flock(running, fcntl.LOCK_EX)
         for words in (["resume", str(file)], ["stop", "126", "--report", str(file)]):
             ran = trooper(*words)
-            assert (ran.status, ran.error) == (2, f"{file} is the report of a run that is still going on")
+            assert (ran.status, ran.error) == (2, f"{file} is the report of a run that has not finished")
     assert fake.requests == []
     assert trooper("resume", str(file)).status == 0
     assert sorted(order_of(fake, body["serverId"]) for body in sent(fake, "/api/order-status")) == [123, 124]

@@ -398,7 +398,7 @@ async def test_a_second_copy_exits_and_another_title_does_not(nights: Nights) ->
     async with nights.started(), nights.started(title="web") as other:
         async with nights.started(says="ended: ") as second:
             assert await second.ends() == 1
-        assert "is the report of a run that is still going on" in second.out
+        assert "is the report of a run that has not finished" in second.out
         assert second.out.count("\n") == 6  # the five servers that match, and why it ends
         nights.now("2026-11-24 19:00")
         await nights.are("frozen", *ours, web)

@@ -223,7 +223,7 @@ async def test_a_lost_response_is_resolved_where_the_user_is(fake_trooper: FakeT
             assert (await child.ends(), bought(fake_trooper)) == (1, 1)
         assert "it may be order 124: V100 Single, 0.195 EUR per hour" in child.err
         assert "--live --resolve ID" in child.err
-    for wrong, problem in (("99", "there is no order 99"), ("123", "was there before")):
+    for wrong, problem in (("99", "there is no order 99"), ("123", "existed before")):
         async with live(fake_trooper, tmp_path, "--live", "--resolve", wrong) as child:
             assert (await child.ends(), problem in child.err) == (1, True)
     async with live(fake_trooper, tmp_path, "--live", "--resolve", "124") as child:

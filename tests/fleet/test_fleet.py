@@ -646,7 +646,7 @@ async def test_converge_refuses_two_wishes_for_one_order(trooper: TrooperClient,
     """An order and its id with different statuses: nobody knows which one counts."""
     order = fake_trooper.add_order()
     wanted: dict[Order | int, str] = {order: "stopped", order.order_id: "frozen"}
-    with pytest.raises(ConfigurationError, match="two ways"):
+    with pytest.raises(ConfigurationError, match="two different statuses"):
         await trooper.fleet.converge(wanted)
     assert not fake_trooper.requests
 

@@ -72,7 +72,7 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
 def test_two_runs_cannot_have_one_file(tmp_path: Path) -> None:
     """The file is locked while it is open."""
     path = tmp_path / "report"
-    with ReportFile(path), pytest.raises(ConfigurationError, match="still going on"):
+    with ReportFile(path), pytest.raises(ConfigurationError, match="has not finished"):
         ReportFile(path)
     ReportFile(path).close()
 
@@ -199,7 +199,7 @@ def test_a_file_that_was_removed_meanwhile_is_not_used(tmp_path: Path, monkeypat
         return file
 
     monkeypatch.setattr(os, "open", removed)
-    with pytest.raises(ConfigurationError, match="still going on"):
+    with pytest.raises(ConfigurationError, match="has not finished"):
         ReportFile(path)
     monkeypatch.undo()
     ReportFile(path).close()

@@ -177,7 +177,7 @@ async def test_a_coroutine_that_is_thrown_away_says_what_it_leaves_running(
     coroutine.close()
 
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "order 123 goes on costing 0.85 EUR per hour" in record.getMessage()
+    assert "order 123 still costs 0.85 EUR per hour" in record.getMessage()
 
 
 class _Suspension:
@@ -298,7 +298,7 @@ async def test_a_server_that_can_not_be_put_away_is_an_error_that_names_it(
 
     error = caught.value
     assert (error.order_id, error.price_h, error.operation) == (123, Decimal("0.85"), "orders.rented")
-    assert "order 123 goes on costing 0.85 EUR per hour" in str(error)
+    assert "order 123 still costs 0.85 EUR per hour" in str(error)
     assert error.__cause__ is not None
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [str(error)]
 
@@ -315,8 +315,8 @@ async def test_a_job_that_failed_is_not_hidden_by_a_server_that_can_not_be_put_a
 
     with pytest.raises(BrokenJobError) as caught:
         await job()
-    assert "order 123 goes on costing 0.85 EUR per hour" in caught.value.__notes__[0]
-    assert caplog.text.count("goes on costing") == 1
+    assert "order 123 still costs 0.85 EUR per hour" in caught.value.__notes__[0]
+    assert caplog.text.count("still costs") == 1
 
 
 async def test_an_outage_at_the_end_is_ridden_out(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:

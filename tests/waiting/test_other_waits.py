@@ -329,7 +329,7 @@ async def test_what_answers_something_else_is_not_reachable(
         reaching = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=20))
         await until(lambda: len(connections) >= (2 if greeting.count(b"\n") >= 20 else 1))
         forward(20)
-        with pytest.raises(WaitTimeoutError, match="no SSH server answered within"):
+        with pytest.raises(WaitTimeoutError, match="no SSH server responded within"):
             await reaching
 
 

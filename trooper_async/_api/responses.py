@@ -122,7 +122,7 @@ def out_of_cache(response: Response) -> FailedAttempt | None:
     """Why a response proves nothing, if it comes from a cache."""
     if response.headers.get("Age", "0").strip() == "0":
         return None
-    return FailedAttempt(Failure.UNREADABLE, ResponseFormatError("Age", "0: a response out of a cache proves nothing"))
+    return FailedAttempt(Failure.UNREADABLE, ResponseFormatError("Age", "0: a cached response proves nothing"))
 
 
 def _contradicts(call: Call[T], data: JSON) -> bool:
@@ -146,7 +146,7 @@ def _is_page(body: bytes) -> bool:
 
 def _page() -> ResponseFormatError:
     error = ResponseFormatError("$", "JSON, and is an HTML page")
-    error.hint = "Something else than the API responded (a proxy, a login page of the network): check the base URL"
+    error.hint = "Something other than the API responded (a proxy, or a login page of the network): check the base URL"
     return error
 
 

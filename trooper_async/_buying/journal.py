@@ -76,7 +76,7 @@ class Journal:
                 name for name in record.terms.keys() | wanted.terms if record.terms.get(name) != wanted.terms.get(name)
             )
             if other or record.purchase.kind != wanted.purchase.kind:
-                text = f"the reference {reference!r} is that of another purchase ({record.operation}"
+                text = f"the reference {reference!r} belongs to another purchase ({record.operation}"
                 text += f", with another {', '.join(other)})" if other else ")"
                 raise ConfigurationError(f"{text}: nothing was sent", operation=wanted.operation)
             return record
@@ -149,7 +149,7 @@ class Journal:
             await self._write(delivered)
         except ConfigurationError as error:
             self.records[purchase_id] = delivered
-            LOG.error("%s: that it was delivered could not be written: %s", record.operation, error)
+            LOG.error("%s: its delivery could not be recorded: %s", record.operation, error)
         except asyncio.CancelledError:  # at the last moment: the caller does not receive it after all
             with suppress(ConfigurationError):
                 await self._write(record)
@@ -187,8 +187,8 @@ class Journal:
         if order_id is None or order_id not in self.taken(record):
             return None
         if any(one.order_id == order_id for one in self.all):
-            return f"order {order_id} is that of another purchase"
-        return f"order {order_id} was there before it was sent"
+            return f"order {order_id} belongs to another purchase"
+        return f"order {order_id} existed before it was sent"
 
     async def close(self) -> None:
         """Close and unlock the ledger, once pending lines are written."""

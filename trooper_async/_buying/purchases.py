@@ -78,7 +78,7 @@ class Purchases:
 
         Raises:
             APITimeoutError: `until` has passed, and nothing was sent.
-            ConfigurationError: it cannot be recorded, or its reference is that of another purchase. Nothing was sent.
+            ConfigurationError: it cannot be recorded, or its reference belongs to another purchase. Nothing was sent.
             UnresolvedPurchaseError: an earlier one is unresolved. Nothing was sent.
             PurchaseUnknownError: it was sent, and whether it was made is unknown.
             TrooperError: it was not made, for certain.
@@ -223,7 +223,7 @@ class Purchases:
         try:
             order_id = await self._transport.request(order, sending=turn.sending)
             if order_id <= 0 or order_id in self.journal.taken(record):
-                raise OutcomeUnknownError(f"the response names order {order_id}, which it cannot be")
+                raise OutcomeUnknownError(f"the response names order {order_id}, which cannot be the new one")
         except OutcomeUnknownError as error:
             record = await self.journal.settle(record, "unknown")
             return _unknown(record, await self._look_for(record), cause=error)
@@ -280,7 +280,7 @@ class Purchases:
         while not self._transport.closed:
             found, failure = await self._look(record, record.operation)
             if failure is not None:
-                LOG.warning("looking for what was bought: %s", failure)
+                LOG.warning("what was bought could not be looked for: %s", failure)
             left = ends - loop.time()
             if left <= 0 or any(fits(order, record.blib, record.purchase.price_h) for order in found):
                 break
@@ -303,7 +303,7 @@ def _known_of(purchase: Purchase) -> str:
     if purchase.order_id is None:
         return "whether it was made is unknown"
     cost = "money" if purchase.price_h is None else f"{purchase.price_h} EUR per hour"
-    return f"order {purchase.order_id} was bought, but its caller never got it: it costs {cost} until it is frozen"
+    return f"order {purchase.order_id} was bought, but not received by its caller: it costs {cost} until it is frozen"
 
 
 def _named(found: tuple[Order, ...], failure: TrooperError | None) -> str:

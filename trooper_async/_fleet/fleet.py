@@ -232,12 +232,12 @@ class Fleet:
         for order, status in wanted.items():
             action = _FOR.get(status_word(status).casefold()) if isinstance(status, str) else None
             if action is None:
-                text = f"an order can be wanted running, stopped or frozen, not {status!r:.40}: nothing was sent"
+                text = f"the status must be running, stopped or frozen, not {status!r:.40}: nothing was sent"
                 raise ConfigurationError(text, operation=operation)
             order_id = arguments.order_id(order, operation)
             if orders.setdefault(order_id, (order, action))[1] != action:
                 raise ConfigurationError(
-                    f"order {order_id} is wanted in two ways: nothing was sent", operation=operation
+                    f"order {order_id} is given two different statuses: nothing was sent", operation=operation
                 )
         options = RunOptions(
             concurrency=concurrency,
@@ -384,7 +384,7 @@ def _resuming(
         return Job(outcome.order_id, transition=outcome.transition)
     once = is_once_only(outcome.action, migration_allowed)
     if once and outcome.transition is not None:
-        lost = OutcomeUnknownError("it may have been sent by the run before", transition=outcome.transition)
+        lost = OutcomeUnknownError("it may have been sent by the earlier run", transition=outcome.transition)
         return Job(outcome.order_id, transition=outcome.transition, lost=lost)
     known = seen[outcome.order_id]
     if isinstance(known, TrooperError):

@@ -137,13 +137,13 @@ class ReportFile:
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             return "is not a regular file"
         if not _lock(self._file):
-            return "is the report of a run that is still going on"
+            return "is the report of a run that has not finished"
         try:
             is_there = os.path.samestat(os.fstat(self._file), self._path.stat())
         except OSError:
             is_there = False
         if not is_there:  # that run has removed it since it was opened here
-            return "is the report of a run that is still going on"
+            return "is the report of a run that has not finished"
         try:
             report = self.read()
         except ConfigurationError:

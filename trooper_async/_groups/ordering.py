@@ -44,7 +44,7 @@ def wanted_order(
         raise arguments.wrong("contract_interval must be a text such as 'HOUR'", contract_interval, operation)
     interval = contract_interval.upper() if contract_interval.upper() in _HOURS else contract_interval
     if total_price is None and interval != "HOUR":
-        text = f"total_price must be given for {interval}: how the API reckons it is not documented"
+        text = f"total_price must be given for {interval}: how the API calculates it is not documented"
         raise ConfigurationError(f"{text}; nothing was sent", operation=operation, subject=subject)
     total = price if total_price is None else arguments.money(total_price, "total_price", operation)
     limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", operation, sent=False)

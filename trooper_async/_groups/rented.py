@@ -62,7 +62,7 @@ class _Job:
         """The error of a server that could not be put away."""
         cost = "money" if self.price_h is None else f"{self.price_h} EUR per hour"
         return StillRunningError(
-            f"the {self.then} at its end failed ({reason}): order {self.order_id} goes on costing {cost}",
+            f"the {self.then} at its end failed ({reason}): order {self.order_id} still costs {cost}",
             order_id=self.order_id or 0,
             price_h=self.price_h,
             operation=self.operation,
@@ -173,7 +173,10 @@ class Jobs:
                 await self._purchases.journal.resolve(job.purchase, job.order_id)
             except ConfigurationError as error:
                 LOG.error(
-                    "%s: order %d was put away, but that could not be written: %s", job.operation, job.order_id, error
+                    "%s: order %d was frozen or stopped, but that could not be recorded: %s",
+                    job.operation,
+                    job.order_id,
+                    error,
                 )
         return failure
 
@@ -250,7 +253,7 @@ async def _whatever_happens(job: _Job, end: Callable[[], Awaitable[StillRunningE
         yield
     except GeneratorExit:  # the coroutine was closed or collected: nothing can be awaited
         if job.then != "leave" and job.order_id is not None:
-            LOG.error("%s", job.failure("its task was not run to its end"))
+            LOG.error("%s", job.failure("its task did not run to its end"))
         raise
     except BaseException as error:
         failure = await finished(asyncio.ensure_future(end()))

@@ -71,8 +71,8 @@ class Sessions:
             if once and not self._warned and connector is not None and not connector.force_close:
                 self._warned = True
                 LOG.warning(
-                    "your session keeps connections, and one that the server has just closed loses what is sent on it: "
-                    "for what must not be sent twice, give the client a session with TCPConnector(force_close=True)"
+                    "your session keeps connections, and a request on one that the server has just closed is lost: "
+                    "if it sends purchases or restarts, give it TCPConnector(force_close=True)"
                 )
             return self._yours
         if once not in self._ours:

@@ -205,7 +205,7 @@ class Transport:
     def _came_late(self, task: asyncio.Task[Any]) -> None:
         self._left_behind.discard(task)
         if task.cancelled():
-            LOG.info("%s: cut, since the client was closed", task.get_name())
+            LOG.info("%s: cancelled, since the client was closed", task.get_name())
         else:
             LOG.info("%s: the response came after its deadline: %s", task.get_name(), task.exception() or "it was done")
 

@@ -202,7 +202,7 @@ class Wait(Subscription[Order]):
                 refused.__cause__ = refused.last_error = self.error
                 return refused
             case Verdict.SUPERSEDED:
-                return SupersededError(f"another action took the place of this one ({last}, not {what})", **context)
+                return SupersededError(f"another action replaced this one ({last}, not {what})", **context)
             case Verdict.VANISHED if self.order is None and self.transition is None:
                 not_found = OrderNotFoundError("it is not in the list of orders", operation=self.operation)
                 not_found.subject, not_found.seconds = subject, seconds
@@ -235,7 +235,7 @@ def _call(on_change: OnChange, order: Order) -> None:
     answer = on_change(order)
     if inspect.iscoroutine(answer):
         answer.close()
-        raise TypeError("on_change must be a plain function: nobody awaits a coroutine")
+        raise TypeError("on_change must be a plain function: a coroutine is not awaited")
 
 
 def _statuses(order: Order) -> tuple[str, str | None]:

@@ -170,7 +170,7 @@ class Waits:
         finally:
             await self._leave(wait)
         if judge.running and wait.verdict is Verdict.TIMED_OUT:
-            text = f"it runs, but no SSH server answered within {timeout or 0:g} s"
+            text = f"it is running, but no SSH server responded within {timeout or 0:g} s"
             if credentials is None and wait.other_error is not None:
                 text += f", since its credentials can't be read: {wait.other_error.message}"
             raise WaitTimeoutError(text, **wait.context(self.orders))
