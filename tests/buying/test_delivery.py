@@ -144,8 +144,8 @@ async def test_a_purchase_that_nobody_got_is_told_at_close(
 
     warnings = [one.getMessage() for one in caplog.records if one.name == "trooper_async.purchases"]
     assert warnings == [
-        f"orders.{'create' if call is buy else 'create_and_wait'}: order 123 was bought, but not received by its caller: "
-        "it costs 0.85 EUR per hour until it is frozen"
+        f"orders.{'create' if call is buy else 'create_and_wait'}: order 123 was bought, but not received by its "
+        "caller: it costs 0.85 EUR per hour until it is frozen"
     ]
     assert [one.levelno for one in caplog.records if one.name == "trooper_async.purchases"] == [logging.WARNING]
 
