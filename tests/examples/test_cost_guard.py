@@ -177,7 +177,7 @@ async def test_what_was_changed_a_moment_ago_is_not_frozen(days: Days, change: s
                 days.fake.set_status(order, "stopped", "running" if change == "started" else "frozen")
             hold.release()
             await days.looks()
-            assert sent_of(days.fake) == []
+            assert days.fake.sent(ACTION) == []
             if change == "started":  # and is still stopped long after
                 days.passes(minutes=20)
                 await days.is_frozen(order)
