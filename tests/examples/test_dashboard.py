@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,6 +60,14 @@ async def states(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, An
         *events, received = (received + chunk).split(b"\n\n")
         for event in events:
             yield json.loads(event.removeprefix(b"data: "))
+
+
+async def first(feed: AsyncIterator[dict[str, Any]], condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """The first state of which that is true."""
+    async for state in feed:
+        if condition(state):
+            return state
+    raise AssertionError("the stream ended before")
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------------
@@ -142,9 +150,7 @@ async def test_an_outage_is_told_from_the_first_moment_on(fake_trooper: FakeTroo
         assert datetime.fromisoformat(state["outage"]["since"]) <= datetime.now(UTC)
         for hold in holds:
             hold.release()
-        async for state in feed:
-            if state["known"]:
-                break
+        state = await first(feed, lambda state: state["known"])
         assert (state["orders"], state["outage"]) == ([], None)
 
 
@@ -153,22 +159,16 @@ async def test_bars_say_what_is_not_known(url: str, fake_trooper: FakeTrooper) -
     fake_trooper.add_order()
     async with aiohttp.ClientSession() as session, session.get(f"{url}/events") as response:
         feed = states(response)
-        async for state in feed:
-            if state["orders"]:
-                break
+        state = await first(feed, lambda state: state["orders"])
         assert state["outage"] is None
         fake_trooper.fail_next("/api/orders", status=503, times=3)
         with fake_trooper.hold_next("/api/orders"):
-            async for state in feed:
-                if state["outage"]:
-                    break
+            state = await first(feed, lambda state: state["outage"])
             assert state["outage"]["reason"] == "a 503 of fail_next"
             bars = state["orders"][0]["bars"]
             assert [status for _, status in bars] == ["running", None]
             assert bars[0][0] <= bars[1][0] <= state["now"]
-        async for state in feed:
-            if not state["outage"]:
-                break
+        state = await first(feed, lambda state: not state["outage"])
         assert [status for _, status in state["orders"][0]["bars"]] == ["running", None, "running"]
 
 

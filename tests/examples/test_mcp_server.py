@@ -381,19 +381,32 @@ async def test_arguments_of_its_own_get_an_assistant_nowhere(fake_trooper: FakeT
     assert sent(fake_trooper, "/api/order") == []
 
 
-async def test_an_assistant_that_wants_too_much_gets_what_is_allowed(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """No number of previews gives more servers than the operator allows, at once or after others are frozen."""
+@pytest.mark.parametrize("transport", [assistant, over_stdio, over_http])
+async def test_an_assistant_that_wants_too_much_gets_what_is_allowed(
+    fake_trooper: FakeTrooper, tmp_path: Path, transport: Transport
+) -> None:
+    """No number of previews and no argument gives more servers than the operator allows, nor does freezing some."""
     fake_trooper.add_order(title="there before")
-    async with assistant(fake_trooper, limited(tmp_path / "ledger", servers="4")) as one:
+    async with transport(fake_trooper, limited(tmp_path / "ledger", servers="4")) as one:
         previews = [await one.preview() for _ in range(8)]
-        outcomes = await asyncio.gather(*(one.either("order", preview=preview, confirm=True) for preview in previews))
-        assert sorted(succeeded for succeeded, _ in outcomes) == [False] * 5 + [True] * 3
-        assert all("there are 4 servers, and 4 are allowed" in text for succeeded, text in outcomes if not succeeded)
-        assert "4 are allowed" in await one.fail("preview_order", **PREVIEW)
+        outcomes = await asyncio.gather(
+            *(one.either("order", preview=preview, confirm=True) for preview in previews * 2),
+            *(one.either("order", preview=preview, confirm="true", max_price_h=1e9) for preview in previews),
+            *(one.either("order", blib_id=1, max_price_h=1e9, reference=f"r{nth}", confirm=True) for nth in range(8)),
+        )
+        bought = {text for succeeded, text in outcomes if succeeded and "is accepted" in text}
+        assert len(bought) == 3
+        assert any("there are 4 servers, and 4 are allowed" in text for succeeded, text in outcomes if not succeeded)
+        assert "at most 0.5 EUR/h are allowed" in await one.fail("preview_order", blib_id=1, max_price_h=1e9)
         for line in (await one.call("list_servers")).splitlines():
             await one.call("freeze", order_id=int(line.split()[1]))
         assert "4 are allowed" in await one.fail("preview_order", **PREVIEW)
-    assert len(sent(fake_trooper, "/api/order")) == 3
+        assert not [
+            preview
+            for preview in previews
+            if "accepted" in (await one.either("order", preview=preview, confirm=True))[1]
+        ]
+    assert [body["blib_id"] for body in sent(fake_trooper, "/api/order")] == [3, 3, 3]
 
 
 async def test_servers_that_the_list_does_not_show_yet_count(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
