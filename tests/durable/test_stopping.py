@@ -8,13 +8,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
+from dbos import DBOS
 
 from tests.durable.test_workflows import ORDER, SWITCH, TERMS, result, start, status
 from tests.helpers.clock import forward
@@ -23,6 +26,7 @@ from tests.helpers.durable import application, eventually, operator
 from tests.helpers.processes import python
 from trooper_async import TrooperClient, durable, errors
 from trooper_async._groups.orders import Orders
+from trooper_async.durable import _accounts
 from trooper_async.testing import FakeTrooper
 
 # Who sends makes sure, right before, that the work is still his ------------------------------------------------------
@@ -237,6 +241,27 @@ async def test_an_outcome_that_cannot_be_stored_is_stored_later(
         disk.full = False
         assert await result("job") == 123
     assert len(fake_trooper.sent(ORDER)) == 1
+
+
+async def test_what_takes_long_to_begin_again_gets_more_time(
+    fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that is too slow, work is not begun again and again before it has begun: the pauses grow."""
+    row, resumed = SimpleNamespace(workflow_id="slow", queue_name=None), list[float]()
+
+    async def pending(**options: Any) -> list[Any]:
+        return [row]
+
+    async def resume(workflow_id: str, **options: Any) -> None:
+        resumed.append(time.monotonic())
+
+    monkeypatch.setattr(_accounts, "_LOOK", 0.01)
+    async with application(lambda account: fake_trooper.client(), database):
+        monkeypatch.setattr(DBOS, "list_workflows_async", pending)
+        monkeypatch.setattr(DBOS, "resume_workflow_async", resume)
+        await until(lambda: len(resumed) > 6)
+    pauses = [after - before for before, after in pairwise(resumed)][:6]
+    assert all(took >= least for took, least in zip(pauses, [0.02, 0.04, 0.08, 0.16, 0.16, 0.16], strict=True)), pauses
 
 
 async def test_without_dbos_the_import_says_what_to_install() -> None:

@@ -87,8 +87,34 @@ async def test_a_worker_whose_connection_is_cut_keeps_its_work(
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-async def test_an_executor_id_that_is_not_its_own_is_refused(server_database: str) -> None:
+async def test_a_look_of_another_worker_keeps_none_from_its_id(server_database: str) -> None:
+    """Who looks whether an id is free holds its lock for a moment: a worker that begins then waits for it."""
+    mine = uuid.uuid4().hex
+    async with (
+        application(lambda account: TrooperClient("key"), server_database, executor_id=mine),
+        await psycopg.AsyncConnection.connect(server_database, autocommit=True) as another,
+    ):
+        await another.execute("SELECT pg_advisory_lock(hashtextextended('trooper ' || %s, 0))", [mine])
+
+        async def is_waited_for() -> bool:
+            rows = await another.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            return await rows.fetchone() is not None
+
+        async def begin() -> None:
+            async with durable.takeover(server_database, interval=LOOK):
+                pass
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(begin())
+            await eventually(is_waited_for)
+            await another.execute("SELECT pg_advisory_unlock_all()")
+
+
+async def test_an_executor_id_that_is_not_its_own_is_refused(
+    server_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The id that DBOS gives by itself is everybody's; and two workers with one id would be taken for one."""
+    monkeypatch.setattr("trooper_async.durable._takeover._LOCK_TIMEOUT", "100ms")
     async with application(lambda account: TrooperClient("key"), server_database):
         with pytest.raises(errors.ConfigurationError, match="executor_id of its own"):
             async with durable.takeover(server_database):

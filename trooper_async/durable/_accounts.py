@@ -94,8 +94,9 @@ class Accounts:
     async def _look(self) -> None:
         """Run those workflows again that stand still here, since their database could not be written for a while."""
         before: set[str] = set()
+        pause = _LOOK
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(pause)
             with suppress(SQLAlchemyError, dbos_errors.DBOSException):
                 rows = await DBOS.list_workflows_async(
                     name=WORKFLOWS,
@@ -105,9 +106,11 @@ class Accounts:
                     load_input=False,
                 )
                 still = {row.workflow_id: row.queue_name for row in rows if not self.alive[row.workflow_id]}
-                for workflow_id in still.keys() & before:
+                stuck = still.keys() & before
+                for workflow_id in stuck:
                     await DBOS.resume_workflow_async(workflow_id, queue_name=still[workflow_id])
-                before = set(still)
+                # a machine that takes longer than this to begin them gets more time each time
+                before, pause = set(still), min(2 * pause, 16 * _LOOK) if stuck else _LOOK
 
     async def _idle(self, until: float) -> None:
         while self._sending and time.monotonic() < until:  # noqa: ASYNC110 - or until a time

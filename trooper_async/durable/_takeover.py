@@ -24,6 +24,7 @@ from trooper_async.durable._accounts import LOG
 
 # so that the database notices within a minute that a machine is gone
 _KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+_LOCK_TIMEOUT = "5s"
 _KEY: LiteralString = "(hashtextextended('trooper ' || %s, 0))"
 
 
@@ -40,8 +41,15 @@ async def takeover(database_url: str, *, interval: float = 5.0) -> AsyncIterator
     """
     connection = await _connect(database_url)
     try:
-        if DBOS.executor_id == "local" or not await _lock(connection, "pg_try_advisory_lock", DBOS.executor_id):
-            raise ConfigurationError("give each worker an executor_id of its own in DBOSConfig: uuid.uuid4().hex")
+        try:
+            if DBOS.executor_id == "local":
+                raise psycopg.errors.LockNotAvailable
+            # it is waited for, since another worker that looks whether it is free holds it for a moment
+            await connection.execute("SELECT set_config('lock_timeout', %s, false)", [_LOCK_TIMEOUT])
+            await _lock(connection, "pg_advisory_lock", DBOS.executor_id)
+        except psycopg.errors.LockNotAvailable:
+            text = "give each worker an executor_id of its own in DBOSConfig: uuid.uuid4().hex"
+            raise ConfigurationError(text) from None
         task = asyncio.create_task(_watch(connection, database_url, interval), name="trooper take-over")
         try:
             yield
