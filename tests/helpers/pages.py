@@ -1,10 +1,17 @@
-"""The Python blocks of the project's pages, and how each kind of block is run."""
+"""The Python blocks of the project's pages and public docstrings, and of which kind each is."""
 
 from __future__ import annotations
 
+import inspect
 import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
+
+import trooper_async
+from trooper_async import testing
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -38,3 +45,29 @@ def sections(path: Path, language: str) -> list[Block]:
 
 
 BLOCKS = [block for path in PAGES for block in sections(path, "python")]
+
+
+def docstrings(package: ModuleType) -> Iterator[tuple[str, str]]:
+    """The docstrings of a package and of what it exports, by name."""
+    yield package.__name__, package.__doc__ or ""
+    for name in package.__all__:
+        exported = getattr(package, name)
+        if inspect.isfunction(exported) or inspect.isclass(exported):
+            yield name, exported.__doc__ or ""
+        for member, value in inspect.getmembers(exported, inspect.isfunction) if inspect.isclass(exported) else ():
+            yield f"{name}.{member}", value.__doc__ or ""
+
+
+def examples(docstring: str) -> list[str]:
+    """The indented code blocks above the sections of a docstring."""
+    text, *_ = re.split(r"^(?:Args|Returns|Raises|Attributes):$", inspect.cleandoc(docstring), flags=re.M)
+    found = re.finditer(r"(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+", text + "\n")
+    return [textwrap.dedent(one[0]) for one in found]
+
+
+BLOCKS += [
+    Block(name, number, code)
+    for package in (trooper_async, testing)
+    for name, text in docstrings(package)
+    for number, code in enumerate(examples(text), 1)
+]

@@ -919,6 +919,8 @@ class Orders:
         Ctrl-C, for example) or whose process ended before the result arrived. Each one with an `order_id` is a server
         that is billed:
 
+            try:
+                await client.orders.create_and_wait(blib, contract_interval="HOUR", terms_accepted=True)
             except asyncio.CancelledError:
                 for purchase in await client.orders.unresolved():
                     if purchase.order_id is not None:

@@ -177,6 +177,7 @@ class Faults:
                 reading = asyncio.create_task(client.orders.list())
                 await hold.arrived()
                 ...  # the list was read, and its response is not sent yet
+            orders = await reading
 
         Args:
             path: The endpoint. The request takes effect when it arrives, and the response shows the state at that time.
