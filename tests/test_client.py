@@ -23,7 +23,6 @@ from trooper_async import (
     Order,
     OrderChange,
     OrderNotFoundError,
-    PollSchedule,
     PriceError,
     RetryPolicy,
     Template,
@@ -350,24 +349,23 @@ def test_an_app_that_cannot_be_sent_is_refused(app: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("name", "value", "problem"),
     [
-        lambda: RetryPolicy(attempts=0),
-        lambda: RetryPolicy(attempts=1.5),  # type: ignore[arg-type]  # what is not typed can pass it
-        lambda: RetryPolicy(max_delay=-1),
-        lambda: RetryPolicy(deadline=math.inf),
-        lambda: RetryPolicy(deadline=math.nan),
-        lambda: RetryPolicy(budget=-1),
-        lambda: PollSchedule(floor=0),
-        lambda: PollSchedule(floor=2, cap=1),
-        lambda: PollSchedule(share=-0.1),
-        lambda: PollSchedule(cap=math.inf),
+        ("attempts", 0, "a whole number of at least 1, or None"),
+        ("attempts", 1.5, "a whole number of at least 1, or None"),
+        ("attempts", True, "a whole number of at least 1, or None"),
+        ("max_delay", -1, "a number of at least 0"),
+        ("max_delay", None, "a number of at least 0"),
+        ("deadline", math.inf, "a number of at least 0, or None"),
+        ("deadline", math.nan, "a number of at least 0, or None"),
+        ("budget", -1, "a whole number of at least 0, or None"),
     ],
 )
-def test_a_policy_or_schedule_that_cannot_be_one_is_refused(make: Callable[[], object]) -> None:
-    """Retry policies and poll schedules are checked when they are made."""
-    with pytest.raises(ConfigurationError):
-        make()
+def test_a_policy_that_cannot_be_one_is_refused(name: str, value: Any, problem: str) -> None:
+    """Retry policies are checked when they are made."""
+    with pytest.raises(ConfigurationError) as caught:
+        RetryPolicy(**{name: value})
+    assert caught.value.message.startswith(f"RetryPolicy.{name} must be {problem}")
 
 
 # --- ids ----------------------------------------------------------------------------------------------------------

@@ -386,12 +386,21 @@ async def test_reaching_a_server_can_be_cancelled_at_each_step(
         async def reach(nth: int) -> None:
             await Suspending(trooper.orders.wait_until_reachable(order, timeout=None), nth)
 
+        def polls() -> list[asyncio.Task[Any]]:
+            return [task for task in asyncio.all_tasks() if task.get_name() == "the poll of the orders"]
+
+        reaching = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=None))
+        await until(polls)
+        reaching.cancel()
+        await asyncio.wait([reaching])
+        assert polls() == []
+
         nth = 0
         while len(connections) < 5:  # five of the awaits came after a connection was made
             nth += 1
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.create_task(reach(nth))
-            assert [task for task in asyncio.all_tasks() if task.get_name() == "trooper poll"] == []
+            assert polls() == []
 
 
 @pytest.mark.parametrize("missing", [{"ip": None}, {"ssh_port": None}])
