@@ -1,4 +1,4 @@
-"""Work that survives its process: workflows for your own DBOS application. `README.md` beside this says how.
+"""Workflows that survive their process, for your own DBOS application. `README.md` in this folder says how.
 
 It needs the extra `durable` (`pip install 'trooper-async[durable]'`).
 """

@@ -1,5 +1,5 @@
-"""One client for each account, and how a worker stops: reads and waits are cut at once (the next process does them
-again), what is being sent gets time to end, and what a rate limit still holds up is turned away, unsent."""
+"""One client for each account, and how a worker stops: reads and waits are cancelled at once (the next process repeats
+them), requests in flight get time to finish, and requests held back by a rate limit are dropped unsent."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ _PAUSE, _LONGEST_PAUSE, _LONGEST_RETRY_AFTER = 1.0, 30.0, 120.0
 
 
 class Accounts:
-    """The accounts that this process works for: enter it before `DBOS.launch()`, leave it before `DBOS.destroy()`.
+    """The accounts that this process works for. Enter it before `DBOS.launch()`, and leave it before `DBOS.destroy()`.
 
     Args:
-        get: from an account's name to a new client with that account's key, or to an awaitable of one. It is asked
-            once for each account, and again after the API has refused the key. The clients are closed here.
-        grace: seconds that leaving takes at most.
+        get: a function, plain or `async`, from an account's name to a new client with that account's key. It is called
+            once for each account, and again after the API has refused the key. The clients are closed when this is
+            left.
+        grace: the greatest number of seconds that leaving takes.
     """
 
     opened: ClassVar[Accounts | None] = None

@@ -1,4 +1,4 @@
-"""DBOS on a SQLite file, for one script or bot that has no application of its own around it."""
+"""DBOS on a SQLite file, for a script or bot without a DBOS application of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def embedded(
     *,
     grace: float = 8.0,
 ) -> AsyncIterator[None]:
-    """Launch DBOS in this process on a SQLite file, go on with what an earlier one had begun, and end both.
+    """Launch DBOS in this process on a SQLite file, and continue the workflows that an earlier process has started.
 
     Args:
         get: returns the client of an account, as for `Accounts`.

@@ -1,4 +1,4 @@
-"""Purchases in doubt: who asks about them, and how they are decided, from any process."""
+"""Purchases of unknown outcome, and how they are decided from any process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ UNDECIDED, DECISION = "undecided", "decision"
 
 
 class NotBoughtError(TrooperError):
-    """A purchase that was in doubt, of which somebody has decided that it was not made."""
+    """A purchase of unknown outcome, of which somebody has decided that it was not made."""
 
     hint = "Nothing was bought; start another workflow, or rewind this one, to buy"
 
 
 @frozen
 class UndecidedPurchase:
-    """A purchase that may have been made. Its account makes no other one until it is decided."""
+    """A purchase that may have been made. Its account buys nothing else until it is decided."""
 
     workflow_id: str
     """The id of the workflow that waits for the decision."""
@@ -52,9 +52,9 @@ class UndecidedPurchase:
     """Which attempt of the workflow sent it."""
 
     def candidates(self, orders: Iterable[Order]) -> list[Order]:
-        """Those orders of the account, as `client.orders.list()` gives them, that may be it; the likeliest first.
+        """Those orders of the account that may be this purchase, the most similar first.
 
-        Somebody else may share the account: none of them is proven to be it, and for some minutes after the purchase
+        Somebody else may share the account, so none of them is proven to be it, and for some minutes after the purchase
         an empty list proves nothing.
         """
         new = [order for order in orders if order.order_id not in self.known]
@@ -62,10 +62,10 @@ class UndecidedPurchase:
 
 
 async def undecided(client: DBOSClient) -> list[UndecidedPurchase]:
-    """The purchases, of all accounts, that wait until somebody says whether they were made.
+    """The purchases of all accounts that wait for a decision whether they were made.
 
     Args:
-        client: of the application's database: `DBOSClient(system_database_url=…)`, in any process.
+        client: a client of the application's database: `DBOSClient(system_database_url=…)`, in any process.
     """
     rows = await client.list_workflows_async(
         name="trooper.purchase", status=["PENDING", "ENQUEUED"], load_input=False, load_output=False
@@ -75,18 +75,19 @@ async def undecided(client: DBOSClient) -> list[UndecidedPurchase]:
 
 
 async def resolve(client: DBOSClient, what: UndecidedPurchase | str, order: Order | int | None) -> None:
-    """Say what became of a purchase that is in doubt. The first decision holds.
+    """Say what became of a purchase of unknown outcome. The first decision is final.
 
-    Its workflow goes on as soon as a worker runs. A request may take three minutes, and then go through: look at the
-    account after that time before you say that it was not made.
+    Its workflow continues as soon as a worker runs. A request can take three minutes and still succeed, so look at the
+    account after that time before you say that nothing was bought.
 
     Args:
         client: as for `undecided`.
         what: the purchase, or its workflow's id.
-        order: the order that was bought, or its id; None: it was not made.
+        order: the order that was bought, or its id; None if nothing was bought.
 
     Raises:
-        ConfigurationError: that order was there before; or no such purchase is in doubt; or it was decided otherwise.
+        ConfigurationError: that order existed before, no such purchase waits for a decision, or it was decided
+            otherwise.
     """
     workflow_id = what if isinstance(what, str) else what.workflow_id
     order_id = order.order_id if isinstance(order, Order) else order

@@ -30,11 +30,13 @@ _KEY: LiteralString = "(hashtextextended('trooper ' || %s, 0))"
 
 @asynccontextmanager
 async def takeover(database_url: str, *, interval: float = 5.0) -> AsyncIterator[None]:
-    """Have this worker take over from others, and others from it; enter it right after `DBOS.launch()`.
+    """Let this worker take over from lost workers, and others from it. Enter it right after `DBOS.launch()`.
 
     Args:
-        database_url: the system database's, without a connection pooler in between. A table `trooper_workers` is made.
-        interval: seconds between two looks. Work is taken over after one or two; from a lost machine a minute later.
+        database_url: the URL of the system database, without a connection pooler in between. A table `trooper_workers`
+            is created.
+        interval: seconds between two checks. Work is taken over after one or two of them; from a lost machine a minute
+            later.
 
     Raises:
         ConfigurationError: a pooler is in between, or the executor id is not this worker's own.

@@ -66,7 +66,7 @@ async def switch(
     migration_allowed: bool = False,
     timeout: float = 7200.0,
 ) -> str:
-    """Start, stop, freeze or restart a server, and wait until it has; returns its status.
+    """Start, stop, freeze or restart a server, and wait until it has reached the state; returns its status.
 
     Args:
         account: the name of the account, as `Accounts` knows it.
@@ -105,9 +105,9 @@ async def switch(
 async def converge(
     account: str, targets: Mapping[int, str], *, migration_allowed: bool = False, timeout: float = 7200.0
 ) -> str:
-    """Bring each of many orders to a status, and wait for all; returns a report for `FleetReport.from_json`.
+    """Bring each of many orders to a status, and wait for all. Returns text for `FleetReport.from_json`.
 
-    After a crash the list is read again, and what is not where it is wanted is sent again.
+    After a crash the list is read again, and each server that is not in the status you want gets its request again.
 
     Args:
         account: the name of the account, as `Accounts` knows it.
@@ -142,7 +142,7 @@ async def converge(
 
 @workflow("install")
 async def install(account: str, order_id: int, template_id: int, *, timeout: float = 7200.0) -> int:
-    """Install a template on a server, once, and wait until it is there; returns the id of the install.
+    """Install a template on a server, once, and wait until it is installed. Returns the id of the install.
 
     It takes no settings of the template: they may be passwords, and the arguments of a workflow are stored.
 
@@ -190,11 +190,11 @@ async def order(
     templates: Sequence[int] = (),
     timeout: float = 7200.0,
 ) -> int:
-    """Order a GPU server, once, and wait until it runs; returns the order's id.
+    """Order a GPU server, once, and wait until it is running. Returns the order's id.
 
     Args:
         account: the name of the account, as `Accounts` knows it. An account's purchases are made one at a time.
-        blib_id: the offer; it is bought at the price that it has then.
+        blib_id: the offer, which is bought at its price at that moment.
         max_price_h: the most that it may cost, in EUR per hour.
         contract_interval: what is paid in advance: `HOUR`, or another interval of `client.orders.create`.
         terms_accepted: whether you accept the vendor's terms and conditions.
@@ -204,8 +204,8 @@ async def order(
         timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
 
     Raises:
-        NotBoughtError: it was in doubt, and somebody has decided that it was not made.
-        PurchaseNotReadyError: it is bought, and the server does not run.
+        NotBoughtError: its outcome was unknown, and somebody has decided that it was not made.
+        PurchaseNotReadyError: it is bought, but the server is not running.
         PriceError, BadRequestError, …: nothing was bought.
     """
     terms = {
@@ -229,7 +229,7 @@ async def migrate(
     max_total_due: Decimal | float,
     timeout: float = 7200.0,
 ) -> int:
-    """Buy a migration, once, and wait until the new order runs; returns its id. Raises as `order` does.
+    """Buy a migration, once, and wait until the new order is running. Returns its id, and raises as `order` does.
 
     Args:
         account: the name of the account, as `Accounts` knows it. An account's purchases are made one at a time.
