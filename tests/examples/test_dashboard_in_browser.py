@@ -23,12 +23,13 @@ pytest.importorskip("playwright", reason="needs playwright: pip install -e '.[ex
 from playwright.async_api import Browser, Error, Locator, Page, async_playwright, expect
 
 from tests.examples.test_dashboard import serving, states
-from tests.helpers.conditions import until
+from tests.helpers.conditions import LIMIT, until
 from tests.helpers.requirements import missing
 from trooper_async.testing import FakeTrooper, Profile
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # they share one browser, which lives in one loop
 
+expect.set_options(timeout=LIMIT * 1000)
 FOUND = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
 # as root there is no sandbox to be had, and nothing is asked of the network
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
