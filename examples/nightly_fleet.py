@@ -46,6 +46,7 @@ from trooper_async import (
     ServerError,
     ServerLockedError,
     SupersededError,
+    Timeout,
     TrooperClient,
     TrooperError,
 )
@@ -86,15 +87,16 @@ class Nightly:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     every: float = 60.0
     """Seconds between two looks at the clock, and before what has failed is tried again."""
-    patience: float = 900.0
-    """Seconds after which a server that is not there yet is reported, and then awaited further."""
+    patience: Timeout = "default"
+    """Seconds after which a server that is not there yet is reported, and then awaited further; by default what the
+    action usually needs."""
 
     async def run(self) -> None:
         """Do what is due, one after the other, until cancelled."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         due, following = around(self.clock(), self.times, self.zone)
         is_first = not self.recent(due)
         while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with ReportFile(self.path(due)) as file:  # it is locked: a second copy fails here
                 if is_first:
                     file.store(FleetReport(()))  # there is nothing to make up for
@@ -104,7 +106,8 @@ class Nightly:
                     work = group.create_task(self.carry_out(due, following, file))
                     while self.clock() < following.at:  # noqa: ASYNC110 - a long sleep would not notice a set clock
                         await asyncio.sleep(self.every)
-                    work.cancel()
+                    if work.cancel():
+                        LOG.error("%s of %s is not complete, and ends now", due.action, self.text(due))
             due, following = around(self.clock(), self.times, self.zone)
 
     async def carry_out(self, due: Due, following: Due, file: ReportFile) -> None:
@@ -153,7 +156,7 @@ class Nightly:
             file.store(report)
         return report
 
-    async def find(self, title: str) -> list[Order]:
+    async def find(self, title: str | None) -> list[Order]:
         """The servers that three reads of the list show: one read may be incomplete, and nobody looks again later."""
         orders: dict[int, Order] = {}
         for pause in (0.0, self.every / 20, self.every / 20):
@@ -168,7 +171,7 @@ class Nightly:
             with ReportFile(path) as file:
                 evening = file.read() or FleetReport(())
             sent |= {one.order_id: one.sent_at for one in evening.outcomes if one.sent_at is not None}
-        ours = [one for one in await self.find("*") if one.order_id in sent and not one.is_locked]
+        ours = [one for one in await self.find(None) if one.order_id in sent and not one.is_locked]
         ours = [one for one in ours if one.current_status.casefold() in ("freezing", "frozen")]
         return [one for one in ours if not await self.was_started(one, sent[one.order_id])]
 
@@ -216,8 +219,10 @@ async def show(client: TrooperClient, title: str, *, dry_run: bool) -> None:
         LOG.warning("which servers match cannot be read yet: %s", error)
         return
     for order in orders:
-        what = "is locked and stays" if order.is_locked else "would be frozen now" if runs(order) else "does not run"
-        LOG.info("order %d (%s, %s) matches and %s", order.order_id, order.title, order.current_status, what)
+        what = (
+            "is locked: it is left alone" if order.is_locked else "would be frozen" if runs(order) else "does not run"
+        )
+        LOG.info("order %d (%s, %s) matches, and %s", order.order_id, order.title, order.current_status, what)
     if not orders:
         LOG.warning("no server has the title %s", title)
 

@@ -222,6 +222,7 @@ async def test_an_outage_of_the_whole_night_ends_what_was_to_be_frozen(nights: N
             nights.now("2026-11-24 19:00")
             await until(lambda: refused(nights.fake) >= 20)
             nights.now("2026-11-25 08:00")
+            await child.says("freeze of 2026-11-24 19:00 CET is not complete, and ends now")
             await child.says("next: freeze at 2026-11-25 19:00")
         await nights.are("running", *ours)
         await child.says("start of 2026-11-25 08:00 CET: nothing to do")
@@ -466,8 +467,8 @@ async def test_a_dry_run_says_what_matches_and_does_nothing(nights: Nights) -> N
     async with nights.started("--dry-run", says="job-5") as child:
         assert await child.ends() == 0
     for text in (
-        *("(Job-1, running) matches and would be frozen now", "(job-3, running) matches and is locked and stays"),
-        "(job-4, frozen) matches and does not run",
+        *("(Job-1, running) matches, and would be frozen", "(job-3, running) matches, and is locked: it is left alone"),
+        "(job-4, frozen) matches, and does not run",
     ):
         assert text in child.out
     assert child.out.count("\n") == 5
