@@ -103,4 +103,4 @@ def test_help_and_demo_need_no_settings(capsys: pytest.CaptureFixture[str]) -> N
     """A broken file does not stand in the way of --help."""
     write("broken", 0o644)
     assert run(["ps", "--help"]) == 0
-    assert "Your servers" in capsys.readouterr().out
+    assert "your servers" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and leave with its exit status; 2 where the extra is not installed."""
+    """Run the command line and exit with its status; 2 if the extra is not installed."""
     _prepare_streams()
     try:
         from trooper_async.cli._app import run
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """A stream that was closed (`2>&-`) leads nowhere; a character that a stream's encoding lacks becomes `?`."""
+    """Replace closed streams (`2>&-`) by null devices, and write `?` for characters that an encoding lacks."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:

@@ -1,4 +1,4 @@
-"""`trooper start`, `stop`, `freeze`, `restart`, `resume` and `wait`: one server or many, each with its own outcome."""
+"""`trooper start`, `stop`, `freeze`, `restart`, `resume` and `wait`, for one server or many."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class _Given(Filters):
     help="Frozen servers may move to other hardware: 10 to 90 minutes, with other ports and perhaps another CPU.",
 )
 async def start(cli: Cli, migration_allowed: bool, **given: Unpack[_Given]) -> None:
-    """Start servers, and wait until they run. Those that run already, or are starting, are left alone."""
+    """Start servers, and wait until they run. Those that already run, or are starting, are left alone."""
     await _act(cli, "start", "starting", migration_allowed=migration_allowed, **given)
 
 
@@ -87,7 +87,7 @@ async def start(cli: Cli, migration_allowed: bool, **given: Unpack[_Given]) -> N
 async def stop(cli: Cli, **given: Unpack[_Given]) -> None:
     """Stop servers, and wait until they have stopped. A stopped server still costs 35 % of its price.
 
-    Servers that are stopped or frozen already, or on the way there, are left alone.
+    Servers that are already stopped or frozen, or are stopping or freezing, are left alone.
     """
     await _act(cli, "stop", "stopping", **given)
 
@@ -95,9 +95,9 @@ async def stop(cli: Cli, **given: Unpack[_Given]) -> None:
 @command()
 @_action_options
 async def freeze(cli: Cli, **given: Unpack[_Given]) -> None:
-    """Freeze servers: archived, their hardware released. Address and ports may change.
+    """Freeze servers: archive them, and release their hardware. Address and ports may change.
 
-    Servers that are frozen already, or on the way there, are left alone.
+    Servers that are already frozen, or are freezing, are left alone.
     """
     await _act(cli, "freeze", "freezing", **given)
 
@@ -105,7 +105,7 @@ async def freeze(cli: Cli, **given: Unpack[_Given]) -> None:
 @command()
 @_action_options
 async def restart(cli: Cli, **given: Unpack[_Given]) -> None:
-    """Restart servers (a forced power reset), each once only, and wait until that is proven.
+    """Restart servers (a forced power reset), each once, and wait until the restart is confirmed.
 
     Servers that do not run are left alone.
     """
@@ -119,7 +119,7 @@ async def restart(cli: Cli, **given: Unpack[_Given]) -> None:
 async def resume(cli: Cli, file: Path, concurrency: int, timeout: float | None) -> None:
     """Continue a run that was interrupted, from the FILE of its --report.
 
-    What was accepted is waited for and not sent again; what was not sent is sent now, if it is still needed.
+    Actions that were accepted are only awaited; those that were not sent are sent now, if they are still needed.
     """
     with _Kept(cli, file, continues=True) as kept:
         order_ids = [outcome.order_id for outcome in kept.report.outcomes if outcome.resumable]
@@ -192,7 +192,7 @@ async def _carry_out(
 
 
 def _check_choice(ids: Sequence[int], every: bool, filters: Filters) -> None:
-    """Refuse a choice that is none, or two. Nothing has been sent."""
+    """Require exactly one choice: IDs, or --all. Nothing has been sent."""
     filtered = any(value is not None for value in filters.values())
     if every and ids:
         raise click.UsageError("name ids, or --all, not both", click.get_current_context())
@@ -205,7 +205,7 @@ def _check_choice(ids: Sequence[int], every: bool, filters: Filters) -> None:
 async def _chosen(
     cli: Cli, client: TrooperClient, ids: Sequence[int], every: bool, filters: Filters, asked: Action | None
 ) -> list[Order | int]:
-    """The servers; of `--all`, those that the user has agreed to where it is `asked`."""
+    """The chosen servers; with `--all`, the user confirms them first if `asked`."""
     if not every:
         return list(dict.fromkeys(ids))
     orders: list[Order | int] = []
@@ -232,15 +232,15 @@ def _question(action: Action, orders: Sequence[Order]) -> str:
 
 
 class _Kept:
-    """What is known of a run while it goes on, in a file too where `--report` names one.
+    """What is known of a run so far, also in a file if `--report` names one.
 
     Args:
-        cli: where is said what is known if the run is interrupted.
+        cli: is told what is known, in case the run is interrupted.
         path: the file; None keeps it in memory only.
-        continues: whether the run in the file is continued.
+        continues: whether to continue the run in the file.
 
     Raises:
-        click.UsageError: it is not a file that a report may be written to. Nothing was sent.
+        click.UsageError: a report cannot be written to this file. Nothing was sent.
     """
 
     def __init__(self, cli: Cli, path: Path | None, *, continues: bool = False) -> None:
@@ -253,7 +253,7 @@ class _Kept:
             self.report = FleetReport.from_json(path.read_text(encoding="utf-8"))
 
     def see(self, progress: FleetProgress) -> None:
-        """How far it is. What is about to be sent is in the file before it is sent."""
+        """Take note of the progress. An action is in the file before it is sent."""
         self._latest = progress
         if self._file is not None:
             self._file(progress)
@@ -299,13 +299,13 @@ def _open(path: Path, continues: bool) -> ReportFile:
         if left := [outcome for outcome in file.report.pending if outcome.sent is not True]:
             run = f"a run that was interrupted, with {count(len(left), 'server')} left"
             raise click.UsageError(f"{path} belongs to {run}: `trooper resume {path}`, or name another file", context)
-        path.write_text("")  # all of it was sent, and is not waited for any more
+        path.write_text("")  # everything was sent, and is no longer awaited
         file = ReportFile(path)
     return file
 
 
 def _show_report(cli: Cli, report: FleetReport) -> None:
-    """Its outcomes as a command's result, and its exit status where some failed."""
+    """Show the outcomes as the command's result, and set the exit status if some failed."""
     failures = [outcome.error for outcome in report.outcomes if outcome.error is not None]
     alone = len(failures) == len(report.outcomes) == 1
     shown: list[Text | Table | str] = []
@@ -344,7 +344,7 @@ def _summary(report: FleetReport) -> Text:
 
 @frozen
 class WaitOutcome:
-    """What became of the wait for one server."""
+    """The outcome of the wait for one server."""
 
     order_id: int
     order: Order | None = None

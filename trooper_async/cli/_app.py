@@ -1,6 +1,6 @@
-"""The `trooper` command as a whole: its commands, its help, and the one place where errors end.
+"""The `trooper` command as a whole: its commands, its help, and the one place where errors are shown.
 
-What is imported here delays `--help`, `--version` and completion: a command's own file is imported when it is run.
+Every import here delays `--help`, `--version` and completion, so a command's file is imported only when it runs.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ Purchases are recorded in ~/.local/state/trooper (or $XDG_STATE_HOME): none is e
 Completion of commands, ids and titles: `trooper completion --help`.
 """
 
-# Name, file, help: the last, so that `trooper --help` need not import the files.
+# Name, file and help text, so that `trooper --help` need not import the files.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Servers": {
-        "ps": ("_servers", "Your servers: status, address, price."),
-        "show": ("_servers", "All about one server."),
-        "watch": ("_live", "Your servers as they change, until Ctrl-C."),
-        "history": ("_servers", "The last five status changes of a server."),
-        "cost": ("_servers", "What the servers cost, and when paid periods end."),
+        "ps": ("_servers", "List your servers: status, address, price."),
+        "show": ("_servers", "Show everything about one server."),
+        "watch": ("_live", "Show your servers as they change, until Ctrl-C."),
+        "history": ("_servers", "Show the last five status changes of a server."),
+        "cost": ("_servers", "Show what servers cost, and when paid periods end."),
         "rename": ("_servers", "Give a server another title."),
         "lock": ("_servers", "Lock a server against status changes."),
         "unlock": ("_servers", "Allow a locked server's status changes again."),
@@ -62,36 +62,36 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Actions": {
         "start": ("_actions", "Start servers, and wait until they run."),
         "stop": ("_actions", "Stop servers, and wait until they have stopped."),
-        "freeze": ("_actions", "Freeze servers: archived, their hardware released."),
-        "restart": ("_actions", "Restart servers, and wait until that is proven."),
+        "freeze": ("_actions", "Freeze servers: archive them, release the hardware."),
+        "restart": ("_actions", "Restart servers, and wait until that is confirmed."),
         "resume": ("_actions", "Continue a run from the FILE of its --report."),
         "wait": ("_actions", "Wait until servers reach their desired status."),
     },
     "Renting": {
-        "gpus": ("_renting", "What can be rented now, the cheapest first."),
+        "gpus": ("_renting", "List what can be rented now, the cheapest first."),
         "order": ("_renting", "Rent a server, and wait until it runs."),
         "migrate": ("_renting", "Move a server to another configuration."),
-        "purchases": ("_purchases", "What was bought from this machine."),
-        "templates": ("_templates", "Software for servers: list it, install it."),
+        "purchases": ("_purchases", "Show what was bought from this machine."),
+        "templates": ("_templates", "List and install software on servers."),
     },
     "Logging in": {
-        "ssh": ("_login", "Wait until a server can be reached, and log in."),
+        "ssh": ("_login", "Wait until a server is reachable, and log in."),
         "ssh-config": ("_login", "Write entries for your running servers."),
-        "credentials": ("_login", "How to log in to a server."),
+        "credentials": ("_login", "Show how to log in to a server."),
     },
     "This command": {
-        "config": ("_config", "API keys, accounts and other settings."),
-        "completion": ("_config", "The shell's completion of this command."),
-        "doctor": ("_doctor", "Is the key good, and how does the API behave?"),
-        "ping": ("_doctor", "Whether the API responds, and how fast."),
-        "demo": ("_demo", "Try all of this on a fake fleet."),
+        "config": ("_config", "Set API keys, accounts and other settings."),
+        "completion": ("_config", "Enable completion in your shell."),
+        "doctor": ("_doctor", "Check the key, and how the API behaves."),
+        "ping": ("_doctor", "Check whether the API responds, and how fast."),
+        "demo": ("_demo", "Try every command on a fake fleet."),
     },
 }
 _FILES = {name: file for section in COMMANDS.values() for name, (file, _) in section.items()}
 
 
 class App(Commands):
-    """The command; those below it are imported when they are run."""
+    """The command. Its subcommands are imported when they run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_FILES)
@@ -130,11 +130,11 @@ app = click.version_option(__version__, prog_name="trooper")(app)
 def run(
     arguments: Sequence[str], settings: Settings | None = None, *, as_json: bool = False, debug: bool = False
 ) -> int:
-    """Run a command line; its exit status.
+    """Run a command line, and return its exit status.
 
     Args:
         arguments: without the program's name.
-        settings: in place of those of the environment and the file.
+        settings: used instead of those of the environment and the file.
         as_json, debug: as `--json` and `--debug` do.
     """
     cli = Cli(settings, as_json=as_json, debug=debug)
@@ -142,11 +142,11 @@ def run(
         with _log(cli):
             status = app.main(list(arguments), prog_name="trooper", standalone_mode=False, obj=cli)
         return status if isinstance(status, int) else 0
-    except SystemExit:  # of click: after a completion, or where nobody reads on (`trooper ps | head -1`)
+    except SystemExit:  # raised by click after a completion, or if the reader has gone (`trooper ps | head -1`)
         raise
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "rich":
-            raise  # the extra is not installed whole
+            raise  # the extra is not installed completely
         if cli.debug and not isinstance(error, FailedError | click.ClickException | click.Abort):
             import traceback
 
@@ -185,14 +185,14 @@ def _end_of(error: BaseException) -> FailedError:
         return explained(error)
     if isinstance(error, OSError):
         return FailedError(FAILED, ": ".join(printable(part) for part in (error.strerror, error.filename) if part))
-    # a bug: only its name is shown, since its text may hold anything
+    # a bug: only its type is shown, since its text may hold anything
     return FailedError(
         FAILED, f"trooper itself failed ({type(error).__name__})", "please report it, with what --debug shows"
     )
 
 
 class _LogHandler(logging.Handler):
-    """Writes log lines where progress is shown too, so that neither disturbs the other."""
+    """Writes log lines through the console that shows progress, so that neither disturbs the other."""
 
     def __init__(self, cli: Cli) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class _LogHandler(logging.Handler):
 
 @contextmanager
 def _log(cli: Cli) -> Iterator[None]:
-    """The package's own log: with --debug all of it, else errors (an outcome that could not be written)."""
+    """Set up the package's log: everything with --debug, otherwise only errors."""
     logger, handler = logging.getLogger("trooper_async"), _LogHandler(cli)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)

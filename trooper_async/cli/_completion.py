@@ -1,4 +1,4 @@
-"""What the shell completes: the ids and titles of the list of servers that was read last."""
+"""Shell completion: the ids and titles of the servers in the list that was read last."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from trooper_async.models import Order
 
 _FRESH = 60.0
-"""Seconds that known ids are good for; older ones are completed too, and read again meanwhile."""
+"""Seconds for which known ids are fresh; older ones are completed, too, and read again in the background."""
 _PATIENCE = 1.0
-"""Seconds that the shell waits where no ids are known."""
+"""Seconds that the shell waits if no ids are known."""
 
 
 def _known_ids(settings: Settings) -> Path:
@@ -34,7 +34,7 @@ def _known_ids(settings: Settings) -> Path:
 
 
 def remember(settings: Settings, orders: Iterable[Order]) -> None:
-    """Keep ids and titles for the completion. It is no matter where that fails."""
+    """Store ids and titles for the completion. A failure is ignored."""
     if settings.is_demo:
         return
     file = _known_ids(settings)
@@ -44,7 +44,7 @@ def remember(settings: Settings, orders: Iterable[Order]) -> None:
 
 
 def completed_ids(context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """The ids of servers, with their titles, of the list that was read last."""
+    """The ids of the servers in the list that was read last, with their titles."""
     from click.shell_completion import CompletionItem
 
     from trooper_async.cli._text import printable
@@ -67,7 +67,7 @@ def completed_ids(context: click.Context, incomplete: str) -> list[CompletionIte
             with suppress(subprocess.TimeoutExpired):
                 reading.wait(_PATIENCE)
             known = _read_known(file) or {}
-        reading.returncode = 0  # it outlives this process on purpose: no warning that it still runs
+        reading.returncode = 0  # it outlives this process on purpose, so suppress the warning that it still runs
     return [
         CompletionItem(order_id, help=printable(title))
         for order_id, title in known.items()
@@ -84,7 +84,7 @@ def _read_known(file: Path) -> dict[str, str] | None:
 
 
 def _read_again(profile: str | None) -> subprocess.Popen[bytes]:
-    """Read the list in another process, for which the shell does not wait."""
+    """Read the list in another process, so that the shell does not wait for it."""
     words = [sys.executable, "-m", "trooper_async.cli", "ps", "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "_TROOPER_COMPLETE"}
     nowhere = subprocess.DEVNULL
@@ -99,7 +99,7 @@ def _read_again(profile: str | None) -> subprocess.Popen[bytes]:
 
 
 def replace_file(file: Path, text: str) -> None:
-    """Write it whole or not at all, and for its owner alone."""
+    """Write a file atomically, readable only by its owner."""
     file = file.resolve()
     new = file.with_name(f".{file.name}.{os.getpid()}")
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:

@@ -29,7 +29,7 @@ _SETTABLE = ("api_key", "base_url", "ledger", "proxy", "ca_file")
 
 @command()
 def path(cli: Cli) -> None:
-    """Where the config file is, or would be."""
+    """Show where the config file is, or would be."""
     from trooper_async.cli._settings import config_path
 
     cli.result({"path": str(config_path())}, str(config_path()))
@@ -37,7 +37,7 @@ def path(cli: Cli) -> None:
 
 @command()
 def show(cli: Cli) -> None:
-    """The settings as they apply now, and where the key comes from. The key itself is never shown."""
+    """Show the current settings, and where the key comes from. The key itself is never shown."""
     from trooper_async.cli._settings import config_path
     from trooper_async.cli._tables import plain_table
     from trooper_async.cli._text import cell
@@ -62,10 +62,10 @@ def show(cli: Cli) -> None:
 @click.argument("value", required=False)
 @click.option("--keyring", is_flag=True, help="Keep the key in the system's key store (needs the package keyring).")
 def set_(cli: Cli, name: str, value: str | None, keyring: bool) -> None:
-    """Write a setting to the config file: with --profile NAME to that account, else to the default one.
+    """Write a setting to the config file: for the account of --profile NAME, or else the default account.
 
-    The API key is asked for, or read from stdin: as an argument it would be in the process list and the shell's
-    history.
+    The API key is prompted for, or read from stdin. As an argument, it would appear in the process list and in the
+    shell's history.
     """
     from trooper_async.cli._settings import config_path, store_key
 
@@ -126,10 +126,10 @@ def _typed_secret(cli: Cli, prompt: str) -> str:
 
 
 def write_entries(file: Path, profile: str | None, entries: dict[str, str | bool | None]) -> None:
-    """Set entries of the config file, or remove those that are None; comments and all else stay as they are."""
+    """Set entries of the config file, or remove those that are None. Comments and everything else stay as they are."""
     from trooper_async.cli._settings import read
 
-    read(file)  # refused now where it is invalid, or open to others
+    read(file)  # raises now if the file is invalid, or readable by others
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     header = None if profile is None else f"[profile.{_toml(profile)}]"
     begin, end = _section(lines, profile)
@@ -156,7 +156,7 @@ def _section(lines: list[str], profile: str | None) -> tuple[int | None, int]:
     for position, number in enumerate(starts):
         try:
             found = tomllib.loads(lines[number]).get("profile", {})
-        except tomllib.TOMLDecodeError:  # a line of a value that goes over several
+        except tomllib.TOMLDecodeError:  # a line of a multi-line value
             continue
         if found == {profile: {}}:
             return number + 1, starts[position + 1] if position + 1 < len(starts) else len(lines)
@@ -168,7 +168,7 @@ def _toml(value: str | bool) -> str:
 
 
 def _check_written(text: str, profile: str | None, entries: dict[str, str | bool | None]) -> None:
-    """Nothing is written that would not be read as it was meant."""
+    """Make sure that what will be written is read back with the same values."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -184,7 +184,7 @@ def _check_written(text: str, profile: str | None, entries: dict[str, str | bool
 @command()
 @click.argument("shell", type=click.Choice(tuple(_SCRIPTS)))
 def completion(cli: Cli, shell: str) -> None:
-    """The line for the start file of your shell that makes it complete commands, options, ids and titles.
+    """Print the line for your shell's startup file that enables completion of commands, options, ids and titles.
 
     \b
     bash:  trooper completion bash >> ~/.bashrc

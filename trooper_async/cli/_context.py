@@ -1,4 +1,4 @@
-"""What every command gets: the settings, a client, and where to write: results to stdout, all else to stderr."""
+"""What every command gets: the settings, a client, and the output. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Cli:
         self.as_json = as_json
         self.debug = debug
         self.has_result = False
-        """Whether stdout has the command's result already: with --json it is one value, never two."""
+        """Whether the command's result is already on stdout: with --json it is one value, never two."""
         self.purchases: list[Purchase] = []
-        """What an interrupted run has bought, or may have bought."""
+        """What to say of an interrupted run: what it has bought, or may have bought."""
         self.leave_at_once: Callable[[], str] | None = None
-        """Set while the first Ctrl-C only ends what can wait: what a second one says before it leaves."""
+        """Set while a first Ctrl-C lets a clean-up finish: what a second Ctrl-C prints before it exits."""
 
     @property
     def settings(self) -> Settings:
@@ -52,21 +52,21 @@ class Cli:
 
     @cached_property
     def out(self) -> Console:
-        """Where results go."""
+        """The console for results."""
         return console(sys.stdout)
 
     @cached_property
     def err(self) -> Console:
-        """Where progress, questions and errors go."""
+        """The console for progress, questions and errors."""
         return console(sys.stderr)
 
     @property
     def is_live(self) -> bool:
-        """Whether what is shown on stderr can be drawn over."""
+        """Whether output on stderr can be redrawn."""
         return self.err.is_terminal and not self.err.is_dumb_terminal
 
     def client(self, *, buys: bool = False, needs_key: bool = True, key: str | None = None) -> TrooperClient:
-        """A client; one that `buys` opens the ledger. `key` is one that is not the settings'."""
+        """Make a client. With `buys`, it opens the ledger. `key` is one that is not the settings'."""
         from trooper_async import TrooperClient, __version__
 
         settings = self.settings
@@ -83,7 +83,7 @@ class Cli:
         )
 
     def run(self, coroutine: Coroutine[object, object, T]) -> T:
-        """Run it to its end, or until Ctrl-C or SIGTERM cancels it."""
+        """Run a coroutine to its end, or until Ctrl-C or SIGTERM cancels it."""
         import asyncio
 
         async def interruptible() -> T:
@@ -96,14 +96,14 @@ class Cli:
                 task.cancel()
 
             loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
-            with suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
-                for number in numbers:  # a KeyboardInterrupt might come anywhere
+            with suppress(NotImplementedError, RuntimeError):  # on Windows, or not in the main thread
+                for number in numbers:  # a KeyboardInterrupt could be raised anywhere
                     loop.add_signal_handler(number, interrupt)
             try:
                 return await coroutine
             finally:
                 with suppress(NotImplementedError):
-                    for number in numbers:  # before the loop closes what they write to
+                    for number in numbers:  # before the loop closes what their handlers write to
                         loop.remove_signal_handler(number)
 
         try:
@@ -112,7 +112,7 @@ class Cli:
             raise KeyboardInterrupt from None
 
     def _leave(self) -> NoReturn:
-        """Leave in the middle of what would go on: what is known is in the ledger."""
+        """Exit at once, in the middle of a clean-up. What is known is in the ledger."""
         assert self.leave_at_once is not None  # noqa: S101 - checked by the caller
         self.err.show_cursor()
         self.say(self.leave_at_once(), "interrupted")
@@ -121,11 +121,11 @@ class Cli:
         os._exit(INTERRUPTED)
 
     def say(self, *shown: RenderableType) -> None:
-        """Write for people, to stderr; a `str` is written as it is, without markup."""
+        """Write a message to stderr; a `str` is written as it is, without markup."""
         _print(self.err, shown)
 
     def result(self, value: object, *shown: RenderableType | Table, secrets: bool = False) -> None:
-        """The result of a command, to stdout: as JSON where that is asked for, else for people."""
+        """Write the result of a command to stdout: as JSON with --json, otherwise as text."""
         self.has_result = True
         if self.as_json:
             from trooper_async.cli._text import to_json
@@ -135,7 +135,7 @@ class Cli:
             _print(self.out, shown)
 
     def listed(self, table: Table, listing: Listing, *notes: RenderableType) -> None:
-        """A list as the command's result, as the user wants it; `notes` are for people, below the table."""
+        """Write a list as the command's result, as the user wants it. `notes` appear below a table on a terminal."""
         if self.as_json:
             self.result(table.items)
         elif listing.ids:
@@ -143,11 +143,13 @@ class Cli:
         else:
             with _paged(self.out, len(table.items) + 4):
                 self.result(None, table.with_header(not listing.no_header))
-                if not listing.no_header:  # a pipe gets the rows alone
+                if not listing.no_header:  # a pipe gets only the rows
                     _print(self.out if self.out.is_terminal else self.err, notes)
 
     def ask(self, question: str) -> bool:
-        """Ask on stderr; an end of input is a no. Ctrl-C works, although the event loop has taken its signal over."""
+        """Ask a question on stderr; an end of input means no. Ctrl-C works, although the event loop handles its
+        signal.
+        """
         is_terminal = sys.stdin.isatty()
         try:
             with _ctrl_c() as pressed:
@@ -157,20 +159,20 @@ class Cli:
                 if pressed is not None and is_terminal and os.name != "nt":
                     import select
 
-                    # a signal right before `input` begins to read would be noticed at the next key only
+                    # a signal right before `input` begins to read would be noticed only at the next key
                     select.select([sys.stdin, pressed], [], [])
                 answer = input()
         except EOFError:
             answer = ""
         except KeyboardInterrupt:
-            raise click.Abort from None  # through the loop as an error like others
+            raise click.Abort from None  # raised through the loop as any other error
         if not is_terminal:
-            self.say(answer)  # nobody's Enter has ended the line
+            self.say(answer)  # no Enter has ended the line
         return answer.strip().casefold() in ("y", "yes")
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[Callable[[Order], None]]:
-        """Shows that something is waited for, and a line for each status that an order goes through."""
+        """Show that the command is waiting, and a line for each status of an order."""
         from rich.text import Text
 
         from trooper_async.cli._text import status
@@ -187,15 +189,15 @@ class Cli:
 
 
 def console(file: TextIO) -> Console:
-    """Where to write: coloured on a terminal, else plain, and as wide as it has to be."""
+    """A console: coloured on a terminal; otherwise plain, and as wide as necessary."""
     from rich.console import Console
 
     is_terminal = file.isatty()
     return Console(
         file=file,
-        force_terminal=is_terminal,  # whatever FORCE_COLOR says
+        force_terminal=is_terminal,  # also if FORCE_COLOR is set
         color_system="auto" if is_terminal and not os.environ.get("NO_COLOR") else None,
-        width=None if is_terminal else 10_000,  # nobody's window: nothing is cut or wrapped
+        width=None if is_terminal else 10_000,  # not a terminal: nothing is cut or wrapped
         highlight=False,
         emoji=False,
     )
@@ -216,7 +218,7 @@ def _print(where: Console, shown: tuple[RenderableType | Table, ...]) -> None:
 
 @contextmanager
 def _paged(where: Console, lines: int) -> Iterator[None]:
-    """Through $PAGER (else `less`) where it is longer than the terminal."""
+    """Use $PAGER (or `less`) for output that is longer than the terminal."""
     if not where.is_terminal or where.is_dumb_terminal or lines <= where.height or os.environ.get("PAGER") == "":
         yield
         return
@@ -227,7 +229,7 @@ def _paged(where: Console, lines: int) -> Iterator[None]:
 
 @contextmanager
 def stoppable(where: Console) -> Iterator[None]:
-    """Ctrl-Z shows the cursor again before it stops the command, and `fg` hides it."""
+    """Show the cursor before Ctrl-Z suspends the command, and hide it again after `fg`."""
     number = getattr(signal, "SIGTSTP", None)
     if number is None or not _is_main_thread():
         yield
@@ -237,7 +239,7 @@ def stoppable(where: Console) -> Iterator[None]:
         where.show_cursor()
         where.file.flush()
         signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)  # stops here, until it goes on
+        os.kill(os.getpid(), number)  # suspended here, until `fg`
         signal.signal(number, stop)
         where.show_cursor(False)
 
@@ -249,7 +251,7 @@ def stoppable(where: Console) -> Iterator[None]:
 
 
 def _forget_typed(terminal: TextIO) -> None:
-    """Throw away what was typed before a question: it can't be an answer to it."""
+    """Discard what was typed before a question: it cannot be an answer to it."""
     try:
         import termios
     except ImportError:  # Windows
@@ -269,7 +271,9 @@ def _is_main_thread() -> bool:
 
 @contextmanager
 def _ctrl_c() -> Iterator[socket.socket | None]:
-    """Ctrl-C and SIGTERM are a KeyboardInterrupt meanwhile, and make this socket readable (None: they never come)."""
+    """Meanwhile Ctrl-C and SIGTERM raise KeyboardInterrupt and make the yielded socket readable (None: they never
+    come).
+    """
     import socket
 
     if not _is_main_thread():

@@ -58,10 +58,10 @@ _GREETING = (
 @command()
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def demo(cli: Cli, arguments: Sequence[str]) -> None:
-    """Try all of this on a fake fleet: no key, no network, no money.
+    """Try every command on a fake fleet: no key, no network, no money.
 
-    Alone, it reads commands from a prompt, or from stdin, one fleet for all of them; where there is nothing to read it
-    runs a tour by itself. With a command (`trooper demo -- ps`) it runs that one.
+    Without arguments, it reads commands from a prompt or from stdin, and all of them use one fleet; without any input,
+    it runs a tour. With a command (`trooper demo -- ps`), it runs only that one.
     """
     with tempfile.TemporaryDirectory(prefix="trooper-demo-") as folder, fake_fleet(DURATIONS) as fake:
         settings = Settings(
@@ -81,7 +81,7 @@ def demo(cli: Cli, arguments: Sequence[str]) -> None:
 
 
 def _lines(cli: Cli) -> Iterator[Sequence[str]]:
-    """The command lines that are typed, or read, until the end of input; the tour's where nothing can be read."""
+    """The command lines that are typed or read, until the end of input; those of the tour if there is no input."""
     is_prompted = sys.stdin.isatty()
     if is_prompted:
         import_readline()
@@ -122,7 +122,7 @@ def _tour(cli: Cli) -> Iterator[Sequence[str]]:
 
 
 def import_readline() -> None:
-    """Editing and history at the prompt, where Python has it."""
+    """Editing and history at the prompt, if Python has them."""
     try:
         import readline  # noqa: F401 - it works by being imported
     except ImportError:  # Windows
@@ -131,7 +131,7 @@ def import_readline() -> None:
 
 @contextmanager
 def fake_fleet(durations: Mapping[str, float]) -> Iterator[FakeTrooper]:
-    """A fake with a fleet."""
+    """Start a fake with a fleet."""
     fake = FakeTrooper(durations=durations)
     try:
         fake.start()
@@ -146,7 +146,7 @@ def fake_fleet(durations: Mapping[str, float]) -> Iterator[FakeTrooper]:
 
         def arrive() -> None:
             acted = {body["serverId"] for body in fake.sent("/api/order-status")}
-            if on_its_way.server_id not in acted:  # else it goes where it was sent
+            if on_its_way.server_id not in acted:  # otherwise it goes to its target
                 fake.set_status(on_its_way, "running")
 
         arrival = threading.Timer(4 * fake.durations["start"], arrive)

@@ -1,7 +1,7 @@
-"""`trooper doctor` and `ping`: whether the API responds, and how it behaves where its document leaves it open.
+"""`trooper doctor` and `ping`: whether the API responds, and how it behaves in what its document leaves open.
 
-They only read. Of the API's data they show only names of fields, kinds of values, status words and counts: no id,
-title, address or price.
+They only read. Of the API's data they show only field names, types, status words and counts, but no id, title, address
+or price.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✗", "red")
 
 @command()
 async def ping(cli: Cli) -> None:
-    """Whether the API responds, and how fast. Needs no key."""
+    """Check whether the API responds, and how fast. It needs no key."""
     async with cli.client(needs_key=False) as client:
         began = time.perf_counter()
         text = await client.ping()
@@ -57,7 +57,7 @@ async def ping(cli: Cli) -> None:
 
 @frozen
 class Raw:
-    """A raw response; where there is none, `status` is 0 and `problem` says why."""
+    """A raw response. If there is none, `status` is 0 and `problem` says why."""
 
     status: int
     headers: Mapping[str, str] = field(factory=dict, repr=False)
@@ -71,14 +71,14 @@ class Raw:
 
     @property
     def what(self) -> str:
-        """The status, or why there is none."""
+        """The status, or why there is no response."""
         return str(self.status) if self.status else self.problem
 
 
 async def read(
     client: TrooperClient, path: str, order_id: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Raw:
-    """One GET through the client's own transport: the key stays where it is."""
+    """Send one GET through the client's own transport, so that the key never leaves it."""
     from trooper_async.client import raw_request
 
     began = time.perf_counter()
@@ -105,14 +105,14 @@ async def read(
 async def doctor(
     cli: Cli, recorded: Path | None, exercise: int | None, seconds: float, replayed: Path | None, yes: bool
 ) -> None:
-    """Is the key good, and how does the API behave where its document leaves it open? Reads only.
+    """Check the key, and how the API behaves in what its document leaves open. It only reads.
 
-    Nothing secret is in what it prints (no key, id, title, address of a server or price): paste it into a report.
+    Its output holds nothing secret (no key, id, title, address or price), so you can paste it into a bug report.
 
     A profile (--record) says how the API behaves, for `FakeTrooper(profile=...)` and --replay. It holds status words,
-    names of fields, kinds, times and counts, and is shown before it is saved. One read is sent with a wrong key, to see
-    how that is refused. Only --exercise changes anything: it stops, starts, restarts, freezes and thaws one server, and
-    puts it back.
+    field names, types, times and counts, and is shown before it is saved. One read is sent with a wrong key, to see how
+    that is refused. Only --exercise changes anything: it stops, starts, restarts, freezes and thaws one server, and
+    restores its status.
     """
     if exercise is not None and recorded is None:
         raise click.UsageError("--exercise needs --record", click.get_current_context())
@@ -164,7 +164,7 @@ async def _connection(client: TrooperClient) -> list[Finding]:
     first = await read(client, "/api/test")
     if first.status != 200:
         return [Finding("the API", "bad", f"GET /api/test: {first.what}")]
-    if not first.is_json:  # whatever it is (a login page, a proxy's), it is not the API
+    if not first.is_json:  # it may be a login page or a proxy, but it is not the API
         return [Finding("the API", "bad", "GET /api/test: 200, but it is not JSON: something else responds there")]
     again = [await read(client, "/api/test") for _ in range(_PINGS)]
     milliseconds = 1000 * statistics.median(raw.seconds for raw in again)
@@ -175,7 +175,7 @@ async def _connection(client: TrooperClient) -> list[Finding]:
 def _clock(raw: Raw) -> Finding:
     try:
         then = parsedate_to_datetime(raw.headers.get("Date", ""))
-        # a Date is cut to the second, and was half the way ago
+        # a Date has no fractions of a second, and is as old as half the round trip
         skew = datetime.now(UTC).timestamp() - raw.seconds / 2 - then.timestamp() - 0.5
     except (ValueError, TypeError):
         return Finding("clock", "note", "the response has no Date")
@@ -184,7 +184,7 @@ def _clock(raw: Raw) -> Finding:
 
 
 async def key_finding(client: TrooperClient, source: str | None) -> tuple[Finding, Raw]:
-    """Whether the key is accepted; `source` says where it comes from, None that there is none."""
+    """Whether the key is accepted. `source` says where it comes from; None means that there is none."""
     if source is None:
         return Finding("the key", "note", "there is none: only public endpoints were asked"), Raw(0)
     raw = await read(client, "/api/orders")
@@ -206,7 +206,7 @@ async def offer_findings(client: TrooperClient) -> list[Finding]:
 
 async def order_findings(client: TrooperClient, raw: Raw) -> list[Finding]:
     orders = rows_of(raw.data)
-    texts = [str(row.get("order_id")) for row in orders[:_ORDERS_LOOKED_AT]]  # it may be a number, or a text
+    texts = [str(row.get("order_id")) for row in orders[:_ORDERS_LOOKED_AT]]  # it may be a number or a text
     ids = [int(text) for text in texts if text.isdecimal() and len(text) < 20]
     histories = [await read(client, "/api/order-status-history", order_id) for order_id in ids]
     installs = [await read(client, "/api/template-config", order_id) for order_id in ids]
@@ -276,7 +276,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,39}")
 
 @frozen
 class Finding:
-    """An answer to one question."""
+    """The answer to one question."""
 
     question: str
     verdict: Literal["ok", "note", "bad"]
@@ -284,7 +284,7 @@ class Finding:
 
 
 def dialect(orders: Iterable[Row]) -> Finding:
-    """Which of the two pairs of status names is spoken."""
+    """Which of the two pairs of status field names the API uses."""
     found = Counter(
         " + ".join(name for pair in _DIALECTS for name in pair if name in row) or "no status at all" for row in orders
     )
@@ -297,7 +297,9 @@ def dialect(orders: Iterable[Row]) -> Finding:
 
 
 def both_statuses(orders: Iterable[Row]) -> Finding:
-    """Current and desired where they differ: whether the second is the wish, or the last state that was reached."""
+    """Pairs of current and desired status that differ: they show whether the second is the requested state or the last
+    one reached.
+    """
     pairs: Counter[str] = Counter()
     for row in orders:
         for current, desired in _DIALECTS:
@@ -307,7 +309,7 @@ def both_statuses(orders: Iterable[Row]) -> Finding:
 
 
 def unknown_words(orders: Iterable[Row], histories: Iterable[Row]) -> Finding:
-    """Status words that `OrderStatus` does not know."""
+    """Status words that are not in `OrderStatus`."""
     names = {name for pair in _DIALECTS for name in pair}
     words = Counter(_word(row[name]) for row in [*orders, *histories] for name in names if row.get(name) is not None)
     known = {word.value for word in OrderStatus}
@@ -345,14 +347,14 @@ def history_ids(histories: Iterable[Iterable[Row]]) -> Finding:
 
 
 def unknown_fields(model: type, rows: Iterable[Row], where: str) -> Finding:
-    """Fields that the model of these rows does not know."""
+    """Fields that are not in the model of these rows."""
     known = _api_names(model)
     seen = Counter(_name(name) for row in rows for name in row if name not in known)
     return Finding(f"fields not known in {where}", "note" if seen else "ok", ", ".join(sorted(seen)) or "none")
 
 
 def loose_kinds(model: type, rows: Iterable[Row], where: str) -> Finding:
-    """Values of another kind than the document's: numbers as text, booleans as numbers, nulls."""
+    """Values of another type than in the document: numbers as text, booleans as numbers, nulls."""
     seen: Counter[str] = Counter()
     resolve_types(model)
     names = names_in_api(model)
@@ -368,7 +370,7 @@ def loose_kinds(model: type, rows: Iterable[Row], where: str) -> Finding:
 
 
 def rows_of(data: JSON, inside: str | None = None) -> list[Row]:
-    """The objects of a list in a response; `inside` is the field that it is in."""
+    """The objects of a list in a response; `inside` names the field that holds the list."""
     if inside is not None:
         data = data.get(inside) if isinstance(data, dict) else None
     return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []

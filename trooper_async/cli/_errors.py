@@ -1,4 +1,4 @@
-"""What an error means to whoever typed the command: an exit status, one line, a hint, and an object of JSON."""
+"""How an error is shown to the user of the command: an exit status, one line, a hint, and a JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, REFUSED_KEY, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 130
 
-# By the name of the error. The package's own hints are for programs; {order} is the order that the error is about.
+# Hints by the name of the error, since the package's own are for programs; {order} is the order of the error.
 _HINTS = {
     "APIConnectionError": "nothing was changed: check the network and the base URL (`trooper doctor`), and try again",
     "APIStatusError": "`trooper doctor` shows how the API responds",
@@ -48,7 +48,7 @@ _HINTS = {
 
 
 class FailedError(Exception):
-    """The end of a command: its exit status, one line, what to do next, and what JSON says besides."""
+    """The failure of a command: its exit status, one line, what to do next, and additional data for JSON."""
 
     def __init__(self, status: int, message: str, hint: str = "", *, cause: TrooperError | None = None) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ class FailedError(Exception):
 
 
 def exit_status(error: BaseException) -> int:
-    """The exit status for an error of the package."""
+    """The exit status for one of the package's errors."""
     from trooper_async import errors
 
     if isinstance(error, errors.AuthenticationError) or isinstance(error.__cause__, errors.AuthenticationError):
@@ -75,12 +75,12 @@ def exit_status(error: BaseException) -> int:
 
 
 def line(error: TrooperError) -> str:
-    """What happened to what, in one line of printable characters."""
+    """What happened, and to what, in one line of printable characters."""
     return f"{error.subject}: {reason(error)}" if error.subject else reason(error)
 
 
 def reason(error: TrooperError) -> str:
-    """The same without what it happened to."""
+    """The same, without naming what it happened to."""
     from trooper_async.cli._text import printable
 
     text = str(error).removesuffix(f". {error.hint}")
@@ -90,7 +90,7 @@ def reason(error: TrooperError) -> str:
 
 
 def hint(error: TrooperError) -> str:
-    """What to do next: commands that can be typed as they stand."""
+    """What to do next, as commands that can be typed as they are."""
     refused = error.__cause__ if exit_status(error) == REFUSED_KEY and error.__cause__ is not None else error
     text = next((_HINTS[kind.__name__] for kind in type(refused).__mro__ if kind.__name__ in _HINTS), "")
     purchase = getattr(error, "purchase", None)
@@ -103,7 +103,7 @@ def hint(error: TrooperError) -> str:
         "{purchase}": None if purchase is None else purchase.id[:8],
         "{candidate}": candidates[0] if candidates else None,
     }
-    if "{candidate}" in text and values["{candidate}"] is None:  # it can only be said that there is none
+    if "{candidate}" in text and values["{candidate}"] is None:  # all that can be decided is that there is none
         text = text.replace("`trooper purchases resolve {purchase} --order {candidate}` or ", "")
     for name, value in values.items():
         if name in text:
@@ -126,12 +126,14 @@ def _order_id(error: TrooperError) -> int | None:
 
 
 def explained(error: TrooperError) -> FailedError:
-    """An error of the package as the end of a command."""
+    """One of the package's errors as the failure of a command."""
     return FailedError(exit_status(error), line(error), hint(error), cause=error)
 
 
 def partly(failures: list[TrooperError], total: int, what: str = "server") -> FailedError:
-    """The end of a command where some of many failed. An unknown outcome is the worst, then a refused key."""
+    """The failure of a command for many servers, of which some failed. An unknown outcome is the worst, then a refused
+    key.
+    """
     from trooper_async.cli._text import count
 
     if total == 1:
@@ -152,7 +154,7 @@ def _hint_text(error: TrooperError) -> str:
 
 
 def usage(error: click.ClickException) -> FailedError:
-    """A command line that is invalid."""
+    """The failure of an invalid command line."""
     from trooper_async.cli._text import printable
 
     context = getattr(error, "ctx", None)
@@ -161,7 +163,7 @@ def usage(error: click.ClickException) -> FailedError:
 
 
 def as_json(failed: FailedError, purchases: Sequence[Purchase]) -> dict[str, object]:
-    """The object that `--json` writes where a command has no result."""
+    """The object that `--json` writes if a command fails without a result."""
     cause = failed.cause
     order_id = None if cause is None else _order_id(cause)
     if order_id is None and purchases:

@@ -1,7 +1,7 @@
-"""`trooper order --for-job`: a server for the length of one command, put away at the end whatever ends it.
+"""`trooper order --for-job`: a server for the duration of one command, put away at the end, however that ends.
 
-`orders.rented` of the package does the same in one block, with the ledger held as long as the job lasts. Here jobs run
-beside each other: the ledger is held only while the purchase is sent.
+`orders.rented` does the same in one block, but holds the ledger for the whole job. Here jobs can run side by side: the
+ledger is held only during the purchase.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from trooper_async import TrooperClient
 
 _PATIENCE = 900.0
-"""Seconds for which a freeze or stop is tried again at the end of a job."""
+"""Seconds for which a freeze or stop at the end of a job is retried."""
 _PAUSE = 2.0
 _GRACE = 10.0
-"""Seconds that an interrupted command has to end by itself."""
+"""Seconds that an interrupted command has to exit on its own."""
 
 
 async def run_job(
@@ -50,7 +50,7 @@ async def run_job(
     try:
         status = await _work(cli, client, send, command, timeout=timeout)
     except BaseException:
-        # it may be bought although the purchase was interrupted
+        # it may have been bought although the purchase was interrupted
         for purchase in cli.purchases:
             if purchase.order_id is not None:
                 failure = await finished(asyncio.ensure_future(_put_away(cli, client, purchase, then)))
@@ -74,14 +74,14 @@ async def _work(
     *,
     timeout: float | None,
 ) -> int:
-    """Buy the server, and run the command when it can be reached; the command's exit status."""
+    """Buy the server, and run the command once it can be reached. Returns the command's exit status."""
     _, transition = await buy(cli, send)
     order_id = transition.order_id
     cli.say(f"order {order_id} is bought, and is put away when the job ends")
     with cli.waiting(f"waiting until order {order_id} runs and can be reached") as show:
         await client.orders.wait(transition, timeout=timeout or "default", on_change=show)
         found = await client.orders.wait_until_reachable(order_id, timeout=timeout or 900.0)
-    # a new server's key is not known yet; it is kept under the order's name, since addresses are used again
+    # accept a new server's key, and store it under the order's name, since addresses are reused
     options = ["-o", f"HostKeyAlias=trooper-{order_id}", "-o", "StrictHostKeyChecking=accept-new"]
     program, *arguments = ssh_words(found, command)
     if cli.settings.is_demo:
@@ -91,7 +91,7 @@ async def _work(
 
 
 async def _run(cli: Cli, words: Sequence[str]) -> int:
-    """Run ssh to its end; interrupted, it has a while to end by itself. With --json its output goes to stderr."""
+    """Run ssh. If it is interrupted, it has some time to exit on its own. With --json, its output goes to stderr."""
     try:
         process = await asyncio.create_subprocess_exec(
             *words, env=environment_for_others(), stdout=2 if cli.as_json else None
@@ -117,7 +117,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 
 async def _put_away(cli: Cli, client: TrooperClient, purchase: Purchase, then: str) -> StillRunningError | None:
-    """Freeze or stop what was bought, and try again where that fails; the error if it is billed on."""
+    """Freeze or stop what was bought, with retries. Returns the error if the server is still billed."""
     order_id = purchase.order_id
     assert order_id is not None  # noqa: S101 - the caller has one that was made
     verb = client.orders.stop if then == "stop" else client.orders.freeze

@@ -1,6 +1,6 @@
-"""What is shown while servers change: the progress of many that are waited for, and `trooper watch`.
+"""What is shown while servers change: the progress of waits, and `trooper watch`.
 
-Live on a terminal, else a line for each status, each end and each outage.
+On a terminal it is redrawn; otherwise it is a line for each status, each end and each outage.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _SHOWN_ONE_BY_ONE = 12
 _FOLLOWED_EVERY = 30.0
-"""Seconds; the waits poll more often than that, and what they learn is seen too."""
+"""Seconds between polls; the polls of the waits, which are more frequent, are shown, too."""
 _REDRAWN_EVERY = 1.0
 """Seconds."""
 
@@ -46,7 +46,7 @@ def _said(outage: Outage) -> Text:
 
 
 class Progress:
-    """How far it is."""
+    """The progress of a command."""
 
     def __init__(self, cli: Cli, what: str, order_ids: Collection[int]) -> None:
         self._cli = cli
@@ -58,7 +58,7 @@ class Progress:
         self._outage: Outage | None = None
 
     def end(self, order_id: int, result: Order | TrooperError | None, seconds: float) -> None:
-        """An order has ended: as an order in its desired status, or with an error."""
+        """One order has finished: in its target status, or with an error."""
         if isinstance(result, TrooperError):
             self._failed += 1
             text = Text("failed: ", "red").append(reason(result), "default")
@@ -66,11 +66,11 @@ class Progress:
             text = status(result) if result is not None else Text("accepted")
             text.append(f" ({span(seconds)})", "dim")
         self._ended[order_id] = text
-        if not (self._failed and len(self._orders) == 1):  # of one alone the error says it all
+        if not (self._failed and len(self._orders) == 1):  # for a single order, the error says everything
             self._say(self._counted(order_id).append_text(text))
 
     def see(self, order: Order) -> None:
-        """A server was seen in a status; the first time it may be the one from before the action."""
+        """A server was seen in a status. The first one may be from before the action."""
         if order.order_id not in self._orders or order.order_id in self._ended:
             return
         before, self._orders[order.order_id] = self._orders[order.order_id], order
@@ -120,18 +120,18 @@ class Progress:
 async def progress(
     cli: Cli, client: TrooperClient, what: str, order_ids: Collection[int], *, follows: bool = True
 ) -> AsyncIterator[Progress]:
-    """Show the progress of what is done in this context.
+    """Show the progress of what happens in this context.
 
     Args:
-        cli, client: where it is shown, and whose poll says which status the servers are in.
-        what: what is done, for people.
+        cli, client: the output, and the client whose poll shows the servers' statuses.
+        what: what is done, in words.
         order_ids: the servers.
-        follows: whether their statuses are shown; False where nothing is waited for.
+        follows: whether their statuses are shown; False without waits.
     """
     shown = Progress(cli, what, order_ids)
 
     async def follow() -> None:
-        with suppress(TrooperError):  # the waits themselves say so
+        with suppress(TrooperError):  # the waits raise this themselves
             async for event in client.orders.watch(interval=_FOLLOWED_EVERY, outages=True):
                 if isinstance(event, OrderChange):
                     shown.see(event.order)
@@ -167,17 +167,17 @@ async def progress(
 
 
 class Board:
-    """The servers as last seen, as many as fit on the screen; those on the way come first."""
+    """The servers as last seen, as many as fit on the screen; those that are changing come first."""
 
     def __init__(self) -> None:
         self.is_new = False
-        """Whether it has changed since it was drawn."""
+        """Whether it has changed since it was last drawn."""
         self._orders: dict[int, Order] = {}
         self._changed: dict[int, float] = {}
         self._outage: Outage | None = None
 
     def take(self, change: OrderChange, matches: bool) -> None:
-        """A server has changed; `matches` says whether it is one of those to be shown."""
+        """A server has changed; `matches` says whether it is to be shown."""
         self.is_new = True
         if matches and change.kind != "vanished":
             self._orders[change.order_id] = change.order
@@ -194,7 +194,7 @@ class Board:
 
     @property
     def has_ages(self) -> bool:
-        """Whether it changes by itself, with the time."""
+        """Whether it shows ages, which change over time."""
         return bool(self._changed)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -223,10 +223,10 @@ class Board:
 @filter_options
 @click.option("--interval", type=SECONDS, default=5.0, show_default=True, help="Seconds between polls.")
 async def watch(cli: Cli, interval: float, **filters: Unpack[Filters]) -> None:
-    """Your servers as they change, until Ctrl-C.
+    """Show your servers as they change, until Ctrl-C.
 
-    On a terminal a live table, else a line for each change, for each server that no longer matches the filters, and for
-    each outage. --json writes each of them as one line of JSON.
+    On a terminal this is a live table; otherwise a line for each change, each server that no longer matches the
+    filters, and each outage. --json writes each of them as one line of JSON.
     """
 
     def matches(order: Order | None) -> bool:
@@ -252,7 +252,7 @@ async def watch(cli: Cli, interval: float, **filters: Unpack[Filters]) -> None:
 
 @asynccontextmanager
 async def _drawn(cli: Cli, board: Board) -> AsyncIterator[None]:
-    """Draw it when it has changed, once a second at most."""
+    """Draw the board when it has changed, at most once a second."""
     from rich.live import Live
 
     with stoppable(cli.err), Live(board, console=cli.err, auto_refresh=False) as live:
@@ -272,7 +272,7 @@ async def _drawn(cli: Cli, board: Board) -> AsyncIterator[None]:
         finally:
             drawing.cancel()
             await asyncio.wait([drawing])
-            live.refresh()  # as it was last, for who scrolls back
+            live.refresh()  # the last state stays in the scrollback
 
 
 def _tell(cli: Cli, change: OrderChange, kind: str) -> None:

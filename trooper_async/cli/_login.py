@@ -1,4 +1,4 @@
-"""`trooper ssh`, `ssh-config` and `credentials`: how to log in. A password is shown by `credentials --show` alone."""
+"""`trooper ssh`, `ssh-config` and `credentials`: how to log in. Only `credentials --show` shows a password."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _USER = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]*")
 @order_id
 @click.option("--show", is_flag=True, help="Show the password, too.")
 async def credentials(cli: Cli, order: int, show: bool) -> None:
-    """How to log in to a server."""
+    """Show how to log in to a server."""
     async with cli.client() as client:
         found = await client.orders.credentials(order)
     password = cell(found.password) if show else NOTHING if found.password is None else "(--show)"
@@ -40,7 +40,7 @@ async def credentials(cli: Cli, order: int, show: bool) -> None:
         ("status", cell(found.status, status_style(found.status or ""))),
     ]
     table = plain_table("", " ", rows=facts).with_header(False)
-    if show and cli.out.is_terminal:  # a password is copied from the screen: it is never cut
+    if show and cli.out.is_terminal:  # a password may be copied from the screen, so it is never cut
         cli.result(found, *table.lines(None), secrets=True)
     else:
         cli.result(found, table, secrets=show)
@@ -54,8 +54,8 @@ async def credentials(cli: Cli, order: int, show: bool) -> None:
 def ssh(cli: Cli, order: int, arguments: Sequence[str], starts: bool, timeout: float | None) -> None:
     """Wait until a server runs and its SSH server responds, then log in.
 
-    What follows -- goes to ssh: a command, or options (`trooper ssh 123 -- -L 8888:localhost:8888`). With --json it
-    only waits, and says where to log in.
+    Arguments after -- go to ssh: a command, or options (`trooper ssh 123 -- -L 8888:localhost:8888`). With --json it
+    only waits, and prints where to log in.
     """
     found = cli.run(_reachable(cli, order, starts, timeout))
     if cli.as_json:
@@ -75,13 +75,13 @@ def ssh(cli: Cli, order: int, arguments: Sequence[str], starts: bool, timeout: f
 
 
 def environment_for_others() -> dict[str, str]:
-    """The environment of what this command starts, which has no business with the key."""
+    """The environment for programs that this command starts, without the key."""
     return {name: value for name, value in os.environ.items() if name != "TROOPER_API_KEY"}
 
 
 async def _reachable(cli: Cli, order: int, starts: bool, timeout: float | None) -> Credentials:
     async with cli.client() as client:
-        found = await client.orders.get(order)  # an id that is not there ends here, at once
+        found = await client.orders.get(order)  # an unknown id fails here, at once
         if not _heads_for_running(found):
             if not starts:
                 text = f"order {order} is {printable(found.current_status)}"
@@ -100,7 +100,7 @@ def _heads_for_running(order: Order) -> bool:
 
 
 def ssh_words(found: Credentials, arguments: Sequence[str]) -> list[str]:
-    """The command line; address and user come from outside, and must not be options of it."""
+    """The command line. Address and user come from the API, and must not be read as options."""
     host, user, port = _checked(found)
     return ["ssh", "-p", str(port), "-l", user, host, *arguments]
 
@@ -119,7 +119,7 @@ def _checked(found: Credentials) -> tuple[str, str, int]:
     help="Where to write; - is stdout.  [default: ~/.ssh/trooper.conf]",
 )
 async def ssh_config(cli: Cli, file: Path | None) -> None:
-    """Write an entry for each of your running servers to a file that ~/.ssh/config can include.
+    """Write an entry for each running server to a file that ~/.ssh/config can include.
 
     Then `ssh trooper-123` or, where only one server is called so, `ssh its-title` logs in. The whole file is written
     anew each time: include it with the line `Include trooper.conf` at the top of ~/.ssh/config.
@@ -138,7 +138,7 @@ async def ssh_config(cli: Cli, file: Path | None) -> None:
 
 
 def ssh_entries(servers: Sequence[tuple[Order, Credentials]]) -> str:
-    """The file for `Include`. A title is a name for a server where no other has the same."""
+    """The file for `Include`. A title is used as a host name if no other server has the same."""
     names = [re.sub(r"[^0-9a-z]+", "-", (order.title or "").casefold()).strip("-") for order, _ in servers]
     lines = ["# Written by `trooper ssh-config`: changes to this file are lost."]
     for (order, found), name in zip(servers, names, strict=True):
@@ -150,6 +150,6 @@ def ssh_entries(servers: Sequence[tuple[Order, Credentials]]) -> str:
         own = f"trooper-{order.order_id}"
         is_own_name = name and names.count(name) == 1 and not name.startswith("trooper-")
         lines += ["", f"Host {own} {name}" if is_own_name else f"Host {own}"]
-        # addresses and ports go from one server to another: what is remembered of its key is kept under its own name
+        # addresses and ports are reused by other servers, so the host key is stored under the order's name
         lines += [f"    HostName {host}", f"    Port {port}", f"    User {user}", f"    HostKeyAlias {own}"]
     return "\n".join(lines) + "\n"

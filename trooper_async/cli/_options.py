@@ -1,4 +1,4 @@
-"""How a command is made of a coroutine function, and the options that several commands have."""
+"""Makes commands from coroutine functions, and has the options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ F = TypeVar("F", bound="Callable[..., object]")
 
 if TYPE_CHECKING:
     _AmountType = click.ParamType[Decimal]
-else:  # before click 8.4 it can't be subscripted
+else:  # it cannot be subscripted before click 8.4
     _AmountType = click.ParamType
 
 
@@ -31,7 +31,7 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def common_options() -> list[click.Parameter]:
-    """What each command has."""
+    """The options that every command has."""
     options: list[click.Parameter] = [
         click.Option([name], is_flag=True, is_eager=True, expose_value=False, callback=_set(field), help=text)
         for name, field, text in (
@@ -51,10 +51,12 @@ def common_options() -> list[click.Parameter]:
 
 
 class Commands(click.Group):
-    """Commands in the order in which they were added; without one, the help is shown, and that is an error."""
+    """Commands in the order in which they were added. Without a command, the help is shown and the exit status is an
+    error.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args and self.no_args_is_help and not ctx.resilient_parsing:  # click's own way differs by its release
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:  # click's own way differs
             click.echo(ctx.get_help(), err=True)
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)
@@ -64,7 +66,7 @@ class Commands(click.Group):
 
 
 def group(name: str, text: str, *commands: click.Command) -> Commands:
-    """A command that only has others below it."""
+    """A command that only has subcommands."""
     made = Commands(name, help=text)
     for one in commands:
         made.add_command(one)
@@ -84,7 +86,7 @@ def _callback(function: Callable[..., object]) -> Callable[..., None]:
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., object]], click.Command]:
-    """A command of a function, or coroutine function, that takes the `Cli` and what click gives it."""
+    """Make a command from a function or coroutine function that takes the `Cli` and click's arguments."""
 
     def decorate(function: Callable[..., object]) -> click.Command:
         made = click.command(name or function.__name__.rstrip("_").replace("_", "-"))(_callback(function))
@@ -95,7 +97,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., object]], click.
 
 
 def alone_or(*commands: click.Command) -> Callable[[Callable[..., object]], click.Group]:
-    """A command that has others below it."""
+    """A command that can run alone or with subcommands."""
 
     def decorate(function: Callable[..., object]) -> click.Group:
         made = click.command(function.__name__, cls=Commands, invoke_without_command=True)(_callback(function))
@@ -108,7 +110,7 @@ def alone_or(*commands: click.Command) -> Callable[[Callable[..., object]], clic
 
 
 class Euros(_AmountType):
-    """An amount of EUR, exact."""
+    """An exact amount of EUR."""
 
     name = "eur"
 

@@ -36,7 +36,7 @@ _PATIENCE = 300.0
 
 @contextmanager
 def says_what_was_bought(cli: Cli) -> Iterator[None]:
-    """However the command is interrupted, it says what it has bought, or that it has bought nothing."""
+    """If the command is interrupted, it says what it has bought, or that it has bought nothing."""
     try:
         yield
     except (asyncio.CancelledError, click.Abort):
@@ -48,7 +48,7 @@ def says_what_was_bought(cli: Cli) -> Iterator[None]:
 
 
 async def buy(cli: Cli, send: Callable[[TrooperClient], Awaitable[Transition]]) -> tuple[Purchase, Transition]:
-    """Make a purchase with a client that holds the ledger no longer than that takes: others may buy, too."""
+    """Make a purchase with a client that holds the ledger only for that time, so that other processes can buy, too."""
     client = await _with_ledger(cli)
     began = datetime.now(UTC)
 
@@ -73,7 +73,7 @@ async def buy(cli: Cli, send: Callable[[TrooperClient], Awaitable[Transition]]) 
 
 
 async def _with_ledger(cli: Cli) -> TrooperClient:
-    """A client with the ledger, once no other process is buying with it."""
+    """A client with the ledger, once no other process holds it."""
     ends = time.monotonic() + _PATIENCE
     waits = False
     while True:
@@ -101,7 +101,7 @@ def _is_locked(ledger: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # it is not there yet, or can't be used, which the client says
+    except OSError:  # it does not exist yet, or cannot be used, which the client reports
         return False
     return False
 
@@ -115,7 +115,7 @@ async def bought(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    """Wait until what was bought runs, unless there is nothing to wait for."""
+    """Wait until the bought server runs, unless there is nothing to wait for."""
     order_id = transition.order_id
     if no_wait:
         cli.result(transition, f"bought as order {order_id}; `trooper wait {order_id} --until running` waits for it")
@@ -131,7 +131,7 @@ async def bought(
 
 
 def known(purchase: Purchase) -> str:
-    """What is known of a purchase, in a sentence."""
+    """What is known of a purchase, in one sentence."""
     number = purchase.id[:8]
     match purchase.state:
         case "bought":
@@ -170,9 +170,9 @@ _DATABASE = click.option(
 @click.option("--order", type=ID, help="The order that it is.")
 @click.option("--not-made", is_flag=True, help="It was not made.")
 async def resolve(cli: Cli, purchase: str, database: str | None, order: int | None, not_made: bool) -> None:
-    """Say what became of a purchase whose outcome is unknown, so that others can be made.
+    """Decide what became of a purchase of unknown outcome, so that others can be made.
 
-    PURCHASE is its id, or the beginning of it. Look at the account first: somebody else may share it.
+    PURCHASE is its id, or the beginning of it. Look at the account first: another buyer may share it.
     """
     if (order is None) is not not_made:
         raise click.UsageError("say --order N, or --not-made", click.get_current_context())
@@ -194,7 +194,7 @@ async def resolve(cli: Cli, purchase: str, database: str | None, order: int | No
 @alone_or(resolve)
 @_DATABASE
 async def purchases(cli: Cli, database: str | None) -> None:
-    """What this account bought from this machine, and which outcomes are unknown. Sends no request."""
+    """Show what this account bought from this machine, and which outcomes are unknown. It sends no request."""
     if click.get_current_context().invoked_subcommand is not None:
         return
     if database is None:
@@ -207,7 +207,7 @@ def _list(cli: Cli) -> None:
     """Reads the ledger without holding it, whoever is buying meanwhile."""
     ledger = cli.settings.ledger
     recorded = read_ledger(ledger)
-    in_flight = _is_locked(ledger)  # else whoever sent it is gone, and its outcome is unknown
+    in_flight = _is_locked(ledger)  # otherwise its process is gone, and its outcome is unknown
     found = tuple(evolve(one, state="unknown") if one.state == "open" and not in_flight else one for one in recorded)
     rows = []
     for one in found:
@@ -246,7 +246,7 @@ async def _list_durable(cli: Cli, database: str) -> None:
 
 
 async def _decide_durable(cli: Cli, database: str, purchase: str, order_id: int | None) -> None:
-    """Say what became of one of them; its workflow goes on as soon as a worker runs."""
+    """Decide what became of one of them. Its workflow continues as soon as a worker runs."""
     with _needing_dbos():
         from trooper_async import durable
         from trooper_async.durable._purchases import connected

@@ -1,4 +1,4 @@
-"""`trooper gpus`, `order` and `migrate`: what can be rented, renting it, and moving a server to something else."""
+"""`trooper gpus`, `order` and `migrate`: what can be rented, renting it, and migrating a server."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., object]")
 
 HOURS = {"HOUR": 1, "DAY": 24, "WEEK": 168, "MONTH": 720, "YEAR": 8760}
-"""Of the contract intervals, for limits; a month counts 30 days."""
+"""Hours of the contract intervals, for limits; a month counts as 30 days."""
 
 
 @frozen
 class Wanted:
-    """What an offer must have."""
+    """What an offer must match."""
 
     gpu_type: str | None = None
     country_code: str | None = None
@@ -51,7 +51,7 @@ class Wanted:
 
     @property
     def says_something(self) -> bool:
-        """Whether it chooses among offers; a price alone is only a limit."""
+        """Whether it selects offers; a price alone is only a limit."""
         return any(one is not None for one in (self.gpu_type, self.country_code, self.min_gpus, self.min_gpu_ram))
 
     def among(self, offers: Iterable[Blib]) -> list[Blib]:
@@ -98,7 +98,7 @@ async def gpus(
     every: bool,
     listing: Listing,
 ) -> None:
-    """What can be rented now, the cheapest first. With a key, your private offers are included."""
+    """List what can be rented now, the cheapest first. With a key, your private offers are included."""
     async with cli.client(needs_key=False) as client:
         blibs = await client.blibs.list()
     wanted = Wanted(gpu_type, country_code, max_price_h, min_gpus, min_gpu_ram)
@@ -153,11 +153,11 @@ async def order(
 ) -> None:
     """Rent the offer BLIB of `trooper gpus`, or the cheapest that fits (`--gpu "RTX 4090"`), and wait until it runs.
 
-    It shows the price and asks. It is sent once, never again by itself. --yes does not ask: it needs --max-price-h and
-    --accept-terms.
+    It shows the price and asks for confirmation. The order is sent once and never repeated. --yes skips the question;
+    it needs --max-price-h and --accept-terms.
 
-    With --for-job -- COMMAND it then waits for SSH, runs COMMAND there, and freezes the server at the end, whatever
-    ends it. Its exit status is that of COMMAND.
+    With --for-job -- COMMAND it then waits for SSH, runs COMMAND there, and freezes the server at the end, however that
+    ends. Its exit status is that of COMMAND.
     """
     interval = interval.upper()
     wanted_offer = Wanted(gpu_type, country_code, max_price_h, min_gpus, min_gpu_ram)
@@ -201,7 +201,7 @@ async def order(
 def _offer_and_job(
     words: Sequence[str], wanted: Wanted, for_job: bool, no_wait: bool
 ) -> tuple[int | None, Sequence[str]]:
-    """The id of the offer, where one is named, and the command that is to run on the server."""
+    """The id of the offer, if one is named, and the command to run on the server."""
     context = click.get_current_context()
     names = words if wanted.says_something or not words else words[1:]
     blib: int | None = None
@@ -221,7 +221,7 @@ def _offer_and_job(
 def _check_total(
     interval: str, total_price: Decimal | None, max_price_h: Decimal | None, max_total: Decimal | None
 ) -> None:
-    """The limit is for what is paid: the whole interval."""
+    """Check the limit against what is paid: the price of the whole interval."""
     if total_price is None:
         if max_total is not None and max_price_h is None:
             raise click.UsageError("for HOUR the limit is --max-price-h", click.get_current_context())
@@ -241,7 +241,7 @@ def _check_total(
 
 
 async def _offer(cli: Cli, client: TrooperClient, blib: int | None, wanted: Wanted, waits: bool) -> Blib:
-    """The offer that is named, else the cheapest that fits; with `waits` once there is one."""
+    """The named offer, or else the cheapest that fits; with `waits`, wait until there is one."""
     offers = await client.blibs.list()
     if blib is not None:
         fitting = [offer for offer in offers if offer.id == blib]
@@ -251,7 +251,7 @@ async def _offer(cli: Cli, client: TrooperClient, blib: int | None, wanted: Want
         fitting = evolve(wanted, max_price_h=None).among(offers)
         if not fitting:
             raise FailedError(FAILED, "no offer fits, whatever its price: nothing was sent", "`trooper gpus --all`")
-    if blib is not None and not waits:  # whether it can be had, and at which price, is checked when it is bought
+    if blib is not None and not waits:  # availability and price are checked when it is bought
         return fitting[0]
     if ready := wanted.among(offer for offer in fitting if offer.is_available is not False):
         return ready[0]
@@ -281,7 +281,7 @@ blib_id = click.argument("blib", type=ID)
 @command()
 @order_id
 async def options(cli: Cli, order: int) -> None:
-    """What a server can be migrated to."""
+    """List what a server can be migrated to."""
     async with cli.client() as client:
         found = await client.migrations.options(order)
     rows = []
@@ -297,7 +297,7 @@ async def options(cli: Cli, order: int) -> None:
 @order_id
 @blib_id
 async def quote(cli: Cli, order: int, blib: int) -> None:
-    """What migrating a server to BLIB costs. Nothing is bought."""
+    """Show what migrating a server to BLIB costs. Nothing is bought."""
     async with cli.client() as client:
         found = await client.migrations.quote(order, blib)
     cli.result(found, _quote(found))
@@ -325,9 +325,10 @@ async def buy_(
 ) -> None:
     """Migrate a server to BLIB, and wait until the new order runs. It takes 10 to 90 minutes.
 
-    It shows the price and asks. It is sent once, never again by itself. --yes does not ask: it needs --max-total-due.
+    It shows the price and asks for confirmation. The migration is sent once and never repeated. --yes skips the
+    question; it needs --max-total-due.
     """
-    if keep_data is None:  # click itself, from 8.4 on, lets a required flag be left out
+    if keep_data is None:  # from 8.4 on, click itself allows a required flag to be missing
         raise click.UsageError("say --keep-data or --lose-data", click.get_current_context())
     if yes and max_total_due is None:
         raise click.UsageError("--yes needs --max-total-due", click.get_current_context())

@@ -1,4 +1,4 @@
-"""`trooper ps`, `show`, `history`, `cost`, `rename`, `lock` and `unlock`: your servers, in a request or a few."""
+"""`trooper ps`, `show`, `history`, `cost`, `rename`, `lock` and `unlock`: your servers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _WIDTH = 32
 @filter_options
 @listing_options(ORDERS)
 async def ps(cli: Cli, listing: Listing, **filters: Unpack[Filters]) -> None:
-    """Your servers: current and desired status, address, price. --json has all fields, whatever the columns."""
+    """List your servers: current and desired status, address, price. --json has all fields."""
     async with cli.client() as client:
         everything = await client.orders.list()
     remember(cli.settings, everything)
@@ -55,7 +55,7 @@ async def ps(cli: Cli, listing: Listing, **filters: Unpack[Filters]) -> None:
 @command()
 @order_id
 async def show(cli: Cli, order: int) -> None:
-    """All about one server: status, price, where to log in, its last status changes, and what is installed on it."""
+    """Show one server: status, price, where to log in, its last status changes, and what is installed on it."""
     async with cli.client() as client:
         found = await client.orders.get(order)
         credentials, changes, installs = await asyncio.gather(
@@ -78,7 +78,7 @@ async def show(cli: Cli, order: int) -> None:
 
 
 async def _or_error(reading: Awaitable[T]) -> T | TrooperError:
-    """What is read, or why it could not be: the rest is shown all the same."""
+    """The result, or the error: a part that cannot be read does not keep the rest from being shown."""
     try:
         return await reading
     except TrooperError as error:
@@ -118,7 +118,7 @@ def _facts(order: Order, credentials: Credentials | TrooperError) -> Table:
 @command()
 @order_id
 async def history(cli: Cli, order: int) -> None:
-    """The last five status changes of a server, the latest first, and how long each status lasted."""
+    """Show the last five status changes of a server, the latest first, and how long each status lasted."""
     async with cli.client() as client:
         changes = _by_time(await client.orders.history(order))
     cli.result(changes, _history_table(changes) if changes else f"the API knows of no status change of order {order}")
@@ -142,7 +142,7 @@ def _history_table(changes: list[StatusChange]) -> Table:
 
 
 def timeline(changes: list[StatusChange], now: datetime, width: int = _WIDTH) -> list[tuple[float | None, str]]:
-    """For each change, the latest first: the seconds until the next, and a bar where it is on the line of time."""
+    """For each change, the latest first: the seconds until the next one, and a bar on a time line."""
     times = [change.status_since for change in changes if change.status_since is not None]
     begin = min(times, default=now)
     end = max(now, *times) if times else now
@@ -192,7 +192,7 @@ async def unlock(cli: Cli, order: int) -> None:
 # What they cost ---------------------------------------------------------------------------------------------------
 
 HOURS_A_DAY, HOURS_A_MONTH = 24, 720
-"""A month is 30 days."""
+"""A month counts as 30 days."""
 
 
 @frozen
@@ -204,7 +204,7 @@ class StatusCost:
     price_h: Decimal
     """The sum of their prices, EUR per hour."""
     cost_h: Decimal | None
-    """What they cost as they are, EUR per hour; None where that is not documented."""
+    """What they cost in that status, EUR per hour; None if that is not documented."""
 
 
 @frozen
@@ -219,7 +219,7 @@ class Ending:
 
 @frozen
 class FleetCost:
-    """What a fleet costs, in EUR, as it is now."""
+    """What a fleet costs now, in EUR."""
 
     per_hour: Decimal
     per_day: Decimal
@@ -227,11 +227,11 @@ class FleetCost:
     by_status: tuple[StatusCost, ...]
     ends: tuple[Ending, ...]
     unpriced: tuple[int, ...]
-    """Orders without a price: they are in no sum."""
+    """Orders without a price; no sum includes them."""
 
 
 def fleet_cost(orders: Iterable[Order]) -> FleetCost:
-    """The cost of all of them."""
+    """The cost of these orders."""
     orders = list(orders)
     groups: dict[str, list[Order]] = {}
     for order in orders:
@@ -261,7 +261,7 @@ def fleet_cost(orders: Iterable[Order]) -> FleetCost:
 
 
 def totals(orders: Sequence[Order]) -> Text:
-    """How many servers there are, and what they cost per hour as they are."""
+    """How many servers there are, and what they cost per hour now."""
     costs = [cost_h(order) for order in orders]
     total = sum((cost for cost in costs if cost is not None), Decimal(0))
     text = f"{count(len(orders), 'server')}, {rounded(total)} EUR per hour as they are"
@@ -276,11 +276,11 @@ def totals(orders: Sequence[Order]) -> Text:
 @command()
 @filter_options
 async def cost(cli: Cli, **filters: Unpack[Filters]) -> None:
-    """What the servers cost as they are, per hour, day and month, and when their paid periods end.
+    """Show what the servers cost now, per hour, day and month, and when their paid periods end.
 
-    A stopped server still costs 35 % of its price; one on the way counts in full. What a frozen one costs is not
-    documented: it is in no sum. A month is 30 days. A paid period is prepaid and not refunded: when it ends, the server
-    is paid for again, or, with auto-renew off (which the API does not show), frozen.
+    A stopped server costs 35 % of its price; one that is changing counts in full. What a frozen server costs is not
+    documented, so no sum includes it. A month counts as 30 days. Periods are paid in advance and not refunded: at the
+    end of a period the next one is paid, or the server is frozen if auto-renewal is off (which the API does not show).
     """
     async with cli.client() as client:
         costs = fleet_cost(select(await client.orders.list(), **filters))

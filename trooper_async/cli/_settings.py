@@ -1,6 +1,6 @@
-"""The API key, and what else a client is made with: from the environment, or from a file that only its owner can read.
+"""The API key and other settings of a client, from the environment or from a file that only its owner can read.
 
-The file may hold several accounts: entries at its top are the default one, those of `[profile.NAME]` another one.
+The file may hold several accounts: the entries at its top are the default one, and each `[profile.NAME]` is another.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ _KEY_STORE = "trooper"
 
 @frozen
 class Settings:
-    """What a client is made with."""
+    """The settings of a client."""
 
     api_key: str | None = field(repr=False)
     base_url: str | None
     ledger: Path
-    """Where purchases are recorded."""
+    """The ledger, where purchases are recorded."""
     options: Mapping[str, Any] = Factory(dict)
     """Other arguments of `TrooperClient`."""
     is_demo: bool = False
-    """Whether all this is the embedded fake: then `ssh` only says what it would run."""
+    """Whether the embedded fake is used: then `ssh` only shows what it would run."""
     profile: str | None = None
     key_source: str = "none"
-    """Where the key comes from, for people."""
+    """Where the key comes from, in words."""
     profiles: tuple[str, ...] = ()
 
     @property
     def account(self) -> str:
-        """A fingerprint of base URL and key: what is kept of one account is not that of another."""
+        """A fingerprint of base URL and key, which keeps the data of accounts apart."""
         return fingerprint(self.api_key, self.base_url)
 
 
 def fingerprint(api_key: str | None, base_url: str | None) -> str:
-    """Tells accounts apart, and says nothing of the key."""
+    """Make a fingerprint that tells accounts apart and reveals nothing of the key."""
     return hashlib.sha256(f"{(base_url or '').rstrip('/')}\n{api_key or ''}".encode()).hexdigest()[:12]
 
 
@@ -55,16 +55,16 @@ def config_path() -> Path:
 
 
 def load(profile: str | None = None) -> Settings:
-    """The settings of the environment and the file.
+    """Load the settings from the environment and the file.
 
-    `TROOPER_API_KEY` and `TROOPER_BASE_URL` come before the file, but not before a profile that is asked for here.
+    `TROOPER_API_KEY` and `TROOPER_BASE_URL` take precedence over the file, but not over a profile that is named here.
 
     Args:
-        profile: which account of the file; else `$TROOPER_PROFILE`, else the entries at the top of the file.
+        profile: the account in the file; by default `$TROOPER_PROFILE`, or else the entries at the top of the file.
 
     Raises:
-        ConfigurationError: there is no such profile, or the file can be read by others, or is invalid. No value of it
-            is in the message.
+        ConfigurationError: the profile does not exist, or the file is invalid or readable by others. The message
+        contains none of its values.
     """
     path = config_path()
     file = read(path)
@@ -80,7 +80,7 @@ def load(profile: str | None = None) -> Settings:
     elif key is None:
         raise ConfigurationError(f"profile {profile!r:.40} in {path} has no api_key: `trooper config set api_key`")
     if ca_file := entries.get("ca_file"):
-        # read by OpenSSL when aiohttp makes its context, which is when it is imported
+        # OpenSSL reads it when aiohttp is imported and makes its TLS context
         os.environ["SSL_CERT_FILE"] = str(path.parent / Path(ca_file).expanduser())
     return Settings(
         api_key=key,
@@ -94,7 +94,7 @@ def load(profile: str | None = None) -> Settings:
 
 
 def _ledger(path: Path, given: str | None, account: str, *, is_own_key: bool) -> Path:
-    """One for each account: another account's purchases neither count as this one's nor block any."""
+    """Each account has its own ledger, so that the purchases of one neither count for nor block the other."""
     if given is None:
         return folder("XDG_STATE_HOME", ".local/state") / f"purchases-{account}.jsonl"
     named = path.parent / Path(given).expanduser()
@@ -109,7 +109,7 @@ def _key(path: Path, entries: Mapping[str, Any], profile: str | None) -> tuple[s
 
 
 def stored_key(profile: str | None) -> str | None:
-    """The key in the system's key store."""
+    """Read the key from the system's key store."""
     found: str | None = _key_store().get_password(_KEY_STORE, profile or "default")
     return found
 
@@ -128,7 +128,7 @@ def _key_store() -> Any:  # it is optional
 
 
 def folder(variable: str, default: str) -> Path:
-    """This command's folder in one of XDG's; a relative path is to be ignored there."""
+    """This command's folder below one of the XDG folders; XDG says that a relative path must be ignored."""
     given = os.environ.get(variable, "")
     base = Path(given) if os.path.isabs(given) else Path.home() / default
     return base / "trooper"
@@ -149,7 +149,7 @@ def _entries_of(path: Path, file: Mapping[str, Any], profile: str | None) -> Map
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What is in the file; nothing where there is none."""
+    """Read the file; an empty result if there is none."""
     data: dict[str, Any] = {}
     problem: str | None = None
     try:
@@ -159,13 +159,13 @@ def read(path: Path) -> dict[str, Any]:
                 problem = f"can be read by others (mode {mode:04o}): chmod 600 {path}"
             else:
                 data = tomllib.load(file)
-    except (FileNotFoundError, NotADirectoryError):  # HOME is often /dev/null where no user is
+    except (FileNotFoundError, NotADirectoryError):  # HOME is often /dev/null for system users
         return {}
     except OSError as error:
         problem = f"can't be read ({error.strerror})"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         problem = "is not TOML"
-    if problem := problem or _problem(data):  # raised here: the exceptions above may hold what is in the file
+    if problem := problem or _problem(data):  # raised here, since the exceptions above may hold the file's content
         raise ConfigurationError(f"{path} {problem}")
     return data
 

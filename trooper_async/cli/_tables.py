@@ -1,4 +1,4 @@
-"""Tables: of what columns they are made, and how they fit on a narrow screen, in a pipe, or as the user wants them."""
+"""Tables: their columns, and how they are fitted to a narrow screen, a pipe, or the user's options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _GAP = 2
 _SHORTEST = 6
-"""Characters that stay of the widest column where even that has to be cut."""
+"""Least width of the widest column if even that one has to be cut."""
 
 
 @frozen
@@ -26,16 +26,16 @@ class Column(Generic[T]):
 
     name: str
     show: Callable[[T], Text | str]
-    value: Callable[[T], Any] | None = None  # whatever can be compared
-    """What it is sorted by; by default what is shown."""
+    value: Callable[[T], Any] | None = None  # anything that can be compared
+    """The sort key; by default what is shown."""
     number: bool = False
     """Numbers are aligned on the right."""
     leaves: int = 0
-    """Where the screen is too narrow the column with the highest number goes first; 0 stays."""
+    """On a narrow screen, the column with the highest number is dropped first; 0 always stays."""
     extra: bool = False
-    """Shown only where it is asked for."""
+    """Shown only on request."""
     whole: bool = False
-    """Never cut, as numbers are not."""
+    """Never cut; nor are numbers."""
 
 
 @frozen
@@ -56,7 +56,7 @@ class Table:
     items: list[Any]
     header: bool = True
     whole: bool = field(default=False, kw_only=True)
-    """Whether no column may leave: the user has named them."""
+    """Whether no column may be dropped, since the user has named them."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self.lines(options.max_width)
@@ -65,11 +65,11 @@ class Table:
         return evolve(self, header=header)
 
     def ids(self) -> list[str]:
-        """The first column alone."""
+        """Only the first column."""
         return [str(self.columns[0].show(item)) for item in self.items]
 
     def lines(self, width: int | None) -> list[Text]:
-        """Its lines; None is no screen: nothing is cut."""
+        """The lines for a screen of this width; None for no screen, where nothing is cut."""
         shown = {one.name: [_text(one.show(item)) for item in self.items] for one in self.columns}
         columns = list(self.columns)
         widths = {
@@ -134,7 +134,7 @@ def table_of(columns: Sequence[Column[T]], items: Iterable[T], listing: Listing 
 def plain_table(
     *names: str, rows: Iterable[Sequence[Text | str]], numbers: Iterable[str] = (), leaving: Sequence[str] = ()
 ) -> Table:
-    """A table of ready texts; `leaving` are the columns that leave a narrow screen, the first of them first."""
+    """A table of plain texts; `leaving` names the columns that are dropped on a narrow screen, in that order."""
 
     right, left = set(numbers), {name: place for place, name in enumerate(leaving)}
 

@@ -43,7 +43,7 @@ TEMPLATES: tuple[Column[Template], ...] = (
 
 
 async def named(client: TrooperClient, wanted: Sequence[str]) -> list[Template]:
-    """The templates with these ids or names (in any case of letters)."""
+    """The templates with these ids or names, ignoring case."""
     if not wanted:
         return []
     there = await client.templates.list()
@@ -62,7 +62,7 @@ async def named(client: TrooperClient, wanted: Sequence[str]) -> list[Template]:
 @command("list")
 @listing_options(TEMPLATES)
 async def list_(cli: Cli, listing: Listing) -> None:
-    """The templates that there are. Needs no key."""
+    """List the available templates. It needs no key."""
     async with cli.client(needs_key=False) as client:
         found = await client.templates.list()
     cli.listed(table_of(TEMPLATES, found, listing), listing)
@@ -72,7 +72,7 @@ async def list_(cli: Cli, listing: Listing) -> None:
 @order_id
 @click.option("--show", is_flag=True, help="Also the values of the options: they may be passwords.")
 async def installs(cli: Cli, order: int, show: bool) -> None:
-    """What is installed, or being installed, on a server."""
+    """List what is installed, or being installed, on a server."""
     async with cli.client() as client:
         found = await client.templates.installs(order)
     cli.result(found, installs_table(found, values=show), secrets=show)
@@ -101,7 +101,7 @@ async def install(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    """Install a template (its id or name) on a server, and wait until it is there."""
+    """Install a template (by id or name) on a server, and wait until it is installed."""
     config = _config(settings, files)
     async with cli.client() as client:
         (wanted,) = await named(client, [template])
@@ -129,7 +129,7 @@ def _config(settings: Sequence[str], files: Sequence[str]) -> dict[str, JSON]:
 
 def _split(setting: str, option: str, what: str) -> tuple[str, str]:
     name, equals, value = setting.partition("=")
-    if not equals or not name:  # what was given is not repeated: it may be a secret
+    if not equals or not name:  # the message does not repeat what was given, since it may be a secret
         raise click.UsageError(f"{option} takes NAME={what}", click.get_current_context())
     return name, value
 
@@ -146,7 +146,7 @@ async def remove(cli: Cli, install: int) -> None:
 @command()
 @install_id
 async def retry(cli: Cli, install: int) -> None:
-    """Try a failed installation again."""
+    """Retry a failed installation."""
     async with cli.client() as client:
         await client.templates.retry(install)
     cli.result({"install_id": install}, f"install {install} is being tried again")
@@ -156,7 +156,7 @@ templates = group("templates", "Software for servers: list it, install it.", lis
 
 
 def installs_table(found: Iterable[TemplateInstall], *, values: bool = False) -> Table:
-    """What is installed; of the options that were set only the names, since a value may be a password."""
+    """A table of installs. Of their options it shows only the names, since a value may be a password."""
 
     def options(one: TemplateInstall) -> str:
         config = one.config or {}

@@ -1,5 +1,6 @@
-"""What the command writes, as text and as JSON. What comes from the API is data: no markup or control character in it
-has any effect, and no password in it is written unless that was asked for."""
+"""What the command writes, as text and as JSON. Data of the API is only data: markup and control characters in it have
+no effect, and passwords are written only on request.
+"""
 
 from __future__ import annotations
 
@@ -35,22 +36,22 @@ def printable(value: object, longest: int = _LONGEST) -> str:
 
 
 def cell(value: object, style: str = "") -> Text:
-    """The same for a table; `Text` reads no markup."""
+    """The same for a table; `Text` does not interpret markup."""
     return Text(printable(value), style)
 
 
 def alike(pattern: str, given: str | None) -> bool:
-    """Whether a text matches a pattern with `*`, `?` and `[…]`, in any case of letters."""
+    """Whether a text matches a pattern with `*`, `?` and `[…]`, ignoring case."""
     return given is not None and fnmatchcase(given.casefold(), pattern.casefold())
 
 
 def status_style(word: str) -> str:
-    """The colour of a status; a status on the way, or one that is not known, is magenta."""
+    """The colour of a status; transitional and unknown ones are magenta."""
     return _STYLES.get(word.casefold(), "magenta")
 
 
 def status(order: Order) -> Text:
-    """`running`, or `starting → running` where the desired status is another one."""
+    """`running`, or `starting → running` if the desired status differs."""
     text = cell(order.current_status, status_style(order.current_status))
     desired = order.desired_status
     if desired is not None and not same_word(desired, order.current_status):
@@ -59,7 +60,7 @@ def status(order: Order) -> Text:
 
 
 def euros(amount: Decimal | None) -> str:
-    """An amount of EUR, exact, with at least two decimals."""
+    """An exact amount of EUR, with at least two decimals."""
     if amount is None:
         return NOTHING
     if not amount.is_finite() or abs(amount.adjusted()) > 12:
@@ -80,7 +81,7 @@ def moment(time: datetime | None) -> str:
         return NOTHING
     try:
         return time.astimezone().strftime("%Y-%m-%d %H:%M")
-    except (ValueError, OverflowError):  # in the first or the last year that there is
+    except (ValueError, OverflowError):  # in the first or last year that Python supports
         return time.isoformat(" ", "minutes")
 
 
@@ -109,14 +110,14 @@ def count(number: int, what: str) -> str:
 
 
 def to_json(value: object, *, secrets: bool = False, indent: int | None = 2) -> str:
-    """The JSON of a model, or of lists and dicts of them, in ASCII, so that no title moves a cursor.
+    """The JSON of a model, or of lists and dicts of models, in ASCII, so that no title can control the terminal.
 
-    `json` can't write it: it has no number for a `Decimal` but the nearest float's.
+    `json` cannot write it, since it would turn a `Decimal` into the nearest float.
 
     Args:
         value: what to write.
-        secrets: whether passwords and the values of a template's settings are written; else they are left out, and of
-            the settings only the names are written.
+        secrets: whether to write passwords and the values of a template's settings. Otherwise they are left out, and
+            only the names of the settings are written.
         indent: spaces for each level; None writes one line.
     """
     return _write(value, secrets, indent, 0)
@@ -151,13 +152,15 @@ def _write(value: object, secrets: bool, indent: int | None, level: int) -> str:
 
 
 def _text(value: str) -> str:
-    # half of a surrogate pair is no text, and readers of JSON refuse it
+    # half of a surrogate pair is not text, and JSON parsers refuse it
     return json.dumps("".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= c <= "\udfff" else c for c in value))
 
 
 def _fields(model: AttrsInstance, secrets: bool) -> dict[str, object]:
-    """A model's fields. What may hold a secret is known by its kind: names of settings say nothing."""
-    # `extra` holds what the model does not know: it may be anything
+    """A model's fields. Those that may hold a secret are known by their type, since names of settings reveal
+    nothing.
+    """
+    # `extra` holds what the model does not know, which may be a secret
     shown = {one.name: getattr(model, one.name) for one in fields(type(model)) if one.name != "extra"}
     if not secrets and isinstance(model, Credentials):
         del shown["password"]
