@@ -50,7 +50,7 @@ async def job(client: TrooperClient, name: str, max_price_h: Decimal, command: S
 async def server(client: TrooperClient, name: str, max_price_h: Decimal) -> AbstractAsyncContextManager[Order]:
     """The server with this title, or a new one. It runs in the `async with`, and is frozen at its end."""
     for order in await client.orders.find():
-        if order.title != name:
+        if order.title != name or order.current_status == "terminated":
             continue
         if (order.desired_status or order.current_status) != "frozen":
             text = f"order {order.order_id} is {order.current_status}: another job uses it, or one was killed"

@@ -43,6 +43,10 @@ class NotThereError(Exception):
     """What was asked for does not exist. Nothing was bought."""
 
 
+class GoneError(NotThereError):
+    """What was ordered was terminated."""
+
+
 async def order_and_connect(client: TrooperClient, name: str, template: str, max_price_h: Decimal | None) -> str:
     """Order the cheapest offer, or continue with what was ordered under this name; return the command that logs in.
 
@@ -87,6 +91,9 @@ async def offer_for(client: TrooperClient, name: str) -> Blib:
     """What was or may have been ordered under this name, else the cheapest offer that can be ordered now."""
     for purchase in reversed(client.orders.purchases):
         if purchase.reference == name and (purchase.order_id is not None or purchase.state == "unknown"):
+            for order in await client.orders.find():
+                if order.order_id == purchase.order_id and order.current_status == "terminated":
+                    raise GoneError(f"order {order.order_id} was terminated")
             return Blib(purchase.blib_id, price_h=purchase.price_h)
     offers = [blib for blib in await client.blibs.list() if blib.is_available and blib.price_h is not None]
     if not offers:
@@ -147,7 +154,7 @@ async def live(options: argparse.Namespace) -> int:
 
 def ways_on(error: BaseException, purchases: tuple[Purchase, ...], name: str) -> Iterator[str]:
     """What was ordered under this name, what it costs, and how to continue after an error."""
-    if isinstance(error, OrderNotFoundError):
+    if isinstance(error, OrderNotFoundError | GoneError):
         yield f"what was ordered under the name {name!r} is gone: give another --name to order another server"
         return
     if isinstance(error, TemplateFailedError):

@@ -179,6 +179,14 @@ async def test_a_server_that_can_not_be_used_is_left_alone(
     assert {request.method for request in fake_trooper.requests} == {"GET"}
 
 
+async def test_a_terminated_server_is_replaced(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
+    """It may stay in the list for ever, and is no server in use."""
+    fake_trooper.add_order(title="ci", status="terminated")
+    async with job(fake_trooper, "say", "", "", "0") as child:
+        assert await child.ends() == 0
+    assert (actions(fake_trooper), len(fake_trooper.sent("/api/order"))) == (["frozen"], 1)
+
+
 async def test_nothing_is_ordered_above_the_limit(fake_trooper: FakeTrooper) -> None:
     """The job fails, and nothing is bought."""
     async with job(fake_trooper, "work", limit="0.19") as child:

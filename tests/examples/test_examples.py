@@ -120,3 +120,9 @@ async def test_an_example_runs_on_the_fake_as_the_readme_says(tmp_path: Path) ->
         command = (EXAMPLES / "order_and_connect.py", "--live", "--max-price-h", "1")
         async with processes.python(*command, cwd=tmp_path, env=variables) as child:
             assert await child.ends() == 0
+
+
+def test_examples_use_what_is_public() -> None:
+    """They are copied, and what is private may change in any release."""
+    private = r"(?:from|import) trooper_async\.(?:\w+\.)*_|from trooper_async\S* import .*\b_"
+    assert [path.name for path in EXAMPLES.glob("*.py") if re.search(private, path.read_text())] == []

@@ -203,14 +203,17 @@ async def test_after_a_failed_install_it_fails(fake_trooper: FakeTrooper, tmp_pa
 async def test_a_server_that_is_gone_is_told(
     fake_trooper: FakeTrooper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says so once three polls agree, instead of waiting for it to run; under another name another one is bought."""
+    """Terminated, or missing on three polls: it says so, and does not wait; under another name it buys another."""
     fast = functools.partial(fake_trooper.client, ledger=tmp_path / "purchases.jsonl")
     monkeypatch.setattr(example, "TrooperClient", lambda ledger: fast())
     options = {"template": PYTORCH, "max_price_h": None, "resolve": None}
     assert await example.live(Namespace(name="mine", **options)) == 0
-    fake_trooper.remove_order(123)
-    assert (await example.live(Namespace(name="mine", **options)), bought(fake_trooper)) == (1, 1)
-    assert "ordered under the name 'mine' is gone: give another --name" in capsys.readouterr().err
+    for end in ("terminated", "missing"):
+        fake_trooper.set_status(123, "terminated") if end == "terminated" else fake_trooper.remove_order(123)
+        assert (await example.live(Namespace(name="mine", **options)), bought(fake_trooper)) == (1, 1)
+        err = capsys.readouterr().err
+        assert "ordered under the name 'mine' is gone: give another --name" in err
+        assert "costs" not in err
     assert (await example.live(Namespace(name="other", **options)), bought(fake_trooper)) == (0, 2)
 
 
@@ -223,6 +226,9 @@ async def test_a_lost_response_is_resolved_where_the_user_is(fake_trooper: FakeT
             assert (await child.ends(), bought(fake_trooper)) == (1, 1)
         assert "it may be order 124: V100 Single, 0.195 EUR per hour" in child.err
         assert "--live --resolve ID" in child.err
+        fake_trooper.blibs[3].is_available = False  # another offer is the cheapest now
+    async with live(fake_trooper, tmp_path, "--live", "--name", "other", "--resolve", "none") as child:
+        assert (await child.ends(), "nothing is unresolved under the name 'other'" in child.err) == (1, True)
     for wrong, problem in (("99", "there is no order 99"), ("123", "existed before")):
         async with live(fake_trooper, tmp_path, "--live", "--resolve", wrong) as child:
             assert (await child.ends(), problem in child.err) == (1, True)

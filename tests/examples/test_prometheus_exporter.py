@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from examples import prometheus_exporter
 from tests.helpers import processes
 from tests.helpers.buying import buy, lose
+from tests.helpers.conditions import LIMIT
 from trooper_async import Purchase, PurchaseUnknownError
 from trooper_async.testing import FakeTrooper
 
@@ -45,8 +47,9 @@ class Exporter:
 
     async def until(self, key: tuple[str, ...], value: float) -> Samples:
         """Scrape until a sample has this value."""
-        while (samples := await self.scrape()).get(key) != value:
-            assert self.child.running
+        async with asyncio.timeout(LIMIT):
+            while (samples := await self.scrape()).get(key) != value:
+                assert self.child.running
         return samples
 
 
