@@ -117,6 +117,7 @@ async def test_a_function_that_fails_is_tried_again_and_nothing_is_sent() -> Non
         with pytest.raises(APIConnectionError, match=r"the api_key function failed .*the vault is sealed") as caught:
             await client.templates.retry(1)
         assert (caught.value.attempts, server.requests) == (2, [])
+        assert "check what the api_key function does" in str(caught.value)
         await client.templates.retry(1)
     assert len(server.requests) == 1
 

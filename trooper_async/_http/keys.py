@@ -85,7 +85,7 @@ def keys_of(api_key: ApiKey | None) -> Keys:
                 key = await key if inspect.isawaitable(key) else key
                 if (problem := problem_of_key(key)) is not None:
                     del key
-                    raise ConfigurationError(f"the api_key function: {problem}")
+                    raise ConfigurationError(problem)
                 is_new = not known or known[-1] != key
                 if is_new:
                     known.append(key)

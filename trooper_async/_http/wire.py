@@ -117,6 +117,7 @@ class Wire:
                 return await self._ask_for_key(since)
         except Exception as error:  # noqa: BLE001 - whatever the caller's function raises: nothing was sent, and it is tried again
             failed = APIConnectionError(self.redact(f"the api_key function failed ({_what(error)})"))
+            failed.hint = "Nothing was sent: check what the api_key function does"
             return FailedAttempt(Failure.NEVER_SENT, failed)
 
     async def _attempt(
