@@ -144,6 +144,7 @@ class Nightly:
             again = [evolve(one, error=None) if may_succeed(one) else one for one in begun.outcomes]
             if not any(may_succeed(one) for one in again):
                 return begun
+            await self.client.orders.find()  # in an outage this raises, and is tried again soon
             begun = evolve(begun, outcomes=tuple(again))
             return await fleet.resume(begun, concurrency=8, timeout=self.patience, on_progress=file)
         if due.action == "freeze":

@@ -14,7 +14,7 @@ import pytest
 
 from examples.nightly_fleet import Due, around
 from tests.helpers import processes
-from tests.helpers.conditions import until
+from tests.helpers.conditions import free_port, until
 from tests.helpers.fake_orders import outage, sent_of, status_of
 from tests.helpers.processes import Child
 from tests.helpers.wall import Wall
@@ -212,6 +212,22 @@ async def test_a_day_with_outages(
             await child.says("trying again until 2026-11-25 19:00 CET")
     assert sorted(sent_of(nights.fake)) == sorted((order, word) for order in ours for word in ("frozen", "running"))
     assert child.err == ""
+
+
+async def test_an_outage_without_any_connection_that_begins_in_the_middle(tmp_path: Path) -> None:
+    """What had failed before it is tried again after it."""
+    with FakeTrooper(port=free_port()) as fake:
+        nights = Nights(fake, tmp_path)
+        ours = fleet(fake)
+        async with nights.started() as child:
+            fake.fail_next(ACTION, status=400, body={"error": "The server is busy"}, times=100_000)
+            nights.now("2026-11-24 19:00")
+            await child.says("The server is busy")
+            fake.close()
+            await child.says("freeze: orders.find: ")
+            fake._coming.clear()
+            fake.start()
+            await nights.are("frozen", *ours, report=EVENING)
 
 
 async def test_an_outage_of_the_whole_night_ends_what_was_to_be_frozen(nights: Nights) -> None:
