@@ -54,10 +54,17 @@ async def test_what_a_killed_worker_had_begun_goes_on_elsewhere(
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
+async def is_waited_for(connection: psycopg.AsyncConnection) -> bool:
+    """Whether somebody waits for a lock."""
+    rows = await connection.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    return await rows.fetchone() is not None
+
+
 async def test_a_worker_whose_connection_is_cut_keeps_its_work(
     fake_trooper: FakeTrooper, server_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It locks its id again, also when another worker holds that for a while, and goes on looking."""
+    """It locks its id again, also when another worker holds that for a while and removes it from the list, as one does
+    that takes it for gone; it is listed again, and goes on looking."""
     fake_trooper.durations["stop"] = 100
     order, mine = fake_trooper.add_order().order_id, uuid.uuid4().hex
     lock = "(hashtextextended('trooper ' || %s, 0))"
@@ -73,6 +80,8 @@ async def test_a_worker_whose_connection_is_cut_keeps_its_work(
         )
         await another.execute(f"SELECT pg_advisory_lock{lock}", [mine])
         await until(lambda: "take-over waits for the database" in caplog.text)
+        await eventually(lambda: is_waited_for(another))
+        await another.execute("DELETE FROM trooper_workers")
         await another.execute("SELECT pg_advisory_unlock_all()")
 
         async def is_locked() -> bool:
@@ -81,6 +90,12 @@ async def test_a_worker_whose_connection_is_cut_keeps_its_work(
             return row == (False,)
 
         await eventually(is_locked)
+
+        async def is_listed() -> bool:
+            rows = await another.execute("SELECT executor_id FROM trooper_workers")
+            return await rows.fetchall() == [(mine,)]
+
+        await eventually(is_listed)
         assert await status("stop") == "PENDING"
         fake_trooper.set_status(order, "stopped")
         assert await handle.get_result() == "stopped"
@@ -96,17 +111,13 @@ async def test_a_look_of_another_worker_keeps_none_from_its_id(server_database: 
     ):
         await another.execute("SELECT pg_advisory_lock(hashtextextended('trooper ' || %s, 0))", [mine])
 
-        async def is_waited_for() -> bool:
-            rows = await another.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-            return await rows.fetchone() is not None
-
         async def begin() -> None:
             async with durable.takeover(server_database, interval=LOOK):
                 pass
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(begin())
-            await eventually(is_waited_for)
+            await eventually(lambda: is_waited_for(another))
             await another.execute("SELECT pg_advisory_unlock_all()")
 
 

@@ -48,7 +48,7 @@ async def takeover(database_url: str, *, interval: float = 5.0) -> AsyncIterator
                 raise psycopg.errors.LockNotAvailable
             # it is waited for, since another worker that looks whether it is free holds it for a moment
             await connection.execute("SELECT set_config('lock_timeout', %s, false)", [_LOCK_TIMEOUT])
-            await _lock(connection, "pg_advisory_lock", DBOS.executor_id)
+            await _join(connection)
         except psycopg.errors.LockNotAvailable:
             text = "give each worker an executor_id of its own in DBOSConfig: uuid.uuid4().hex"
             raise ConfigurationError(text) from None
@@ -69,7 +69,7 @@ async def _watch(connection: psycopg.AsyncConnection, database_url: str, interva
             try:
                 if connection.closed:
                     connection = await _connect(database_url)
-                    await _lock(connection, "pg_advisory_lock", DBOS.executor_id)  # once its old connection is gone
+                    await _join(connection)  # once its old connection is gone
                 free = await _look(connection, free)
             except (psycopg.Error, SQLAlchemyError, dbos_errors.DBOSException, ConfigurationError) as error:
                 LOG.warning("take-over waits for the database: %s", type(error).__name__)
@@ -112,11 +112,16 @@ async def _connect(database_url: str) -> psycopg.AsyncConnection:
             raise ConfigurationError("a pooler is between this worker and Postgres: give take-over a direct connection")
         with suppress(psycopg.errors.UniqueViolation):  # another worker makes it now
             await connection.execute("CREATE TABLE IF NOT EXISTS trooper_workers (executor_id text PRIMARY KEY)")
-        await connection.execute("INSERT INTO trooper_workers VALUES (%s) ON CONFLICT DO NOTHING", [DBOS.executor_id])
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+async def _join(connection: psycopg.AsyncConnection) -> None:
+    """Lock this worker's id, and then list it: one that takes over removes it from the list, under the lock."""
+    await _lock(connection, "pg_advisory_lock", DBOS.executor_id)
+    await connection.execute("INSERT INTO trooper_workers VALUES (%s) ON CONFLICT DO NOTHING", [DBOS.executor_id])
 
 
 async def _lock(connection: psycopg.AsyncConnection, function: LiteralString, worker: str) -> bool:
