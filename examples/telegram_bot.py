@@ -4,7 +4,7 @@
     TELEGRAM_TOKEN=… TELEGRAM_CHATS=12345,-67890 TROOPER_API_KEY=… python examples/telegram_bot.py
 
 It replies when the API has accepted, and again when the server is there, or why it is not. All waits share one poll,
-and none delays another command. Only the chats in TELEGRAM_CHATS are heard; others get no reply. A message that is
+and none delays another command. Chats that are not in TELEGRAM_CHATS get no reply. A message that is
 older than two minutes, because the bot or the network was down, gets a reply and is not executed. Telegram sends
 `/start` by itself, also with a number from a link, so `/start` only greets. Ctrl-C or SIGTERM ends the waits, tells
 their chats, and leaves; what was accepted goes on. TELEGRAM_BASE_URL is for your own Bot API server.
@@ -96,12 +96,12 @@ async def reply(update: Update, html: str) -> None:
 async def serve(token: str, chats: Collection[int], trooper: TrooperClient, base_url: str = TELEGRAM) -> None:
     """Execute commands until cancelled; then close `trooper`, which ends the waits."""
     bot = Application.builder().token(token).base_url(base_url).build()
-    heard = filters.Chat(chats) & filters.UpdateType.MESSAGE  # an edited message would be a second command
+    allowed = filters.Chat(chats) & filters.UpdateType.MESSAGE  # an edited message would be a second command
     commands = Commands(trooper)
     # block=False: each command is a task of its own, which the application owns, and awaits when it stops
-    bot.add_handler(CommandHandler(["start", "help"], commands.greet, heard, block=False))
-    bot.add_handler(CommandHandler("servers", commands.servers, heard, block=False))
-    bot.add_handler(CommandHandler(["run", "stop", "freeze", "restart"], commands.act, heard, block=False))
+    bot.add_handler(CommandHandler(["start", "help"], commands.greet, allowed, block=False))
+    bot.add_handler(CommandHandler("servers", commands.servers, allowed, block=False))
+    bot.add_handler(CommandHandler(["run", "stop", "freeze", "restart"], commands.act, allowed, block=False))
     assert bot.updater is not None
     async with bot:
         await bot.updater.start_polling(allowed_updates=[Update.MESSAGE])

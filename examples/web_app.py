@@ -99,7 +99,8 @@ async def events(
 
     def ended(wait: asyncio.Task[trooper.Order]) -> None:
         seen.put_nowait(None)
-        wait.cancelled() or wait.exception()  # retrieved, also when the reader has gone
+        if not wait.cancelled():
+            wait.exception()  # retrieved, also when the reader has gone
 
     wait = asyncio.create_task(client.orders.wait(transition, timeout=timeout or "default", on_change=seen.put_nowait))
     wait.add_done_callback(ended)

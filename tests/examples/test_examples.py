@@ -16,7 +16,7 @@ from trooper_async.testing import FakeTrooper
 NOT_USED = {"TROOPER_API_KEY": "never-used", "TROOPER_BASE_URL": "https://127.0.0.1:1"}
 
 
-async def test_quickstart_orders_awaits_and_switches_several_servers() -> None:
+async def test_quickstart_takes_several_servers_through_their_day() -> None:
     """It ends with 0, prints a line for each status, and ignores TROOPER_* unless it is told to go live."""
     async with processes.python(quickstart.__file__, env=NOT_USED) as child:
         assert (await child.ends(), child.err) == (0, "")

@@ -40,7 +40,7 @@ class FakeTelegram:
         self._last = 0
         self._news = asyncio.Condition()
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         token, _, method = request.path.removeprefix("/bot").rpartition("/")
         sent = {name: str(value) for name, value in (await request.post()).items()}
         if token != TOKEN:
@@ -101,7 +101,9 @@ class FakeTelegram:
 @pytest_asyncio.fixture
 async def telegram() -> AsyncIterator[FakeTelegram]:
     fake = FakeTelegram()
-    runner = web.ServerRunner(web.Server(fake.answer, handler_cancellation=True, access_log=None), shutdown_timeout=0.1)
+    runner = web.ServerRunner(
+        web.Server(fake.respond, handler_cancellation=True, access_log=None), shutdown_timeout=0.1
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}/bot"
@@ -125,7 +127,7 @@ async def bot(telegram: FakeTelegram, trooper: TrooperClient) -> AsyncIterator[N
     assert not {left for left in asyncio.all_tasks() - before if "aiohttp" not in repr(left)}
 
 
-def switches(fake: FakeTrooper) -> list[dict[str, Any]]:
+def changes(fake: FakeTrooper) -> list[dict[str, Any]]:
     return [request.json for request in fake.requests if request.path == "/api/order-status"]
 
 
@@ -141,7 +143,7 @@ async def test_each_command_gets_a_reply_when_accepted_and_when_done(
             await telegram.hears(f"order {order.order_id} <b>job 1</b> is {end}")
             assert [chat for chat, _ in telegram.said] == [CHAT, CHAT]
             assert telegram.said[0][1] == f"order {order.order_id}: {verb} is accepted"
-    assert [body["action"] for body in switches(fake_trooper)] == ["stopped", "frozen", "running", "restarted"]
+    assert [body["action"] for body in changes(fake_trooper)] == ["stopped", "frozen", "running", "restarted"]
 
 
 async def test_servers_are_listed_and_their_titles_escaped(
@@ -166,7 +168,7 @@ async def test_servers_are_listed_and_their_titles_escaped(
 async def test_a_wait_holds_up_no_other_command(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """While one server takes its time, others are switched, and waited for."""
+    """While one server takes its time, others are stopped, and waited for."""
     fake_trooper.durations["freeze"] = 600
     slow, quick = fake_trooper.add_order(), fake_trooper.add_order()
     async with bot(telegram, trooper):
@@ -179,7 +181,7 @@ async def test_a_wait_holds_up_no_other_command(
 async def test_stopping_the_bot_ends_its_waits_and_tells_their_chats(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Nothing is left behind, and no command is heard again by the next run."""
+    """Nothing is left behind, and the next run gets no command again."""
     fake_trooper.durations["freeze"] = 600
     order = fake_trooper.add_order()
     async with bot(telegram, trooper):
@@ -189,7 +191,7 @@ async def test_stopping_the_bot_ends_its_waits_and_tells_their_chats(
     assert await telegram.updates(0, 0) == []
 
 
-async def test_only_the_allowed_chats_are_heard(
+async def test_only_the_allowed_chats_get_replies(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """A stranger gets no reply, and an edited message is no second command."""
@@ -200,7 +202,7 @@ async def test_only_the_allowed_chats_are_heard(
         await telegram.send("/stop last")
         await telegram.hears("/stop needs the number")
     assert {chat for chat, _ in telegram.said} == {CHAT}
-    assert switches(fake_trooper) == []
+    assert changes(fake_trooper) == []
 
 
 @pytest.mark.parametrize("ago", [6 * 3600, 130, -130])
@@ -214,7 +216,7 @@ async def test_an_old_message_is_not_executed(
         await telegram.hears("not executed: it was sent at", "and here it is")
         await telegram.send(f"/stop {order.order_id}", ago=60)
         await telegram.hears("is stopped")
-    assert [body["action"] for body in switches(fake_trooper)] == ["stopped"]
+    assert [body["action"] for body in changes(fake_trooper)] == ["stopped"]
 
 
 @pytest.mark.parametrize("text", ["/start", "/start 123", "/start@trooper_bot 123", "/help"])
@@ -250,10 +252,10 @@ async def test_a_lost_response_is_waited_for(
         await telegram.send(f"/restart {order.order_id}")
         await telegram.hears("restart is sent, but the response was lost: waiting to see")
         await telegram.hears("is running")
-    assert len(switches(fake_trooper)) == 1
+    assert len(changes(fake_trooper)) == 1
 
 
-async def test_errors_are_answers(telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+async def test_errors_are_replies(telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """What the client raises is what the chat reads, escaped."""
     locked = fake_trooper.add_order(is_locked=True)
     async with bot(telegram, trooper):
