@@ -33,7 +33,7 @@ TINY = program.Sizes(
     imports=1,
     fleet=5,
     accounts=2,
-    plot_orders=(5, 10),
+    plot_orders=(5,),
     plot_waiters=(5,),
 )
 
@@ -54,6 +54,7 @@ async def memory_here(way: str, count: int, url: str) -> float:
     return await asyncio.to_thread(curves._memory, way, count, url)
 
 
+@pytest.mark.timeout(900)  # it starts thirty processes, which takes minutes beside many busy ones
 @pytest.mark.usefixtures("_garbage")
 def test_the_whole_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """All goals are in the printed table, with the machine and the estimate; both plots are drawn."""
