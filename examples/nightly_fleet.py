@@ -49,6 +49,7 @@ from trooper_async import (
     Timeout,
     TrooperClient,
     TrooperError,
+    WaitTimeoutError,
 )
 
 LOG = logging.getLogger("nightly_fleet")
@@ -141,11 +142,10 @@ class Nightly:
         fleet = self.client.fleet
         begun = file.read()
         if begun is not None:
-            again = [evolve(one, error=None) if may_succeed(one) else one for one in begun.outcomes]
-            if not any(may_succeed(one) for one in again):
+            if not any(may_succeed(one) for one in begun.outcomes):
                 return begun
             await self.client.orders.find()  # in an outage this raises, and is tried again soon
-            begun = evolve(begun, outcomes=tuple(again))
+            begun = evolve(begun, outcomes=tuple(again(one) if may_succeed(one) else one for one in begun.outcomes))
             return await fleet.resume(begun, concurrency=8, timeout=self.patience, on_progress=file)
         if due.action == "freeze":
             orders = [one for one in await self.find(self.title) if runs(one) and not one.is_locked]
@@ -208,6 +208,12 @@ def runs(order: Order) -> bool:
 def may_succeed(outcome: FleetOutcome) -> bool:
     """Whether a server is not where it should be, and trying again can help."""
     return outcome.order is None and not isinstance(outcome.error, FINAL)
+
+
+def again(outcome: FleetOutcome) -> FleetOutcome:
+    """The outcome as one that has not ended. What was accepted and had no effect in time may be sent once more."""
+    sent = None if isinstance(outcome.error, WaitTimeoutError) else outcome.sent
+    return evolve(outcome, error=None, sent=sent)
 
 
 async def show(client: TrooperClient, title: str, *, dry_run: bool) -> None:

@@ -287,6 +287,22 @@ async def test_a_server_that_refuses_for_a_while_is_asked_again(nights: Nights) 
     assert len(sent_of(nights.fake)) == 3
 
 
+async def test_a_freeze_that_was_accepted_and_has_no_effect_is_sent_again(nights: Nights) -> None:
+    """Once it has not come in time; one that is on its way is waited for."""
+    slow, lost = fleet(nights.fake)
+    nights.fake.durations["freeze"] = 600
+    async with nights.started() as child:
+        nights.now("2026-11-24 19:00")
+        await until(lambda: len(sent_of(nights.fake)) == 2)
+        nights.fake.durations["freeze"] = 0.05
+        nights.fake.set_status(lost, "running", "frozen")
+        await nights.are("frozen", lost)
+        await child.says(f"freeze failed for order {slow}")
+        nights.fake.advance(600)
+        await nights.are("frozen", slow, lost, report=EVENING)
+    assert sorted(sent_of(nights.fake)) == [(slow, "frozen"), (lost, "frozen"), (lost, "frozen")]
+
+
 async def test_a_server_that_was_started_by_hand_in_the_night_is_left_alone(nights: Nights) -> None:
     """Also if it was frozen again since; one that was restarted while its freeze was tried is started as usual."""
     again, running, restarted = (nights.fake.add_order(title=f"job-{number}").order_id for number in range(3))
