@@ -48,7 +48,7 @@ def test_a_purchase_in_flight_at_its_deadline_is_told_as_unknown_and_followed() 
     assert played(main()) == pytest.approx(10, abs=0.1)
 
 
-def test_a_server_bought_after_the_deadline_of_its_job_is_put_away() -> None:
+def test_a_server_bought_after_the_deadline_of_its_job_is_released() -> None:
     """`rented` is over only once it knows what it bought, and has frozen it."""
 
     async def main() -> float:

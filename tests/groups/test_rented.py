@@ -83,7 +83,7 @@ async def test_a_job_that_fails_is_over_too(fake_trooper: FakeTrooper, trooper: 
     assert actions(fake_trooper) == ["frozen"]
 
 
-async def test_a_server_that_does_not_come_up_is_put_away(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_a_server_that_does_not_come_up_is_released(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """A failed wait is a way out: it is bought, so it is frozen."""
     with pytest.raises(PurchaseNotReadyError):
         async with rented(trooper, on_change=lambda order: 1 / 0):
@@ -93,7 +93,7 @@ async def test_a_server_that_does_not_come_up_is_put_away(fake_trooper: FakeTroo
     assert await wish(trooper, 123) == "frozen"
 
 
-async def test_a_job_that_is_cancelled_again_and_again_is_over_only_once_its_server_is_put_away(
+async def test_a_job_that_is_cancelled_again_and_again_is_over_only_once_its_server_is_released(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """Cancellations while the server is being frozen do not cut that; the last of them is raised afterwards."""
@@ -288,7 +288,7 @@ async def impatient(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) 
         yield client
 
 
-async def test_a_server_that_can_not_be_put_away_is_an_error_that_names_it(
+async def test_a_server_that_can_not_be_released_is_an_error_that_names_it(
     fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The error and the log name the order and what it costs, and what failed."""
@@ -303,7 +303,7 @@ async def test_a_server_that_can_not_be_put_away_is_an_error_that_names_it(
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [str(error)]
 
 
-async def test_a_job_that_failed_is_not_hidden_by_a_server_that_can_not_be_put_away(
+async def test_a_job_that_failed_is_not_hidden_by_a_server_that_can_not_be_released(
     fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job's exception goes on, with a note; the log has the ERROR."""
@@ -358,7 +358,7 @@ async def test_a_server_that_is_gone_needs_nothing(
 
 
 @pytest.mark.parametrize(("then", "sent"), [("stop", []), ("freeze", [])])
-async def test_a_server_that_was_put_away_meanwhile_is_left_alone(
+async def test_a_server_that_was_released_meanwhile_is_left_alone(
     then: Any, sent: list[str], fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """A frozen server is not stopped: it would be started up for that, and cost more."""
@@ -471,7 +471,7 @@ async def test_a_server_on_its_way_is_waited_for(fake_trooper: FakeTrooper, troo
     assert actions(fake_trooper) == []
 
 
-async def test_a_server_that_does_not_start_is_put_away(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_a_server_that_does_not_start_is_released(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """A failed wait is a way out here, too."""
     known = fake_trooper.add_order(status="stopped")
 

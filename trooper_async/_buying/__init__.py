@@ -2,8 +2,8 @@
 
 The rules, which the tests name:
 
-1. **Once.** A purchase is sent once. It is sent again only if the attempt before certainly never left, or was answered
-   with a 429.
+1. **Once.** A purchase is sent once. It is sent again only if the attempt before it certainly was not sent, or met a
+   429.
 2. **Told apart.** Before it is sent, the ids of all present orders are read. That list must be fresh (not from a
    cache) and complete (no row without an id), and an empty list is read a second time. If it cannot be read, nothing
    is bought.
@@ -15,7 +15,7 @@ The rules, which the tests name:
    outcome is unknown. The list is then read until one new order fits the offer's GPUs and price, for at most `cap`
    seconds; all new orders are *candidates*, the most similar first. Another buyer may share the account: no candidate
    is proven to be the purchase, and finding none proves nothing.
-5. **Delivered.** A purchase has reached its caller when `create` or `buy` returns, or when the `…_and_wait` twin
+5. **Delivered.** A purchase has reached its caller when `create` or `buy` returns, or when the `…_and_wait` method
    returns or raises. A call that is cancelled, or whose process ends, has not delivered it.
 6. **Unresolved.** A purchase is unresolved while its outcome is unknown, or while it was made but not delivered. The
    next purchase then raises `UnresolvedPurchaseError`, until `orders.resolve` says what became of the first. A

@@ -317,9 +317,9 @@ class Run:
         progress = FleetProgress(self._done, self._failed, len(self._entries), entry.outcome(), self.report)
         async with self._reporting:  # one call at a time, in the order of events
             try:
-                answer = self._on_progress(progress)
-                if inspect.isawaitable(answer):
-                    await answer
+                returned = self._on_progress(progress)
+                if inspect.isawaitable(returned):
+                    await returned
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():

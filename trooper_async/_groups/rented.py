@@ -43,13 +43,13 @@ _GONE_CAPS = 4
 """Multiple of the schedule's cap for which an order has to be missing from the list to count as gone."""
 _HOPELESS = (AuthenticationError, ClientClosedError, ConfigurationError, ServerLockedError)
 """Errors of a freeze or stop that a retry cannot fix."""
-_AWAY = {"stopped": 1, "frozen": 2}
-"""The statuses in which a server is put away; the higher the number, the cheaper."""
+_RELEASED = {"stopped": 1, "frozen": 2}
+"""The statuses in which a server counts as released; the higher the number, the cheaper."""
 
 
 @define
 class _Job:
-    """What is to be put away, and how."""
+    """The server to release at the end, and how."""
 
     operation: str
     then: Then
@@ -59,7 +59,7 @@ class _Job:
     purchase: Purchase | None = None
 
     def failure(self, reason: str) -> StillRunningError:
-        """The error of a server that could not be put away."""
+        """The error of a server that could not be released."""
         cost = "money" if self.price_h is None else f"{self.price_h} EUR per hour"
         return StillRunningError(
             f"the {self.then} at its end failed ({reason}): order {self.order_id} still costs {cost}",
@@ -89,12 +89,12 @@ class Jobs:
         job = _Job(operation, then, price_h=wanted.purchase.price_h)
         async with _whatever_happens(job, lambda: self._give_back(job, wanted)):
             async with self._purchases.made(wanted, prepare, until=deadline(began, timeout)) as bought:
-                job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # to be put away from now on
+                job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # to be released from now on
             if bought.purchase.id == wanted.purchase.id:
                 order = await self._purchases.wait(
                     bought, operation=operation, timeout=timeout, on_change=on_change, began=began
                 )
-            else:  # bought earlier: it may have been put away since, or not be in the list yet
+            else:  # bought earlier: it may have been released since, or not be in the list yet
                 listed = PredicateJudge(lambda order: True, self._waits.schedule.cap)
                 now = await self._waits.order(job.order_id, listed, operation=operation, timeout=timeout, began=began)
                 order = await self._up(
@@ -117,7 +117,7 @@ class Jobs:
         operation = "orders.running"
         found = await self._lookup.order(order_id, operation)
         job = _Job(operation, then, order_id, found.price_h)
-        async with _whatever_happens(job, lambda: self._put_away(job)):
+        async with _whatever_happens(job, lambda: self._release(job)):
             yield await self._up(
                 order_id,
                 found,
@@ -144,7 +144,7 @@ class Jobs:
         status, desired = _statuses(now)
         if status == desired == "running":
             return now
-        if status not in _AWAY and desired == "running":
+        if status not in _RELEASED and desired == "running":
             judge = StatusJudge(OrderStatus.running, self._waits.schedule.cap)
             return await self._waits.order(
                 order_id, judge, operation=operation, timeout=timeout, on_change=on_change, began=began
@@ -159,7 +159,7 @@ class Jobs:
         )
 
     async def _give_back(self, job: _Job, wanted: Record) -> StillRunningError | None:
-        """Put away what was bought. If its caller was cancelled, its purchase may still be in flight."""
+        """Release what was bought. If its caller was cancelled, its purchase may still be in flight."""
         if job.order_id is None:
             outcome = await self._purchases.settled(wanted)
             if isinstance(outcome, PurchaseUnknownError):
@@ -167,7 +167,7 @@ class Jobs:
             if not isinstance(outcome, Record) or outcome.purchase.order_id is None:
                 return None
             job.purchase, job.order_id = outcome.purchase, outcome.purchase.order_id
-        failure = await self._put_away(job)
+        failure = await self._release(job)
         if failure is None and job.then != "leave" and job.purchase is not None:
             try:  # no decision is needed any more
                 await self._purchases.journal.resolve(job.purchase, job.order_id)
@@ -180,7 +180,7 @@ class Jobs:
                 )
         return failure
 
-    async def _put_away(self, job: _Job) -> StillRunningError | None:
+    async def _release(self, job: _Job) -> StillRunningError | None:
         """Freeze or stop the server. Returns the error if that failed."""
         if job.then == "leave" or job.order_id is None:
             return None
@@ -208,7 +208,7 @@ class Jobs:
             last: TrooperError | None = None
             try:
                 now = await self._lookup.order(order_id, operation)
-                if _is_away(now, then):
+                if _is_released(now, then):
                     return None
             except TrooperError as error:
                 last = error
@@ -271,8 +271,8 @@ def _statuses(order: Order) -> tuple[str, str]:
     return status, status if order.desired_status is None else meant(order.desired_status).casefold()
 
 
-def _is_away(order: Order, then: Literal["freeze", "stop"]) -> bool:
-    """Whether it is where `then` says, or on its way to a cheaper status: a stop would boot a frozen server."""
+def _is_released(order: Order, then: Literal["freeze", "stop"]) -> bool:
+    """Whether it is in the status of `then`, or changing to a cheaper one: a stop would boot a frozen server."""
     status, desired = _statuses(order)
     target = TARGETS[then]
-    return (status == desired == target) or _AWAY.get(desired, 0) > _AWAY[target]
+    return (status == desired == target) or _RELEASED.get(desired, 0) > _RELEASED[target]

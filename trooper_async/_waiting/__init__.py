@@ -49,8 +49,8 @@ changes a server. These are the rules, by the numbers that the tests cite:
     state, never an unbounded queue. A step that was cancelled does not end it.
 13. **A poll decodes what changed.** Equal bytes are not parsed, equal rows are not decoded again. `If-None-Match` is
    sent if the API gave an `ETag`; a 304 is a fresh poll that shows no change.
-14. **Lost responses.** The `…_and_wait` twins of start, stop, freeze and restart wait even if the response to their own
-   request was lost. If the wait fails, its error has the `OutcomeUnknownError` as its cause.
+14. **Lost responses.** The `…_and_wait` methods of start, stop, freeze and restart wait even if the response to their
+   own request was lost. If the wait fails, its error has the `OutcomeUnknownError` as its cause.
 
 Cases that no client can detect: reads that lag longer than a whole transition takes; a restart that is over between two
 polls and leaves no readable row; a row of an earlier start that is written late; a baseline history that lags.

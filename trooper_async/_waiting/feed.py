@@ -60,7 +60,7 @@ class _Feed(Subscription[Order]):
     def ended(self) -> bool:
         return self.error is not None
 
-    def observe(self, snapshot: Snapshot[Order], began: float, answered: float) -> bool:
+    def observe(self, snapshot: Snapshot[Order], began: float, received: float) -> bool:
         for order_id in snapshot.changed_since(self._seen):
             if order_id in snapshot.rows:
                 self._absent.pop(order_id, None)

@@ -69,7 +69,7 @@ class Steady:
 class Judge:
     """The rules that all waits for an order share; `_judge` decides what is specific to one."""
 
-    __slots__ = ("_absent", "_answered", "_cap", "_fail_on", "_failed", "_may_be_absent", "target", "wants_every_poll")
+    __slots__ = ("_absent", "_cap", "_fail_on", "_failed", "_may_be_absent", "_received", "target", "wants_every_poll")
 
     def __init__(self, cap: float, *, appearing: bool = False, fail_on: Collection[str] = ()) -> None:
         self.target: str | None = None
@@ -80,11 +80,11 @@ class Judge:
         self._cap = cap
         self._may_be_absent = _APPEAR_CAPS * cap if appearing else cap
         self._absent: Steady | None = None
-        self._answered = 0.0
+        self._received = 0.0
 
-    def observe(self, sighting: Sighting, at: float, answered: float | None = None) -> Verdict:
-        """Judge what a fresh poll showed; it was sent at `at` and its response came at `answered`, in seconds."""
-        self._answered = at if answered is None else answered
+    def observe(self, sighting: Sighting, at: float, received: float | None = None) -> Verdict:
+        """Judge what a fresh poll showed; it was sent at `at` and its response came at `received`, in seconds."""
+        self._received = at if received is None else received
         if isinstance(sighting, Order):
             self._may_be_absent, self._absent = self._cap, None  # it has appeared in the list
             verdict = self._judge(sighting, at)
@@ -209,7 +209,7 @@ class RestartJudge(StatusJudge):
 
     def _judge(self, order: Order, at: float) -> Verdict:
         if self.departed_at is None and not same_word(order.current_status, OrderStatus.running):
-            self.departed_at = self._answered
+            self.departed_at = self._received
         return super()._judge(order, at)
 
     def _arrived(self, at: float) -> Verdict:
@@ -307,14 +307,14 @@ class PredicateJudge(Judge):
         if order == self._last:
             return Verdict.WAIT
         self._last = order
-        answer: object = self._predicate(order)
-        if answer is True:
+        returned: object = self._predicate(order)
+        if returned is True:
             return Verdict.DONE
-        if answer is False:
+        if returned is False:
             return Verdict.WAIT
-        if inspect.iscoroutine(answer):
-            answer.close()
-        raise TypeError(f"the predicate must return a bool, not {type(answer).__name__} (an async one can't be used)")
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TypeError(f"the predicate must return a bool, not {type(returned).__name__} (an async one can't be used)")
 
 
 def judge_of(transition: Transition, *, cap: float, floor: float) -> Judge:

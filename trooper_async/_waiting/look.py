@@ -44,7 +44,7 @@ class Look(Subscription[M], Generic[M, T]):
         """Wait until it has ended."""
         await self._ended
 
-    def observe(self, snapshot: Snapshot[M], began: float, answered: float) -> bool:
+    def observe(self, snapshot: Snapshot[M], began: float, received: float) -> bool:
         self.found = self._look(snapshot, began)
         if self.found is not None:
             self._end()

@@ -68,8 +68,8 @@ class Subscription(Generic[M]):
         """Whether it has ended."""
         raise NotImplementedError
 
-    def observe(self, snapshot: Snapshot[M], began: float, answered: float) -> bool:
-        """Take note of `snapshot`, from a poll that was sent and answered at these times.
+    def observe(self, snapshot: Snapshot[M], began: float, received: float) -> bool:
+        """Take note of `snapshot`, from a poll that was sent and received at these times.
 
         Returns:
             Whether the next poll matters even if its item is the same in it.
@@ -328,13 +328,13 @@ class Poller(Generic[M]):
         self._looked_early |= self._rate_limited and began < self._not_before
         self._jitter = random.random()  # noqa: S311 - no secret
         outcome = await self.store.poll()
-        answered = loop.time()
-        self._took = answered - began
+        received = loop.time()
+        self._took = received - began
         if isinstance(outcome, FailedAttempt):
-            work = self._failed(outcome, youngest, answered)
+            work = self._failed(outcome, youngest, received)
         else:
-            self._succeeded(outcome, answered)
-            work = self._notify(outcome, youngest, began, answered)
+            self._succeeded(outcome, received)
+            work = self._notify(outcome, youngest, began, received)
         for _ in work:
             await asyncio.sleep(0)
         if self._subscriptions:
@@ -362,7 +362,7 @@ class Poller(Generic[M]):
             LOG.warning("%d more rows of %s can't be read", len(new) - _LOGGED, self.store.name)
         self._unreadable = frozenset(snapshot.unreadable)
 
-    def _notify(self, snapshot: Snapshot[M], youngest: int, began: float, answered: float) -> SlicedWork[None]:
+    def _notify(self, snapshot: Snapshot[M], youngest: int, began: float, received: float) -> SlicedWork[None]:
         audience = {**self._every_poll, **{one.number: one for one in self._by_item.get(None, ())}}
         for item_id in self._by_item.keys() & snapshot.changed_since(self._notified):
             audience |= {one.number: one for one in self._by_item[item_id]}
@@ -373,7 +373,7 @@ class Poller(Generic[M]):
                 continue
             self._every_poll.pop(number, None)
             try:
-                wants_next = one.observe(snapshot, began, answered)
+                wants_next = one.observe(snapshot, began, received)
             except BaseException as error:  # noqa: BLE001 - of the caller's function: its own wait fails, no other
                 one.fail(error)
                 wants_next = False

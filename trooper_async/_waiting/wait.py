@@ -111,18 +111,18 @@ class Wait(Subscription[Order]):
     def ended(self) -> bool:
         return self.verdict is not Verdict.WAIT
 
-    def observe(self, snapshot: Snapshot[Order], began: float, answered: float) -> bool:
+    def observe(self, snapshot: Snapshot[Order], began: float, received: float) -> bool:
         if self._context is None:
-            return self._observe(snapshot, began, answered)
-        return self._context.run(self._observe, snapshot, began, answered)
+            return self._observe(snapshot, began, received)
+        return self._context.run(self._observe, snapshot, began, received)
 
-    def _observe(self, snapshot: Snapshot[Order], began: float, answered: float) -> bool:
+    def _observe(self, snapshot: Snapshot[Order], began: float, received: float) -> bool:
         sighting = snapshot.get(self.order_id)
         if isinstance(sighting, Order):
             before, self.order = self.order, sighting
             if self._on_change is not None and (before is None or _statuses(before) != _statuses(sighting)):
                 _call(self._on_change, sighting)
-        verdict = self.judge.observe(sighting, began, answered)
+        verdict = self.judge.observe(sighting, began, received)
         if verdict is Verdict.READ_HISTORY:
             self._histories.ask(self)
         elif verdict is not Verdict.WAIT:
@@ -232,9 +232,9 @@ def refusal(error: APIStatusError) -> str:
 
 
 def _call(on_change: OnChange, order: Order) -> None:
-    answer = on_change(order)
-    if inspect.iscoroutine(answer):
-        answer.close()
+    returned = on_change(order)
+    if inspect.iscoroutine(returned):
+        returned.close()
         raise TypeError("on_change must be a plain function: a coroutine is not awaited")
 
 

@@ -158,9 +158,9 @@ class Waits:
                 async with timeout_at(None if wait.deadline == math.inf else wait.deadline):
                     if judge.running and (credentials is None or wait.order != asked_for):
                         asked_for, credentials = wait.order, await self._credentials(wait)
-                    answers = judge.running and credentials is not None and await _answers(credentials)
-                    if answers and judge.running and wait.order == asked_for:  # it has not changed meanwhile
-                        return credentials  # type: ignore[return-value]  # `answers` says that it is not None
+                    responds = judge.running and credentials is not None and await _responds(credentials)
+                    if responds and judge.running and wait.order == asked_for:  # it has not changed meanwhile
+                        return credentials  # type: ignore[return-value]  # `responds` says that it is not None
                     pause = self.schedule.interval(loop.time() - wait.joined)
                     with suppress(TimeoutError):
                         async with timeout_at(loop.time() + pause if judge.running else None):
@@ -203,6 +203,6 @@ class Waits:
             return None
 
 
-async def _answers(credentials: Credentials) -> bool:
+async def _responds(credentials: Credentials) -> bool:
     host, port = credentials.ip, credentials.ssh_port
     return host is not None and port is not None and await answers_ssh(host, port)
