@@ -17,7 +17,7 @@ from trooper_async import ConfigurationError, TrooperClient
 from trooper_async.durable._accounts import Accounts
 
 
-class _Connection(sqlite3.Connection):
+class Connection(sqlite3.Connection):
     """DBOS takes Python 3.12 for a proof of SQLite 3.42, and asks for `unixepoch('subsec')`: null before that one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ async def embedded(
                 "name": "trooper",
                 "application_version": "1",  # of the workflows' steps
                 "system_database_url": f"sqlite:///{path}",
-                "db_engine_kwargs": {"connect_args": {"factory": _Connection}},
+                "db_engine_kwargs": {"connect_args": {"factory": Connection}},
                 "log_level": "ERROR",
                 "enable_otlp": False,
             }

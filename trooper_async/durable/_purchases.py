@@ -11,10 +11,11 @@ from decimal import Decimal
 from attrs import frozen
 from dbos import DBOSClient
 from dbos import error as dbos_errors
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import ConfigurationError, Order, TrooperError
+from trooper_async.durable._embedded import Connection
 
 PURCHASES = "trooper-purchases"
 """The queue of purchases, partitioned by account, which makes those of an account one at a time."""
@@ -140,14 +141,21 @@ def connected(database_url: str) -> Iterator[DBOSClient]:
         ConfigurationError: it is not there, or can't be used, now or later.
     """
     try:
-        url = make_url(database_url)
-        if url.get_backend_name() == "sqlite" and not os.path.isfile(url.database or ""):
-            raise ConfigurationError(f"there is no database {url.database}")
-        client = DBOSClient(system_database_url=database_url, lazy=True, retry_connection_errors=False)
+        url, engine = make_url(database_url), None
+        if url.get_backend_name() == "sqlite":
+            if not os.path.isfile(url.database or ""):
+                raise ConfigurationError(f"there is no database {url.database}")
+            as_of_dbos = {"factory": Connection, "isolation_level": "IMMEDIATE", "timeout": 30}
+            engine = create_engine(url, connect_args=as_of_dbos)
+        client = DBOSClient(
+            system_database_url=database_url, system_database_engine=engine, lazy=True, retry_connection_errors=False
+        )
         try:
             yield client
         finally:
             client.destroy()
+            if engine is not None:
+                engine.dispose()
     except ConfigurationError:
         raise
     except (SQLAlchemyError, dbos_errors.DBOSException, ValueError, AssertionError) as error:

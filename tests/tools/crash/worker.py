@@ -28,7 +28,7 @@ _FILE_SIZES = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 def run(orders: dict[str, Any], parent: Connection) -> None:
     """Work as `orders` say, once the parent says so."""
-    _accounts._LOOK = 1.0
+    _accounts._LOOK = 3.0  # on a busy machine work may take seconds to begin
     _accounts._PAUSE, _accounts._LAST_LOOK, _workflows._QUEUE_POLL, _steps._AGAIN = 0.1, 3.0, 0.1, 0.3
     if orders["blind"]:
         _steps.MARK = uuid.uuid4().hex  # each life has a name of its own for the marks, and finds no other's
