@@ -26,7 +26,8 @@ from dbos import DBOS, DBOSClient, SetWorkflowID
 from trooper_async import FleetReport, TrooperClient, durable
 from trooper_async.testing import FakeTrooper
 
-RUN = os.environ.get("RUN", uuid.uuid4().hex[:8])  # of this run of the example: the ids of its work begin with it
+# of this run of the example: the ids of its work begin with it
+RUN = os.environ["DURABLE_FLEET_RUN"] if "--worker" in sys.argv else uuid.uuid4().hex[:8]
 ACCOUNT = f"acme {RUN}"  # an account buys one server at a time: with one of its own, a run waits for no other run
 
 
@@ -44,6 +45,7 @@ async def work() -> None:
     """A worker: begins the work, or joins it, and waits for it. Any number may run."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    asyncio.get_running_loop().add_reader(0, os._exit, 1)  # its input ends with the example that has started it
 
     def client(account: str) -> TrooperClient:  # the key comes from where your keys are; here from $TROOPER_API_KEY
         return TrooperClient()
@@ -124,13 +126,16 @@ class Worker:
 async def run(database_url: str | None, folder: str, fake: FakeTrooper) -> None:
     """Start the workers, kill the first one in the middle of its work, and wait for the second one."""
     file = f"{folder}/trooper.sqlite"
-    environment = {**os.environ, "TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url, "RUN": RUN}
+    environment = {**os.environ, "TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
+    environment["DURABLE_FLEET_RUN"] = RUN
     environment |= {"DATABASE_FILE": file} if database_url is None else {"DATABASE_URL": database_url}
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
 
         async def start(name: str) -> Worker:
             command = [sys.executable, __file__, "--worker"]
-            worker = Worker(name, await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE))
+            worker = Worker(
+                name, await asyncio.create_subprocess_exec(*command, env=environment, stdin=PIPE, stdout=PIPE)
+            )
             stack.push_async_callback(worker.end)
             group.create_task(worker.follow())
             print(f"{name} is started", flush=True)

@@ -28,6 +28,14 @@ def check(example: Child) -> None:
     assert "Traceback" not in example.err
 
 
+def runs(pid: int) -> bool:
+    """Whether the process is there, and not only its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def workers(example: Child) -> list[int]:
     """The processes that it has started, in order."""
     pid = example._process.pid
@@ -59,7 +67,17 @@ async def test_it_ends_when_its_worker_does(server_database: str) -> None:
         os.kill(second, signal.SIGKILL)
         assert await example.ends() == 1
         assert example.err == "worker 2 ended with -9, before its work was done\n"
-        assert not Path(f"/proc/{first}").exists()
+        assert not runs(first)
+
+
+async def test_its_workers_end_when_it_is_killed(server_database: str, tmp_path: Path) -> None:
+    """Without it there is no API, and they would try for hours."""
+    async with python(EXAMPLE, server_database, env={"TMPDIR": str(tmp_path)}) as example:
+        await example.says("worker 2 has begun")
+        started = workers(example)
+        example.send(signal.SIGKILL)
+        await until(lambda: not any(map(runs, started)))
+        assert await example.ends() == -signal.SIGKILL
 
 
 async def test_it_ends_on_ctrl_c(server_database: str) -> None:
@@ -69,7 +87,7 @@ async def test_it_ends_on_ctrl_c(server_database: str) -> None:
         started = workers(example)
         example.send(signal.SIGINT)
         assert (await example.ends(), example.err) == (130, "")
-        assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+        assert not any(map(runs, started))
 
 
 @pytest.mark.parametrize(
