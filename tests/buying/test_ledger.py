@@ -352,9 +352,9 @@ async def test_an_outcome_that_can_not_be_written_is_not_lost(
             assert (await buy(client)).order_id == 123
         logged = [record for record in caplog.records if "can't be written" in record.getMessage()]
         assert [record.levelno for record in logged] == [logging.ERROR] * 2
-        assert [record.getMessage().partition(" could not be written: ")[0] for record in logged] == [
-            "orders.create: its outcome (bought, order 123)",
-            "orders.create: that it was delivered",
+        assert [record.getMessage().partition(": the ledger")[0] for record in logged] == [
+            "orders.create: its outcome (bought, order 123) could not be written",
+            "orders.create: its delivery could not be recorded",
         ]
         assert (await buy(client)).order_id == 124, "its caller has got it"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # as if the disk had dropped it
