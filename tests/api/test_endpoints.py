@@ -488,6 +488,7 @@ def test_an_error_text_of_any_shape(body: object, message: str) -> None:
 )
 def test_a_redirect_names_where_it_leads(location: str, message: str) -> None:
     """Redirects are not followed: the error says where one leads, and to check the base URL."""
+    assert _status_error(300, b"", {"Location": "/login"}).message == "Multiple Choices, to /login"
     error = _status_error(302, b"", {"Location": location})
     assert error.message.replace(REDACT(KEY), "…") == message
     assert "check the base URL" in str(error)
@@ -496,8 +497,9 @@ def test_a_redirect_names_where_it_leads(location: str, message: str) -> None:
 @pytest.mark.parametrize(("status", "success"), [(400, None), (402, None), (200, False)])
 def test_a_budget_that_is_too_small(status: int, success: object) -> None:
     """Where the account's budget is too small, the hint is to top it up."""
-    error = _status_error(status, {"success": success, "error": "Insufficient budget for migration"})
-    assert str(error).endswith("Nothing was bought: top up the account, then try again")
+    for text in ("Insufficient budget for migration", "BUDGET TOO SMALL"):
+        error = _status_error(status, {"success": success, "error": text})
+        assert str(error).endswith("Nothing was bought: top up the account, then try again")
 
 
 @pytest.mark.parametrize(
