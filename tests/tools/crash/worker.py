@@ -69,6 +69,7 @@ async def application(orders: dict[str, Any]) -> AsyncIterator[None]:
             "application_version": "1",
             "notification_listener_polling_interval_sec": 0.1,
             "log_level": "CRITICAL",
+            "db_engine_kwargs": {"pool_recycle": 5},
             "enable_otlp": False,
         }
     )
