@@ -107,17 +107,18 @@ def test_an_outage_is_logged_once_and_once_when_it_is_over(caplog: pytest.LogCap
     assert warnings[1].startswith("the poll of the orders succeeds again after")
 
 
-def test_a_single_failure_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
-    """One poll that fails warns nobody."""
+@pytest.mark.parametrize(("failures", "warnings"), [(1, 0), (2, 0), (3, 2)])
+def test_a_few_failures_are_no_outage(failures: int, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
+    """One or two polls that fail warn nobody; three in a row are an outage, which begins and ends."""
 
     async def main() -> None:
         script = Script(lambda t: [])
-        script.orders = lambda t: reply({}, 503) if len(script.polls) == 1 else [row(1, "stopped")]
+        script.orders = lambda t: reply({}, 503) if len(script.polls) <= failures else [row(1, "stopped")]
         async with script.client() as client:
             await client.orders.wait(STOP)
 
     run(main())
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == warnings
 
 
 def test_a_reader_is_told_of_an_outage_and_of_its_end() -> None:
