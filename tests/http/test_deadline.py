@@ -184,7 +184,7 @@ def test_with_the_persistent_policy_only_the_deadline_ends_the_retries(sent: Cal
         async with script.client() as client:
             with pytest.raises(ServerError) as caught:
                 await client._transport.request(sent, retry=client._transport.persistent, until=now() + 100)
-            assert 80 < caught.value.seconds < 100
+            assert 80 < caught.value.seconds < 101  # the last response takes 0.1 s
             await client._transport.request(sent, retry=client._transport.persistent, until=now() + 900)
             assert client._transport._budget == 10, "nothing was taken from the other calls"
         return len(script.sent)
