@@ -36,6 +36,17 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+async def test_the_policys_deadline_cuts_a_read_in_flight() -> None:
+    """A read ends soon after the deadline of the retry policy, also if its own timeout is longer."""
+    policy = RetryPolicy(attempts=1, deadline=20.0)
+    async with RawServer(SILENCE) as server, server.client(retry=policy, timeout=6000.0) as client:
+        reading = asyncio.create_task(client.ping())
+        await until(lambda: server.requests)
+        forward(60)
+        with pytest.raises(APITimeoutError):
+            await reading
+
+
 async def test_a_read_in_flight_is_cut() -> None:
     """At the deadline a read ends, whatever its own timeout is: nothing was changed."""
     async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:

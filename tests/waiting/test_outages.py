@@ -72,6 +72,22 @@ def test_a_rate_limited_wait_has_one_last_look() -> None:
     assert run(main()).current_status == "stopped"
 
 
+def test_a_429_of_the_poll_closes_the_gate_for_as_long_as_it_says() -> None:
+    """The pause that the poll is asked for counts for all calls of the client."""
+
+    async def main() -> float:
+        script = Script(lambda t: [])
+        script.orders = lambda t: reply({}, 429, Retry_After="100") if len(script.polls) == 1 else [row(1, "stopped")]
+        async with script.client() as client:
+            waiting = asyncio.create_task(client.orders.wait(STOP, timeout=20))
+            await asyncio.sleep(5)
+            closed_for = client._transport._gate.opens_at - asyncio.get_running_loop().time()
+            await waiting
+            return closed_for
+
+    assert 94 <= run(main()) <= 96
+
+
 def test_a_wait_that_saw_nothing_says_why_and_for_how_long() -> None:
     """Its timeout says how long no poll has succeeded, and with what the last one failed."""
 

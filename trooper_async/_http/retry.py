@@ -47,22 +47,18 @@ def outcome_unknown(kind: Repeatability, attempts: list[Failure]) -> bool:
             return Failure.LOST in attempts
 
 
-def _limit(least: float, *, whole: bool = False) -> Callable[[object, Attribute[Any], float | None], None]:
+def _limit(
+    least: float, *, whole: bool = False, optional: bool = True
+) -> Callable[[object, Attribute[Any], float | None], None]:
     def validate(instance: object, attribute: Attribute[Any], value: float | None) -> None:
-        if value is None:
+        if value is None and optional:
             return
         is_number = type(value) is int or (isinstance(value, float) and not whole)
-        if not is_number or not least <= value < math.inf:
-            what = "a whole number" if whole else "a number"
-            raise ConfigurationError(f"RetryPolicy.{attribute.name} must be {what} of at least {least:g}, or None")
+        if value is None or not is_number or not least <= value < math.inf:
+            what = f"{'a whole number' if whole else 'a number'} of at least {least:g}{', or None' if optional else ''}"
+            raise ConfigurationError(f"RetryPolicy.{attribute.name} must be {what}")
 
     return validate
-
-
-def _seconds(instance: object, attribute: Attribute[Any], value: float) -> None:
-    if value is None:
-        raise ConfigurationError(f"RetryPolicy.{attribute.name} must be a number of at least 0")
-    _limit(0)(instance, attribute, value)
 
 
 @frozen
@@ -84,7 +80,7 @@ class RetryPolicy:
     """
 
     attempts: int | None = field(default=4, validator=_limit(1, whole=True))
-    max_delay: float = field(default=20.0, validator=_seconds)
+    max_delay: float = field(default=20.0, validator=_limit(0, optional=False))
     deadline: float | None = field(default=60.0, validator=_limit(0))
     budget: int | None = field(default=10, validator=_limit(0, whole=True))
 
