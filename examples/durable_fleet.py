@@ -182,9 +182,11 @@ if __name__ == "__main__":
     else:
         if url is not None:
             check(url)
+        failure: str | int | None = None
         try:
             asyncio.run(main(url))
         except* ChildProcessError as errors:
-            sys.exit(str(errors.exceptions[0]))
+            failure = str(errors.exceptions[0])
         except* KeyboardInterrupt:
-            sys.exit(130)
+            failure = 130
+        sys.exit(failure)  # not in the handlers: Python 3.11.2 would show a traceback of a group

@@ -170,6 +170,7 @@ class Disk:
     """Whether there is room on it, or none for what has this word in it."""
 
     full = False
+    once = False
     word = ""
     refused = 0
 
@@ -183,6 +184,7 @@ def disk() -> Iterator[Disk]:
         writes = statement.lstrip().split(None, 1)[0].upper() in ("INSERT", "UPDATE", "DELETE")
         if disk.full and writes and disk.word in statement:
             disk.refused += 1
+            disk.full = not disk.once
             raise sqlalchemy.exc.OperationalError(statement, None, sqlite3.OperationalError("disk is full"))
 
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", execute)
@@ -236,10 +238,30 @@ async def test_an_outcome_that_cannot_be_stored_is_stored_later(
     async with application(lambda account: fake_trooper.client(), database):
         disk.full = True
         await start("job", durable.order, "acme", 1, **TERMS)
-        await until(lambda: disk.refused)
+        await until(lambda: disk.refused > 1)  # DBOS stores the first failure as the outcome, if it can
         assert await status("job-purchase") in ("PENDING", "ENQUEUED")
         disk.full = False
         assert await result("job") == 123
+    assert len(fake_trooper.sent(ORDER)) == 1
+
+
+@pytest.mark.parametrize("refusal", [None, 400], ids=["bought", "refused"])
+async def test_an_outcome_that_was_replaced_by_a_failure_of_the_database(
+    refusal: int | None, fake_trooper: FakeTrooper, database: str, disk: Disk
+) -> None:
+    """A single write fails, and DBOS may store that failure as a purchase's outcome: what was bought is still known."""
+    if refusal is not None:
+        fake_trooper.fail_next(ORDER, status=refusal)
+    disk.word, disk.once = "workflow_output", True
+    async with application(lambda account: fake_trooper.client(), database):
+        disk.full = True
+        job = await start("job", durable.order, "acme", 1, **TERMS)
+        if refusal is None:
+            assert await job.get_result() == 123
+        else:
+            with pytest.raises(errors.BadRequestError):
+                await job.get_result()
+        assert await status("job-purchase") == "ERROR"
     assert len(fake_trooper.sent(ORDER)) == 1
 
 

@@ -20,10 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from attrs import evolve
-from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, WorkflowHandleAsync
+from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import (
     Blib,
@@ -40,6 +41,7 @@ from trooper_async import (
 from trooper_async.durable._accounts import LOG
 from trooper_async.durable._purchases import DECIDE, DECISION, PURCHASE, PURCHASES, UNDECIDED, NotBoughtError
 from trooper_async.durable._steps import (
+    MARK,
     PROGRESS,
     Mark,
     deadline_of,
@@ -50,6 +52,8 @@ from trooper_async.durable._steps import (
     workflow,
     workflow_id,
 )
+
+T = TypeVar("T")
 
 _TARGETS = {"start": "running", "stop": "stopped", "freeze": "frozen", "restart": "running"}
 _FOREVER = 10 * 365 * 86400.0
@@ -134,7 +138,7 @@ async def converge(
     for one, handle in starts.items():
         outcome = FleetOutcome(one, "start", transition=Transition(one, "start", "running", migration_allowed=True))
         try:
-            outcomes[one] = evolve(outcome, order=Order(one, await rest(handle.get_result)), sent=True)
+            outcomes[one] = evolve(outcome, order=Order(one, await _outcome(handle)), sent=True)
         except errors.TrooperError as error:
             outcomes[one] = evolve(outcome, error=error, sent=None)
     return FleetReport(tuple(outcomes[one] for one in targets), report.elapsed, migration_allowed).to_json()
@@ -248,7 +252,13 @@ async def _buy_and_wait(account: str, migrated: int | None, blib_id: int, terms:
     reference = f"{workflow_id()}-purchase"
     with SetWorkflowID(reference), SetEnqueueOptions(queue_partition_key=account):
         buying = await DBOS.enqueue_workflow_async(PURCHASES, purchase, account, migrated, blib_id, terms, timeout)
-    order_id = await rest(buying.get_result, polling_interval_sec=_QUEUE_POLL)
+    try:
+        order_id = await _outcome(buying)
+    except errors.OutcomeUnknownError:
+        mark: Mark | None = await DBOS.get_event_async(reference, MARK, 0)
+        if mark is None or mark["result"] is None:
+            raise
+        order_id = int(mark["result"])
     kind: Literal["create", "migrate"] = "create" if migrated is None else "migrate"
     transition = Transition(order_id, kind, OrderStatus.running)
     try:
@@ -260,6 +270,21 @@ async def _buy_and_wait(account: str, migrated: int | None, blib_id: int, terms:
             text, purchase=bought, transition=transition, last_error=error, subject=subject
         ) from None
     return order_id
+
+
+async def _outcome(child: WorkflowHandleAsync[T]) -> T:
+    """The outcome of a workflow that this one began.
+
+    Raises:
+        OutcomeUnknownError: the database failed while the outcome was stored, and DBOS stored that failure instead.
+    """
+    try:
+        return await rest(child.get_result, polling_interval_sec=_QUEUE_POLL)
+    except SQLAlchemyError:
+        if (await child.get_status()).status != "ERROR":
+            raise  # a failure of this workflow's own read
+    text = "its outcome could not be stored, since the database failed"
+    raise errors.OutcomeUnknownError(text, subject=f"workflow {child.get_workflow_id()}")
 
 
 @workflow(PURCHASE)
