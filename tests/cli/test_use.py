@@ -121,8 +121,13 @@ def test_wait_says_what_became_of_each(trooper: Trooper, fake: FakeTrooper) -> N
 
 def test_without_a_terminal_each_status_is_a_line(trooper: Trooper, fake: FakeTrooper) -> None:
     """A run that takes an hour says what it does: at the start, and for each status."""
-    fake.durations["stop"] = 0.5
-    ran = trooper("stop", "123", "124")
+    fake.durations["stop"] = 3600
+
+    def both_were_seen() -> bool:
+        return len(fake.sent("/api/order-status")) == 2 and polls_since(fake, "/api/order-status") > 1
+
+    with meanwhile(both_were_seen, lambda: fake.advance(3600)):
+        ran = trooper("stop", "123", "124")
     lines = ran.err.splitlines()
     assert lines[0] == "stopping 2 servers …"
     assert "[0/2] order 123: stopping → stopped" in lines
