@@ -25,6 +25,9 @@ class ReportFile:
             else:  # of a run that was killed
                 report = await client.fleet.resume(file.report, on_progress=file)
 
+    `resume` continues with the orders of that run only: a program that runs again and again then starts a new run, with
+    a fresh list.
+
     The file holds a line of JSON with all orders, then one line for each change, so the cost of a change does not grow
     with the fleet. An order is in the file before its action is sent, so nothing is lost if the process is killed. The
     file is locked while it is open, so that no two runs use one report.

@@ -318,6 +318,7 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
+            OutcomeUnknownError: the timeout passed before any response to the request came; it may have been done.
             WaitTimeoutError: the state was not reached in time. The change itself continues.
             SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
@@ -348,6 +349,7 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
+            OutcomeUnknownError: the timeout passed before any response to the request came; it may have been done.
             WaitTimeoutError: the state was not reached in time. The change itself continues.
             SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
@@ -379,6 +381,7 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
+            OutcomeUnknownError: the timeout passed before any response to the request came; it may have been done.
             WaitTimeoutError: the state was not reached in time. The change itself continues.
             SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
@@ -409,6 +412,7 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             ServerLockedError: the server is locked. Nothing was changed.
             APIConnectionError, APIStatusError: the action was not accepted.
+            OutcomeUnknownError: the timeout passed before any response to the request came; it may have been done.
             WaitTimeoutError: the state was not reached in time. The change itself continues.
             SupersededError: another action replaced this one.
             OrderVanishedError: the order is not in the list any more.
