@@ -99,8 +99,8 @@ class Controls(Faults):
             status: Its current status; any word.
             desired_status: Its desired status, if that is a different one.
             fields: The other fields of an `Order` by their names and types (`price_h=Decimal("0.9")`), or `blib_id`:
-                what it is an instance of. The order is at 127.0.0.1, and behind its default `ssh_port` there is a greeting
-                as of an SSH server.
+                what it is an instance of. The order is at 127.0.0.1, and behind its default `ssh_port` there is a
+                greeting as of an SSH server.
 
         Returns:
             The order as `orders.get` would return it.
