@@ -475,6 +475,8 @@ async def test_changes_are_announced(page: Page, url: str, fake_trooper: FakeTro
     order = fake_trooper.add_order(title="mine")
     await page.goto(url)
     await expect(row(page, order.order_id)).to_be_visible()
+    await page.reload()  # now the dashboard knows the server, so it is there from the start
+    await expect(row(page, order.order_id)).to_be_visible()
     said = page.locator("#said")
     await expect(said).to_have_attribute("role", "status")
     await expect(said).to_have_text("")

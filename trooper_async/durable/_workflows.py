@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeVar
@@ -281,7 +282,9 @@ async def _outcome(child: WorkflowHandleAsync[T]) -> T:
     try:
         return await rest(child.get_result, polling_interval_sec=_QUEUE_POLL)
     except SQLAlchemyError:
-        if (await child.get_status()).status != "ERROR":
+        # in a context of its own, since what a workflow reads is stored as a step, and repeated by its next run
+        status = await asyncio.create_task(child.get_status(), context=Context())
+        if status.status != "ERROR":
             raise  # a failure of this workflow's own read
     text = "its outcome could not be stored, since the database failed"
     raise errors.OutcomeUnknownError(text, subject=f"workflow {child.get_workflow_id()}")
