@@ -18,6 +18,7 @@ import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
 from dbos import DBOS
+from dbos._core import WorkflowHandleAsyncPolling
 
 from tests.durable.test_workflows import ORDER, SWITCH, TERMS, result, start, status
 from tests.helpers.clock import forward
@@ -263,6 +264,27 @@ async def test_an_outcome_that_was_replaced_by_a_failure_of_the_database(
                 await job.get_result()
         assert await status("job-purchase") == "ERROR"
     assert len(fake_trooper.sent(ORDER)) == 1
+
+
+async def test_a_read_that_fails_is_not_the_outcome_of_a_purchase_in_flight(
+    fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database fails while an order waits for its purchase: it waits again, and ends with what was bought."""
+    failures = [sqlalchemy.exc.OperationalError("SELECT", None, sqlite3.OperationalError("disk I/O error"))]
+    get_result = WorkflowHandleAsyncPolling.get_result
+
+    async def fails_once(handle: WorkflowHandleAsyncPolling[Any], **options: Any) -> Any:
+        if failures and handle.workflow_id == "job-purchase":
+            raise failures.pop()
+        return await get_result(handle, **options)
+
+    monkeypatch.setattr(WorkflowHandleAsyncPolling, "get_result", fails_once)
+    hold = fake_trooper.hold_next(ORDER)
+    async with application(lambda account: fake_trooper.client(), database):
+        job = await start("job", durable.order, "acme", 1, **TERMS)
+        await until(lambda: fake_trooper.sent(ORDER) and not failures)
+        hold.release()
+        assert await job.get_result() == 123
 
 
 async def test_what_takes_long_to_begin_again_gets_more_time(
