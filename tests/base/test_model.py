@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.helpers.models import BLIB, INSTALL, NOON, ORDER
@@ -134,6 +134,9 @@ def test_what_is_not_the_data_of_a_model(kind: type[Model], data: Any, problem: 
     assert caught.value.__context__ is None
 
 
+@example(
+    Order(1, "running", server_id=1, price_h=Decimal("0." + "1234567890" * 10)), "text"
+)  # more digits than money has
 @given(
     st.builds(
         Order,

@@ -57,7 +57,7 @@ def to_decimal(value: object, _: type) -> Decimal:
         return value
     if type(value) is int:
         return Decimal(value)
-    if isinstance(value, str) and len(value) < 64:
+    if isinstance(value, str):
         try:
             number = Decimal(value)
         except ArithmeticError:
