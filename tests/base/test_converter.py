@@ -414,7 +414,7 @@ def _names_of(attribute: str) -> set[str]:
 
 NONE: list[Any] = [None, ""]
 NO_INTS: list[Any] = ["SECRET", "1.5", "1e3", " 1", "+1", "--1", "-", "٣", "9" * 20, Decimal("1.5"), True, [], {}]
-NO_AMOUNTS: list[Any] = ["SECRET", "NaN", "sNaN", "Infinity", "€0.85", "1,5", "1" * 64, True, [], {}]
+NO_AMOUNTS: list[Any] = ["SECRET", "NaN", "sNaN", "Infinity", "€0.85", "1,5", True, [], {}]
 NO_BOOLEANS: list[Any] = ["SECRET", "yes", 2, -1, Decimal("0.5"), [], {}]
 NO_TIMES: list[Any] = [
     "SECRET",
