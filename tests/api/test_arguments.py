@@ -1,4 +1,4 @@
-"""Arguments are checked at the door: each mistake is named, with what to pass, before anything is sent."""
+"""Arguments are checked before anything is sent; each error names the mistake and what to pass instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trooper_async.models import Blib, MigrationQuote, Order, Template, Template
 
 
 class Whole:
-    """A whole number as numpy has them: no int, but one by `__index__`."""
+    """A whole number as numpy has them: not an int, but usable as one through `__index__`."""
 
     def __index__(self) -> int:
         return 7
@@ -49,8 +49,8 @@ def _refused(check: Callable[..., object], *given: Any) -> str:
 
 @every_id
 @pytest.mark.parametrize("number", [7, Whole(), Seven.seven])
-def test_an_id_or_its_model(what: str, number: Any) -> None:
-    """An id is taken as any whole number, those of numpy too, or as the model that has it."""
+def test_an_id_is_a_whole_number_or_its_model(what: str, number: Any) -> None:
+    """An id may be any whole number, including numpy's, or the model that has it."""
     read, model = IDS[what]
     assert read(number, "group.verb") == read(model) == 7
 
@@ -61,8 +61,8 @@ def test_an_id_or_its_model(what: str, number: Any) -> None:
     [0, -1, True, False, None, "7", "", 7.0, math.nan, Decimal(7), b"7", object(), [ORDER], QUOTE],
     ids=lambda wrong: f"{wrong!r:.12}",
 )
-def test_what_is_no_id(what: str, wrong: Any) -> None:
-    """What is neither an id nor the model is refused, with what is needed and what was given."""
+def test_an_invalid_id_is_refused(what: str, wrong: Any) -> None:
+    """Anything else is refused; the error says what is needed and what was passed."""
     text = _refused(IDS[what][0], wrong, "group.verb")
     assert text.startswith(f"group.verb: {what}, or its id (a whole number above 0), is needed, not ")
     assert text.endswith(": nothing was sent")
@@ -70,8 +70,8 @@ def test_what_is_no_id(what: str, wrong: Any) -> None:
 
 @every_id
 @pytest.mark.parametrize("other", [ORDER, BLIB, TEMPLATE, INSTALL, STOP], ids=lambda other: type(other).__name__)
-def test_another_model_is_named(what: str, other: Any) -> None:
-    """The id of one thing is not taken for that of another."""
+def test_an_id_of_another_model_is_refused(what: str, other: Any) -> None:
+    """The id of one kind of object is not accepted for another."""
     read, model = IDS[what]
     if other is not model:
         assert f"is needed, not {type(other).__name__}" in _refused(read, other, "group.verb")
@@ -87,29 +87,29 @@ def test_another_model_is_named(what: str, other: Any) -> None:
         ("x" * 100, f"not '{'x' * 39}: nothing"),
     ],
 )
-def test_the_advice_for_an_order(wrong: Any, advice: str) -> None:
-    """The usual mistakes are told what to do instead; a long value is cut."""
+def test_a_common_mistake_with_an_order_gets_its_own_advice(wrong: Any, advice: str) -> None:
+    """The usual mistakes get advice of their own; a long value is shortened in the message."""
     assert advice in _refused(arguments.order_id, wrong, "group.verb")
 
 
 @pytest.mark.parametrize("amount", ["0.85", 0.85, Decimal("0.85"), 1, 0, "1e2"])
-def test_amounts(amount: Any) -> None:
-    """An amount is a number or its text, with just the digits that it shows."""
+def test_an_amount_is_a_number_or_text(amount: Any) -> None:
+    """An amount is a number or its text, with exactly the digits that it shows."""
     assert arguments.money(amount, "price_h") == Decimal(str(amount))
 
 
 @pytest.mark.parametrize(
     "amount", [-1, "-0.01", math.nan, math.inf, "NaN", "x", "", None, True, [1], b"1", datetime(2026, 1, 1, tzinfo=UTC)]
 )
-def test_what_is_no_amount(amount: Any) -> None:
-    """What is no amount, or below 0, is refused by the name of the argument."""
+def test_an_invalid_amount_is_refused(amount: Any) -> None:
+    """An invalid or negative amount is refused; the error names the argument."""
     assert "price_h must be an amount of EUR of at least 0" in _refused(
         arguments.money, amount, "price_h", "group.verb"
     )
 
 
-def test_an_amount_that_no_request_can_carry() -> None:
-    """An amount with more digits than a JSON reader keeps can be compared, but not sent."""
+def test_an_amount_with_too_many_digits_is_compared_but_not_sent() -> None:
+    """An amount with more digits than JSON readers keep can be compared, but not sent."""
     amount = Decimal("0.1000000000000000055511151231257827")
     assert arguments.money(amount, "max_price_h", sent=False) == amount
     text = _refused(arguments.money, amount, "price_h", "group.verb")
@@ -117,8 +117,8 @@ def test_an_amount_that_no_request_can_carry() -> None:
 
 
 @pytest.mark.parametrize("seconds", [None, 1, 0.001, 1e9, math.inf, Fraction(1, 2)])
-def test_seconds(seconds: Any) -> None:
-    """Any real number above 0 is a number of seconds, and None is no limit."""
+def test_seconds_are_a_number_above_zero_or_none(seconds: Any) -> None:
+    """Any real number above 0 is a number of seconds; None means no limit."""
     arguments.check_seconds(seconds)
 
 
@@ -139,35 +139,35 @@ def test_seconds(seconds: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_are_no_seconds(seconds: Any, given: str) -> None:
-    """What is no number of seconds above 0, or too large for one, is refused."""
+def test_invalid_seconds_are_refused(seconds: Any, given: str) -> None:
+    """Anything that is not a number of seconds above 0, or is too large, is refused."""
     text = _refused(arguments.check_seconds, seconds, "timeout", "group.verb")
     assert "timeout must be a number of seconds above 0, or None for no limit" in text
     assert given in text
 
 
-def test_a_timeout_may_be_the_default() -> None:
-    """Only where an action has a usual timeout, the word "default" stands for it."""
+def test_a_timeout_may_be_default_where_the_action_has_one() -> None:
+    """The word "default" is accepted only where an action has a default timeout."""
     arguments.check_timeout("default", "group.verb")
     assert "timeout must be" in _refused(arguments.check_timeout, "later", "group.verb")
 
 
 @pytest.mark.parametrize("value", [0, 20, 100])
-def test_percentages(value: Any) -> None:
+def test_a_percentage_is_a_whole_number_from_0_to_100(value: Any) -> None:
     """A percentage is a whole number from 0 to 100."""
     arguments.check_percentage(value, "second_partition_percentage", "group.verb")
 
 
 @pytest.mark.parametrize("value", [-1, 101, 150, True, 20.0, "20", Decimal(20), None])
-def test_what_is_no_percentage(value: Any) -> None:
-    """Anything else is refused by the name of the argument."""
+def test_an_invalid_percentage_is_refused(value: Any) -> None:
+    """Anything else is refused; the error names the argument."""
     text = _refused(arguments.check_percentage, value, "second_partition_percentage", "group.verb")
     assert "second_partition_percentage must be a whole number of percent from 0 to 100, not" in text
 
 
 @pytest.mark.parametrize("value", [0, 1, "no", "True", None])
-def test_what_is_neither_true_nor_false(value: Any) -> None:
-    """A text or a number is no boolean, and terms are accepted by True alone."""
+def test_text_and_numbers_are_no_booleans(value: Any) -> None:
+    """Text or a number is no boolean, and only True accepts the terms."""
     assert "keep_data must be True or False" in _refused(arguments.check_bool, value, "keep_data", "group.verb")
     assert "terms_accepted must be True" in _refused(arguments.check_terms, value, "group.verb")
     assert "terms_accepted must be True" in _refused(arguments.check_terms, False, "group.verb")

@@ -1,4 +1,4 @@
-"""The protocol: the table of endpoints against the document, and what every kind of response means."""
+"""The protocol: the table of endpoints against the API document, and what every kind of response means."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ KEY = "tr-0123456789abcdef"
 REDACT = keys_of(KEY)[1]
 NOW = datetime(2015, 10, 21, 7, 27, 0, tzinfo=UTC).timestamp()
 
-# The design's: what sending each twice would do, and which of them answer without a key.
+# For each endpoint: what repeating it would do, and whether it works without a key.
 TABLE: dict[str, tuple[str, Repeatability, bool]] = {
     "/api/test": ("GET", Repeatability.READ, True),
     "/api/blibs": ("GET", Repeatability.READ, True),
@@ -82,13 +82,15 @@ TABLE: dict[str, tuple[str, Repeatability, bool]] = {
 }
 
 ENDPOINTS: list[Endpoint[Any]] = [value for value in vars(endpoints).values() if isinstance(value, Endpoint)]
-BY_PATH = {endpoint.path: endpoint for endpoint in reversed(ENDPOINTS)}  # of the two for the orders, the strict one
+BY_PATH = {
+    endpoint.path: endpoint for endpoint in reversed(ENDPOINTS)
+}  # the strict one of the two calls that list orders
 
 every_path = pytest.mark.parametrize("path", SAMPLES)
 
 
 def _sent(path: str) -> Mapping[str, Any]:
-    """What the document's sample request carries, its numbers as the package has them."""
+    """The fields of the document's sample request, with numbers as the package represents them."""
     sample = SAMPLES[path]
     if sample.request_text is not None:
         data = loads(sample.request_text.encode())
@@ -101,7 +103,9 @@ def _call(path: str) -> Call[Any]:
     return call(BY_PATH[path], "group.verb", "order 123", _sent(path))
 
 
-def _answer(path: str, status: int, body: object, headers: Mapping[str, str] | None = None, *, now: float = NOW) -> Any:
+def _response(
+    path: str, status: int, body: object, headers: Mapping[str, str] | None = None, *, now: float = NOW
+) -> Any:
     text = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     return interpreted(_call(path), Response(status, CIMultiDict(headers or {}), text), redact=REDACT, now=now)
 
@@ -109,7 +113,7 @@ def _answer(path: str, status: int, body: object, headers: Mapping[str, str] | N
 def _fault(
     status: int, body: object, headers: Mapping[str, str] | None = None, *, path: str = "/api/orders"
 ) -> FailedAttempt:
-    fault = _answer(path, status, body, headers)
+    fault = _response(path, status, body, headers)
     assert isinstance(fault, FailedAttempt)
     assert fault.error.__traceback__ is None
     return fault
@@ -125,23 +129,23 @@ def _status_error(status: int, body: object, headers: Mapping[str, str] | None =
 # The table ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_endpoint_is_in_the_table() -> None:
-    """The package knows the document's 18 endpoints and no other, each once."""
+def test_the_table_has_every_endpoint_of_the_document_once() -> None:
+    """The package knows the document's 18 endpoints, each once, and no others."""
     paths = [endpoint.path for endpoint in ENDPOINTS]
     assert sorted(paths) == sorted(SAMPLES)
     assert len(SAMPLES) == len(TABLE) == 18
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
-def test_the_endpoints(endpoint: Endpoint[Any]) -> None:
-    """Each endpoint is called by the document's method, repeated as its row says, public where the document says."""
+def test_an_endpoint_has_the_documented_method_and_access(endpoint: Endpoint[Any]) -> None:
+    """Each endpoint has the document's method, its repeatability, and is public where the document says so."""
     assert (endpoint.method, endpoint.kind, endpoint.public) == TABLE[endpoint.path]
     assert endpoint.method == SAMPLES[endpoint.path].method
 
 
 @every_path
-def test_the_requests(path: str) -> None:
-    """A call carries what the document's sample does, to the letter: a POST in its body, a GET in its query."""
+def test_a_request_equals_the_documents_sample(path: str) -> None:
+    """A call carries exactly what the document's sample does: a POST in its body, a GET in its query."""
     sample, made = SAMPLES[path], _call(path)
     assert urlencode(made.query) == sample.query
     if sample.request_text is None:
@@ -160,14 +164,14 @@ def test_a_post_without_fields_has_a_body() -> None:
     assert call(endpoints.TEST, "x").query == {}
 
 
-def test_what_can_not_be_sent() -> None:
-    """A body that is no JSON is refused when it is made, before anything is sent."""
+def test_a_body_that_is_not_json_is_refused() -> None:
+    """A body that JSON cannot express is refused when the call is made, before anything is sent."""
     with pytest.raises(ConfigurationError):
         _ = call(endpoints.ORDER, "x", sent={"price_h": Decimal("NaN")}).body
 
 
-def test_a_call_may_be_of_another_kind() -> None:
-    """A restart is a status switch that must not be sent twice: the call says so, the table stays."""
+def test_a_call_may_have_another_repeatability_than_its_endpoint() -> None:
+    """A restart uses the order-status endpoint but must not be repeated: the call says so, the table stays as it is."""
     transition = Transition(123, "restart", OrderStatus.running)
     made = call(
         endpoints.ORDER_STATUS, "orders.restart", "order 123", {}, kind=Repeatability.ONCE, transition=transition
@@ -176,8 +180,8 @@ def test_a_call_may_be_of_another_kind() -> None:
     assert call(endpoints.ORDER_STATUS, "orders.stop").kind is Repeatability.SETTING
 
 
-def test_nothing_of_a_message_is_in_a_repr() -> None:
-    """What is sent and what comes back is in no repr: it may hold a password."""
+def test_a_repr_shows_no_message_content() -> None:
+    """No repr shows what is sent or received: it may contain a password."""
     made = call(endpoints.CREDENTIALS, "orders.credentials", "order 1", {"serverId": "SECRET"})
     assert "SECRET" not in repr(made)
     assert "SECRET" not in repr(Response(200, {"Set-Cookie": "SECRET"}, b"SECRET"))
@@ -210,9 +214,9 @@ def test_nothing_of_a_message_is_in_a_repr() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_the_sample_answers(path: str, kind: type, first: Any, status: int) -> None:
+def test_a_sample_response_gives_its_result(path: str, kind: type, first: Any, status: int) -> None:
     """Every sample response gives what its endpoint returns, under any 2xx."""
-    data = _answer(path, status, SAMPLES[path].response_text.encode())
+    data = _response(path, status, SAMPLES[path].response_text.encode())
     assert type(data) is kind
     if isinstance(data, list):
         assert {type(item) for item in data} == {first}
@@ -220,26 +224,26 @@ def test_the_sample_answers(path: str, kind: type, first: Any, status: int) -> N
         assert data == first
 
 
-def test_the_strict_list() -> None:
-    """A row that can't be read is an error of the whole list, unless the call says what its rows become."""
+def test_an_unreadable_row_fails_a_strict_list() -> None:
+    """A row that can't be read is an error of the whole list, unless the call says how to handle rows."""
     body = b'[{"order_id": 1, "status": "running"}, {"order_id": 2}]'
     strict = _fault(200, body).error
     assert isinstance(strict, ResponseFormatError)
     assert strict.path == "$[1].current_status"
 
 
-def test_a_quote_knows_what_it_is_the_price_of() -> None:
-    """The response does not say which order and blib it is for: the quote has them from the request."""
-    quote = _answer("/api/migration-cost", 200, {"order_id": 1, "totalDue": 3.2, "target_blib_id": 1})
+def test_a_quote_has_its_order_and_offer_from_the_request() -> None:
+    """The response does not say which order and blib it is for, so the quote takes them from the request."""
+    quote = _response("/api/migration-cost", 200, {"order_id": 1, "totalDue": 3.2, "target_blib_id": 1})
     assert (quote.order_id, quote.target_blib_id, quote.total_due) == (123, 2, Decimal("3.2"))
 
 
 @pytest.mark.parametrize("success", [True, 1, "true", "1", None, "yes"])
-def test_success_in_all_its_forms(success: object) -> None:
-    """A response that does not say false is a success, with an error text beside it too."""
-    assert _answer("/api/order", 200, {"success": success, "orderId": "123"}) == 123
+def test_a_response_without_success_false_is_a_success(success: object) -> None:
+    """A response that does not say false is a success, even with an error text in it."""
+    assert _response("/api/order", 200, {"success": success, "orderId": "123"}) == 123
     if success is not None:
-        assert _answer("/api/order", 200, {"success": success, "orderId": 123, "error": "a warning"}) == 123
+        assert _response("/api/order", 200, {"success": success, "orderId": 123, "error": "a warning"}) == 123
 
 
 PAGES = [
@@ -254,18 +258,18 @@ DOWN = "there (the API sent an error: database is down)"
 @pytest.mark.parametrize("status", [200, 202, 204, 205])
 @pytest.mark.parametrize("path", ["/api/order-status", "/api/order-title", "/api/template-install-delete"])
 def test_a_setting_is_accepted_by_any_2xx(path: str, status: int, body: bytes) -> None:
-    """Any whole 2xx to a setting counts as accepted: nothing that is in it is needed."""
-    assert _answer(path, status, body) is None
+    """Any complete 2xx response to a setting counts as accepted, whatever its body."""
+    assert _response(path, status, body) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}"])
-def test_a_retry_is_accepted_by_no_content(body: bytes) -> None:
-    """A once-only call that returns nothing is accepted by an empty 2xx, or one of any JSON."""
-    assert _answer("/api/template-install-retry", 204, body) is None
+def test_a_retry_of_an_install_is_accepted_by_an_empty_2xx(body: bytes) -> None:
+    """A once-only call that returns nothing is accepted by an empty 2xx, or by one with any JSON."""
+    assert _response("/api/template-install-retry", 204, body) is None
 
 
-def test_an_html_page_is_not_blamed_on_the_release() -> None:
-    """A proxy or a login page under 200 is named as what it is, and the hint is about the network."""
+def test_an_html_page_gets_a_hint_about_the_network() -> None:
+    """A proxy's or login page under 200 is named as such, and the hint is to check the network, not the release."""
     text = str(_fault(200, PAGES[0]).error)
     assert "$ should be JSON, and is an HTML page" in text
     assert "check the base URL" in text
@@ -310,8 +314,10 @@ def test_an_html_page_is_not_blamed_on_the_release() -> None:
         ("/api/migration-options", {"availableBlibs": {}}, "$.available_blibs", "a list"),
     ],
 )
-def test_what_can_not_be_read(path: str, body: Any, place: str, expected: str) -> None:
-    """A 2xx that is not as documented says where and what should be there, and is no success and no refusal."""
+def test_an_unreadable_2xx_names_the_place_and_the_expected_value(
+    path: str, body: Any, place: str, expected: str
+) -> None:
+    """A 2xx that is not as documented is neither a success nor a refusal; the error says where and what was expected."""
     fault = _fault(200, body, path=path)
     assert (fault.failure, fault.retry_after) == (Failure.UNREADABLE, None)
     assert isinstance(fault.error, ResponseFormatError)
@@ -334,10 +340,10 @@ def test_what_can_not_be_read(path: str, body: Any, place: str, expected: str) -
         ("/api/buy-migration", 400, BadRequestError, "Insufficient budget for migration", None),
     ],
 )
-def test_the_documented_errors(
+def test_a_documented_error_has_its_class_text_and_hint(
     path: str, status: int, kind: type[APIStatusError], message: str, next_step: str | None
 ) -> None:
-    """Every error response of the document is the class of its status, with its own text and next step."""
+    """Every error response of the document has the class of its status, its own text and its hint."""
     bodies = [text for code, text in SAMPLES[path].errors if code == status and json.loads(text)["error"] == message]
     assert len(bodies) == 1
     fault = _fault(status, bodies[0].encode(), path=path)
@@ -347,8 +353,8 @@ def test_the_documented_errors(
     assert fault.failure is (Failure.SERVER_ERROR if status == 500 else Failure.REFUSED)
 
 
-def test_every_documented_error_was_tried() -> None:
-    """The document has eight error responses: the table above has them all."""
+def test_the_documented_errors_are_complete() -> None:
+    """The document has eight error responses, and the table above has them all."""
     assert sum(len(sample.errors) for sample in SAMPLES.values()) == 8
 
 
@@ -397,10 +403,10 @@ def test_every_documented_error_was_tried() -> None:
     ],
     ids=lambda body: repr(body)[:24],
 )
-def test_every_other_status(
+def test_the_status_decides_whatever_the_body(
     status: int, happened: Failure, kind: type[APIStatusError], message: str, body: bytes | None
 ) -> None:
-    """The status alone says what happened, whatever the body: HTML, nothing, too large, or a `success: true`."""
+    """The status alone says what happened, whatever the body: HTML, nothing, too large, or `success: true`."""
     fault = _fault(status, body)
     assert (fault.failure, type(fault.error)) == (happened, kind)
     assert isinstance(fault.error, APIStatusError)
@@ -408,8 +414,8 @@ def test_every_other_status(
 
 
 @pytest.mark.parametrize("status", [500, 502, 408])
-def test_a_refusal_under_5xx_proves_nothing(status: int) -> None:
-    """`success: false` under a 5xx is no refusal: a catch-all handler answers so after the work was done, too."""
+def test_success_false_under_5xx_is_no_refusal(status: int) -> None:
+    """`success: false` under a 5xx is no refusal: a catch-all handler may send it after the work was done."""
     fault = _fault(status, {"success": False, "error": "Unexpected error"}, path="/api/order")
     assert fault.failure is Failure.SERVER_ERROR
     assert "Unexpected error" in str(fault.error)
@@ -418,7 +424,7 @@ def test_a_refusal_under_5xx_proves_nothing(status: int) -> None:
 @pytest.mark.parametrize("success", [False, 0, 0.0, "0", "false", "False", "FALSE"])
 @pytest.mark.parametrize("path", ["/api/order-status", "/api/order", "/api/orders", "/api/credentials", "/api/test"])
 @pytest.mark.parametrize("status", [200, 202])
-def test_a_refusal_under_2xx(success: object, path: str, status: int) -> None:
+def test_success_false_under_2xx_is_a_refusal(success: object, path: str, status: int) -> None:
     """`success: false` under a 2xx, in all its forms, is a refusal with the API's text, for every endpoint."""
     fault = _fault(status, {"success": success, "error": "No budget", "next": "top-up"}, path=path)
     assert (fault.failure, type(fault.error)) == (Failure.REFUSED, RefusedError)
@@ -436,8 +442,8 @@ def test_a_refusal_under_2xx(success: object, path: str, status: int) -> None:
         ({"success": False, "error": 5}, "no reason given"),
     ],
 )
-def test_where_the_text_of_a_refusal_comes_from(body: object, message: str) -> None:
-    """The text is `error`, else `message`, else that there is none."""
+def test_the_text_of_a_refusal_is_error_then_message(body: object, message: str) -> None:
+    """The text is `error`, else `message`, else a sentence that there is none."""
     assert _status_error(200, body).message == message
 
 
@@ -469,8 +475,8 @@ def test_where_the_text_of_a_refusal_comes_from(body: object, message: str) -> N
     ],
     ids=str,
 )
-def test_an_error_text_of_any_shape(body: object, message: str) -> None:
-    """The API's own text is found whatever shape it has: nested, a list, one for each field, or plain text."""
+def test_an_error_text_is_found_in_any_shape(body: object, message: str) -> None:
+    """The API's text is found whatever its shape: nested, a list, one text per field, or plain text."""
     assert _status_error(400, body).message == message
 
 
@@ -486,7 +492,7 @@ def test_an_error_text_of_any_shape(body: object, message: str) -> None:
         ("", "Found"),
     ],
 )
-def test_a_redirect_names_where_it_leads(location: str, message: str) -> None:
+def test_a_redirect_names_its_location(location: str, message: str) -> None:
     """Redirects are not followed: the error says where one leads, and to check the base URL."""
     assert _status_error(300, b"", {"Location": "/login"}).message == "Multiple Choices, to /login"
     error = _status_error(302, b"", {"Location": location})
@@ -495,8 +501,8 @@ def test_a_redirect_names_where_it_leads(location: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "success"), [(400, None), (402, None), (200, False)])
-def test_a_budget_that_is_too_small(status: int, success: object) -> None:
-    """Where the account's budget is too small, the hint is to top it up."""
+def test_an_insufficient_budget_gets_the_hint_to_top_up(status: int, success: object) -> None:
+    """If the account's budget is too small, the hint is to top it up."""
     for text in ("Insufficient budget for migration", "BUDGET TOO SMALL"):
         error = _status_error(status, {"success": success, "error": text})
         assert str(error).endswith("Nothing was bought: top up the account, then try again")
@@ -516,8 +522,10 @@ def test_a_budget_that_is_too_small(status: int, success: object) -> None:
     ],
 )
 @pytest.mark.parametrize("field", ["error", "message"])
-def test_a_locked_server(status: int, error: str, kind: type[APIStatusError], field: str) -> None:
-    """A 403 whose text has the word "locked" is a ServerLockedError; other texts and other statuses are not."""
+def test_a_403_that_says_locked_is_a_server_locked_error(
+    status: int, error: str, kind: type[APIStatusError], field: str
+) -> None:
+    """A 403 whose text contains the word "locked" is a ServerLockedError; other texts and statuses are not."""
     assert type(_status_error(status, {field: error})) is kind
 
 
@@ -534,8 +542,8 @@ def test_a_locked_server(status: int, error: str, kind: type[APIStatusError], fi
         ("x" * 2000, "x" * 500),
     ],
 )
-def test_texts_are_fit_for_a_terminal(text: str, expected: str) -> None:
-    """A text of the API's is one line of printable characters in our error, and not endless."""
+def test_an_api_text_is_one_printable_line_of_limited_length(text: str, expected: str) -> None:
+    """In an error, a text from the API is one line of printable characters, with a maximum length."""
     error = _status_error(400, {"error": text, "next": text})
     assert error.message == expected
     assert error.next_step == expected
@@ -544,8 +552,8 @@ def test_texts_are_fit_for_a_terminal(text: str, expected: str) -> None:
 @pytest.mark.parametrize("field", ["error", "message", "next"])
 @pytest.mark.parametrize("text", [f"Bad key {KEY}!", f"{KEY}{KEY}", "x" * 495 + KEY, "x " * 40_000 + KEY, KEY * 4000])
 @pytest.mark.parametrize(("status", "success"), [(401, None), (200, False), (500, None)])
-def test_the_key_is_blanked(field: str, text: str, status: int, success: object) -> None:
-    """Where the API's own text echoes the key, no part of it is in our error, not where the text is cut either."""
+def test_the_key_is_removed_from_an_api_text(field: str, text: str, status: int, success: object) -> None:
+    """If the API's text echoes the key, no part of it is in the error, even where the text is cut."""
     error = _status_error(status, {"success": success, field: text})
     assert KEY[:6] not in str(error) + repr(error) + repr(vars(error))
 
@@ -588,13 +596,13 @@ AT = "Wed, 21 Oct 2015 07:28:00 GMT"  # a minute after NOW
     ],
     ids=str,
 )
-def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
-    """Retry-After is read as seconds or as any of HTTP's dates; nonsense is as good as none."""
+def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], expected: float | None) -> None:
+    """Retry-After is read as seconds or as any of HTTP's date formats; anything invalid is ignored."""
     assert retry_after(CIMultiDict(headers), NOW) == expected
 
 
 @pytest.mark.parametrize("status", [302, 403, 408, 429, 500, 503])
-def test_retry_after_is_on_the_fault_and_the_error(status: int) -> None:
+def test_retry_after_reaches_the_retry_loop_and_the_error(status: int) -> None:
     """The pause that the API asks for is known to the retry loop and to the caller, whatever the status."""
     fault = _fault(status, {"error": "slow down"}, {"Retry-After": "7"})
     assert isinstance(fault.error, APIStatusError)
@@ -603,8 +611,8 @@ def test_retry_after_is_on_the_fault_and_the_error(status: int) -> None:
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2400, 1, 1)), st.integers(-(10**6), 10**6))
-def test_any_date(when: datetime, seconds: int) -> None:
-    """A Retry-After that is a date is the time from the server's Date to it, never negative."""
+def test_any_date_gives_a_pause_that_is_not_negative(when: datetime, seconds: int) -> None:
+    """A Retry-After that is a date means the time from the server's Date to it, never less than 0."""
     when = when.replace(tzinfo=UTC, microsecond=0)
     headers = {"Retry-After": format_datetime(when, usegmt=True)}
     assert retry_after(headers, when.timestamp() - seconds) == max(0.0, float(seconds))
@@ -613,8 +621,8 @@ def test_any_date(when: datetime, seconds: int) -> None:
 
 
 @given(st.text() | st.from_regex(r"(?a)[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{1,9} [-+A-Z0-9]{0,6}"))
-def test_any_retry_after(text: str) -> None:
-    """Any Retry-After and any Date at all give seconds that are not negative, or none."""
+def test_any_retry_after_is_a_valid_pause_or_none(text: str) -> None:
+    """Any Retry-After with any Date gives seconds of at least 0, or None."""
     for headers in ({"Retry-After": text}, {"Retry-After": AT, "Date": text}):
         pause = retry_after(headers, NOW)
         assert pause is None or 0 <= pause < float("inf")
@@ -647,8 +655,8 @@ statuses = (
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
-    """An endpoint, and a response of any status and headers: any bytes, any JSON, or its sample, whole or damaged."""
+def responses(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
+    """An endpoint, and a response of any status and headers: any bytes, any JSON, or its sample, complete or damaged."""
     endpoint = draw(st.sampled_from(ENDPOINTS))
     sample = SAMPLES[endpoint.path].response_text.encode()
     damaged = copy.deepcopy(SAMPLES[endpoint.path].response)
@@ -665,9 +673,9 @@ def answers(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
 
 
 @settings(max_examples=500)
-@given(answers())
-def test_anything_at_all(answer: tuple[Endpoint[Any], Response]) -> None:
-    """Any response to any call is its data or a fault with an error of ours; nothing is raised, and no key gets out."""
+@given(responses())
+def test_any_response_gives_a_result_or_a_fault(answer: tuple[Endpoint[Any], Response]) -> None:
+    """Any response to any call gives its data or a fault with one of our errors; nothing is raised, and no key leaks."""
     endpoint, reply = answer
     made = call(endpoint, "x", "y", _sent(endpoint.path))
     outcome = interpreted(made, reply, redact=REDACT, now=NOW)
@@ -696,8 +704,8 @@ def test_anything_at_all(answer: tuple[Endpoint[Any], Response]) -> None:
 # Without holding what was answered ----------------------------------------------------------------------------------
 
 
-def test_a_large_answer_that_is_no_list_is_not_parsed() -> None:
-    """An object of more than 256 KiB is not of this API, a refusal's or an error's neither."""
+def test_a_large_object_is_not_parsed() -> None:
+    """An object of more than 256 KiB is not from this API, so it is not parsed, not even as an error."""
     large = b'{"success": false, "error": "No budget", "test": "' + b"x" * 2**18 + b'"}'
     fault = _fault(200, large, path="/api/test")
     assert isinstance(fault.error, ResponseFormatError)
@@ -710,8 +718,8 @@ def test_a_large_answer_that_is_no_list_is_not_parsed() -> None:
     "rows", [[{}] * 3, [7], [{"order_id": 1, "status": "x", "template_installs": [{}]}], [{"order_id": "x"}]], ids=str
 )
 @pytest.mark.parametrize("decode", [None, Snapshot(ORDER_LIST).next], ids=["strict", "tolerant"])
-def test_an_answer_that_was_refused_is_let_go_of(rows: list[Any], decode: Any) -> None:
-    """No cycle of frames and errors holds the body until the garbage collector comes: the next attempt's adds up."""
+def test_a_refused_body_is_freed_at_once(rows: list[Any], decode: Any) -> None:
+    """No cycle of frames and errors keeps the body until garbage collection: the next attempt's would add up."""
     body = json.dumps(rows).encode()
     reply = Response(200, {}, body)
     interpreted(call(endpoints.ORDERS, "x", decode=decode), reply, redact=REDACT, now=NOW)

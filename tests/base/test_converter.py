@@ -1,4 +1,4 @@
-"""JSON and the models: the document's samples, loose types, bad responses, and the list of orders from poll to poll."""
+"""JSON and the models: the document's samples, loose types, invalid responses, and the list of orders between polls."""
 
 from __future__ import annotations
 
@@ -219,14 +219,14 @@ every_sample = pytest.mark.parametrize(
 
 
 @every_sample
-def test_the_samples(path: str, part: Callable[[Any], Any], kind: Any, expected: Any) -> None:
-    """Every sample response of the document becomes its model, with every field as the document has it."""
+def test_a_sample_response_becomes_its_model(path: str, part: Callable[[Any], Any], kind: Any, expected: Any) -> None:
+    """Every sample response of the document becomes its model, with every field as documented."""
     assert structure(part(_sample(path)), kind) == expected
 
 
 @every_sample
-def test_unknown_fields_are_kept(path: str, part: Callable[[Any], Any], kind: Any, expected: Any) -> None:
-    """Fields that the document does not have are in `extra` and change nothing else, wherever and whatever they are."""
+def test_unknown_fields_are_kept_in_extra(path: str, part: Callable[[Any], Any], kind: Any, expected: Any) -> None:
+    """Fields that the document does not have are in `extra` and change nothing else, at any place and of any kind."""
 
     def fuller(data: Any) -> Any:
         if isinstance(data, list):
@@ -250,8 +250,8 @@ def test_unknown_fields_are_kept(path: str, part: Callable[[Any], Any], kind: An
         }
 
 
-def test_money_keeps_the_text_of_the_number() -> None:
-    """An amount is the Decimal of the number's own text: 15.50 stays 15.50, and no float is between."""
+def test_an_amount_keeps_the_digits_of_its_text() -> None:
+    """An amount is the Decimal of the number's own text: 15.50 stays 15.50, and is never a float."""
     quote = structure({**_sample("/api/migration-cost"), "order_id": 123, "target_blib_id": 2}, MigrationQuote)
     assert (str(quote.upgrade_cost), str(quote.total_due)) == ("15.50", "3.20")
     price = structure(loads(b'{"id": 1, "price_h": 0.1000000000000000055511151231257827}'), Blib).price_h
@@ -295,8 +295,8 @@ def test_money_keeps_the_text_of_the_number() -> None:
         ({"current_status": "", "status": "running", "desired_status": ""}, OrderStatus.running, None),
     ],
 )
-def test_both_dialects_of_the_status(fields: dict[str, Any], current: str, desired: str | None) -> None:
-    """The two words of an order are read from either pair of names; known ones are statuses, others stay text."""
+def test_either_naming_of_the_status_is_read(fields: dict[str, Any], current: str, desired: str | None) -> None:
+    """An order's statuses are read under either pair of names; known ones become enum members, others stay text."""
     order = structure({"order_id": 1, **fields}, Order)
     assert (order.current_status, order.desired_status) == (current, desired)
     assert type(order.current_status) is type(current)
@@ -350,21 +350,21 @@ def test_both_dialects_of_the_status(fields: dict[str, Any], current: str, desir
     ],
     ids=str,
 )
-def test_loose_types(field: str, value: Any, attribute: str, expected: Any) -> None:
-    """Numbers as text, booleans as 0 and 1, times without an offset and the like are what they mean."""
+def test_loose_types_are_converted(field: str, value: Any, attribute: str, expected: Any) -> None:
+    """Numbers as text, booleans as 0 and 1, times without an offset and the like are converted to what they mean."""
     read = getattr(structure({**LEAST, field: value}, Order), attribute)
     assert read == expected
     assert type(read) is type(expected)
     assert str(read) == str(expected) or attribute == "paid_until"
 
 
-def test_a_password_of_digits() -> None:
-    """A password that the API writes as a number is text all the same."""
+def test_a_password_of_digits_is_text() -> None:
+    """A password that the API writes as a number becomes text."""
     assert structure({"password": 12345678901234567890}, Credentials).password == "12345678901234567890"
 
 
-def test_a_time_keeps_its_moment() -> None:
-    """Every time is aware; its offset may be the response's own."""
+def test_a_time_is_aware_and_keeps_its_moment() -> None:
+    """Every time is aware; it keeps the offset that the response gives."""
     order = structure({**LEAST, "paid_until": "2025-09-26T16:30:00+02:00"}, Order)
     assert order.paid_until is not None
     assert order.paid_until.utcoffset() == timedelta(hours=2)
@@ -392,8 +392,10 @@ def test_a_time_keeps_its_moment() -> None:
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_what_may_be_missing_or_null(kind: type[attrs.AttrsInstance], least: dict[str, Any], expected: Any) -> None:
-    """Only ids and what the waiters judge by are required: all else may be missing or null, and is None then."""
+def test_an_optional_field_may_be_missing_or_null(
+    kind: type[attrs.AttrsInstance], least: dict[str, Any], expected: Any
+) -> None:
+    """Only ids and what waits decide by are required; everything else may be missing or null, and is then None."""
     assert structure(least, kind) == expected
     others = {name for field in attrs.fields(kind) for name in _names_of(field.name)} - set(least)
     assert structure({**dict.fromkeys(others), **least}, kind) == expected
@@ -403,7 +405,7 @@ def test_what_may_be_missing_or_null(kind: type[attrs.AttrsInstance], least: dic
 
 
 def _names_of(attribute: str) -> set[str]:
-    """The names that a field may have in a response: as it is here, in camelCase, or one of the odd ones."""
+    """The names that a field may have in a response: the model's own, in camelCase, or one of the API's exceptions."""
     head, *rest = attribute.split("_")
     odd = {"current_status": "status", "desired_status": "status_user", "server_id": "serverId"}
     return {attribute, head + "".join(part.title() for part in rest), odd.get(attribute, attribute)}
@@ -473,8 +475,8 @@ NO_WORDS: list[Any] = [5, True, ["SECRET"], {"SECRET": 1}]
     ],
     ids=str,
 )
-def test_what_is_required(kind: Any, data: Any, path: str, expected: str) -> None:
-    """What is required and missing, or of the wrong kind, is said by its place and what should be there."""
+def test_a_missing_required_field_is_named(kind: Any, data: Any, path: str, expected: str) -> None:
+    """If something required is missing or of the wrong kind, the error names the place and what was expected."""
     with pytest.raises(ResponseFormatError) as caught:
         structure(data, kind)
     error = caught.value
@@ -515,7 +517,7 @@ ODD: list[tuple[Any, dict[str, Any], str, Any, str, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "least", "name", "value", "path", "expected"), ODD, ids=str)
-def test_what_nobody_needs_costs_only_itself(
+def test_an_unreadable_optional_field_is_none(
     kind: Any, least: dict[str, Any], name: str, value: Any, path: str, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An optional field that can't be read is None, its value is in `extra`, and its path is logged once."""
@@ -532,8 +534,8 @@ def test_what_nobody_needs_costs_only_itself(
     assert "SECRET" not in record.getMessage()
 
 
-def test_an_odd_value_within_a_part_costs_only_itself() -> None:
-    """A part of a model keeps its own: its siblings and the model around it are read as ever."""
+def test_an_unreadable_value_in_a_nested_model_stays_there() -> None:
+    """A nested model keeps an unreadable value in its own `extra`; the rest is read as usual."""
     install: Any = {"id": 1, "status": "SECRET", "template_name": "PyTorch", "config": {"a": 1}, "new": [1]}
     read = structure({**LEAST, "template_installs": [install]}, Order)
     assert read.template_installs == (TemplateInstall(1, template_name="PyTorch", config={"a": 1}),)
@@ -542,8 +544,8 @@ def test_an_odd_value_within_a_part_costs_only_itself() -> None:
     assert read.extra == {}
 
 
-def test_extra_is_not_compared_and_comes_along() -> None:
-    """`extra` makes no two orders different, and stays when an order is copied, pickled or evolved."""
+def test_extra_is_not_compared_but_copied() -> None:
+    """`extra` does not count in comparisons, and is kept when an order is copied, pickled or evolved."""
     one, other = (structure({**LEAST, "uptime": number}, Order) for number in (1, 2))
     assert one == other
     assert hash(one) == hash(other)
@@ -571,8 +573,8 @@ def test_extra_is_not_compared_and_comes_along() -> None:
     ],
     ids=str,
 )
-def test_no_value_comes_out_with_the_error(endpoint: Endpoint[Any], answer: Any, path: str) -> None:
-    """An unreadable response's error holds no frame, no chained exception and no text with what the response held."""
+def test_no_value_leaks_with_an_error(endpoint: Endpoint[Any], answer: Any, path: str) -> None:
+    """The error of an unreadable response has no frame, chained exception or text with a value of the response."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     reply = Response(200, {}, body)
     fault = interpreted(call(endpoint, "x", "y", {"order_id": 1, "target_blib_id": 2}), reply, redact=str, now=0.0)
@@ -623,8 +625,8 @@ def test_no_value_comes_out_with_the_error(endpoint: Endpoint[Any], answer: Any,
     ],
     ids=lambda body: repr(body[:24]),
 )
-def test_what_is_no_json(body: bytes) -> None:
-    """Whatever is no JSON, or more than can be read, is a ResponseFormatError at the root, and nothing else."""
+def test_invalid_json_is_a_response_format_error(body: bytes) -> None:
+    """Anything that is not JSON, or exceeds a limit, is a ResponseFormatError at the root, and nothing else."""
     with pytest.raises(ResponseFormatError) as caught:
         loads(body)
     assert (caught.value.path, caught.value.expected) == ("$", "JSON")
@@ -651,8 +653,8 @@ def test_what_is_no_json(body: bytes) -> None:
     ],
     ids=lambda value: repr(value)[:24],
 )
-def test_loads(body: bytes, expected: Any) -> None:
-    """JSON is read to its values, numbers with a point or an exponent as Decimals of their own text."""
+def test_json_is_read_with_exact_numbers(body: bytes, expected: Any) -> None:
+    """JSON is read to its values; numbers with a point or an exponent become Decimals of their own text."""
     data = loads(body)
     assert data == expected
     assert type(data) is type(expected)
@@ -662,8 +664,8 @@ def test_loads(body: bytes, expected: Any) -> None:
 @pytest.mark.parametrize(
     "body", [b'{"a": 1, "b": 2, "a": 3}', b'{"order_id": 1, "order_id": null}', b'[{"a": {"b": [{"c": 1, "c": 1}]}}]']
 )
-def test_a_name_twice(body: bytes) -> None:
-    """An object that has a name twice is refused: readers differ in which of the two counts."""
+def test_a_duplicate_name_is_refused(body: bytes) -> None:
+    """An object with a duplicate name is refused, since readers differ in which of the two counts."""
     with pytest.raises(ResponseFormatError) as caught:
         loads(body)
     assert (caught.value.path, caught.value.expected) == ("$", "JSON whose objects have each name once")
@@ -671,8 +673,8 @@ def test_a_name_twice(body: bytes) -> None:
 
 
 @given(st.binary(max_size=50) | st.text(max_size=50).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes(body: bytes) -> None:
-    """Any bytes at all are JSON or a ResponseFormatError."""
+def test_any_bytes_are_json_or_a_response_format_error(body: bytes) -> None:
+    """Any bytes are JSON or a ResponseFormatError."""
     try:
         loads(body)
     except ResponseFormatError as error:
@@ -699,8 +701,8 @@ def test_any_bytes(body: bytes) -> None:
         (7, "7"),
     ],
 )
-def test_numbers_are_sent_as_they_are(number: Decimal | float, text: str) -> None:
-    """A number is sent in JSON as the same number."""
+def test_a_number_is_sent_unchanged(number: Decimal | float, text: str) -> None:
+    """A number is sent as the same number in JSON."""
     assert dumps({"price_h": number}) == f'{{"price_h": {text}}}'.encode()
 
 
@@ -718,8 +720,8 @@ def test_numbers_are_sent_as_they_are(number: Decimal | float, text: str) -> Non
         Decimal("1E+999999"),
     ],
 )
-def test_numbers_that_can_not_be_sent(number: Decimal) -> None:
-    """A number that no reader of JSON would take back as the same is refused before anything is sent."""
+def test_a_number_that_would_change_is_refused(number: Decimal) -> None:
+    """A number that a JSON reader would not read back unchanged is refused before anything is sent."""
     for send in (lambda: json_number(number), lambda: dumps({"price_h": number}), lambda: dumps({"a": [[number]]})):
         with pytest.raises(ConfigurationError, match="is no number that can be sent as JSON"):
             send()
@@ -754,15 +756,15 @@ def _ring() -> dict[str, Any]:
     ],
     ids=lambda data: str(type(next(iter(data.values()))).__name__),
 )
-def test_what_can_not_be_sent(data: Any) -> None:
-    """Arguments that have no JSON are a ConfigurationError: nothing is sent."""
+def test_an_argument_without_a_json_form_is_refused(data: Any) -> None:
+    """An argument that JSON cannot express is a ConfigurationError, and nothing is sent."""
     with pytest.raises(ConfigurationError):
         dumps(data)
 
 
 @given(st.decimals())
-def test_any_decimal(number: Decimal) -> None:
-    """Any Decimal is sent as the very same number, or refused."""
+def test_any_decimal_is_sent_unchanged_or_refused(number: Decimal) -> None:
+    """Any Decimal is sent as exactly the same number, or refused."""
     try:
         body = dumps({"n": number})
     except ConfigurationError:
@@ -774,15 +776,15 @@ def test_any_decimal(number: Decimal) -> None:
 
 
 @given(st.integers(-(10**15) + 1, 10**15 - 1), st.integers(-20, 20))
-def test_amounts_of_fifteen_digits_can_be_sent(digits: int, exponent: int) -> None:
-    """Every number of up to fifteen digits can be sent, and comes back as it was."""
+def test_any_amount_of_fifteen_digits_can_be_sent(digits: int, exponent: int) -> None:
+    """Every number of up to fifteen digits can be sent, and comes back unchanged."""
     number = Decimal(digits).scaleb(exponent)
     assert structure(loads(dumps({"id": 1, "price_h": number})), Blib).price_h == number
 
 
 @given(st.floats(min_value=-1e299, max_value=1e299).filter(lambda number: number == 0 or abs(number) > 1e-299))
-def test_what_the_api_may_have_written_can_be_sent_back(number: float) -> None:
-    """Every number that a JSON writer with floats writes is read, and sent back as the same."""
+def test_any_float_of_the_api_can_be_sent_back(number: float) -> None:
+    """Every number that a JSON writer with floats writes is read, and sent back unchanged."""
     price = structure(loads(json.dumps({"id": 1, "price_h": number}).encode()), Blib).price_h
     assert price is not None
     assert json.loads(dumps({"n": price}), parse_int=float)["n"] == number
@@ -809,7 +811,7 @@ json_values = st.recursive(
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a document, as what holds it and its key there."""
+    """Every place in a document: its container, and its key there."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         yield node, key
@@ -832,7 +834,7 @@ def _damage(document: Any, data: st.DataObject) -> Any:
 
 
 def _conforms(value: Any, hint: Any) -> bool:
-    """Whether a value is what its annotation says."""
+    """Whether a value has the type that its annotation says."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_conforms(value, arg) for arg in args)
@@ -853,8 +855,10 @@ def _conforms(value: Any, hint: Any) -> bool:
 
 @settings(max_examples=400)
 @given(st.sampled_from(READ_SAMPLES), st.data())
-def test_any_json_in_any_field(sample: tuple[str, Callable[[Any], Any], Any, Any], data: st.DataObject) -> None:
-    """Any JSON in any place of a response gives a model whose every field is of its kind, or a ResponseFormatError."""
+def test_any_json_in_any_field_gives_a_valid_model_or_an_error(
+    sample: tuple[str, Callable[[Any], Any], Any, Any], data: st.DataObject
+) -> None:
+    """Any JSON at any place of a response gives a model whose fields all have their types, or a ResponseFormatError."""
     path, part, kind, _ = sample
     document = _damage(part(SAMPLES[path].response), data)
     try:
@@ -883,6 +887,6 @@ def test_any_json_in_any_field(sample: tuple[str, Callable[[Any], Any], Any, Any
         (None, None),
     ],
 )
-def test_ids_of(row: Any, ids: tuple[int, int] | None) -> None:
-    """The ids of a row can be read though the rest can't."""
+def test_the_ids_of_an_unreadable_row_are_read(row: Any, ids: tuple[int, int] | None) -> None:
+    """The ids of a row can be read even if the rest can't."""
     assert ids_of(row) == ids

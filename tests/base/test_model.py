@@ -64,8 +64,8 @@ def _json_types_only(value: object) -> bool:
 
 @every_model
 @pytest.mark.parametrize("money", ["text", "number"])
-def test_each_model_round_trips(model: Model, money: Any) -> None:
-    """Each model is a dict of JSON types, which `json` and back gives the same model, its extra and words too."""
+def test_each_model_round_trips_through_a_dict(model: Model, money: Any) -> None:
+    """Each model becomes a dict of JSON types that `json` turns back into the same model, including its extra."""
     data = model.to_dict(money=money)
     assert _json_types_only(data)
     again = type(model).from_dict(json.loads(json.dumps(data)))
@@ -75,8 +75,8 @@ def test_each_model_round_trips(model: Model, money: Any) -> None:
     assert {one.name for one in attrs.fields(type(model))} - {"extra"} == set(data) - {"extra"}
 
 
-def test_what_is_in_the_dict() -> None:
-    """The names are those of the fields, times are ISO 8601, money is text or a number, and empty extra is left out."""
+def test_a_dict_has_field_names_iso_times_and_exact_money() -> None:
+    """The names are those of the fields, times are ISO 8601, money is a number or text, and an empty extra is left out."""
     data = ORDER.to_dict()
     assert (data["price_h"], ORDER.to_dict(money="number")["price_h"]) == ("0.850", 0.85)
     assert (data["paid_until"], data["current_status"]) == ("2025-09-26T16:30:01.000250+02:00", "running")
@@ -86,15 +86,15 @@ def test_what_is_in_the_dict() -> None:
     assert Order.from_dict(data).current_status is OrderStatus.running
 
 
-def test_an_amount_that_no_number_holds_is_text() -> None:
-    """An amount with more digits than a JSON reader keeps is text in either form, so that none is lost."""
+def test_an_amount_with_too_many_digits_is_stored_as_text() -> None:
+    """An amount with more digits than a JSON reader keeps is stored as text, so that none is lost."""
     blib = Blib(1, price_h=Decimal("0.1000000000000000055511151231257827"))
     assert blib.to_dict(money="number")["price_h"] == "0.1000000000000000055511151231257827"
     assert Blib.from_dict(blib.to_dict(money="number")) == blib
 
 
-def test_only_required_fields_have_to_be_there() -> None:
-    """A dict that was written by hand, or by a release with fewer fields, needs what the model needs."""
+def test_only_required_fields_must_be_in_a_dict() -> None:
+    """A dict written by hand, or by a release with fewer fields, needs only what the model requires."""
     assert Order.from_dict({"order_id": 1, "current_status": "running"}) == Order(1, "running")
 
 
@@ -124,8 +124,8 @@ def test_only_required_fields_have_to_be_there() -> None:
     ],
     ids=str,
 )
-def test_what_is_not_the_data_of_a_model(kind: type[Model], data: Any, problem: str) -> None:
-    """What `to_dict` did not write is refused, with its place and what should be there, and without its value."""
+def test_a_dict_that_to_dict_did_not_write_is_refused(kind: type[Model], data: Any, problem: str) -> None:
+    """A dict that `to_dict` did not write is refused; the error has the place and what was expected, not the value."""
     with pytest.raises(ConfigurationError) as caught:
         kind.from_dict(data)
     assert f"this is not the data of a {kind.__name__}: " in str(caught.value)
@@ -150,8 +150,8 @@ def test_what_is_not_the_data_of_a_model(kind: type[Model], data: Any, problem: 
     ),
     st.sampled_from(["text", "number"]),
 )
-def test_any_order_round_trips(order: Order, money: Any) -> None:
-    """Whatever is in an order comes back, except that a known word in any case of letters is its status."""
+def test_any_order_round_trips_through_a_dict(order: Order, money: Any) -> None:
+    """Any order comes back unchanged, except that a known status word in any case of letters becomes its status."""
     again = Order.from_dict(json.loads(json.dumps(order.to_dict(money=money))))
     assert attrs.evolve(again, current_status=order.current_status) == order
     assert again.current_status.casefold() == order.current_status.casefold()

@@ -1,4 +1,4 @@
-"""Long work leaves the event loop its turns: decoding a list, and telling many waiters of it."""
+"""Long work lets the event loop run in between: decoding a list, and notifying many waiters."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def _pauses(steps: SlicedWork[Any]) -> int:
     return sum(1 for _ in steps)
 
 
-def test_every_row_is_a_step() -> None:
-    """A decode may pause after each row that it decodes and each run that it takes, in a plain list too."""
+def test_a_decode_may_pause_after_every_row() -> None:
+    """A decode may pause after each row that it decodes and each run of rows that it takes over, in a plain list too."""
     body = body_of(*numbered(50))
     assert _pauses(Snapshot(ORDER_LIST).next(opened(body))) == 50
     assert _pauses(interpret(call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)) == 50
     assert _pauses(first_of(*numbered(50)).next(opened(body_of(*numbered(49), row_of(51))))) == 2
 
 
-async def test_the_loop_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whenever a slice is over, the loop has a turn; as long as it is not, there is none."""
+async def test_the_event_loop_runs_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop gets a turn whenever a slice is used up, and not before."""
     clock = itertools.count()
     monkeypatch.setattr("trooper_async._base.slices.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr(slices, "_SLICE", 4)
@@ -60,8 +60,8 @@ async def test_the_loop_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert turns == 10
 
 
-async def test_a_cancelled_decode_ends() -> None:
-    """Cancelling who decodes ends the decode where it is, and nothing of it is held."""
+async def test_a_cancelled_decode_stops_and_holds_nothing() -> None:
+    """Cancelling a decode stops it where it is, and nothing keeps a reference to it."""
     ended = False
 
     def endless() -> SlicedWork[None]:
@@ -84,7 +84,7 @@ async def test_a_cancelled_decode_ends() -> None:
 
 
 class Api:
-    """Answers polls from a list of orders; `during` is called in the turns in which the response is decoded."""
+    """Returns a list of orders for each poll; `during` is called while the response is decoded."""
 
     def __init__(self, client: TrooperClient, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows = rows
@@ -93,7 +93,7 @@ class Api:
         monkeypatch.setattr(client._transport, "attempt", self.fetch)
         monkeypatch.setattr(slices, "_SLICE", 0.0)  # a turn after each row
 
-    def has_answered(self, polls: int) -> bool:
+    def has_responded(self, polls: int) -> bool:
         return self.polls >= polls
 
     async def fetch(self, call: object, **options: object) -> Response:
@@ -111,10 +111,10 @@ async def client() -> AsyncIterator[TrooperClient]:
         yield client
 
 
-async def test_who_joins_during_a_decode_does_not_believe_it(
+async def test_a_wait_that_begins_during_a_decode_ignores_that_response(
     client: TrooperClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A response that is being decoded was asked for before the wait began: it proves nothing to it."""
+    """A response that is being decoded was requested before the wait began, so it proves nothing to that wait."""
     api = Api(client, numbered(20), monkeypatch)
     late: list[tuple[int, asyncio.Task[tuple[Order, int]]]] = []
 
@@ -129,8 +129,8 @@ async def test_who_joins_during_a_decode_does_not_believe_it(
     assert task.done()
 
 
-async def test_closing_during_a_decode(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that is closed while a response is decoded ends its waits, and half a response is never believed."""
+async def test_closing_during_a_decode_fails_the_waits(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the client is closed while a response is decoded, its waits fail, and half a response is never used."""
     api = Api(client, numbered(200), monkeypatch)
     closing: list[asyncio.Task[None]] = []
     api.during = lambda: closing.append(asyncio.create_task(client.close()))
@@ -140,8 +140,10 @@ async def test_closing_during_a_decode(client: TrooperClient, monkeypatch: pytes
     assert client._waits.orders.store.latest.rows == {}
 
 
-async def test_who_is_told_has_its_turn_before_the_next(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many waiters that end at once do so a few in each turn of the loop, and so when the client is closed."""
+async def test_the_event_loop_runs_between_notified_waiters(
+    client: TrooperClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When many waiters finish at once, only a few do so in each turn of the loop; the same when the client is closed."""
     api = Api(client, numbered(1), monkeypatch)
     turn = 0
 
@@ -161,7 +163,7 @@ async def test_who_is_told_has_its_turn_before_the_next(client: TrooperClient, m
         for end in (lambda: api.rows.__setitem__(0, row_of(1, "stopped")), client.close):
             api.rows[:] = numbered(1)
             waits = [asyncio.create_task(wait()) for _ in range(640)]
-            await until(partial(api.has_answered, api.polls + 2))
+            await until(partial(api.has_responded, api.polls + 2))
             if (ending := end()) is not None:
                 await ending
             ends = Counter(await asyncio.gather(*waits))
@@ -170,8 +172,8 @@ async def test_who_is_told_has_its_turn_before_the_next(client: TrooperClient, m
         turner.cancel()
 
 
-async def test_who_has_left_is_told_nothing(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait that is cancelled while others are told is not asked any more, and nothing of it stays."""
+async def test_a_cancelled_wait_is_not_notified(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that is cancelled while others are notified is not evaluated any more, and leaves nothing behind."""
     Api(client, numbered(1), monkeypatch)
     asked: list[int] = []
 
@@ -198,13 +200,11 @@ async def test_who_has_left_is_told_nothing(client: TrooperClient, monkeypatch: 
     assert not client._waits.orders._every_poll
 
 
-async def test_a_close_that_is_cancelled_leaves_no_wait_hanging(
-    client: TrooperClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever gives up closing has ended all waits all the same."""
+async def test_a_cancelled_close_still_ends_all_waits(client: TrooperClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if `close` is cancelled, all waits have ended."""
     api = Api(client, numbered(1), monkeypatch)
     waits = [asyncio.create_task(client.orders.wait_until(1, "stopped", timeout=20)) for _ in range(640)]
-    await until(partial(api.has_answered, 1))
+    await until(partial(api.has_responded, 1))
     closing = asyncio.create_task(client.close())
     await until(lambda: any(wait.done() for wait in waits))
     closing.cancel()
@@ -214,13 +214,13 @@ async def test_a_close_that_is_cancelled_leaves_no_wait_hanging(
         await closing
 
 
-async def test_many_unreadable_rows_are_not_all_logged(
+async def test_at_most_a_hundred_unreadable_rows_are_logged_one_by_one(
     client: TrooperClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An API that has changed makes each row unreadable: the first hundred are named, the others counted, once."""
+    """If every row is unreadable, the first hundred are logged one by one and the others as one count."""
     api = Api(client, [*numbered(150, status=5), row_of(151)], monkeypatch)
     waiting = asyncio.create_task(client.orders.wait_until(151, "stopped", timeout=None))
-    await until(partial(api.has_answered, 3))
+    await until(partial(api.has_responded, 3))
     waiting.cancel()
     await asyncio.wait([waiting])
     lines = [record.getMessage() for record in caplog.records if "can't be read" in record.getMessage()]

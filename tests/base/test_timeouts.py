@@ -1,4 +1,4 @@
-"""Deadlines: as asyncio's own, and right in a task that was cancelled before, on every supported Python."""
+"""Deadlines behave as asyncio's do, and also in a task that was cancelled before, on every supported Python."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ pytestmark = pytest.mark.usefixtures("_python")
 
 
 async def after_a_cancellation(work: Callable[[], Awaitable[object]]) -> object:
-    """What `work` comes to in a task that was cancelled and goes on, as clean-up does."""
+    """What `work` returns or raises in a task that was cancelled and goes on, as clean-up does."""
 
     async def main() -> object:
         try:
@@ -79,7 +79,7 @@ async def never() -> None:
 
 
 async def test_the_deadline_ends_the_block_with_a_timeout_error() -> None:
-    """After its seconds, or at its time, the block is left with TimeoutError, and the task is not cancelled."""
+    """At its deadline the block is left with TimeoutError, and the task is not cancelled."""
     limit = timeout(0.001)
     with pytest.raises(TimeoutError):
         async with limit:
@@ -91,15 +91,15 @@ async def test_the_deadline_ends_the_block_with_a_timeout_error() -> None:
     assert timeouts.cancellations() == 0
 
 
-async def test_a_block_that_ends_in_time_has_no_timeout() -> None:
-    """A block that ends first is left as if there were no deadline; None is none."""
+async def test_a_block_that_ends_in_time_does_not_time_out() -> None:
+    """A block that ends in time is left as if there were no deadline; None means no deadline."""
     for seconds in (60.0, None):
         async with timeout(seconds) as limit:
             await asyncio.sleep(0)
         assert not limit.expired()
 
 
-async def test_it_is_a_timeout_in_a_task_that_was_cancelled_before_too() -> None:
+async def test_a_deadline_works_in_a_task_that_was_cancelled_before() -> None:
     """A task that was cancelled once and goes on gets TimeoutError, and its own cancellation stays counted."""
 
     async def work() -> int:
@@ -111,8 +111,8 @@ async def test_it_is_a_timeout_in_a_task_that_was_cancelled_before_too() -> None
     assert await after_a_cancellation(work) == 1
 
 
-async def test_of_two_deadlines_the_one_that_passed_is_told() -> None:
-    """An outer deadline that has not passed does not swallow the inner one's TimeoutError, nor the other way round."""
+async def test_of_two_deadlines_the_one_that_passed_raises() -> None:
+    """An outer deadline that has not passed does not swallow the inner one's TimeoutError, nor the reverse."""
 
     async def work() -> None:
         async with timeout(60.0) as outer:
@@ -129,8 +129,8 @@ async def test_of_two_deadlines_the_one_that_passed_is_told() -> None:
     await after_a_cancellation(work)
 
 
-async def test_a_cancellation_from_outside_stays_one() -> None:
-    """Who cancels the task cancels it, although a deadline passes in the same moment."""
+async def test_a_cancellation_from_outside_wins_over_a_deadline() -> None:
+    """If a task is cancelled at the moment its deadline passes, it is cancelled and does not time out."""
 
     async def work() -> None:
         async with timeout(0.0):
@@ -143,7 +143,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 
 async def test_a_request_times_out_in_a_task_that_was_cancelled_before() -> None:
-    """A response that does not come in time is an APITimeoutError, and retried, also in clean-up after Ctrl-C."""
+    """A response that is late is an APITimeoutError and is retried, also in clean-up after Ctrl-C."""
 
     async def work() -> None:
         async with RawServer(SILENCE) as wire:
@@ -165,7 +165,7 @@ async def test_a_request_times_out_in_a_task_that_was_cancelled_before() -> None
 
 
 async def test_a_connection_times_out_in_a_task_that_was_cancelled_before() -> None:
-    """A connection that is not made in time was never sent on: what must not be sent twice is tried again."""
+    """If a connection is not made in time, nothing was sent, so even a once-only call is retried."""
 
     async def work() -> None:
         async with RawServer(SILENCE) as wire:
@@ -187,8 +187,8 @@ async def test_a_connection_times_out_in_a_task_that_was_cancelled_before() -> N
     await after_a_cancellation(work)
 
 
-async def test_the_simulated_python_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without our own deadlines the clean-up above is cancelled there: the simulation can fail."""
+async def test_the_simulated_python_has_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without our own deadlines, the clean-up above is cancelled on this Python: the simulation can fail."""
     monkeypatch.setattr(timeouts, "BROKEN", False)
     monkeypatch.setattr(asyncio, "timeout_at", AsInPython3112)
 

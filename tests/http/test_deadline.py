@@ -1,4 +1,4 @@
-"""`until`: the deadline of a whole call, and what becomes of a request that is in flight then."""
+"""`until`: the deadline of a whole call, and what happens to a request that is in flight at that moment."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_the_policys_deadline_cuts_a_read_in_flight() -> None:
-    """A read ends soon after the deadline of the retry policy, also if its own timeout is longer."""
+async def test_the_policys_deadline_ends_a_read_in_flight() -> None:
+    """A read ends soon after the deadline of the retry policy, even if its own timeout is longer."""
     policy = RetryPolicy(attempts=1, deadline=20.0)
     async with RawServer(SILENCE) as server, server.client(retry=policy, timeout=6000.0) as client:
         reading = asyncio.create_task(client.ping())
@@ -47,7 +47,7 @@ async def test_the_policys_deadline_cuts_a_read_in_flight() -> None:
             await reading
 
 
-async def test_a_read_in_flight_is_cut() -> None:
+async def test_a_read_in_flight_ends_at_its_deadline() -> None:
     """At the deadline a read ends, whatever its own timeout is: nothing was changed."""
     async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
         reading = asyncio.create_task(client._transport.request(READ, until=now() + 20))
@@ -58,8 +58,8 @@ async def test_a_read_in_flight_is_cut() -> None:
     assert (caught.value.attempts, len(server.requests)) == (1, 1)
 
 
-async def test_a_setting_in_flight_is_cut_and_unknown() -> None:
-    """What may be repeated is cut: whether it was done is unknown."""
+async def test_a_setting_in_flight_at_its_deadline_is_unknown() -> None:
+    """A setting is interrupted at its deadline: whether it was applied is unknown."""
     async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
         removing = asyncio.create_task(client._transport.request(SETTING, until=now() + 20))
         await until(lambda: server.requests)
@@ -70,8 +70,10 @@ async def test_a_setting_in_flight_is_cut_and_unknown() -> None:
 
 
 @pytest.mark.parametrize("sent", [ONCE, PURCHASE], ids=["once", "purchase"])
-async def test_what_must_not_be_repeated_is_left_in_flight(sent: Call[Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Its caller gets "unknown" at the deadline; the request is seen to its end, and its late response is logged."""
+async def test_a_once_only_request_stays_in_flight_after_its_deadline(
+    sent: Call[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller gets "unknown" at the deadline; the request runs to its end, and its late response is logged."""
     caplog.set_level(logging.INFO, "trooper_async.transport")
     answer = asyncio.Event()
     arrived = 0
@@ -98,8 +100,8 @@ async def test_what_must_not_be_repeated_is_left_in_flight(sent: Call[Any], capl
     assert arrived == 1
 
 
-async def test_what_was_left_in_flight_is_cut_when_the_client_is_closed() -> None:
-    """Closing does not wait for a response that nobody waits for any more; nothing is left behind."""
+async def test_closing_ends_a_request_that_outlived_its_deadline() -> None:
+    """`close` does not wait for a response that nobody waits for any more; nothing is left behind."""
     async with RawServer(SILENCE) as server:
         before = asyncio.all_tasks()
         async with server.client(retry=FAST) as client:
@@ -113,8 +115,8 @@ async def test_what_was_left_in_flight_is_cut_when_the_client_is_closed() -> Non
         await until(lambda: len(asyncio.all_tasks() - before) <= 1)  # the server's own
 
 
-async def test_a_caller_that_is_cancelled_takes_its_request_along() -> None:
-    """With a deadline as without one: who cancels the call cuts the request."""
+async def test_cancelling_a_call_with_a_deadline_cancels_its_request() -> None:
+    """With or without a deadline, cancelling the call cancels the request."""
     async with RawServer(SILENCE) as server, server.client(retry=FAST) as client:
         task = asyncio.create_task(client._transport.request(ONCE, until=now() + 60))
         await until(lambda: server.requests)
@@ -126,7 +128,7 @@ async def test_a_caller_that_is_cancelled_takes_its_request_along() -> None:
 
 
 async def test_a_response_in_time_is_returned() -> None:
-    """The deadline changes nothing for a call that is answered, or refused, in time."""
+    """The deadline changes nothing for a call that gets its response, or a refusal, in time."""
     failed = http(b'{"error": "no"}', status="404 Not Found")
     async with RawServer(http(DONE), failed) as server, server.client(retry=FAST) as client:
         await client._transport.request(ONCE, until=now() + 60)
@@ -135,7 +137,7 @@ async def test_a_response_in_time_is_returned() -> None:
 
 
 @pytest.mark.parametrize("sent", [READ, SETTING, ONCE], ids=["read", "setting", "once"])
-async def test_what_had_no_turn_was_not_sent(sent: Call[Any]) -> None:
+async def test_a_call_whose_deadline_passes_in_the_queue_is_not_sent(sent: Call[Any]) -> None:
     """A call whose deadline passes while it waits for others is an APITimeoutError, and nothing was sent."""
     async with RawServer(SILENCE) as server, server.client(retry=FAST, max_concurrency=1) as client:
         holder = asyncio.create_task(client.ping())
@@ -150,8 +152,8 @@ async def test_what_had_no_turn_was_not_sent(sent: Call[Any]) -> None:
     assert (caught.value.attempts, len(server.requests)) == (0, 1)
 
 
-async def test_a_deadline_that_has_passed_sends_nothing() -> None:
-    """Not even where there is a place."""
+async def test_a_passed_deadline_sends_nothing() -> None:
+    """A call whose deadline has already passed is not sent, even if there is a place for it."""
     async with RawServer(http(DONE)) as server, server.client(retry=FAST) as client:
         both: list[Call[Any]] = [READ, ONCE]
         for sent in both:
@@ -161,8 +163,8 @@ async def test_a_deadline_that_has_passed_sends_nothing() -> None:
 
 
 @pytest.mark.parametrize("sent", [READ, SETTING, ONCE], ids=["read", "setting", "once"])
-async def test_what_never_left_is_tried_until_then_and_no_longer(sent: Call[Any]) -> None:
-    """A connection that is not made before the deadline: nothing was sent, whatever the call is."""
+async def test_a_connection_is_retried_until_the_deadline(sent: Call[Any]) -> None:
+    """If no connection is made before the deadline, nothing was sent, whatever the call is."""
     async with RawServer(SILENCE) as server:
         url = server.url.replace("http:", "https:")  # the handshake is never answered
         async with server.client(base_url=url, retry=FAST) as client:
@@ -177,7 +179,7 @@ async def test_what_never_left_is_tried_until_then_and_no_longer(sent: Call[Any]
 
 
 def scripted(status: int, until_time: float, **headers: str) -> Script:
-    """An API that answers with that status until then."""
+    """An API that responds with that status until then."""
 
     async def answer(call: Call[Any]) -> Response:
         await asyncio.sleep(0.1)
@@ -187,8 +189,8 @@ def scripted(status: int, until_time: float, **headers: str) -> Script:
 
 
 @pytest.mark.parametrize("sent", [READ, SETTING], ids=["read", "setting"])
-def test_with_the_persistent_policy_only_the_deadline_ends_the_retries(sent: Call[Any]) -> None:
-    """Ten minutes of 503 are ridden out where the call may last so long, without a limit of attempts or budget."""
+def test_the_persistent_policy_retries_until_the_deadline(sent: Call[Any]) -> None:
+    """Ten minutes of 503 are tolerated if the deadline allows it, without a limit of attempts or budget."""
 
     async def main() -> int:
         script = scripted(503, now() + 600)
@@ -203,7 +205,7 @@ def test_with_the_persistent_policy_only_the_deadline_ends_the_retries(sent: Cal
     assert 30 < run(main()) < 80
 
 
-def test_the_persistent_policy_repeats_nothing_that_must_not_be() -> None:
+def test_the_persistent_policy_repeats_no_once_only_call() -> None:
     """A once-only call under 503 is unknown after one request, whatever its deadline is."""
 
     async def main() -> None:
@@ -216,8 +218,8 @@ def test_the_persistent_policy_repeats_nothing_that_must_not_be() -> None:
     run(main())
 
 
-def test_a_rate_limit_may_hold_a_call_up_until_its_deadline() -> None:
-    """Longer than the policy's deadline, where the call has one of its own; and not past it."""
+def test_a_rate_limit_may_delay_a_call_until_its_deadline() -> None:
+    """A call with its own deadline may wait longer than the policy's, but not past its own."""
 
     async def main() -> None:
         script = scripted(429, now() + 300, Retry_After="20")
@@ -231,7 +233,7 @@ def test_a_rate_limit_may_hold_a_call_up_until_its_deadline() -> None:
     run(main())
 
 
-def test_without_limits_is_a_policy_too() -> None:
-    """None is no limit of attempts, time or budget; delays are the policy's."""
+def test_a_policy_may_have_no_limits() -> None:
+    """None means no limit of attempts, time or budget; the delays are the policy's."""
     policy = RetryPolicy(attempts=2, max_delay=3.0, budget=1).without_limits()
     assert policy == RetryPolicy(attempts=None, max_delay=3.0, deadline=None, budget=None)

@@ -1,4 +1,4 @@
-"""The gate before all requests but the poll's: places, rate limits, patience and deadlines, and nothing left behind."""
+"""The gate that all requests except polls pass: places, rate limits, patience and deadlines; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOREVER = 1e9
 
 @pytest.fixture(autouse=True)
 def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The places alone: the gap between two requests has tests of its own, below and in test_rate_limit."""
+    """Tests the places alone: the gap between two requests is tested below and in test_rate_limit."""
     monkeypatch.setattr(gate, "_FIRST_GAP", 0.0)
 
 
@@ -78,8 +78,8 @@ async def pass_with_success(gate: Gate, times: int) -> None:
         gate.leave()
 
 
-async def test_no_more_than_its_places_are_inside() -> None:
-    """As many as there are places enter at once; the next waits until one leaves."""
+async def test_only_as_many_callers_as_places_are_inside() -> None:
+    """As many callers as there are places enter at once; the next waits until one leaves."""
     queue = Queue(Gate(3))
 
     await queue.come("a", "b", "c", "d")
@@ -89,8 +89,8 @@ async def test_no_more_than_its_places_are_inside() -> None:
     assert queue.inside == ["a", "c", "d"]
 
 
-async def test_first_come_first_served() -> None:
-    """Those who wait are let in in the order in which they came."""
+async def test_waiters_enter_in_the_order_of_their_arrival() -> None:
+    """Waiters enter in the order in which they came."""
     queue = Queue(Gate(1))
     names = [str(number) for number in range(10)]
 
@@ -102,8 +102,8 @@ async def test_first_come_first_served() -> None:
     assert queue.inside == []
 
 
-async def test_nobody_overtakes_those_who_wait() -> None:
-    """Who comes while a place has just become free, but others wait, goes to the end of the queue."""
+async def test_a_new_caller_does_not_overtake_a_waiter_when_a_place_becomes_free() -> None:
+    """A caller that comes just after a place became free goes behind those already waiting."""
     queue = Queue(Gate(1))
     await queue.come("holder", "first")
 
@@ -116,8 +116,8 @@ async def test_nobody_overtakes_those_who_wait() -> None:
     assert queue.inside == ["late"]
 
 
-async def test_nobody_overtakes_those_who_wait_for_the_gate_to_open() -> None:
-    """Who comes when the pause has just passed, before the loop has opened the gate, goes to the end of the queue."""
+async def test_a_new_caller_does_not_overtake_a_waiter_when_the_pause_ends() -> None:
+    """A caller that comes when the pause has just passed, before the gate opens, goes behind those waiting."""
     queue = Queue(Gate(1))
     queue.gate.close(60.0)
     await queue.come("first")
@@ -130,8 +130,8 @@ async def test_nobody_overtakes_those_who_wait_for_the_gate_to_open() -> None:
     assert queue.inside == ["late"]
 
 
-def test_nobody_loses_patience_who_only_waits_for_others() -> None:
-    """Without a 429 in play, however long others take, who waits for them is not turned away."""
+def test_patience_does_not_count_without_a_rate_limit() -> None:
+    """Without a 429, a caller waits for others as long as they take."""
 
     async def main() -> None:
         queue = Queue(Gate(1))
@@ -147,8 +147,8 @@ def test_nobody_loses_patience_who_only_waits_for_others() -> None:
 
 
 @pytest.mark.parametrize("rate_limited", [False, True])
-def test_a_deadline_ends_the_waiting_in_any_case(rate_limited: bool) -> None:
-    """At `until` who waits is turned away, at a gate that is only full too; one whose time is over never enters."""
+def test_a_deadline_ends_any_waiting(rate_limited: bool) -> None:
+    """A waiter is turned away at `until`, even if the gate is only full; one whose deadline has passed never enters."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -170,8 +170,8 @@ def test_a_deadline_ends_the_waiting_in_any_case(rate_limited: bool) -> None:
     run(main())
 
 
-async def test_a_cancelled_waiter_is_passed_over() -> None:
-    """One who gave up waiting takes no place."""
+async def test_a_cancelled_waiter_is_skipped() -> None:
+    """A waiter that was cancelled takes no place."""
     queue = Queue(Gate(1))
     await queue.come("holder", "gone", "next")
 
@@ -182,7 +182,7 @@ async def test_a_cancelled_waiter_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("cancelled_first", [True, False], ids=["cancelled, then let in", "let in, then cancelled"])
-async def test_a_waiter_cancelled_in_the_moment_it_is_let_in_gives_its_place_back(cancelled_first: bool) -> None:
+async def test_a_waiter_cancelled_while_entering_returns_its_place(cancelled_first: bool) -> None:
     """Whichever of the two comes first in the same turn of the loop, no place is lost."""
     queue = Queue(Gate(1))
     await queue.come("holder", "unlucky", "next")
@@ -204,8 +204,8 @@ async def test_a_waiter_cancelled_in_the_moment_it_is_let_in_gives_its_place_bac
     await queue.cancel("b")
 
 
-async def test_all_waiters_of_a_closed_gate_cancelled_at_once_leave_no_handle() -> None:
-    """After a crowd gave up at a closed gate, nothing is left that would open it."""
+async def test_cancelling_all_waiters_of_a_closed_gate_leaves_no_timer() -> None:
+    """After all waiters of a closed gate were cancelled, no timer is left to open it."""
     queue = Queue(Gate(2))
     queue.gate.close(60.0)
     names = [str(number) for number in range(500)]
@@ -217,8 +217,8 @@ async def test_all_waiters_of_a_closed_gate_cancelled_at_once_leave_no_handle() 
     assert queue.inside == queue.refused == []
 
 
-async def test_all_waiters_of_a_full_gate_cancelled_at_once_leave_its_places_as_they_were() -> None:
-    """After a crowd gave up at a full gate, the next who comes is let in when a place is free."""
+async def test_cancelling_all_waiters_of_a_full_gate_loses_no_place() -> None:
+    """After all waiters of a full gate were cancelled, the next caller enters when a place is free."""
     queue = Queue(Gate(1))
     names = [str(number) for number in range(500)]
     await queue.come("holder", *names)
@@ -231,8 +231,8 @@ async def test_all_waiters_of_a_full_gate_cancelled_at_once_leave_its_places_as_
     assert queue.inside == ["next"]
 
 
-def test_a_closed_gate_lets_nobody_in_before_the_pause_is_over() -> None:
-    """Nobody enters before `opens_at`, who comes first no more than who waits."""
+def test_a_closed_gate_lets_nobody_in_before_its_pause_is_over() -> None:
+    """Nobody enters before `opens_at`, neither a new caller nor a waiter."""
 
     async def main() -> None:
         gate = Gate(4)
@@ -252,8 +252,8 @@ def test_a_closed_gate_lets_nobody_in_before_the_pause_is_over() -> None:
     run(main())
 
 
-def test_a_second_429_makes_the_pause_longer_never_shorter() -> None:
-    """Of two pauses the later end counts, also for those who wait already."""
+def test_a_second_429_can_only_lengthen_the_pause() -> None:
+    """Of two pauses the later end counts, also for those who already wait."""
 
     async def main() -> None:
         queue = Queue(Gate(2))
@@ -270,7 +270,7 @@ def test_a_second_429_makes_the_pause_longer_never_shorter() -> None:
 
 
 async def test_after_a_429_requests_go_one_by_one() -> None:
-    """When the pause is over one enters; the next when that one has left, and not before."""
+    """After the pause one caller enters, and the next only when that one has left."""
     gate = Gate(5)
     queue = Queue(gate)
     gate.close(0.0)
@@ -286,8 +286,8 @@ async def test_after_a_429_requests_go_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(("successes", "at_once"), [(0, 1), (9, 1), (10, 2), (19, 2), (20, 3), (35, 4), (1000, 4)])
-async def test_ten_successes_bring_one_more_place(successes: int, at_once: int) -> None:
-    """One more may pass at once for every ten successes, up to the places that there were."""
+async def test_ten_successes_add_one_place(successes: int, at_once: int) -> None:
+    """Every ten successes let one more request pass at a time, up to the original number."""
     gate = Gate(4)
     gate.close(0.0)
     await pass_with_success(gate, successes)
@@ -300,8 +300,8 @@ async def test_ten_successes_bring_one_more_place(successes: int, at_once: int) 
     await queue.cancel(*(name for name in "abcdef" if name not in queue.inside))
 
 
-async def test_the_place_that_a_success_brings_is_taken_at_once() -> None:
-    """The tenth success lets a waiter in without anybody leaving."""
+async def test_a_place_added_by_a_success_is_used_at_once() -> None:
+    """The tenth success lets a waiter in although nobody leaves."""
     gate = Gate(2)
     gate.close(0.0)
     await pass_with_success(gate, 9)
@@ -315,8 +315,8 @@ async def test_the_place_that_a_success_brings_is_taken_at_once() -> None:
     assert queue.inside == ["a", "b"]
 
 
-async def test_the_next_429_lets_requests_pass_one_by_one_again() -> None:
-    """However many passed at once again, after another 429 it is one at a time."""
+async def test_another_429_lets_requests_pass_one_by_one_again() -> None:
+    """However many passed at once before, after another 429 it is one at a time."""
     gate = Gate(4)
     gate.close(0.0)
     await pass_with_success(gate, 25)
@@ -330,8 +330,8 @@ async def test_the_next_429_lets_requests_pass_one_by_one_again() -> None:
     await queue.cancel("b")
 
 
-async def test_those_inside_at_a_429_are_counted() -> None:
-    """Who was inside when the gate closed may finish, and only then the next enters."""
+async def test_callers_inside_during_a_429_count() -> None:
+    """Those inside when the gate closed may finish, and only then the next enters."""
     gate = Gate(3)
     queue = Queue(gate)
     await queue.come("a", "b")
@@ -347,7 +347,7 @@ async def test_those_inside_at_a_429_are_counted() -> None:
 
 
 async def test_a_gate_that_opens_too_late_refuses_at_once() -> None:
-    """Who would lose patience, or miss a deadline, before the pause is over is told so without waiting."""
+    """A caller whose patience or deadline ends before the pause is over is refused without waiting."""
     gate = Gate(1)
     gate.close(60.0)
 
@@ -358,8 +358,8 @@ async def test_a_gate_that_opens_too_late_refuses_at_once() -> None:
     assert scheduled() == []
 
 
-async def test_without_patience_a_rate_limited_gate_refuses_at_once_and_an_open_one_does_not() -> None:
-    """Whether anybody else waits or not."""
+async def test_a_caller_without_patience_is_refused_only_by_a_rate_limited_gate() -> None:
+    """A rate limited gate refuses it at once whether anybody else waits or not; an open gate lets it wait."""
     queue = Queue(Gate(2))
     await queue.come("a", patience=0.0)
     assert queue.inside == ["a"]
@@ -370,8 +370,8 @@ async def test_without_patience_a_rate_limited_gate_refuses_at_once_and_an_open_
     assert queue.refused == ["b"]
 
 
-def test_patience_ends_where_nobody_gets_through() -> None:
-    """At a rate limited gate who waits for so long, and sees no request get through, is turned away."""
+def test_patience_ends_if_nobody_gets_through() -> None:
+    """At a rate limited gate, a waiter that sees no request succeed for that long is turned away."""
 
     async def main() -> None:
         queue = Queue(Gate(2))
@@ -389,8 +389,8 @@ def test_patience_ends_where_nobody_gets_through() -> None:
     run(main())
 
 
-def test_patience_does_not_end_while_others_get_through() -> None:
-    """Each request that gets through shows the others that their turn will come."""
+def test_patience_lasts_while_others_get_through() -> None:
+    """Each request that succeeds shows the waiters that their turn will come."""
 
     async def main() -> None:
         queue = Queue(Gate(2))
@@ -408,8 +408,8 @@ def test_patience_does_not_end_while_others_get_through() -> None:
     run(main())
 
 
-async def test_who_met_a_429_goes_first() -> None:
-    """A call that comes again after a 429 passes those that have not had their turn; two of them keep their order."""
+async def test_a_call_that_met_a_429_goes_first() -> None:
+    """A call that comes back after a 429 passes those that have not had their turn; two of them keep their order."""
     queue = Queue(Gate(1))
     await queue.come("holder", "new")
     await queue.come("again", "again too", again=True)
@@ -419,8 +419,8 @@ async def test_who_met_a_429_goes_first() -> None:
         await queue.go(name)
 
 
-async def test_turned_away_all_who_wait_get_false() -> None:
-    """`turn_away` ends all waiting, at a closed gate as at a full one, and gives nobody a place."""
+async def test_turn_away_ends_all_waiting_with_false() -> None:
+    """`turn_away` ends all waiting, at a closed gate and at a full one, and gives nobody a place."""
     gate = Gate(1)
     queue = Queue(gate)
     await queue.come("holder", "b")
@@ -434,8 +434,8 @@ async def test_turned_away_all_who_wait_get_false() -> None:
     assert scheduled() == []
 
 
-async def test_turned_away_and_cancelled_in_the_same_moment_takes_no_place() -> None:
-    """A waiter that gets False and is cancelled at once gives no place back that it never had."""
+async def test_a_waiter_turned_away_and_cancelled_at_once_returns_no_place() -> None:
+    """A waiter that gets False and is cancelled at the same moment does not return a place that it never had."""
     gate = Gate(1)
     queue = Queue(gate)
     await queue.come("holder", "b")
@@ -449,8 +449,8 @@ async def test_turned_away_and_cancelled_in_the_same_moment_takes_no_place() -> 
     await queue.cancel("c", "d")
 
 
-def test_no_handle_is_left_once_all_have_entered() -> None:
-    """A crowd that was let in through a rate limited gate leaves no timer, whatever its patience and its deadlines."""
+def test_no_timer_is_left_once_all_have_entered() -> None:
+    """Callers that entered through a rate limited gate leave no timer, whatever their patience and deadlines."""
 
     async def main() -> None:
         gate = Gate(8)
@@ -471,7 +471,7 @@ def test_no_handle_is_left_once_all_have_entered() -> None:
     run(main())
 
 
-def test_each_429_widens_the_gap_between_two_requests_and_an_open_gate_has_none(
+def test_each_429_widens_the_gap_between_two_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Requests are spaced after 429s, further apart after more of them, and not at all once all may pass again."""
@@ -540,10 +540,10 @@ acts = st.lists(
 
 @settings(max_examples=300)
 @given(st.sampled_from([MovingLoop, CoarseLoop]), steps, st.integers(1, 4), acts)
-def test_the_gate_never_forgets_to_open(
+def test_the_gate_opens_whatever_the_clock_does(
     kind: type[MovingLoop | CoarseLoop], step: float, places: int, acts: list[tuple[str, float, float]]
 ) -> None:
-    """Whatever the clock does between two readings, everybody gets in, and no more than there are places at once."""
+    """Whatever the clock does between two readings, every caller enters, and no more at once than there are places."""
 
     async def main() -> None:
         gate = Gate(places)
@@ -583,8 +583,8 @@ def test_the_gate_never_forgets_to_open(
         runner.run(main())
 
 
-def test_429s_of_requests_that_were_in_flight_together_count_once() -> None:
-    """A burst of refusals is one: the pause does not grow with the number of requests that met it."""
+def test_429s_of_simultaneous_requests_count_once() -> None:
+    """A burst of 429s counts as one: the pause does not grow with the number of requests that met it."""
 
     async def main() -> int:
         gate = Gate(5)

@@ -1,4 +1,4 @@
-"""The API key as a function: asked when it is needed, and again after a 401; and what a key may look like."""
+"""The API key as a function: called when a key is needed, and again after a 401; and what a valid key looks like."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def keys_seen(server: RawServer) -> list[str]:
 
 
 class Vault:
-    """Gives one key after the other."""
+    """Returns one key after the other."""
 
     def __init__(self, *keys: str) -> None:
         self.keys = list(keys)
@@ -47,7 +47,7 @@ class Vault:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_the_function_is_asked_once_and_its_key_is_used(kind: str) -> None:
+async def test_the_key_function_is_called_once(kind: str) -> None:
     """Its key serves all requests until one is refused."""
     vault = Vault("first")
     async with RawServer(SUCCESS) as server:
@@ -59,8 +59,8 @@ async def test_the_function_is_asked_once_and_its_key_is_used(kind: str) -> None
     assert (vault.asked, keys_seen(server)) == (1, ["first"] * 3)
 
 
-async def test_after_a_401_it_is_asked_again_and_the_request_is_sent_with_the_new_key() -> None:
-    """A rotated key costs one request more, for what must not be sent twice too: a 401 has done nothing."""
+async def test_after_a_401_the_key_function_is_called_again() -> None:
+    """A rotated key costs one extra request, even for a once-only call, since a 401 has changed nothing."""
     vault = Vault("old", "new")
     async with RawServer(SUCCESS, REFUSED, SUCCESS) as server, server.client(api_key=vault) as client:
         await client.ping()
@@ -68,8 +68,8 @@ async def test_after_a_401_it_is_asked_again_and_the_request_is_sent_with_the_ne
     assert keys_seen(server) == ["old", "old", "new"]
 
 
-async def test_a_key_that_is_the_same_again_is_refused() -> None:
-    """Where the function has no other key, the 401 is the caller's: sent once."""
+async def test_the_same_key_after_a_401_is_refused() -> None:
+    """If the function returns the same key again, the 401 is raised, and nothing is retried."""
     vault = Vault("only")
     async with RawServer(REFUSED) as server, server.client(api_key=vault) as client:
         with pytest.raises(AuthenticationError):
@@ -77,8 +77,8 @@ async def test_a_key_that_is_the_same_again_is_refused() -> None:
     assert (vault.asked, keys_seen(server)) == (2, ["only"])
 
 
-async def test_a_burst_of_401s_asks_once() -> None:
-    """Requests that were in flight together when the key was rotated ask for the new one together."""
+async def test_simultaneous_401s_call_the_key_function_once() -> None:
+    """Requests that were in flight together when the key was rotated share one call for the new key."""
     vault = Vault("old", "new")
     async with FakeTrooper(api_key="old") as fake, fake.client(api_key=vault, max_concurrency=8) as client:
         await client.orders.list()
@@ -89,7 +89,7 @@ async def test_a_burst_of_401s_asks_once() -> None:
 
 
 async def test_a_wait_survives_a_rotated_key() -> None:
-    """The poll asks for the new key as every call does."""
+    """The poll gets the new key like any call."""
     vault = Vault("old", "new")
     async with FakeTrooper(api_key="old") as fake, fake.client(api_key=vault) as client:
         order = fake.add_order()
@@ -101,8 +101,8 @@ async def test_a_wait_survives_a_rotated_key() -> None:
     assert vault.asked == 2
 
 
-async def test_a_function_that_fails_is_tried_again_and_nothing_is_sent() -> None:
-    """What it raises is told, without the key; once it works, the call does."""
+async def test_a_failing_key_function_sends_nothing() -> None:
+    """Its failure is reported without the key; once the function works again, so do calls."""
     asked = 0
 
     def vault() -> str:
@@ -122,8 +122,8 @@ async def test_a_function_that_fails_is_tried_again_and_nothing_is_sent() -> Non
     assert len(server.requests) == 1
 
 
-async def test_a_function_that_hangs_ends_by_the_timeout() -> None:
-    """It has as long as a response has."""
+async def test_a_hanging_key_function_times_out() -> None:
+    """The function has as long as a response has."""
 
     asked = asyncio.Event()
 
@@ -143,8 +143,8 @@ async def test_a_function_that_hangs_ends_by_the_timeout() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "Bearer x", "a b", b"bytes", None, 5])
-async def test_what_the_function_returns_is_checked(key: object) -> None:
-    """As a key that is given: nothing is sent with one that can't be one."""
+async def test_the_key_that_the_function_returns_is_checked(key: object) -> None:
+    """It is checked like a key passed directly: nothing is sent with an invalid one."""
     async with RawServer(SUCCESS) as server, server.client(api_key=lambda: key, retry=FAST) as client:
         with pytest.raises(APIConnectionError, match=r"api_key function failed .*API key"):
             await client.ping()
@@ -152,7 +152,7 @@ async def test_what_the_function_returns_is_checked(key: object) -> None:
 
 
 async def failure(client: TrooperClient) -> BaseException:
-    """What a call fails with. (No frame of its traceback is a test's, which knows the keys.)"""
+    """The error that a call fails with. (No frame of its traceback is a test's, which knows the keys.)"""
     try:
         await client.ping()
     except TrooperError as error:
@@ -160,8 +160,8 @@ async def failure(client: TrooperClient) -> BaseException:
     raise AssertionError("it succeeded")
 
 
-async def test_no_key_of_a_function_is_told() -> None:
-    """Neither the old nor the new one: not in an error, the API's own text or an attribute."""
+async def test_no_key_of_a_function_is_in_an_error() -> None:
+    """Neither the old nor the new key is in an error, the API's own text or an attribute."""
     old = KEY[::-1]
     echo = http(b'{"error": "%s and %s"}' % (old.encode(), KEY.encode()), status="400 No")
     server = RawServer(SUCCESS, REFUSED, echo, CUT)
@@ -175,7 +175,7 @@ async def test_no_key_of_a_function_is_told() -> None:
 
 
 def test_a_base_url_may_be_a_url_object() -> None:
-    """What is harmless is accepted; a URL without its scheme is told what it lacks."""
+    """A yarl URL is accepted; the error about a URL without a scheme says what is missing."""
     TrooperClient("key", base_url=URL("https://example.com/api"))
     with pytest.raises(ConfigurationError, match="write https:// in front of the host"):
         TrooperClient("key", base_url="james.trooper.ai")
@@ -183,7 +183,7 @@ def test_a_base_url_may_be_a_url_object() -> None:
         TrooperClient("key", base_url=URL("http://example.com"))
 
 
-async def test_a_slow_function_does_not_count_against_the_response() -> None:
+async def test_a_slow_key_function_does_not_shorten_the_response_timeout() -> None:
     """The response has its whole timeout, however long the key took."""
     arrived, answer = asyncio.Event(), asyncio.Event()
 

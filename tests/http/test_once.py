@@ -1,4 +1,4 @@
-"""`check_before_sending`: the caller's own check, right before each attempt of what must not be sent twice."""
+"""`check_before_sending`: the caller's own check, right before each attempt of a once-only call."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _posts(fake: FakeTrooper) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ONCE)
-async def test_the_check_is_made_before_each_attempt(path: str, fake_trooper: FakeTrooper) -> None:
-    """Each attempt that leaves had its check right before, that after a rate limit too."""
+async def test_the_check_runs_before_each_attempt(path: str, fake_trooper: FakeTrooper) -> None:
+    """Each attempt that is sent is checked right before, also after a rate limit."""
     sent_before: list[int] = []
 
     async def check() -> None:
@@ -49,8 +49,8 @@ async def test_the_check_is_made_before_each_attempt(path: str, fake_trooper: Fa
 
 
 @pytest.mark.parametrize("path", ONCE)
-async def test_what_the_check_raises_is_raised_and_nothing_is_sent(path: str, fake_trooper: FakeTrooper) -> None:
-    """An attempt whose check fails does not leave, and the same call works afterwards."""
+async def test_a_failing_check_is_raised_and_nothing_is_sent(path: str, fake_trooper: FakeTrooper) -> None:
+    """An attempt whose check fails is not sent, and the same call works afterwards."""
 
     async def check() -> None:
         raise LostLockError
@@ -65,8 +65,8 @@ async def test_what_the_check_raises_is_raised_and_nothing_is_sent(path: str, fa
     assert _posts(fake_trooper) == [path]
 
 
-async def test_a_lock_that_is_lost_in_a_rate_limit_is_noticed(fake_trooper: FakeTrooper) -> None:
-    """A purchase that was held up by a 429 is not sent once the check fails."""
+async def test_a_lock_lost_during_a_rate_limit_stops_the_purchase(fake_trooper: FakeTrooper) -> None:
+    """A purchase that was delayed by a 429 is not sent if the check fails by then."""
     is_ours = True
 
     async def check() -> None:
@@ -86,7 +86,7 @@ async def test_a_lock_that_is_lost_in_a_rate_limit_is_noticed(fake_trooper: Fake
 
 
 async def test_reads_and_settings_are_not_checked(fake_trooper: FakeTrooper) -> None:
-    """The check is for what must not be sent twice; all else goes out without it."""
+    """The check is for once-only calls and purchases; everything else is sent without it."""
 
     async def check() -> None:
         raise LostLockError

@@ -21,7 +21,7 @@ Limiter = Callable[[float], float | None]
 
 
 def window() -> Limiter:
-    """Sixty in each minute of the clock."""
+    """Sixty per minute of the clock."""
     seen: dict[int, int] = {}
 
     def limit(now: float) -> float | None:
@@ -48,7 +48,7 @@ def sliding() -> Limiter:
 
 
 def bucket() -> Limiter:
-    """A token a second, and five in hand."""
+    """One token per second, and up to five in reserve."""
     tokens, at = 5.0, 1000.0
 
     def limit(now: float) -> float | None:
@@ -65,7 +65,7 @@ def bucket() -> Limiter:
 @pytest.mark.parametrize("told", [True, False], ids=["Retry-After", "no Retry-After"])
 @pytest.mark.parametrize("limiter", [window, sliding, bucket])
 def test_a_thousand_calls_at_sixty_a_minute_all_succeed(limiter: Callable[[], Limiter], told: bool) -> None:
-    """With the default policy: at most 1.3 requests a call, 90 % of the allowed rate or more, and the poll goes on."""
+    """With the default policy: at most 1.3 requests per call, at least 90 % of the allowed rate, and the poll goes on."""
 
     async def main() -> tuple[int, float, list[float]]:
         limit, requests = limiter(), 0
@@ -95,7 +95,7 @@ def test_a_thousand_calls_at_sixty_a_minute_all_succeed(limiter: Callable[[], Li
 
 
 def always_429(until: float, **headers: str) -> Script:
-    """An API that answers with 429 until then."""
+    """An API that responds with 429 until then."""
 
     async def answer(call: Call[Any]) -> Response:
         await asyncio.sleep(0.1)
@@ -104,8 +104,8 @@ def always_429(until: float, **headers: str) -> Script:
     return Script(lambda t: [], answer)
 
 
-def test_where_the_api_says_how_long_that_is_the_pause() -> None:
-    """Fourteen 429 in a row, each with `Retry-After: 0`, take seconds: no guess grows on top of the figure."""
+def test_retry_after_is_used_as_the_pause() -> None:
+    """Fourteen 429s in a row, each with `Retry-After: 0`, take seconds: nothing is added to the API's figure."""
 
     async def main() -> float:
         left = 14
@@ -123,8 +123,8 @@ def test_where_the_api_says_how_long_that_is_the_pause() -> None:
     assert run(main()) < 10
 
 
-def test_a_429_for_ever_ends_for_all_who_wait() -> None:
-    """Where nobody gets through, a hundred calls end within minutes, not one after the other: RateLimitError."""
+def test_an_endless_429_fails_all_calls_within_minutes() -> None:
+    """If no call gets through, a hundred calls raise RateLimitError within minutes, not one after the other."""
 
     async def main() -> tuple[float, list[float], int]:
         script = always_429(1e9, Retry_After="5")
@@ -143,7 +143,7 @@ def test_a_429_for_ever_ends_for_all_who_wait() -> None:
 
 @pytest.mark.parametrize(("retry_after", "passes"), [("60", True), ("61", False)])
 def test_a_pause_as_long_as_the_deadline_is_waited_out(retry_after: str, passes: bool) -> None:
-    """A limit of so many a minute answers with up to `Retry-After: 60`, and the default deadline is a minute."""
+    """A limit per minute may return `Retry-After: 60`, and the default deadline is a minute."""
 
     async def main() -> None:
         async with always_429(1050, Retry_After=retry_after).client() as client:
@@ -156,8 +156,8 @@ def test_a_pause_as_long_as_the_deadline_is_waited_out(retry_after: str, passes:
     run(main())
 
 
-def test_a_call_that_the_pause_would_outlast_is_told_at_once() -> None:
-    """Where the pause is longer than a call may take, even by less than a second, it neither waits nor is sent."""
+def test_a_call_that_the_pause_would_outlast_fails_at_once() -> None:
+    """If the pause is longer than the call may take, even by less than a second, it neither waits nor is sent."""
 
     async def main() -> None:
         script = always_429(1e9, Retry_After="60.5")
@@ -174,8 +174,8 @@ def test_a_call_that_the_pause_would_outlast_is_told_at_once() -> None:
     run(main())
 
 
-def test_a_failing_api_is_hit_little_more_often_than_it_is_called() -> None:
-    """The budget: a thousand calls of an API that answers 500 cost at most 1.1 requests each, and twelve."""
+def test_a_failing_api_gets_few_retries() -> None:
+    """The budget: a thousand calls of an API that returns 500 cost at most 1.1 requests each, plus twelve."""
 
     async def main() -> int:
         requests = 0

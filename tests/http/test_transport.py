@@ -1,4 +1,4 @@
-"""The transport: what is sent, retries, rate limits, caps and timeouts, and where the key is (nowhere else)."""
+"""The transport: what is sent, retries, rate limits, limits of size and time, and that the key is nowhere else."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ from trooper_async.testing import FakeTrooper
         (599, ServerError, 4),
     ],
 )
-async def test_each_status_has_its_class_and_its_attempts(
+async def test_each_status_has_its_class_and_attempts(
     responses: aioresponses, status: int, kind: type[APIStatusError], requests: int
 ) -> None:
-    """A status becomes its class, after one request, or after four where it may pass."""
+    """A status becomes its class, after one request, or after four if it may be temporary."""
     responses.get("https://api.example/api/test", status=status, payload={"error": "no"}, repeat=True)
 
     async with TrooperClient(base_url="https://api.example", retry=FAST) as client:
@@ -92,7 +92,7 @@ async def test_each_status_has_its_class_and_its_attempts(
 
 
 async def test_the_headers_of_a_read(responses: aioresponses) -> None:
-    """A GET says who asks, the application first, and what it accepts; it has no body and so no type of one."""
+    """A GET names the application first and the package, and what it accepts; it has no body and no content type."""
     responses.get("https://api.example/api/test", payload={"test": "x"})
 
     async with TrooperClient(base_url="https://api.example/", app="my-bot/1.2") as client:
@@ -109,7 +109,7 @@ async def test_the_headers_of_a_read(responses: aioresponses) -> None:
 
 
 async def test_the_headers_of_a_post(responses: aioresponses) -> None:
-    """A POST says that it carries JSON; without an application of yours the User-Agent is the package's alone."""
+    """A POST says that it carries JSON; without `app` the User-Agent is the package's alone."""
     responses.post("https://api.example/api/template-install-retry", payload={"success": True})
 
     async with TrooperClient(KEY, base_url="https://api.example") as client:
@@ -121,10 +121,10 @@ async def test_the_headers_of_a_post(responses: aioresponses) -> None:
     assert request.kwargs["data"] == b'{"install_id": 5}'
 
 
-# --- on the wire --------------------------------------------------------------------------------------------------
+# --- in flight ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_key_is_on_the_wire_and_only_there() -> None:
+async def test_the_key_is_only_in_the_authorization_header() -> None:
     """Each request carries the key once, in its Authorization header."""
     async with RawServer(http(), http(b'{"success": true}')) as wire, wire.client() as client:
         await client.ping()
@@ -136,8 +136,8 @@ async def test_the_key_is_on_the_wire_and_only_there() -> None:
         assert (request.head + request.body.decode()).count(KEY) == 1
 
 
-async def test_without_a_key_there_is_no_authorization() -> None:
-    """A public endpoint is asked without an Authorization header where there is no key."""
+async def test_without_a_key_there_is_no_authorization_header() -> None:
+    """A public endpoint is called without an Authorization header if there is no key."""
     async with RawServer() as wire, wire.client(api_key=None) as client:
         assert await client.ping() == "hello"
 
@@ -145,7 +145,7 @@ async def test_without_a_key_there_is_no_authorization() -> None:
 
 
 async def test_a_redirect_is_never_followed() -> None:
-    """The key goes to no other place than the base URL, whatever the API answers."""
+    """The key goes nowhere but to the base URL, whatever the API responds."""
     async with RawServer() as elsewhere:
         moved = http(b"", f"Location: {elsewhere.url}/api/test", status="302 Found")
         async with RawServer(moved) as wire, wire.client() as client:
@@ -157,7 +157,7 @@ async def test_a_redirect_is_never_followed() -> None:
 
 
 async def test_a_base_url_may_have_a_path() -> None:
-    """A gateway's prefix stays in front of every path."""
+    """A gateway's prefix is kept in front of every path."""
     async with RawServer() as wire, wire.client(base_url=f"{wire.url}/gateway/") as client:
         await client.ping()
 
@@ -165,7 +165,7 @@ async def test_a_base_url_may_have_a_path() -> None:
 
 
 async def test_reads_reuse_their_connection() -> None:
-    """Reads one after the other share one connection."""
+    """Consecutive reads share one connection."""
     async with RawServer() as wire, wire.client() as client:
         for _ in range(5):
             await client.ping()
@@ -173,8 +173,8 @@ async def test_reads_reuse_their_connection() -> None:
     assert (len(wire.requests), wire.connections) == (5, 1)
 
 
-async def test_once_only_calls_have_a_fresh_connection_each() -> None:
-    """What must not be sent twice never goes out on a connection that the server may just have closed."""
+async def test_a_once_only_call_has_a_new_connection() -> None:
+    """A once-only call is never sent on a connection that the server may just have closed."""
     async with RawServer(http(b'{"success": true, "test": ""}')) as wire, wire.client() as client:
         await client.ping()
         for _ in range(3):
@@ -184,8 +184,8 @@ async def test_once_only_calls_have_a_fresh_connection_each() -> None:
     assert [request.connection for request in wire.requests] == [1, 2, 3, 4, 1]
 
 
-async def test_a_reused_connection_that_is_cut_is_not_resent_behind_our_back() -> None:
-    """aiohttp would send a GET again on its own, uncounted: here each request on the wire is an attempt."""
+async def test_aiohttp_does_not_resend_on_a_lost_connection() -> None:
+    """aiohttp would resend a GET by itself, uncounted; here each request that is sent is an attempt."""
     async with RawServer(http(), CUT) as wire, wire.client(retry=RetryPolicy(attempts=1)) as client:
         await client.ping()
         with pytest.raises(APIConnectionError) as caught:
@@ -195,8 +195,8 @@ async def test_a_reused_connection_that_is_cut_is_not_resent_behind_our_back() -
     assert len(wire.requests) == 2
 
 
-async def test_attempts_counted_are_the_requests_on_the_wire(caplog: pytest.LogCaptureFixture) -> None:
-    """Every request on the wire has its DEBUG line and is counted, also after a kept connection was closed."""
+async def test_every_request_is_counted_as_an_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """Every request that is sent has its DEBUG line and is counted, also after a kept connection was closed."""
     caplog.set_level(logging.DEBUG, "trooper_async.transport")
     async with RawServer(http(), CUT, CUT, http(b"no JSON")) as wire, wire.client() as client:
         await client.ping()
@@ -212,8 +212,8 @@ async def test_attempts_counted_are_the_requests_on_the_wire(caplog: pytest.LogC
     ]
 
 
-async def test_a_cut_on_a_reused_connection_costs_no_budget() -> None:
-    """That a kept connection was closed says nothing of the API; a cut on a fresh one does."""
+async def test_a_lost_reused_connection_costs_no_budget() -> None:
+    """A kept connection that was closed says nothing about the API; a new one that is lost does."""
     policy = RetryPolicy(budget=1, max_delay=0.0)
     async with RawServer(http(), CUT, CUT, http()) as wire, wire.client(retry=policy) as client:
         await client.ping()
@@ -228,10 +228,8 @@ async def test_a_cut_on_a_reused_connection_costs_no_budget() -> None:
 
 
 @pytest.mark.parametrize("why", ["Connection: close", "idle for too long", "yours"])
-async def test_a_cut_on_a_fresh_connection_after_an_answer_costs_budget(
-    why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A response whose connection is not there for the next request makes no cut after it a free one."""
+async def test_a_lost_new_connection_after_a_response_costs_budget(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a response's connection was not kept for the next request, losing the next one still costs budget."""
     if why == "idle for too long":
         monkeypatch.setattr(sessions, "_IDLE", 0.0)
     answer = http(TEXT, "Connection: close") if why == "Connection: close" else http()
@@ -249,9 +247,9 @@ async def test_a_cut_on_a_fresh_connection_after_an_answer_costs_budget(
 
 
 async def test_cookies_are_not_kept() -> None:
-    """What the API sets as a cookie is not sent back."""
+    """A cookie that the API sets is not sent back."""
     async with RawServer(http(TEXT, "Set-Cookie: track=me; Path=/")) as wire:
-        url = wire.url.replace("127.0.0.1", "localhost")  # for an address aiohttp keeps no cookies anyway
+        url = wire.url.replace("127.0.0.1", "localhost")  # aiohttp keeps no cookies for an IP address anyway
         async with wire.client(base_url=url) as client:
             await client.ping()
             await client.ping()
@@ -259,10 +257,10 @@ async def test_cookies_are_not_kept() -> None:
     assert [request.header("Cookie") for request in wire.requests] == [[], []]
 
 
-async def test_proxies_and_netrc_of_the_environment_are_not_used(
+async def test_proxies_and_netrc_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Neither a proxy nor credentials come out of the environment."""
+    """Neither a proxy nor credentials are taken from the environment."""
     netrc = tmp_path_factory.mktemp("home") / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\ndefault login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -278,16 +276,16 @@ async def test_proxies_and_netrc_of_the_environment_are_not_used(
     assert [request.header("Authorization") for request in wire.requests] == [[f"Bearer {KEY}"], []]
 
 
-async def test_the_proxy_that_is_given_is_used() -> None:
-    """With `proxy` the request goes there."""
+async def test_the_given_proxy_is_used() -> None:
+    """With `proxy`, requests go through it."""
     async with RawServer() as proxy, proxy.client(base_url="http://127.0.0.1:9", proxy=proxy.url) as client:
         assert await client.ping() == "hello"
 
     assert proxy.requests[0].head.startswith("GET http://127.0.0.1:9/api/test HTTP/1.1")
 
 
-async def test_a_proxy_that_refuses_is_never_sent() -> None:
-    """Where the proxy can't be reached nothing was sent: retried, and no unknown outcome."""
+async def test_an_unreachable_proxy_means_never_sent() -> None:
+    """If the proxy can't be reached nothing was sent: the call is retried, and its outcome is not unknown."""
     async with TrooperClient(
         KEY, base_url="http://127.0.0.1:9", proxy=f"http://127.0.0.1:{free_port()}", retry=FAST
     ) as client:
@@ -301,8 +299,8 @@ async def test_a_proxy_that_refuses_is_never_sent() -> None:
 
 
 @pytest.mark.parametrize("verb", ["read", "setting", "once", "purchase"])
-async def test_a_refused_connection_is_retried_by_all_and_means_never_sent(verb: str) -> None:
-    """Where nobody listens nothing was sent, for certain: four attempts, then APIConnectionError, purchases too."""
+async def test_a_refused_connection_is_retried_and_means_never_sent(verb: str) -> None:
+    """If nobody listens, certainly nothing was sent: four attempts, then APIConnectionError, for purchases too."""
     calls: dict[str, Callable[[TrooperClient], Awaitable[object]]] = {
         "read": lambda client: client.ping(),
         "setting": lambda client: client.templates.remove(5),
@@ -317,11 +315,11 @@ async def test_a_refused_connection_is_retried_by_all_and_means_never_sent(verb:
 
 
 async def test_a_purchase_is_sent_once_the_api_listens_again() -> None:
-    """A purchase whose connection is refused is tried again, and its one request on the wire buys one server."""
+    """A purchase whose connection is refused is retried, and the one request that is sent buys one server."""
     retry = RetryPolicy(attempts=1000, budget=1000, max_delay=0.01)
     async with RawServer(http(b'[{"order_id": 5, "status": "running"}]')) as wire, wire.client(retry=retry) as client:
         await client.orders.list()
-        wire.stop_listening()  # the connection that the list came on stays
+        wire.stop_listening()  # the connection of the list stays open
         buying = asyncio.create_task(
             client.orders.create(Blib(1, price_h=Decimal(1)), contract_interval="HOUR", terms_accepted=True)
         )
@@ -332,8 +330,8 @@ async def test_a_purchase_is_sent_once_the_api_listens_again() -> None:
     assert [request.head.split()[:2] for request in again.requests] == [["POST", "/api/order"]]
 
 
-async def test_a_connection_that_does_not_come_about_is_never_sent() -> None:
-    """A TLS handshake that is never answered ends after the connection's own time, and nothing was sent."""
+async def test_an_unfinished_tls_handshake_means_never_sent() -> None:
+    """A TLS handshake without a response ends after the connection timeout, and nothing was sent."""
     async with RawServer(SILENCE) as wire:
         url = wire.url.replace("http:", "https:")
         async with wire.client(base_url=url, timeout=0.05, retry=RetryPolicy(attempts=2, max_delay=0.0)) as client:
@@ -347,8 +345,8 @@ async def test_a_connection_that_does_not_come_about_is_never_sent() -> None:
 # --- the budget and the deadline (the retry table: test_retry and tests/tools/test_faults) --------------------------
 
 
-async def test_a_budget_that_runs_dry_ends_the_retries(fake_trooper: FakeTrooper) -> None:
-    """A failing API is asked again as often as the budget has tokens, all calls of the client together."""
+async def test_an_empty_budget_ends_the_retries(fake_trooper: FakeTrooper) -> None:
+    """A failing API gets as many retries as the budget has tokens, over all calls of the client."""
     fake_trooper.fail_next("/api/test", status=500, times=100)
     policy = RetryPolicy(attempts=4, budget=5, max_delay=0.0)
 
@@ -363,8 +361,8 @@ async def test_a_budget_that_runs_dry_ends_the_retries(fake_trooper: FakeTrooper
     assert len(fake_trooper.requests) == sum(attempts)
 
 
-async def test_ten_calls_bring_one_retry_back(fake_trooper: FakeTrooper) -> None:
-    """The budget grows by a tenth for each call, up to where it was."""
+async def test_ten_calls_restore_one_retry(fake_trooper: FakeTrooper) -> None:
+    """The budget grows by a tenth with each call, up to its initial value."""
     async with fake_trooper.client(retry=RetryPolicy(budget=1, max_delay=0.0)) as client:
 
         async def attempts_of_a_failing_call() -> int:
@@ -384,7 +382,7 @@ async def test_ten_calls_bring_one_retry_back(fake_trooper: FakeTrooper) -> None
 
 
 async def test_no_attempt_starts_after_the_deadline(fake_trooper: FakeTrooper) -> None:
-    """Where the next attempt would start after the policy's deadline, the call ends at once."""
+    """If the next attempt would start after the policy's deadline, the call ends at once."""
     fake_trooper.fail_next("/api/test", status=503, retry_after=60, times=2)
 
     async with fake_trooper.client(retry=RetryPolicy(deadline=30.0)) as client, asyncio.timeout(29):
@@ -398,8 +396,8 @@ async def test_no_attempt_starts_after_the_deadline(fake_trooper: FakeTrooper) -
 
 
 @pytest.mark.parametrize("status", [503, 429])
-async def test_retry_after_is_not_undercut(fake_trooper: FakeTrooper, status: int) -> None:
-    """The next request is not before what the API asked for."""
+async def test_the_pause_is_at_least_retry_after(fake_trooper: FakeTrooper, status: int) -> None:
+    """The next request is not sent before the API asked for it."""
     fake_trooper.fail_next("/api/test", status=status, retry_after=0.15)
 
     async with fake_trooper.client(retry=FAST) as client:
@@ -410,7 +408,7 @@ async def test_retry_after_is_not_undercut(fake_trooper: FakeTrooper, status: in
 
 
 async def test_a_429_costs_neither_attempts_nor_budget(fake_trooper: FakeTrooper) -> None:
-    """With one attempt and no budget a call still outlasts a rate limit."""
+    """Even with one attempt and no budget, a call waits out a rate limit."""
     fake_trooper.fail_next("/api/test", status=429, times=5)
 
     async with fake_trooper.client(retry=RetryPolicy(attempts=1, budget=0, max_delay=0.0)) as client:
@@ -419,8 +417,8 @@ async def test_a_429_costs_neither_attempts_nor_budget(fake_trooper: FakeTrooper
     assert len(fake_trooper.requests) == 6
 
 
-async def test_a_429_closes_the_gate_for_the_whole_client(fake_trooper: FakeTrooper) -> None:
-    """After a 429 no call of the client goes out before the pause is over; then all of them succeed."""
+async def test_a_429_pauses_the_whole_client(fake_trooper: FakeTrooper) -> None:
+    """After a 429 no call of the client is sent before the pause is over; then all of them succeed."""
     fake_trooper.fail_next("/api/test", status=429, retry_after=0.15, times=4)
 
     async with fake_trooper.client(retry=FAST, max_concurrency=4) as client:
@@ -435,7 +433,7 @@ async def test_a_429_closes_the_gate_for_the_whole_client(fake_trooper: FakeTroo
 
 
 async def test_after_a_429_requests_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the pause is over the next request waits for the response of the one before."""
+    """After the pause each request waits for the response of the one before."""
     monkeypatch.setattr(gate, "_FIRST_GAP", 0.002)
     busy = 0
     most: list[int] = []
@@ -447,7 +445,7 @@ async def test_after_a_429_requests_go_one_by_one(monkeypatch: pytest.MonkeyPatc
             busy += 1
             most.append(busy)
             number = len(most)
-            await until(lambda: len(most) >= 8)  # the first eight are answered once all of them are there
+            await until(lambda: len(most) >= 8)  # the first eight get their responses once all of them have arrived
             busy -= 1
             writer.write(http() if number > 8 else http(b"{}", "Retry-After: 0", status="429 Slow down"))
 
@@ -458,8 +456,8 @@ async def test_after_a_429_requests_go_one_by_one(monkeypatch: pytest.MonkeyPatc
     assert most[8:18] == [1] * 10, "ten by ones after it"
 
 
-async def test_a_retry_after_beyond_two_minutes_is_an_error_at_once(fake_trooper: FakeTrooper) -> None:
-    """Nobody waits so long within a call: RateLimitError with what the API asked for."""
+async def test_a_retry_after_of_more_than_two_minutes_fails_at_once(fake_trooper: FakeTrooper) -> None:
+    """No call waits that long: RateLimitError with the pause that the API asked for."""
     fake_trooper.fail_next("/api/test", status=429, retry_after=121)
 
     async with fake_trooper.client(retry=RetryPolicy(deadline=10_000.0)) as client, asyncio.timeout(LIMIT):
@@ -469,8 +467,8 @@ async def test_a_retry_after_beyond_two_minutes_is_an_error_at_once(fake_trooper
     assert (caught.value.retry_after, caught.value.status, caught.value.attempts) == (121.0, 429, 1)
 
 
-async def test_while_the_gate_is_closed_for_long_others_are_told_at_once(fake_trooper: FakeTrooper) -> None:
-    """A call that can't be let in before its deadline is a RateLimitError that says how long, and is not sent."""
+async def test_during_a_long_pause_other_calls_fail_at_once(fake_trooper: FakeTrooper) -> None:
+    """A call that can't be sent before its deadline is a RateLimitError that says how long the pause is."""
     fake_trooper.fail_next("/api/test", status=429, retry_after=1000)
 
     async with fake_trooper.client() as client, asyncio.timeout(LIMIT):
@@ -485,7 +483,7 @@ async def test_while_the_gate_is_closed_for_long_others_are_told_at_once(fake_tr
     assert 60.0 < caught.value.retry_after <= 120.0
 
 
-async def test_a_retry_after_beyond_the_deadline_is_an_error_at_once(fake_trooper: FakeTrooper) -> None:
+async def test_a_retry_after_beyond_the_deadline_fails_at_once(fake_trooper: FakeTrooper) -> None:
     """A pause that is longer than the call may take is not begun."""
     fake_trooper.fail_next("/api/test", status=429, retry_after=20)
 
@@ -497,7 +495,7 @@ async def test_a_retry_after_beyond_the_deadline_is_an_error_at_once(fake_troope
 
 
 async def test_a_retry_after_may_be_a_date(fake_trooper: FakeTrooper) -> None:
-    """An HTTP date counts from the server's own clock."""
+    """An HTTP date is compared with the server's own clock."""
     headers = {"Date": "Tue, 24 Nov 2026 08:00:00 GMT", "Retry-After": "Tue, 24 Nov 2026 08:05:00 GMT"}
     fake_trooper.fail_next("/api/test", status=429, headers=headers)
 
@@ -509,8 +507,8 @@ async def test_a_retry_after_may_be_a_date(fake_trooper: FakeTrooper) -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["soon", "-5", "1e9", "NaN", "9" * 40, "Tue, 99 Nov 2026 08:05:00 GMT"])
-async def test_a_nonsense_retry_after_is_ignored(fake_trooper: FakeTrooper, nonsense: str) -> None:
-    """What is neither seconds nor a date is as if it were not there."""
+async def test_an_invalid_retry_after_is_ignored(fake_trooper: FakeTrooper, nonsense: str) -> None:
+    """A Retry-After that is neither seconds nor a date counts as missing."""
     fake_trooper.fail_next("/api/test", status=503, retry_after=nonsense)
 
     async with fake_trooper.client(retry=FAST) as client, asyncio.timeout(LIMIT):
@@ -522,13 +520,13 @@ async def test_a_nonsense_retry_after_is_ignored(fake_trooper: FakeTrooper, nons
 # --- limits -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_body_of_the_allowed_size_is_read() -> None:
-    """The cap is the largest body that is read."""
+async def test_a_body_of_the_maximum_size_is_read() -> None:
+    """The limit is the largest body that is read."""
     async with RawServer() as wire, wire.client(max_body_bytes=len(TEXT)) as client:
         assert await client.ping() == "hello"
 
 
-async def test_a_body_beyond_the_cap_is_not_read() -> None:
+async def test_a_larger_body_is_not_read() -> None:
     """One byte too many is a ResponseFormatError that names the option."""
     async with RawServer() as wire, wire.client(max_body_bytes=len(TEXT) - 1) as client:
         with pytest.raises(ResponseFormatError) as caught:
@@ -538,8 +536,8 @@ async def test_a_body_beyond_the_cap_is_not_read() -> None:
     assert len(wire.requests) == caught.value.attempts == 2
 
 
-async def test_a_body_without_end_is_cut_at_the_cap() -> None:
-    """A server that never stops sending is hung up on."""
+async def test_an_endless_body_is_stopped_at_the_limit() -> None:
+    """The connection to a server that never stops sending is closed."""
     hung_up = asyncio.Event()
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -560,16 +558,16 @@ async def test_a_body_without_end_is_cut_at_the_cap() -> None:
             await hung_up.wait()
 
 
-async def test_a_compressed_answer_is_read() -> None:
-    """gzip is asked for, and undone."""
+async def test_a_compressed_response_is_read() -> None:
+    """gzip is accepted, and decompressed."""
     async with RawServer(http(gzip.compress(TEXT), "Content-Encoding: gzip")) as wire, wire.client() as client:
         assert await client.ping() == "hello"
 
     assert "gzip" in wire.requests[0].header("Accept-Encoding")[0]
 
 
-async def test_a_gzip_bomb_is_stopped_at_the_cap() -> None:
-    """The inflated size counts, as it comes in: a bomb is hung up on long before its end."""
+async def test_a_gzip_bomb_is_stopped_at_the_limit() -> None:
+    """The decompressed size counts while it arrives, so the connection is closed long before the end."""
     hung_up = asyncio.Event()
     bomb = zlib.compressobj(wbits=31)
     begin = bomb.compress(b'{"test": "' + b"a" * 2**20) + bomb.flush(zlib.Z_SYNC_FLUSH)
@@ -577,7 +575,7 @@ async def test_a_gzip_bomb_is_stopped_at_the_cap() -> None:
     async def tick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 500000\r\n\r\n" + begin)
-        await reader.read()  # the rest comes never
+        await reader.read()  # the rest never comes
         hung_up.set()
 
     assert len(begin) < 10_000
@@ -591,9 +589,9 @@ async def test_a_gzip_bomb_is_stopped_at_the_cap() -> None:
     assert caught.value.expected == "smaller than max_body_bytes"
 
 
-async def test_the_size_on_the_wire_counts_too() -> None:
-    """A body that is larger on the wire than inflated is measured on the wire."""
-    stored = zlib.compressobj(level=0, wbits=31)  # gzip, nothing compressed
+async def test_the_compressed_size_counts_too() -> None:
+    """A body that is larger compressed than decompressed is measured compressed."""
+    stored = zlib.compressobj(level=0, wbits=31)  # gzip without compression
     body = TEXT + b" " * 3000
     answer = http(stored.compress(body) + stored.flush(), "Content-Encoding: gzip")
 
@@ -617,9 +615,8 @@ async def test_the_size_on_the_wire_counts_too() -> None:
     ],
     ids=["no gzip", "no deflate", "cut", "cut gzip", "cut chunk", "cut head", "no http", "bad length", "long header"],
 )
-async def test_an_answer_that_is_not_whole_is_none(answer: Answer) -> None:
-    """A read whose response is cut or broken on its way is retried, then a connection error; of a once-only call the
-    outcome is unknown."""
+async def test_an_incomplete_response_counts_as_lost(answer: Answer) -> None:
+    """A read whose response is cut or broken is retried, then a connection error; a once-only call is unknown."""
     async with RawServer(answer) as wire, wire.client() as client:
         with pytest.raises(APIConnectionError) as caught:
             await client.ping()
@@ -633,8 +630,8 @@ async def test_an_answer_that_is_not_whole_is_none(answer: Answer) -> None:
         assert await client.ping() == "hello"
 
 
-async def test_no_answer_in_time_is_a_timeout_error() -> None:
-    """A read that is not answered within `timeout` is retried, then an APITimeoutError, which is a TimeoutError."""
+async def test_a_late_response_is_a_timeout_error() -> None:
+    """A read without a response within `timeout` is retried, then an APITimeoutError, which is a TimeoutError."""
     policy = RetryPolicy(attempts=2, max_delay=0.0, deadline=None)
     async with RawServer(SILENCE) as wire, wire.client(timeout=20.0, retry=policy) as client:
         reading = asyncio.create_task(client.ping())
@@ -649,8 +646,8 @@ async def test_no_answer_in_time_is_a_timeout_error() -> None:
     assert (caught.value.attempts, len(wire.requests)) == (2, 2)
 
 
-async def test_an_answer_that_stalls_within_its_body_is_a_timeout_error() -> None:
-    """The time limit is for the whole response."""
+async def test_a_response_that_stalls_in_its_body_is_a_timeout_error() -> None:
+    """The timeout is for the whole response."""
     stalled = Answer(http(b'{"test": "hel', length=len(TEXT)), "nothing")
     async with RawServer(stalled) as wire, wire.client(timeout=20.0, retry=RetryPolicy(attempts=1)) as client:
         reading = asyncio.create_task(client.ping())
@@ -660,8 +657,8 @@ async def test_an_answer_that_stalls_within_its_body_is_a_timeout_error() -> Non
             await reading
 
 
-async def test_a_once_only_call_is_given_more_time_than_a_read() -> None:
-    """`timeout` does not cut what must not be sent twice: it would only make its outcome unknown."""
+async def test_a_once_only_call_has_more_time_than_a_read() -> None:
+    """`timeout` does not interrupt a once-only call, since that would only make its outcome unknown."""
     arrived = 0
     answer = asyncio.Event()
 
@@ -684,8 +681,8 @@ async def test_a_once_only_call_is_given_more_time_than_a_read() -> None:
         await retrying
 
 
-async def test_a_once_only_call_without_an_answer_has_an_unknown_outcome() -> None:
-    """Its time over too, it is no TimeoutError, so that nobody's retry on a timeout sends it again."""
+async def test_a_once_only_call_without_a_response_has_an_unknown_outcome() -> None:
+    """It is no TimeoutError, so that a retry on timeouts does not send it again."""
     async with RawServer(SILENCE) as wire, wire.client() as client:
         retrying = asyncio.create_task(client.templates.retry(5))
         await until(lambda: wire.requests)
@@ -697,7 +694,7 @@ async def test_a_once_only_call_without_an_answer_has_an_unknown_outcome() -> No
     assert len(wire.requests) == 1
 
 
-async def test_no_more_than_max_concurrency_are_on_the_wire() -> None:
+async def test_at_most_max_concurrency_requests_are_in_flight() -> None:
     """The other calls wait for their turn, without a connection."""
     async with RawServer(SILENCE) as wire, wire.client(max_concurrency=3) as client:
         calls = [asyncio.create_task(client.ping()) for _ in range(9)]
@@ -711,14 +708,14 @@ async def test_no_more_than_max_concurrency_are_on_the_wire() -> None:
         await asyncio.gather(*calls, return_exceptions=True)
 
 
-# --- a session of yours -------------------------------------------------------------------------------------------
+# --- your own session ---------------------------------------------------------------------------------------------
 
 
 MINE = {"X-Mine": "yes"}
 
 
 async def test_your_session_is_used_and_not_closed() -> None:
-    """Every request goes out on the session that was given, and the client's end is not the session's."""
+    """Every request goes through the given session, and closing the client does not close it."""
     async with (
         RawServer(http(b'{"success": true, "test": ""}')) as wire,
         aiohttp.ClientSession(headers=MINE) as session,
@@ -735,8 +732,8 @@ async def test_your_session_is_used_and_not_closed() -> None:
     assert [request.header("Authorization") for request in wire.requests] == [[f"Bearer {KEY}"]] * 2 + [[]]
 
 
-async def test_your_session_that_keeps_connections_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The first once-only call on it says in the log what to set; reads and later calls say nothing."""
+async def test_your_session_that_keeps_connections_gets_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The first once-only call on it logs what to set; reads and later calls log nothing."""
     async with (
         RawServer(http(b'{"success": true, "test": ""}')) as wire,
         aiohttp.ClientSession() as session,
@@ -751,8 +748,8 @@ async def test_your_session_that_keeps_connections_is_warned_of_once(caplog: pyt
     assert "force_close=True" in caplog.text
 
 
-async def test_your_session_that_keeps_no_connections_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """With `force_close` all is well."""
+async def test_your_session_that_keeps_no_connections_gets_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """With `force_close` there is no warning."""
     connector = aiohttp.TCPConnector(force_close=True)
     async with (
         RawServer(http(b'{"success": true}')) as wire,
@@ -765,7 +762,7 @@ async def test_your_session_that_keeps_no_connections_is_not_warned_of(caplog: p
 
 
 async def test_a_session_with_auth_is_refused() -> None:
-    """Its header would take the key's place: said at once, with none of its secrets."""
+    """Its header would replace the key: the error comes at once, without its secrets."""
     with pytest.warns(DeprecationWarning, match="auth"):
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "secret"))
     with pytest.raises(ConfigurationError, match="auth") as caught:
@@ -775,8 +772,8 @@ async def test_a_session_with_auth_is_refused() -> None:
     assert "secret" not in str(caught.value)
 
 
-async def test_a_session_that_is_closed_is_said_at_once() -> None:
-    """A closed session of yours is a ClientClosedError that says whose it was."""
+async def test_a_closed_session_fails_at_once() -> None:
+    """If your own session is closed, the call is a ClientClosedError that says so."""
     async with RawServer() as wire:
         session = aiohttp.ClientSession()
         async with wire.client(session=session) as client:
@@ -787,8 +784,8 @@ async def test_a_session_that_is_closed_is_said_at_once() -> None:
     assert wire.requests == []
 
 
-async def test_the_middlewares_of_your_session_are_replaced() -> None:
-    """The client's own middleware takes their place, as the docs say."""
+async def test_the_middlewares_of_your_session_are_not_used() -> None:
+    """The client's own middleware replaces them, as documented."""
 
     async def yours(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         raise AssertionError("not called")
@@ -801,11 +798,11 @@ async def test_the_middlewares_of_your_session_are_replaced() -> None:
         assert await client.ping() == "hello"
 
 
-# --- the client's end ---------------------------------------------------------------------------------------------
+# --- closing the client -------------------------------------------------------------------------------------------
 
 
-async def test_close_in_mid_call_ends_a_read_with_client_closed() -> None:
-    """A read on the wire ends with ClientClosedError, at once."""
+async def test_closing_ends_a_read_in_flight() -> None:
+    """A read in flight ends with ClientClosedError at once."""
     async with RawServer(SILENCE) as wire:
         client = wire.client()
         reading = asyncio.create_task(client.ping())
@@ -819,8 +816,8 @@ async def test_close_in_mid_call_ends_a_read_with_client_closed() -> None:
     assert len(wire.requests) == 1
 
 
-async def test_close_in_mid_call_leaves_a_setting_unknown() -> None:
-    """What was on the wire and changes something may have been done: its outcome is unknown, not merely closed."""
+async def test_closing_makes_a_setting_in_flight_unknown() -> None:
+    """A change in flight may have been applied, so its outcome is unknown, not merely closed."""
     async with RawServer(SILENCE) as wire:
         client = wire.client()
         removing = asyncio.create_task(client.templates.remove(5))
@@ -834,7 +831,7 @@ async def test_close_in_mid_call_leaves_a_setting_unknown() -> None:
     assert len(wire.requests) == 1
 
 
-async def test_close_ends_calls_that_wait_for_their_turn() -> None:
+async def test_closing_ends_waiting_calls() -> None:
     """A call that was not sent yet is not sent any more."""
     async with RawServer(SILENCE) as wire:
         client = wire.client(max_concurrency=1)
@@ -850,7 +847,7 @@ async def test_close_ends_calls_that_wait_for_their_turn() -> None:
 
 
 @pytest.mark.parametrize("status", ["503 Later", "429 Slow down"])
-async def test_close_ends_the_pause_before_a_retry(status: str) -> None:
+async def test_closing_ends_the_pause_before_a_retry(status: str) -> None:
     """A call that waits out a Retry-After ends when the client is closed, not when the pause is over."""
     async with RawServer(http(b"{}", "Retry-After: 50", status=status)) as wire:
         client = wire.client(retry=RetryPolicy(deadline=1000.0))
@@ -882,7 +879,7 @@ async def test_a_closed_client_sends_nothing() -> None:
 
 
 async def test_a_client_belongs_to_one_event_loop() -> None:
-    """Used on another loop it says so, and sends nothing."""
+    """Used on another loop, the client raises an error that says so, and sends nothing."""
     async with RawServer() as wire, wire.client() as client:
         await client.ping()
         with pytest.raises(ConfigurationError, match="another event loop"):
@@ -891,8 +888,8 @@ async def test_a_client_belongs_to_one_event_loop() -> None:
     assert len(wire.requests) == 1
 
 
-async def test_a_forgotten_close_is_a_resource_warning() -> None:
-    """A client that is dropped with sessions open warns; one that was closed, or never used, does not."""
+async def test_a_client_that_was_not_closed_is_a_resource_warning() -> None:
+    """A client that is dropped with open sessions warns; one that was closed, or never used, does not."""
 
     async def dropped(*, used: bool, closed: bool) -> list[str]:
         client = wire.client()
@@ -905,7 +902,7 @@ async def test_a_forgotten_close_is_a_resource_warning() -> None:
             del client
             gc.collect()
             told = [str(warning.message) for warning in caught if issubclass(warning.category, ResourceWarning)]
-            caught.clear()  # aiohttp's own keep its objects, which warn in their turn
+            caught.clear()  # aiohttp keeps its objects, which warn too
             gc.collect()
             await until(lambda: not wire._tasks)  # its connections are closed
         return [text for text in told if "TrooperClient" in text]
@@ -917,7 +914,7 @@ async def test_a_forgotten_close_is_a_resource_warning() -> None:
 
 
 async def test_cancelling_a_call_leaves_no_task() -> None:
-    """A call that is cancelled on the wire, in the pause before a retry or at the gate leaves no task behind."""
+    """A call that is cancelled in flight, in the pause before a retry or at the gate leaves no task behind."""
     async with (
         RawServer(http(b"{}", "Retry-After: 50", status="503 Later"), SILENCE) as wire,
         wire.client(max_concurrency=2, retry=RetryPolicy(deadline=1000.0)) as client,
@@ -942,8 +939,8 @@ async def test_cancelling_a_call_leaves_no_task() -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_no_error_tells_the_key(failure: str) -> None:
-    """Neither its text nor its attributes, its pickle, its causes and contexts, nor the locals of any frame."""
+async def test_no_error_contains_the_key(failure: str) -> None:
+    """Neither its text nor its attributes, pickle, causes and contexts, nor the locals of any frame contain it."""
     kind, run = FAILURES[failure]
     async with FakeTrooper(api_key=KEY) as fake:
         fake.add_order(order_id=123)
@@ -957,8 +954,8 @@ async def test_no_error_tells_the_key(failure: str) -> None:
         assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)
 
 
-async def test_a_cancellation_brings_no_other_exception_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was being handled when it came, an exception with the request's headers, say, is not in its context."""
+async def test_a_cancellation_has_no_other_exception_as_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that was being handled, for example one with the request's headers, is not in its context."""
 
     class Cancelled:
         def request(self, *arguments: object, **options: object) -> Self:
@@ -982,7 +979,7 @@ async def test_a_cancellation_brings_no_other_exception_along(monkeypatch: pytes
 
 
 async def test_the_search_for_the_key_finds_it() -> None:
-    """The tests around this one can fail: where the key is held in an attribute or a local, they see it."""
+    """These tests can fail: a key held in an attribute or a local is found."""
 
     class Holder:
         __slots__ = ("inner",)
@@ -1000,7 +997,7 @@ async def test_the_search_for_the_key_finds_it() -> None:
     assert has_key(told(caught.value))
 
 
-async def test_no_attribute_of_the_client_holds_the_key() -> None:
+async def test_no_attribute_of_the_client_contains_the_key() -> None:
     """The key is in no repr and in nothing that can be reached from the client by attributes, sessions included."""
     async with FakeTrooper(api_key=KEY) as fake, fake.client(retry=FAST) as client:
         order = fake.add_order(order_id=123)
@@ -1019,8 +1016,8 @@ async def test_no_attribute_of_the_client_holds_the_key() -> None:
         on_the_wire.cancel()
 
 
-async def test_no_log_line_holds_the_key(caplog: pytest.LogCaptureFixture) -> None:
-    """At DEBUG of all loggers, aiohttp's and asyncio's included, through successes and failures."""
+async def test_no_log_line_contains_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    """True at DEBUG of all loggers, aiohttp's and asyncio's included, through successes and failures."""
     caplog.set_level(logging.DEBUG)
     for logger in ("aiohttp", "aiohttp.client", "aiohttp.internal", "asyncio", "trooper_async"):
         caplog.set_level(logging.DEBUG, logger)
@@ -1043,8 +1040,8 @@ async def test_no_log_line_holds_the_key(caplog: pytest.LogCaptureFixture) -> No
         assert not any(map(has_key, texts(vars(record))))
 
 
-def test_a_setting_that_failed_and_is_then_held_up_for_too_long_is_unknown() -> None:
-    """A stop that got a 5xx, and whose second attempt a 429 keeps away past its deadline, may have been done."""
+def test_a_failed_setting_that_a_429_then_delays_too_long_is_unknown() -> None:
+    """A stop that got a 5xx, and whose second attempt a 429 delays past its deadline, may have been applied."""
 
     async def main() -> None:
         async def answer(call: Call[Any]) -> Response:

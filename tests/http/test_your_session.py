@@ -1,4 +1,6 @@
-"""A session of the caller's: its traces may read responses, and their mistakes surface; and how ours are traced."""
+"""Your own session: its trace hooks may read responses, and their mistakes surface; and how the client's own requests
+are logged.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,8 @@ def reading_session() -> tuple[aiohttp.ClientSession, list[str]]:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-async def test_a_trace_of_yours_may_read_the_response(compressed: bool) -> None:
-    """What your trace has read is not lost for the call."""
+async def test_a_trace_hook_may_read_the_response(compressed: bool) -> None:
+    """The call still gets a response that your hook has read."""
     body = b'{"test": "hello"}'
     answer = http(gzip.compress(body), "Content-Encoding: gzip") if compressed else http(body)
     session, read = reading_session()
@@ -53,8 +55,8 @@ async def test_a_trace_of_yours_may_read_the_response(compressed: bool) -> None:
     assert read == [body.decode()] * 2
 
 
-async def test_a_purchase_whose_response_your_trace_reads_is_known(fake_trooper: FakeTrooper) -> None:
-    """It is bought, and not unknown."""
+async def test_a_purchase_whose_response_a_trace_hook_reads_is_known(fake_trooper: FakeTrooper) -> None:
+    """The outcome is "bought", not unknown."""
     session, read = reading_session()
     async with session, fake_trooper.client(session=session) as client:
         blib = (await client.blibs.list())[0]
@@ -62,8 +64,8 @@ async def test_a_purchase_whose_response_your_trace_reads_is_known(fake_trooper:
     assert str(transition.order_id) in read[-1]
 
 
-async def test_a_response_that_your_trace_has_read_has_the_same_cap() -> None:
-    """The cap counts what it has read too."""
+async def test_a_response_read_by_a_trace_hook_has_the_same_size_limit() -> None:
+    """What your hook has read counts towards the limit."""
     session, _ = reading_session()
     async with (
         RawServer(DONE) as server,
@@ -78,7 +80,7 @@ async def test_a_response_that_your_trace_has_read_has_the_same_cap() -> None:
 
 
 def broken_session(event: str) -> aiohttp.ClientSession:
-    """A session whose trace has a mistake."""
+    """A session whose trace hook has a bug."""
     config = aiohttp.TraceConfig()
 
     async def mistaken(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
@@ -89,8 +91,8 @@ def broken_session(event: str) -> aiohttp.ClientSession:
 
 
 @pytest.mark.parametrize("event", ["on_request_start", "on_request_end"])
-async def test_a_mistake_of_yours_surfaces_in_a_read(event: str) -> None:
-    """It is raised as it is, once, with the place where it was made, and not told as a lost response."""
+async def test_a_bug_in_a_trace_hook_surfaces_in_a_read(event: str) -> None:
+    """It is raised as it is, once, with its place, and is not reported as a lost response."""
     session = broken_session(event)
     async with RawServer(DONE) as server, session, server.client(session=session, retry=FAST) as client:
         with pytest.raises(AttributeError, match="response_that_is_not_there") as caught:
@@ -100,8 +102,8 @@ async def test_a_mistake_of_yours_surfaces_in_a_read(event: str) -> None:
     assert not has_key(told(caught.value))
 
 
-async def test_what_may_have_been_done_all_the_same_is_unknown(fake_trooper: FakeTrooper) -> None:
-    """A mistake after the request has left: a setting and a purchase are unknown, with the mistake as the cause."""
+async def test_a_bug_in_a_trace_hook_after_sending_is_an_unknown_outcome(fake_trooper: FakeTrooper) -> None:
+    """After the request was sent, a setting and a purchase are unknown, with the bug as the cause."""
     order = fake_trooper.add_order()
     async with fake_trooper.client() as clean:
         blib = (await clean.blibs.list())[0]
@@ -125,7 +127,7 @@ async def test_what_may_have_been_done_all_the_same_is_unknown(fake_trooper: Fak
         assert [purchase.state for purchase in client.orders.purchases] == ["unknown"]
 
 
-async def test_a_header_that_is_too_long_is_told() -> None:
+async def test_a_header_that_is_too_long_is_reported() -> None:
     """The error says what was wrong with the response."""
     async with RawServer(http(b"{}", f"X-Long: {'x' * 9000}")) as server, server.client(retry=FAST) as client:
         with pytest.raises(APIConnectionError, match="8190"):
@@ -135,8 +137,8 @@ async def test_a_header_that_is_too_long_is_told() -> None:
 # The log ------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_debug_line_tells_the_failure(caplog: pytest.LogCaptureFixture) -> None:
-    """Type and text of what came instead of a response; the key is blanked where the API echoes it."""
+async def test_the_debug_line_names_the_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """It has type and text of the failure; the key is removed if the API echoes it."""
     caplog.set_level(logging.DEBUG, "trooper_async.transport")
     odd = RawServer(f"HTTP/1.1 {KEY}\r\n\r\n".encode(), CUT)
     async with odd as server, server.client(retry=RetryPolicy(attempts=1)) as client:
@@ -150,8 +152,10 @@ async def test_the_debug_line_tells_the_failure(caplog: pytest.LogCaptureFixture
     assert "(ServerDisconnectedError: Server disconnected)" in cut_line
 
 
-async def test_a_retry_is_told_at_info_only(fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture) -> None:
-    """Who asked for no log hears nothing of a single retry; at INFO it says why, and when the next attempt is made."""
+async def test_a_retry_is_logged_at_info(fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture) -> None:
+    """Without logging set up nothing is written for a retry; at INFO a line says why, and when the next attempt is
+    made.
+    """
     caplog.set_level(logging.INFO, "trooper_async")
     fake_trooper.fail_next("/api/test", status=503)
     async with fake_trooper.client(retry=FAST) as client:
@@ -162,16 +166,16 @@ async def test_a_retry_is_told_at_info_only(fake_trooper: FakeTrooper, caplog: p
     assert "retrying in 0.00 s" in record.getMessage()
 
 
-def test_the_package_writes_to_no_log_by_itself() -> None:
-    """A library's logger has a NullHandler: without handlers of yours nothing is written to stderr."""
+def test_the_package_configures_no_logging() -> None:
+    """The logger has a NullHandler: without handlers of yours nothing is written to stderr."""
     assert any(isinstance(one, logging.NullHandler) for one in logging.getLogger("trooper_async").handlers)
 
 
 # Kept connections --------------------------------------------------------------------------------------------------
 
 
-async def test_a_cut_on_a_fresh_connection_costs_budget_although_others_are_kept() -> None:
-    """Whether the connection of that very request was used before counts, not whether there are kept ones."""
+async def test_a_lost_new_connection_costs_budget_although_others_are_kept() -> None:
+    """What counts is whether that request's own connection was used before, not whether any are kept."""
     cut_now = asyncio.Event()
     connections = 0
 
@@ -193,6 +197,6 @@ async def test_a_cut_on_a_fresh_connection_costs_budget_although_others_are_kept
         cut_now.set()
         with pytest.raises(APIConnectionError) as caught:
             await client.ping()
-    # both kept ones are tried first, which costs nothing; then fresh ones
+    # both kept ones are tried first, which costs nothing; then new ones
     assert caught.value.attempts == 4
     assert client._transport._budget == pytest.approx(min(10.0, full + 0.1) - 1)
