@@ -317,7 +317,7 @@ def test_an_html_page_gets_a_hint_about_the_network() -> None:
 def test_an_unreadable_2xx_names_the_place_and_the_expected_value(
     path: str, body: Any, place: str, expected: str
 ) -> None:
-    """A 2xx that is not as documented is neither a success nor a refusal; the error says where and what was expected."""
+    """A 2xx that is not as documented is no success and no refusal; the error says where and what was expected."""
     fault = _fault(200, body, path=path)
     assert (fault.failure, fault.retry_after) == (Failure.UNREADABLE, None)
     assert isinstance(fault.error, ResponseFormatError)
@@ -656,7 +656,7 @@ statuses = (
 
 @st.composite
 def responses(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
-    """An endpoint, and a response of any status and headers: any bytes, any JSON, or its sample, complete or damaged."""
+    """An endpoint, and a response of any status and headers: any bytes, any JSON, or its sample, damaged or not."""
     endpoint = draw(st.sampled_from(ENDPOINTS))
     sample = SAMPLES[endpoint.path].response_text.encode()
     damaged = copy.deepcopy(SAMPLES[endpoint.path].response)
@@ -675,7 +675,7 @@ def responses(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
 @settings(max_examples=500)
 @given(responses())
 def test_any_response_gives_a_result_or_a_fault(answer: tuple[Endpoint[Any], Response]) -> None:
-    """Any response to any call gives its data or a fault with one of our errors; nothing is raised, and no key leaks."""
+    """Any response to any call gives its data or a fault with an error; nothing is raised, and no key leaks."""
     endpoint, reply = answer
     made = call(endpoint, "x", "y", _sent(endpoint.path))
     outcome = interpreted(made, reply, redact=REDACT, now=NOW)

@@ -31,7 +31,7 @@ def _pauses(steps: SlicedWork[Any]) -> int:
 
 
 def test_a_decode_may_pause_after_every_row() -> None:
-    """A decode may pause after each row that it decodes and each run of rows that it takes over, in a plain list too."""
+    """A decode may pause after each row that it decodes and each run that it takes over, also in a plain list."""
     body = body_of(*numbered(50))
     assert _pauses(Snapshot(ORDER_LIST).next(opened(body))) == 50
     assert _pauses(interpret(call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)) == 50
@@ -143,7 +143,7 @@ async def test_closing_during_a_decode_fails_the_waits(client: TrooperClient, mo
 async def test_the_event_loop_runs_between_notified_waiters(
     client: TrooperClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When many waiters finish at once, only a few do so in each turn of the loop; the same when the client is closed."""
+    """When many waiters finish at once, a few do so in each turn of the loop; so too when the client is closed."""
     api = Api(client, numbered(1), monkeypatch)
     turn = 0
 

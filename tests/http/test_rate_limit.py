@@ -65,7 +65,7 @@ def bucket() -> Limiter:
 @pytest.mark.parametrize("told", [True, False], ids=["Retry-After", "no Retry-After"])
 @pytest.mark.parametrize("limiter", [window, sliding, bucket])
 def test_a_thousand_calls_at_sixty_a_minute_all_succeed(limiter: Callable[[], Limiter], told: bool) -> None:
-    """With the default policy: at most 1.3 requests per call, at least 90 % of the allowed rate, and the poll goes on."""
+    """With the default policy: at most 1.3 requests per call, 90 % of the allowed rate or more; the poll goes on."""
 
     async def main() -> tuple[int, float, list[float]]:
         limit, requests = limiter(), 0
