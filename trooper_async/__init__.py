@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trooper_async._groups.orders import Orders
     from trooper_async._groups.selection import select
     from trooper_async._groups.templates import Templates
-    from trooper_async._http.once import check_before_sending
+    from trooper_async._http.before_sending import check_before_sending
     from trooper_async._http.retry import RetryPolicy
     from trooper_async._waiting.feed import Outage, Watch
     from trooper_async._waiting.schedule import PollSchedule
@@ -172,7 +172,7 @@ _MODULES = {
     "TrooperClient": "client",
     "Watch": "_waiting.feed",
     "__version__": "_base.version",
-    "check_before_sending": "_http.once",
+    "check_before_sending": "_http.before_sending",
     "cost_h": "_groups.costs",
     "prepaid": "_groups.costs",
     "read_ledger": "_buying.ledger",

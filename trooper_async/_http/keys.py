@@ -1,5 +1,5 @@
-"""The API key: a function that puts it in requests, and one that removes it from texts. It is only in their
-closures.
+"""The API key: a function that puts it in requests, and one that removes it from texts. It is only in their closures;
+`wire.stripped` keeps it out of tracebacks.
 """
 
 from __future__ import annotations

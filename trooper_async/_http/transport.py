@@ -17,8 +17,8 @@ from trooper_async._api.responses import FailedAttempt, Failure, Response, inter
 from trooper_async._base.cancellation import finished
 from trooper_async._base.slices import in_slices
 from trooper_async._base.timeouts import timeout
+from trooper_async._http.before_sending import make_check
 from trooper_async._http.gate import Gate
-from trooper_async._http.once import make_check
 from trooper_async._http.retry import MAX_RETRY_AFTER, RetryPolicy, outcome_unknown
 from trooper_async._http.sessions import Sending
 from trooper_async._http.wire import Wire, stripped

@@ -1,7 +1,7 @@
 """When a wait is over: pure decisions from successive sightings of one order.
 
-No I/O and no clock: the caller passes each sighting with the time at which its poll began. Only polls that began after
-the wait are passed, since older ones may show an earlier state, and nothing changed between two sightings.
+No I/O and no clock: the caller passes each sighting with the time at which its poll began. The poller passes only polls
+that began after the wait, since older ones may show an earlier state.
 """
 
 from __future__ import annotations

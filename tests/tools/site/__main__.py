@@ -42,10 +42,11 @@ def _named_in_docstring(owner: griffe.Object) -> Iterator[str]:
 
 
 def shown(module: griffe.Module, homes: Mapping[str, str]) -> list[str]:
-    """The names on a module's page. The models and errors have pages of their own, apart from `trooper_async`."""
+    """The names on a module's page. That of `trooper_async` begins with the client and leaves out models and errors."""
     if module.path in homes.values():
         return [name for name in module.members if homes.get(name) == module.path]
-    return [str(name) for name in module.exports or () if str(name) not in homes]
+    names = [str(name) for name in module.exports or () if str(name) not in homes]
+    return sorted(names, key=lambda name: name != "TrooperClient")
 
 
 def stage(modules: Sequence[griffe.Module]) -> None:
