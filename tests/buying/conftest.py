@@ -1,4 +1,4 @@
-"""The fixtures of the tests of purchases: a fake that can hold responses back, and a place for a ledger."""
+"""Fixtures for the tests of purchases: a fake that can hold responses back, and a path for a ledger."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ async def fake_trooper() -> AsyncIterator[FakeTrooper]:
 
 @pytest_asyncio.fixture
 async def trooper(fake_trooper: FakeTrooper) -> AsyncIterator[TrooperClient]:
-    """A client of it that polls fast; closed after the test."""
+    """A client of the fake that polls fast; closed after the test."""
     async with fake_trooper.client() as client:
         yield client
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a ledger may be."""
+    """A path for a ledger."""
     return tmp_path / "purchases.jsonl"

@@ -1,5 +1,4 @@
-"""Which orders may be a purchase whose response was lost, and what it takes to tell them from those before.
-
+"""Which orders a purchase whose response was lost may have created, and how they are told apart from earlier ones.
 Rules 2 and 4 of `trooper_async._buying`.
 """
 
@@ -46,8 +45,8 @@ DEARER = order(4, "RTX 4090 Single", "RTX 4090", 1, "0.86")
 LARGER = order(5, "H100 Octo", "H100", 8, "19.9")
 
 
-def test_what_looks_most_like_it_comes_first() -> None:
-    """By name, GPU, number of GPUs and price; those known before are left out."""
+def test_the_most_similar_candidate_comes_first() -> None:
+    """Candidates are sorted by name, GPU, number of GPUs and price; orders known before are left out."""
     found = candidates([LARGER, SILENT, RENAMED, OURS, DEARER], {4}, OFFER, PRICE)
     assert [one.order_id for one in found] == [1, 2, 5, 3]
 
@@ -55,14 +54,14 @@ def test_what_looks_most_like_it_comes_first() -> None:
 @pytest.mark.parametrize(
     ("order", "may_be"), [(OURS, True), (RENAMED, True), (SILENT, True), (DEARER, False), (LARGER, False)]
 )
-def test_what_contradicts_nothing_may_be_it(order: Order, may_be: bool) -> None:
-    """An order fits unless its GPUs or its price say otherwise; an offer's name may be another than its order's."""
+def test_an_order_fits_unless_its_gpus_or_price_differ(order: Order, may_be: bool) -> None:
+    """An order fits unless its GPUs or its price differ; an order's name may differ from its offer's."""
     assert fits(order, OFFER, PRICE) is may_be
     assert fits(order, None, None), "where nothing is known of the offer, nothing can contradict"
 
 
-async def test_a_response_lost_before_the_work_leaves_no_candidate(fake_trooper: FakeTrooper) -> None:
-    """The list is read again and again for `cap` seconds; nothing found proves nothing, so it stays unknown."""
+async def test_a_lost_purchase_without_new_orders_has_no_candidate(fake_trooper: FakeTrooper) -> None:
+    """The list is read repeatedly for `cap` seconds; finding nothing proves nothing, so the purchase stays unknown."""
     fake_trooper.drop_next(POST, when="before")
 
     async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.5)) as trooper:
@@ -75,7 +74,7 @@ async def test_a_response_lost_before_the_work_leaves_no_candidate(fake_trooper:
     assert paths(fake_trooper)[:5] == [LIST, POST, LIST, LIST, LIST]
 
 
-async def test_a_candidate_that_shows_late_is_found() -> None:
+async def test_a_candidate_that_appears_late_is_found() -> None:
     """A list that lags is read again until the new order is in it."""
     async with (
         FakeTrooper(profile=Profile(read_lag=0.5)) as fake,
@@ -87,9 +86,9 @@ async def test_a_candidate_that_shows_late_is_found() -> None:
         assert fake.requests[-2].path == LIST, "the first look was in vain"
 
 
-async def test_a_strangers_order_does_not_end_the_search(fake_trooper: FakeTrooper) -> None:
-    """Another buyer's order shows first; the list is read on until one fits, and that comes first."""
-    fake_trooper.drop_next(POST, when="before")  # it shows as one that lags does: once the test adds it
+async def test_another_buyers_order_does_not_end_the_search(fake_trooper: FakeTrooper) -> None:
+    """If another buyer's order appears first, the list is read until one fits, which then comes first."""
+    fake_trooper.drop_next(POST, when="before")  # it appears late: only when the test adds it
     async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper))
@@ -104,8 +103,8 @@ async def test_a_strangers_order_does_not_end_the_search(fake_trooper: FakeTroop
     assert [order.order_id for order in caught.value.candidates] == [ours.order_id, stranger.order_id]
 
 
-async def test_where_only_strangers_show_all_are_named_in_the_end(fake_trooper: FakeTrooper) -> None:
-    """After `cap` seconds what has appeared is told, although none of it fits."""
+async def test_if_no_new_order_fits_all_new_ones_are_candidates(fake_trooper: FakeTrooper) -> None:
+    """After `cap` seconds, all orders that have appeared are named, even if none fits."""
     fake_trooper.drop_next(POST, when="before")
     async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.05)) as trooper:
         buying = asyncio.create_task(buy(trooper))
@@ -117,7 +116,7 @@ async def test_where_only_strangers_show_all_are_named_in_the_end(fake_trooper: 
     assert [order.order_id for order in caught.value.candidates] == [stranger.order_id]
 
 
-async def test_candidates_are_looked_for_although_the_list_fails(
+async def test_the_search_for_candidates_continues_if_the_list_fails(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """A list that can't be read is read again."""
@@ -125,7 +124,7 @@ async def test_candidates_are_looked_for_although_the_list_fails(
     listed = fake_trooper.hold_next(LIST)
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: fake_trooper.requests)
-    fake_trooper.fail_next(LIST, status=401)  # the look, not the note of what was present
+    fake_trooper.fail_next(LIST, status=401)  # the search, not the snapshot of the orders before the purchase
     listed.release()
 
     with pytest.raises(PurchaseUnknownError) as caught:
@@ -134,10 +133,8 @@ async def test_candidates_are_looked_for_although_the_list_fails(
     assert [order.order_id for order in caught.value.candidates] == [123]
 
 
-async def test_candidates_that_can_not_be_looked_for_are_said_so(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
-    """The refusal of the next purchase says why it names none."""
+async def test_a_failed_search_for_candidates_is_reported(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """The refusal of the next purchase says why it lists no candidates."""
     await lose(fake_trooper, trooper)
     fake_trooper.fail_next(LIST, status=401)
 
@@ -146,8 +143,8 @@ async def test_candidates_that_can_not_be_looked_for_are_said_so(
     assert caught.value.candidates == ()
 
 
-async def test_another_purchases_order_is_no_candidate(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """What this client knows as bought by another purchase can't be what was lost."""
+async def test_an_order_of_another_purchase_is_no_candidate(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """An order that another purchase of this client bought can't be the lost one."""
     await lose(fake_trooper, trooper, reference="job-1")
     await buy(trooper, reference="job-2")
 
@@ -157,7 +154,7 @@ async def test_another_purchases_order_is_no_candidate(fake_trooper: FakeTrooper
 
 
 async def test_an_empty_list_is_read_again() -> None:
-    """A first list without any order may be of a server that has nothing to show yet: one read is not believed."""
+    """A first list without orders may be incomplete: one read is not trusted."""
     async with FakeTrooper() as fake, fake.client() as trooper:
         await buy(trooper)
         assert paths(fake) == [LIST, LIST, POST]
@@ -176,10 +173,10 @@ async def test_an_empty_list_is_read_again() -> None:
         (None, [{"order_id": 100, "status": "running"}, {"status": "running"}], 1),
     ],
 )
-async def test_a_list_that_is_old_or_not_whole_buys_nothing(
+async def test_a_cached_or_incomplete_list_buys_nothing(
     headers: dict[str, str] | None, body: object, times: int, fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Out of a cache, or with a row without an id: a new order could not be told from it, so nothing is bought."""
+    """A new order could not be told apart in a cached list or one with a row without an id, so nothing is bought."""
     fake_trooper.fail_next(LIST, status=200, body=body, headers=headers, times=times)
 
     with pytest.raises(ResponseFormatError) as caught:
@@ -192,7 +189,7 @@ async def test_a_list_that_is_old_or_not_whole_buys_nothing(
 
 
 async def test_a_cached_list_is_read_again(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A response out of a cache is retried once, as one that can't be read; the next may be fresh."""
+    """A cached response is retried once, like an unreadable one; the next may be fresh."""
     fake_trooper.fail_next(LIST, status=200, body=[], headers={"Age": "1"})
 
     assert (await buy(trooper)).order_id == 123

@@ -1,7 +1,4 @@
-"""`timeout` is for the whole call, the purchase included: on virtual time.
-
-Rule 3 of `trooper_async._buying`.
-"""
+"""`timeout` is for the whole call, including the purchase: on virtual time. Rule 3 of `trooper_async._buying`."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from trooper_async import APITimeoutError, PurchaseNotReadyError, PurchaseUnknow
 
 
 def played(main: Coroutine[Any, Any, float]) -> float:
-    """How many seconds it took."""
+    """Runs it, and returns how many seconds it took."""
     return run(main)
 
 
@@ -27,8 +24,8 @@ async def rent(client: TrooperClient, **options: Any) -> None:
         raise AssertionError("it does not come so far")
 
 
-def test_a_purchase_in_flight_at_its_deadline_is_told_as_unknown_and_followed() -> None:
-    """The response hangs for 100 s: the call ends after its 10, and what came of the purchase is known in the end."""
+def test_a_purchase_in_flight_at_its_deadline_is_unknown_and_followed() -> None:
+    """The response takes 100 s: the call fails after its 10 s, and the outcome of the purchase is recorded later."""
 
     async def main() -> float:
         loop = asyncio.get_running_loop()
@@ -49,7 +46,7 @@ def test_a_purchase_in_flight_at_its_deadline_is_told_as_unknown_and_followed() 
 
 
 def test_a_server_bought_after_the_deadline_of_its_job_is_released() -> None:
-    """`rented` is over only once it knows what it bought, and has frozen it."""
+    """`rented` ends only once it knows what it bought, and has frozen it."""
 
     async def main() -> float:
         shop = Shop(post_takes=100)
@@ -64,8 +61,8 @@ def test_a_server_bought_after_the_deadline_of_its_job_is_released() -> None:
 
 
 @pytest.mark.parametrize("reference", [None, "job-1"])
-def test_a_purchase_that_is_not_sent_by_its_deadline_is_not_made(reference: str | None) -> None:
-    """While the present orders are read, or in line behind another: an APITimeoutError, and nothing is bought."""
+def test_a_purchase_not_sent_by_its_deadline_is_not_made(reference: str | None) -> None:
+    """While the current orders are read, or another purchase is ahead: an APITimeoutError, and nothing is bought."""
 
     async def main() -> float:
         loop = asyncio.get_running_loop()
@@ -85,8 +82,8 @@ def test_a_purchase_that_is_not_sent_by_its_deadline_is_not_made(reference: str 
     assert played(main()) == pytest.approx(10, abs=0.1)
 
 
-def test_the_wait_has_what_the_purchase_has_left() -> None:
-    """A purchase of 6 s and a wait for a server that never runs end together after 10: it is bought all the same."""
+def test_the_wait_gets_the_time_that_the_purchase_left() -> None:
+    """A purchase of 6 s and a wait for a server that never runs fail together after 10 s: it is bought nevertheless."""
 
     async def main() -> float:
         loop = asyncio.get_running_loop()

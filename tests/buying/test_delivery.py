@@ -1,6 +1,5 @@
-"""Whether a purchase has reached its caller: what has not is unresolved, in this process and in the next.
-
-Rules 3, 5 and 6 of `trooper_async._buying`.
+"""Whether the result of a purchase reached its caller: otherwise it is unresolved, in this process and the next. Rules
+3, 5 and 6 of `trooper_async._buying`.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from trooper_async.testing import FakeTrooper
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """What a ledger says of its purchases, line by line."""
+    """What a ledger records of its purchases, line by line."""
     return [json.loads(line)["purchase"] for line in path.read_text().splitlines()]
 
 
-async def test_what_reached_its_caller_is_delivered_on_disk_too(fake_trooper: FakeTrooper, path: Path) -> None:
-    """`create` is delivered when it returns, the twin when it returns or raises: the next process may buy."""
+async def test_a_delivered_purchase_is_recorded_as_delivered(fake_trooper: FakeTrooper, path: Path) -> None:
+    """`create` delivers when it returns, `create_and_wait` when it returns or raises: the next process may buy."""
     async with fake_trooper.client(ledger=path) as client:
         await buy(client)
         await buy_and_wait(client)
@@ -52,10 +51,10 @@ async def test_what_reached_its_caller_is_delivered_on_disk_too(fake_trooper: Fa
 
 
 @pytest.mark.parametrize("reference", ["", "job-1"], ids=["without a reference", "with one"])
-async def test_a_process_killed_while_it_waits_for_what_it_bought(
+async def test_a_process_killed_while_it_waits_for_its_server_buys_no_second_one(
     reference: str, fake_trooper: FakeTrooper, path: Path
 ) -> None:
-    """The next process does not buy a second server: it says which one is there, and a reference finds it again."""
+    """The next process does not buy a second server: it names the first one, and a reference finds it again."""
     fake_trooper.durations["create"] = 600
     arguments = (waiting_buyer.__file__, fake_trooper.url, fake_trooper.api_key, str(path), reference)
     async with processes.python(*arguments) as child:
@@ -81,7 +80,7 @@ async def test_a_process_killed_while_it_waits_for_what_it_bought(
 async def test_a_caller_cancelled_while_a_line_is_written(
     write: int, fake_trooper: FakeTrooper, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line is written to its end. Before it is sent it is refused; afterwards it is bought, and unresolved."""
+    """The line is completed. If nothing was sent the purchase is refused; otherwise it is bought, and unresolved."""
     async with fake_trooper.client(ledger=path) as client:
         ledger = client._purchases.journal._ledger
         assert ledger is not None
@@ -110,10 +109,8 @@ async def test_a_caller_cancelled_while_a_line_is_written(
 
 
 @pytest.mark.parametrize("moment", ["note", "post"])
-async def test_the_truth_of_a_cancelled_purchase_is_in_the_ledger(
-    moment: str, fake_trooper: FakeTrooper, path: Path
-) -> None:
-    """Before it is sent it is not recorded, afterwards it is followed and bought: never open, never unrecorded."""
+async def test_a_cancelled_purchase_is_recorded_truthfully(moment: str, fake_trooper: FakeTrooper, path: Path) -> None:
+    """If not sent it is not recorded; if sent it is followed and bought: never left open, never unrecorded."""
     async with fake_trooper.client(ledger=path) as client:
         hold = fake_trooper.hold_next(LIST if moment == "note" else POST)
         task = asyncio.create_task(buy(client))
@@ -125,14 +122,14 @@ async def test_the_truth_of_a_cancelled_purchase_is_in_the_ledger(
         assert states(client) == ([] if moment == "note" else [("bought", 123)])
 
 
-# Told when the client is closed -------------------------------------------------------------------------------------
+# Reported when the client is closed ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", [buy, buy_and_wait])
-async def test_a_purchase_that_nobody_got_is_told_at_close(
+async def test_an_undelivered_purchase_is_reported_at_close(
     call: Any, fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After Ctrl-C there is a running server: one WARNING names it, and what it costs per hour."""
+    """After Ctrl-C a server is running: one WARNING names it, and its price per hour."""
     fake_trooper.durations["create"] = 600
     hold = fake_trooper.hold_next(POST)
     async with fake_trooper.client() as client:
@@ -150,8 +147,10 @@ async def test_a_purchase_that_nobody_got_is_told_at_close(
     assert [one.levelno for one in caplog.records if one.name == "trooper_async.purchases"] == [logging.WARNING]
 
 
-async def test_what_a_caller_has_got_is_not_told(fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture) -> None:
-    """Delivered or resolved, there is nothing to say."""
+async def test_a_delivered_purchase_is_not_reported_at_close(
+    fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it was delivered or resolved, nothing is logged."""
     async with fake_trooper.client() as client:
         await buy(client)
         hold = fake_trooper.hold_next(POST)
@@ -165,8 +164,8 @@ async def test_what_a_caller_has_got_is_not_told(fake_trooper: FakeTrooper, capl
     assert "purchases" not in {record.name.rpartition(".")[2] for record in caplog.records}
 
 
-async def test_a_script_finds_what_it_has_to_freeze(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """`unresolved()` waits for what is in flight, and names it: so an interrupted script can put it away."""
+async def test_a_script_finds_the_orders_to_freeze(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """`unresolved()` waits for purchases in flight and returns them, so that an interrupted script can freeze them."""
     hold = fake_trooper.hold_next(POST)
     task = asyncio.create_task(buy(trooper))
     await hold.arrived()
@@ -182,7 +181,7 @@ async def test_a_script_finds_what_it_has_to_freeze(fake_trooper: FakeTrooper, t
 # Closing under cancellation -----------------------------------------------------------------------------------------
 
 
-async def test_closing_runs_to_its_end_however_often_it_is_cancelled(fake_trooper: FakeTrooper, path: Path) -> None:
+async def test_closing_completes_however_often_it_is_cancelled(fake_trooper: FakeTrooper, path: Path) -> None:
     """A purchase in flight is awaited and recorded, the ledger is unlocked, and then the cancellation goes on."""
     client = fake_trooper.client(ledger=path)
     hold = fake_trooper.hold_next(POST)
@@ -202,7 +201,7 @@ async def test_closing_runs_to_its_end_however_often_it_is_cancelled(fake_troope
         assert the_purchase(client).state == "bought"
 
 
-# At the door --------------------------------------------------------------------------------------------------------
+# Arguments ----------------------------------------------------------------------------------------------------------
 
 
 async def _async_function(order: object) -> None: ...
@@ -226,7 +225,7 @@ class _AsyncCallable:
     ],
 )
 @pytest.mark.parametrize("twin", ["create_and_wait", "buy_and_wait", "rented", "running", "stop_and_wait", "wait"])
-async def test_an_on_change_that_could_not_be_called_is_refused_before_anything_is_sent(
+async def test_an_invalid_on_change_is_refused_before_anything_is_sent(
     twin: str, on_change: Any, fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """It must be a plain function of one argument: otherwise the purchase would be made, and its wait would fail."""
@@ -251,8 +250,10 @@ async def test_an_on_change_that_could_not_be_called_is_refused_before_anything_
     assert paths(fake_trooper) == []
 
 
-async def test_a_lost_response_is_a_callers_too(fake_trooper: FakeTrooper, path: Path) -> None:
-    """An unknown purchase is told to its caller, and is unresolved all the same."""
+async def test_an_unknown_purchase_is_unresolved_although_its_caller_knows(
+    fake_trooper: FakeTrooper, path: Path
+) -> None:
+    """An unknown purchase is reported to its caller, and stays unresolved."""
     async with fake_trooper.client(ledger=path) as client:
         fake_trooper.drop_next(POST, when="after")
         with pytest.raises(PurchaseUnknownError):

@@ -1,6 +1,5 @@
-"""A client with a ledger that is made before a fork, as `gunicorn --preload` and prefork workers do.
-
-Rule 9 of `trooper_async._buying`.
+"""A client with a ledger that was made before a fork, as with `gunicorn --preload` and prefork workers. Rule 9 of
+`trooper_async._buying`.
 """
 
 from __future__ import annotations
@@ -109,8 +108,8 @@ async def ran(how: str, fake: FakeTrooper, path: Path) -> str:
         return child.out
 
 
-async def test_a_forked_process_buys_nothing_with_its_parents_client(fake_trooper: FakeTrooper, path: Path) -> None:
-    """Each child would remember alone, and buy again: it is told to make a client of its own; the parent buys."""
+async def test_a_forked_process_cannot_buy_with_its_parents_client(fake_trooper: FakeTrooper, path: Path) -> None:
+    """Each child would have its own memory and buy again: it is told to make its own client; the parent can buy."""
     out = await ran("two children buy", fake_trooper, path)
 
     assert out.count("refused: orders.create: this client was made in another process") == 2
@@ -120,15 +119,15 @@ async def test_a_forked_process_buys_nothing_with_its_parents_client(fake_troope
     assert len(fake_trooper.requests) == 2, "the children sent nothing at all"
 
 
-async def test_a_forked_process_resolves_nothing(fake_trooper: FakeTrooper, path: Path) -> None:
-    """What it said would be in no ledger."""
+async def test_a_forked_process_cannot_resolve(fake_trooper: FakeTrooper, path: Path) -> None:
+    """Its decision would be in no ledger."""
     assert "refused: this client was made in another process" in await ran("a child resolves", fake_trooper, path)
 
 
-async def test_a_ledger_is_unlocked_by_its_owner_although_a_child_holds_it_open(
+async def test_closing_in_the_parent_unlocks_a_ledger_that_a_child_holds_open(
     fake_trooper: FakeTrooper, path: Path
 ) -> None:
-    """The parent closes while a child sleeps, with the same open file: the ledger is free."""
+    """The parent closes while a child with the same open file sleeps: the ledger is unlocked."""
     out = await ran("a child lives on", fake_trooper, path)
 
     assert "opened again" in out
@@ -136,16 +135,16 @@ async def test_a_ledger_is_unlocked_by_its_owner_although_a_child_holds_it_open(
         assert states(client) == [("bought", 123)]
 
 
-async def test_a_child_that_closes_does_not_unlock_its_parents_ledger(fake_trooper: FakeTrooper, path: Path) -> None:
-    """The lock is the parent's until the parent closes."""
+async def test_closing_in_a_child_does_not_unlock_the_parents_ledger(fake_trooper: FakeTrooper, path: Path) -> None:
+    """The parent keeps the lock until it closes the client."""
     out = await ran("a child closes", fake_trooper, path)
 
     assert out.index("closed") < out.index("refused: the ledger")
     assert "is open in another client or process" in out
 
 
-async def test_a_child_that_closes_a_client_at_work_leaves_it_alone(fake_trooper: FakeTrooper, path: Path) -> None:
-    """Its connections, waits and event loop are the parent's: the child closes nothing, and does not hang either."""
+async def test_closing_in_a_child_leaves_the_parents_work_alone(fake_trooper: FakeTrooper, path: Path) -> None:
+    """Connections, waits and event loop are the parent's: the child closes nothing, and does not hang."""
     out = await ran("a child closes a client at work", fake_trooper, path)
 
     assert out.splitlines()[0] == "closed"
@@ -153,7 +152,7 @@ async def test_a_child_that_closes_a_client_at_work_leaves_it_alone(fake_trooper
     assert out.endswith(" False\n"), "the parent's wait goes on"
 
 
-async def test_two_processes_with_clients_of_their_own_take_turns(fake_trooper: FakeTrooper, path: Path) -> None:
+async def test_two_processes_with_their_own_clients_take_turns(fake_trooper: FakeTrooper, path: Path) -> None:
     """While one has the ledger open the other is refused; afterwards it knows what was bought."""
     program = (
         "import asyncio, sys\n"

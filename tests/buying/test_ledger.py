@@ -1,6 +1,5 @@
-"""The ledger: what was bought, or may have been, is known to the next process, whatever happened to this one.
-
-Rule 9 of `trooper_async._buying`.
+"""The ledger: the next process knows what was bought, or may have been, whatever happened to this one. Rule 9 of
+`trooper_async._buying`.
 """
 
 from __future__ import annotations
@@ -70,10 +69,10 @@ records = st.builds(
 LAST = Record(Purchase("last", "create", 1, "bought", datetime.now(UTC), None, Decimal("0.80"), 7), "orders.create", {})
 
 
-@settings(max_examples=40)  # each writes to the disk
+@settings(max_examples=40)  # each example writes to the disk
 @given(st.lists(records, max_size=5, unique_by=lambda record: record.purchase.id), st.binary(max_size=30))
-def test_what_is_written_is_read_back_whatever_is_torn(written: list[Record], torn: bytes) -> None:
-    """Every record comes back as it was, also with the remains of a line at the end, and after one more is appended."""
+def test_every_record_is_read_back_despite_a_torn_line(written: list[Record], torn: bytes) -> None:
+    """Every record comes back unchanged, with the rest of a torn line at the end, and after another append."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ledger"
         ledger = Ledger(file)
@@ -93,7 +92,7 @@ def test_what_is_written_is_read_back_whatever_is_torn(written: list[Record], to
         ledger.close()
 
 
-async def test_purchases_are_known_to_the_next_client(fake_trooper: FakeTrooper, path: Path) -> None:
+async def test_the_next_client_knows_the_purchases(fake_trooper: FakeTrooper, path: Path) -> None:
     """What was bought and delivered is known after a restart, and its reference buys nothing more."""
     async with fake_trooper.client(ledger=path) as client:
         first = await buy(client, reference="job-1")
@@ -107,10 +106,10 @@ async def test_purchases_are_known_to_the_next_client(fake_trooper: FakeTrooper,
     assert posts(fake_trooper) == 3
 
 
-async def test_the_intent_is_on_the_disk_before_the_request_leaves(
+async def test_the_intent_is_on_disk_before_the_request_is_sent(
     fake_trooper: FakeTrooper, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line is written and fsynced while nothing has arrived yet, and the outcome's after it."""
+    """The intent is written and fsynced before the request arrives, and the outcome after it."""
     seen: list[tuple[str, int]] = []
     fsync = os.fsync
 
@@ -126,8 +125,8 @@ async def test_the_intent_is_on_the_disk_before_the_request_leaves(
     assert seen == [("open", 0), ("bought", 1), ("bought", 1)], "the last line says that its caller has got it"
 
 
-async def test_the_file_is_the_owners_alone_and_holds_no_secret(fake_trooper: FakeTrooper, path: Path) -> None:
-    """Mode 0600, also where the file was there before with more; the key is not in it."""
+async def test_the_file_has_mode_600_and_no_secret(fake_trooper: FakeTrooper, path: Path) -> None:
+    """The mode is 0600, even if the file existed with a wider one; the key is not in it."""
     path.touch(mode=0o666)
     async with fake_trooper.client(ledger=path) as client:
         await buy(client, reference="job-1")
@@ -135,10 +134,10 @@ async def test_the_file_is_the_owners_alone_and_holds_no_secret(fake_trooper: Fa
     assert fake_trooper.api_key.encode() not in path.read_bytes()
 
 
-async def test_a_lost_response_stays_unknown_over_restarts_until_it_is_resolved(
+async def test_a_lost_purchase_stays_unknown_over_restarts_until_it_is_resolved(
     fake_trooper: FakeTrooper, path: Path
 ) -> None:
-    """The next process may buy nothing until somebody says what became of it; that is remembered too."""
+    """The next process may buy nothing until somebody resolves the purchase; the decision is stored too."""
     async with fake_trooper.client(ledger=path) as client:
         fake_trooper.drop_next(POST, when="after")
         with pytest.raises(PurchaseUnknownError):
@@ -159,14 +158,14 @@ async def test_a_lost_response_stays_unknown_over_restarts_until_it_is_resolved(
     assert posts(fake_trooper) == 2
 
 
-async def test_one_that_was_open_when_its_process_ended_is_unknown(
+async def test_a_purchase_open_when_its_process_ended_is_unknown(
     fake_trooper: FakeTrooper, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An intent without an outcome is told when the ledger is opened, and blocks until it is resolved."""
+    """An intent without an outcome is reported when the ledger is opened, and blocks purchases until it is resolved."""
     async with fake_trooper.client(ledger=path) as client:
         await buy(client)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[1][:40])  # killed while it wrote the outcome
+    path.write_bytes(lines[0] + lines[1][:40])  # killed while writing the outcome
     async with fake_trooper.client(ledger=path) as client:
         assert "open purchase" in caplog.text
         assert states(client) == [("unknown", None)]
@@ -178,8 +177,8 @@ async def test_one_that_was_open_when_its_process_ended_is_unknown(
         assert states(client) == [("resolved", None), ("bought", 124)]
 
 
-async def test_a_second_opener_is_refused(fake_trooper: FakeTrooper, path: Path) -> None:
-    """Two clients, or processes, can't share a ledger; once the first has closed it, the other may have it."""
+async def test_a_ledger_can_be_open_only_once(fake_trooper: FakeTrooper, path: Path) -> None:
+    """Two clients, or processes, can't share a ledger; once the first has closed it, another can open it."""
     async with fake_trooper.client(ledger=path):
         with pytest.raises(ConfigurationError, match="one at a time"):
             fake_trooper.client(ledger=path)
@@ -208,8 +207,8 @@ def line(**changes: object) -> bytes:
         pytest.param(b"[]\n", id="other JSON"),
     ],
 )
-def test_a_file_that_is_not_a_whole_ledger_is_refused_and_left_as_it_is(content: bytes, path: Path) -> None:
-    """A purchase that can't be read would be made again: it is an error before anything is bought."""
+def test_an_unreadable_ledger_is_refused_and_left_unchanged(content: bytes, path: Path) -> None:
+    """A purchase that can't be read would be made again, so it is an error before anything is bought."""
     path.write_bytes(content)
     path.chmod(0o644)
     with pytest.raises(ConfigurationError, match=r"not a ledger, or it is damaged \(line \d: .+\)"):
@@ -219,8 +218,8 @@ def test_a_file_that_is_not_a_whole_ledger_is_refused_and_left_as_it_is(content:
 
 
 @pytest.mark.parametrize("ledger", [5, True, b"bytes", ["list"]])
-def test_a_ledger_that_is_no_path_is_refused(ledger: Any) -> None:
-    """It says so, whatever was passed."""
+def test_a_ledger_argument_that_is_no_path_is_refused(ledger: Any) -> None:
+    """The error says so, whatever was passed."""
     with pytest.raises(ConfigurationError, match="ledger must be a path"):
         TrooperClient("key", ledger=ledger)
 
@@ -229,7 +228,7 @@ def test_a_ledger_that_is_no_path_is_refused(ledger: Any) -> None:
 def test_a_ledger_that_can_not_be_opened_is_refused(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that is not there, or a path that is a folder or a device, is said when the client is made."""
+    """A missing folder, or a path that is a folder or a device, is an error when the client is made."""
     monkeypatch.chdir(tmp_path)
     os.mkfifo("fifo")
     before = os.stat("/dev/null").st_mode
@@ -238,8 +237,8 @@ def test_a_ledger_that_can_not_be_opened_is_refused(
     assert os.stat("/dev/null").st_mode == before
 
 
-def test_a_ledger_behind_a_link_is_used(path: Path) -> None:
-    """A link to it is as good as its path."""
+def test_a_ledger_may_be_a_symlink(path: Path) -> None:
+    """A symlink works like its target."""
     link = path.with_name("link")
     link.symlink_to(path)
     ledger = Ledger(link)
@@ -268,10 +267,10 @@ def written_to(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [removed, replaced, truncated, written_to])
-async def test_a_ledger_that_is_not_as_it_was_left_buys_nothing(
+async def test_a_ledger_changed_from_outside_buys_nothing(
     change: Callable[[Path], None], fake_trooper: FakeTrooper, path: Path
 ) -> None:
-    """Removed, replaced, cut or written to while it is open: what it held would be forgotten, so nothing is sent."""
+    """If it is removed, replaced, cut or written to while open, purchases could be forgotten, so nothing is sent."""
     async with fake_trooper.client(ledger=path) as client:
         await buy(client, reference="job-1")
         change(path)
@@ -285,7 +284,7 @@ async def test_a_ledger_that_is_not_as_it_was_left_buys_nothing(
 async def test_an_outcome_is_written_although_the_ledger_was_cut(
     fake_trooper: FakeTrooper, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is bought already is written wherever it may be of use, and an error tells of the damage."""
+    """What is already bought is written wherever that may help, and an error reports the damage."""
     async with fake_trooper.client(ledger=path) as client:
         hold = fake_trooper.hold_next(POST)
         buying = asyncio.create_task(buy(client, reference="job-1"))
@@ -299,8 +298,8 @@ async def test_an_outcome_is_written_although_the_ledger_was_cut(
     ledger.close()
 
 
-async def test_without_file_locks_there_is_no_ledger(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system has no POSIX file locks, a client with a ledger is refused, and one without works."""
+async def test_without_file_locks_a_ledger_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without POSIX file locks, a client with a ledger is refused, and one without works."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(ConfigurationError, match="needs a POSIX system"):
         TrooperClient("key", ledger=path)
@@ -308,10 +307,10 @@ async def test_without_file_locks_there_is_no_ledger(path: Path, monkeypatch: py
         pass
 
 
-async def test_a_full_disk_keeps_a_purchase_from_being_sent(
+async def test_a_full_disk_prevents_a_purchase(
     fake_trooper: FakeTrooper, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An intent that can't be written is not sent; half a line that was written harms nothing later."""
+    """A purchase whose intent can't be written is not sent; half a written line does no harm later."""
     write = os.write
     full = True
 
@@ -338,7 +337,7 @@ async def test_a_full_disk_keeps_a_purchase_from_being_sent(
 async def test_an_outcome_that_can_not_be_written_is_not_lost(
     fake_trooper: FakeTrooper, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The caller gets its purchase, an error is logged, and the next process knows that it does not know."""
+    """The caller gets its purchase, an error is logged, and to the next process the purchase is unknown."""
     async with fake_trooper.client(ledger=path) as client:
         with monkeypatch.context() as patch:
             fsync = os.fsync
@@ -357,15 +356,15 @@ async def test_an_outcome_that_can_not_be_written_is_not_lost(
             "orders.create: its delivery could not be recorded",
         ]
         assert (await buy(client)).order_id == 124, "its caller has got it"
-    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # as if the disk had dropped it
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # as if the disk had lost it
     async with fake_trooper.client(ledger=path) as client:
         assert states(client) == [("unknown", None)]
 
 
-async def test_a_process_killed_with_its_purchase_in_flight_leaves_it_unknown(
+async def test_a_process_killed_with_a_purchase_in_flight_leaves_it_unknown(
     fake_trooper: FakeTrooper, path: Path
 ) -> None:
-    """The intent is on the disk: the next process buys nothing under that reference, and names the candidate."""
+    """The intent is on disk: the next process buys nothing under that reference, and names the candidate."""
     with fake_trooper.hold_next(POST) as hold:
         async with processes.python(buyer.__file__, fake_trooper.url, fake_trooper.api_key, path, "1") as child:
             await hold.arrived()
@@ -381,14 +380,14 @@ async def test_a_process_killed_with_its_purchase_in_flight_leaves_it_unknown(
 
 
 async def test_a_killed_process_buys_nothing_twice_and_forgets_nothing(path: Path) -> None:
-    """SIGKILL at random moments, the same jobs again under the same references: one server a job at the most."""
+    """SIGKILL at random moments, then the same jobs under the same references: at most one server per job."""
     seed = random.randrange(10**9)
     servers, recorded, jobs = await kill_and_count(path, 3, random.Random(seed))
     assert servers <= recorded == jobs, f"seed {seed}"
 
 
 async def test_a_ledger_can_be_read_while_it_is_in_use(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """It needs no lock and changes nothing; no file is no purchase, and what is no ledger is an error."""
+    """Reading needs no lock and changes nothing; a missing file is empty, and a file that is no ledger is an error."""
     path = tmp_path / "ledger"
     assert read_ledger(path) == ()
     async with fake_trooper.client(ledger=path) as client:

@@ -1,6 +1,5 @@
-"""What people put around a purchase: `asyncio.timeout` in a loop, tenacity, stamina, backoff. It buys once.
-
-Rule 10 of `trooper_async._buying`.
+"""Generic retries around a purchase (`asyncio.timeout` in a loop, tenacity, stamina, backoff) buy once. Rule 10 of
+`trooper_async._buying`.
 """
 
 from __future__ import annotations
@@ -84,14 +83,14 @@ def sent(fake: FakeTrooper, purchase: Callable[..., Awaitable[None]]) -> int:
 @every_kind
 @every_retry
 @pytest.mark.parametrize("purchase", PURCHASES)
-async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
+async def test_a_retry_around_a_timeout_around_a_purchase_buys_once(
     purchase: Callable[..., Awaitable[None]],
     retry: Callable[[Attempt, type[Exception]], Awaitable[None]],
     on: type[Exception],
     fake_trooper: FakeTrooper,
     trooper: TrooperClient,
 ) -> None:
-    """A timeout while it is in flight, and two more rounds, send one; the later ones say which is unresolved."""
+    """A timeout in flight and two more rounds send one request; the later rounds say which purchase is unresolved."""
     fake_trooper.durations.update(create=30, migrate=30)
     fake_trooper.add_order()
     hold = fake_trooper.hold_next(PURCHASES[purchase])
@@ -130,13 +129,14 @@ async def test_a_timeout_around_a_purchase_and_a_retry_around_that_buy_once(
 @every_kind
 @every_retry
 @pytest.mark.parametrize("purchase", [create_and_wait, buy_and_wait])
-def test_a_wait_that_times_out_after_a_purchase_is_no_reason_to_buy_again(
+def test_a_wait_that_times_out_after_a_purchase_does_not_buy_again(
     purchase: Callable[..., Awaitable[None]],
     retry: Callable[[Attempt, type[Exception]], Awaitable[None]],
     on: type[Exception],
 ) -> None:
-    """The twin's own timeout is no TimeoutError: a retry on that buys once. A retry on everything was told three times
-    that it is bought, each time of another server: it asked for them, and none of them is unknown."""
+    """A wait's timeout after a purchase is no TimeoutError, so a retry on timeouts buys once. A retry on everything
+    buys three servers, which it asked for, and none of them is unknown.
+    """
 
     async def main() -> None:
         shop = Shop(runs=False)

@@ -1,6 +1,5 @@
-"""Purchases: sent once, followed to their end, and never forgotten. What is bought costs money from then on.
-
-Rules 1, 3, 7 and 8 of `trooper_async._buying`.
+"""Purchases: sent once, followed to their end, and never forgotten, since a bought server is billed. Rules 1, 3, 7 and
+8 of `trooper_async._buying`.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ from trooper_async.testing import FakeTrooper
 # --- sent once ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_purchase_is_sent_once_after_the_present_orders_were_noted(
+async def test_a_purchase_is_sent_once_after_the_current_orders_were_read(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """One list read, one POST; the purchase is recorded as bought, and the next one is free."""
+    """One list read, one POST; the purchase is recorded as bought, and the next one may go on."""
     first, second = await buy(trooper), await buy(trooper)
 
     assert paths(fake_trooper) == [LIST, POST] * 2
@@ -65,18 +64,18 @@ async def test_a_purchase_is_sent_once_after_the_present_orders_were_noted(
     assert purchases[0].id != purchases[1].id
 
 
-async def test_purchases_at_once_go_one_at_a_time(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Each notes the present orders after the one before it is known, and all are bought."""
+async def test_concurrent_purchases_are_sent_one_at_a_time(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Each reads the current orders once the one before is known, and all are bought."""
     transitions = await asyncio.gather(*(buy(trooper) for _ in range(5)))
 
     assert sorted(transition.order_id for transition in transitions) == [123, 124, 125, 126, 127]
     assert paths(fake_trooper) == [LIST, POST] * 5
 
 
-async def test_where_the_present_orders_cannot_be_noted_nothing_is_bought(
+async def test_if_the_current_orders_cannot_be_read_nothing_is_bought(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """A list that can't be read ends the purchase before it is sent; it is not recorded, and blocks nothing."""
+    """If the list can't be read the purchase fails before it is sent; it is not recorded, and blocks nothing."""
     fake_trooper.fail_next("/api/orders", status=401)
 
     with pytest.raises(AuthenticationError):
@@ -98,7 +97,7 @@ async def test_where_the_present_orders_cannot_be_noted_nothing_is_bought(
 async def test_a_refused_purchase_was_not_made(
     fake_trooper: FakeTrooper, trooper: TrooperClient, status: int, body: object, kind: type[TrooperError]
 ) -> None:
-    """A refusal is certain: the state is `refused`, and the next purchase is free."""
+    """A refusal is certain: the state is `refused`, and the next purchase may go on."""
     fake_trooper.fail_next(POST, status=status, body=body)
 
     with pytest.raises(kind) as caught:
@@ -109,8 +108,8 @@ async def test_a_refused_purchase_was_not_made(
     assert (await buy(trooper)).order_id == 123
 
 
-async def test_a_rate_limited_purchase_is_sent_again(fake_trooper: FakeTrooper) -> None:
-    """A 429 bought nothing, for certain: after its pause the purchase is made."""
+async def test_a_rate_limited_purchase_is_retried(fake_trooper: FakeTrooper) -> None:
+    """A 429 certainly bought nothing: after its pause the purchase is made."""
     fake_trooper.fail_next(POST, status=429, retry_after=0, times=2)
 
     async with fake_trooper.client(retry=RetryPolicy(max_delay=0.0)) as trooper:
@@ -121,7 +120,7 @@ async def test_a_rate_limited_purchase_is_sent_again(fake_trooper: FakeTrooper) 
 
 
 async def test_a_purchase_that_could_not_be_sent_was_not_made(fake_trooper: FakeTrooper) -> None:
-    """A connection that is refused is tried again; once the attempts are used up it is refused for certain."""
+    """A refused connection is retried; once the attempts are used up, the purchase is certainly refused."""
     listed = fake_trooper.hold_next(LIST)
     async with fake_trooper.client(retry=RetryPolicy(attempts=3, max_delay=0.0)) as trooper:
         buying = asyncio.create_task(buy(trooper))
@@ -157,10 +156,10 @@ async def test_a_lost_response_is_an_unknown_purchase_with_its_candidate(
     assert the_purchase(trooper) == error.purchase
 
 
-async def test_after_a_lost_response_the_next_purchase_is_refused_until_it_is_resolved(
+async def test_an_unknown_purchase_blocks_the_next_until_it_is_resolved(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Nothing is bought while a purchase is unknown; once its caller has said what became of it, the next goes on."""
+    """Nothing is bought while a purchase is unknown; once it is resolved, the next may go on."""
     error = await lose(fake_trooper, trooper)
     fake_trooper.requests.clear()
 
@@ -177,9 +176,7 @@ async def test_after_a_lost_response_the_next_purchase_is_refused_until_it_is_re
     assert (await buy(trooper)).order_id == 124
 
 
-async def test_a_purchase_is_resolved_by_any_error_that_names_it(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
+async def test_a_purchase_is_resolved_by_any_error_about_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """The refusal of the next purchase, or the purchase itself, resolves it too; None says that it was not made."""
     await lose(fake_trooper, trooper)
     with pytest.raises(UnresolvedPurchaseError) as caught:
@@ -194,8 +191,8 @@ async def test_a_purchase_is_resolved_by_any_error_that_names_it(
     assert (await buy(trooper)).order_id == 125
 
 
-async def test_resolve_wants_a_purchase_of_this_client(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Another client's purchase, an error without one, or a bad id: a ConfigurationError."""
+async def test_resolve_needs_a_purchase_of_this_client(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Another client's purchase, an error without one, or an invalid id: a ConfigurationError."""
     error = await lose(fake_trooper, trooper)
     others: list[Any] = [ClientClosedError("x"), None]
     async with fake_trooper.client() as stranger:
@@ -224,10 +221,10 @@ async def test_resolve_wants_a_purchase_of_this_client(fake_trooper: FakeTrooper
         (200, {"error": "but no success: false"}),
     ],
 )
-async def test_a_response_that_proves_nothing_is_an_unknown_purchase(
+async def test_an_ambiguous_response_is_an_unknown_purchase(
     fake_trooper: FakeTrooper, status: int, body: object
 ) -> None:
-    """5xx and 408 whatever they say, a redirect, a 2xx that can't be read: sent once, and unknown."""
+    """5xx and 408 whatever their text, a redirect, an unreadable 2xx: sent once, and unknown."""
     fake_trooper.fail_next(POST, status=status, body=body)
 
     async with fake_trooper.client(poll=PollSchedule(floor=0.001, cap=0.002)) as trooper:
@@ -238,10 +235,10 @@ async def test_a_response_that_proves_nothing_is_an_unknown_purchase(
     assert posts(fake_trooper) == 1
 
 
-async def test_a_purchase_that_gets_no_response_in_time_is_no_timeout_error(
+async def test_a_late_response_to_a_purchase_is_no_timeout_error(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """So that nobody's retry on a timeout buys twice."""
+    """Otherwise a retry on timeouts would buy twice."""
     hold = fake_trooper.hold_next(POST)
     buying = asyncio.create_task(buy(trooper))
     await hold.arrived()
@@ -257,10 +254,8 @@ async def test_a_purchase_that_gets_no_response_in_time_is_no_timeout_error(
 # --- references ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_repeat_under_the_same_reference_buys_nothing(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
-    """It gives the same transition, and asks the API nothing."""
+async def test_a_known_reference_buys_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """It returns the same transition, and sends no request."""
     transition = await buy(trooper, reference="job-1")
     fake_trooper.requests.clear()
 
@@ -269,10 +264,10 @@ async def test_a_repeat_under_the_same_reference_buys_nothing(
     assert the_purchase(trooper).reference == "job-1"
 
 
-async def test_a_repeat_of_the_twin_waits_for_the_order_that_is_there(
+async def test_create_and_wait_with_a_known_reference_waits_for_its_order(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """`create_and_wait` under a known reference goes on waiting for what it bought."""
+    """`create_and_wait` with a known reference continues to wait for the order that it bought."""
     transition = await buy(trooper, reference="job-1")
 
     order = await buy_and_wait(trooper, reference="job-1")
@@ -281,7 +276,7 @@ async def test_a_repeat_of_the_twin_waits_for_the_order_that_is_there(
     assert posts(fake_trooper) == 1
 
 
-async def test_two_at_once_under_one_reference_buy_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_concurrent_calls_with_one_reference_buy_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """The second awaits the first, before it was sent and while it is in flight."""
     hold = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper, reference="job-1"))
@@ -295,8 +290,10 @@ async def test_two_at_once_under_one_reference_buy_once(fake_trooper: FakeTroope
     assert posts(fake_trooper) == 1
 
 
-async def test_of_two_at_once_one_may_give_up(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """The caller that stays gets the purchase, which has then reached one."""
+async def test_one_of_two_callers_with_one_reference_may_be_cancelled(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """The remaining caller gets the purchase, which is then delivered."""
     hold = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
@@ -310,8 +307,10 @@ async def test_of_two_at_once_one_may_give_up(fake_trooper: FakeTrooper, trooper
     assert (await buy(trooper)).order_id == 124
 
 
-async def test_a_repeat_of_an_unknown_one_is_unknown_still(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Under the reference of an unknown purchase nothing is sent; its candidates are told again."""
+async def test_the_reference_of_an_unknown_purchase_stays_unknown(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Under the reference of an unknown purchase nothing is sent; its candidates are listed again."""
     await lose(fake_trooper, trooper, reference="job-1")
     fake_trooper.requests.clear()
 
@@ -322,7 +321,9 @@ async def test_a_repeat_of_an_unknown_one_is_unknown_still(fake_trooper: FakeTro
     assert [request.path for request in fake_trooper.requests] == ["/api/orders"], "they are looked for anew"
 
 
-async def test_a_repeat_of_a_refused_one_is_sent(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_the_reference_of_a_refused_purchase_can_be_used_again(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
     """What was certainly not made may be sent again, and then counts."""
     fake_trooper.fail_next(POST, status=400)
     with pytest.raises(BadRequestError):
@@ -335,8 +336,10 @@ async def test_a_repeat_of_a_refused_one_is_sent(fake_trooper: FakeTrooper, troo
     assert [purchase.state for purchase in trooper.orders.purchases] == ["refused", "bought"]
 
 
-async def test_a_repeat_of_a_resolved_one_does_what_was_said(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Resolved as an order it is that order; resolved as not made it is sent again."""
+async def test_the_reference_of_a_resolved_purchase_follows_the_decision(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Resolved as an order, it returns that order; resolved as not made, it is sent again."""
     error = await lose(fake_trooper, trooper, reference="made")
     await trooper.orders.resolve(error, 123)
     fake_trooper.requests.clear()
@@ -348,10 +351,10 @@ async def test_a_repeat_of_a_resolved_one_does_what_was_said(fake_trooper: FakeT
     assert (await buy(trooper, reference="not made")).order_id == 125
 
 
-async def test_two_with_references_of_their_own_do_not_block_each_other(
+async def test_an_unknown_purchase_does_not_block_other_references(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """One that is unknown stops those without a reference, not those with another one."""
+    """An unknown purchase blocks those without a reference, not those with another one."""
     await lose(fake_trooper, trooper, reference="job-1")
 
     assert (await buy(trooper, reference="job-2")).order_id == 124
@@ -360,8 +363,10 @@ async def test_two_with_references_of_their_own_do_not_block_each_other(
     assert posts(fake_trooper) == 2
 
 
-async def test_an_unknown_one_without_a_reference_blocks_all(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Nobody can tell which of the later ones would be a repeat of it."""
+async def test_an_unknown_purchase_without_a_reference_blocks_all(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Nobody can tell which of the later ones would repeat it."""
     await lose(fake_trooper, trooper)
 
     with pytest.raises(UnresolvedPurchaseError):
@@ -378,10 +383,10 @@ async def test_an_unknown_one_without_a_reference_blocks_all(fake_trooper: FakeT
     ],
     ids=["interval", "templates", "partition"],
 )
-async def test_a_reference_of_another_purchase_is_refused(
+async def test_the_reference_of_a_different_purchase_is_refused(
     changes: dict[str, Any], fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Another interval, other templates or another partition are another purchase: nothing is sent."""
+    """Another interval, other templates or another partition are a different purchase: nothing is sent."""
     await buy(trooper, reference="job-1")
     fake_trooper.requests.clear()
 
@@ -390,10 +395,10 @@ async def test_a_reference_of_another_purchase_is_refused(
     assert fake_trooper.requests == []
 
 
-async def test_the_same_templates_in_another_order_are_the_same_purchase(
+async def test_the_order_of_templates_and_the_price_do_not_matter(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """So is another price: what is bought already is not bought again, whatever it costs now."""
+    """The same templates in another order, or another price, are the same purchase: it is not bought again."""
     first, second = (await trooper.templates.list())[:2]
     transition = await buy(trooper, reference="job-1", templates=[first, second.id])
 
@@ -401,7 +406,7 @@ async def test_the_same_templates_in_another_order_are_the_same_purchase(
     assert posts(fake_trooper) == 1
 
 
-async def test_purchases_with_references_of_their_own_are_made_at_once(
+async def test_purchases_with_different_references_are_concurrent(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """Five are in flight together, so they take the time of one; each is sent once."""
@@ -419,10 +424,8 @@ async def test_purchases_with_references_of_their_own_are_made_at_once(
     assert posts(fake_trooper) == 5
 
 
-async def test_one_without_a_reference_has_its_turn_between_those_with_one(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
-    """It waits for those before it, and those after it wait for it: nobody could tell two unknown ones apart."""
+async def test_a_purchase_without_a_reference_is_sent_alone(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """It waits for those before it, and those after it wait for it: two unknown ones could not be told apart."""
     hold = fake_trooper.hold_next(POST)
     tasks = [asyncio.create_task(buy(trooper, **options)) for options in ({"reference": "1"}, {}, {"reference": "2"})]
     await hold.arrived()
@@ -434,13 +437,13 @@ async def test_one_without_a_reference_has_its_turn_between_those_with_one(
     assert [purchase.reference for purchase in trooper.orders.purchases] == ["1", None, "2"]
 
 
-# --- callers that go away -----------------------------------------------------------------------------------------
+# --- cancelled callers --------------------------------------------------------------------------------------------
 
 
-async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
+async def test_a_caller_that_times_out_does_not_abandon_a_purchase_in_flight(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """It is followed to its end; the next purchase says that there is a server whose buyer never heard of it."""
+    """It is followed to its end; the next purchase says that there is an undelivered server."""
 
     async def buy_and_time_out_once_it_is_sent() -> None:
         async with asyncio.timeout(None) as limit:
@@ -470,8 +473,8 @@ async def test_a_caller_that_times_out_does_not_abandon_a_purchase_on_the_wire(
     assert (await buy(trooper)).order_id == 124
 
 
-async def test_a_purchase_on_the_wire_cannot_be_resolved_yet(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """What is not over has not become anything."""
+async def test_a_purchase_in_flight_cannot_be_resolved_yet(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Its outcome is not known yet."""
     hold = fake_trooper.hold_next(POST)
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: posts(fake_trooper))
@@ -483,10 +486,10 @@ async def test_a_purchase_on_the_wire_cannot_be_resolved_yet(fake_trooper: FakeT
     assert (await buying).order_id == 123
 
 
-async def test_a_repeat_under_its_reference_delivers_what_never_reached_its_caller(
+async def test_a_known_reference_delivers_an_undelivered_purchase(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """With a reference the caller that gave up finds its purchase by asking again."""
+    """A caller that gave up gets its purchase by repeating the call with its reference."""
     hold = fake_trooper.hold_next(POST)
     buying = asyncio.create_task(buy(trooper, reference="job-1"))
     await until(lambda: posts(fake_trooper))
@@ -498,10 +501,10 @@ async def test_a_repeat_under_its_reference_delivers_what_never_reached_its_call
     assert (await buy(trooper)).order_id == 124, "it is delivered"
 
 
-async def test_a_caller_that_is_cancelled_before_it_is_sent_buys_nothing(
+async def test_a_caller_cancelled_before_sending_buys_nothing(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """While the present orders are being noted nothing has been sent, and then nothing is."""
+    """While the current orders are read nothing has been sent, and then nothing is."""
     listed = fake_trooper.hold_next(LIST)
     buying = asyncio.create_task(buy(trooper))
     await until(lambda: fake_trooper.requests)
@@ -516,9 +519,7 @@ async def test_a_caller_that_is_cancelled_before_it_is_sent_buys_nothing(
     assert posts(fake_trooper) == 1
 
 
-async def test_a_caller_that_is_cancelled_while_it_waits_for_its_turn_buys_nothing(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
+async def test_a_caller_cancelled_in_the_queue_buys_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """Behind another purchase nothing has been sent either."""
     hold = fake_trooper.hold_next(POST)
     first = asyncio.create_task(buy(trooper))
@@ -533,8 +534,8 @@ async def test_a_caller_that_is_cancelled_while_it_waits_for_its_turn_buys_nothi
     assert posts(fake_trooper) == 1
 
 
-async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
-    """A 429 bought nothing, for certain: who gives up before it is sent again has bought nothing at all."""
+async def test_a_caller_cancelled_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
+    """A 429 certainly bought nothing: a caller that gives up before the retry has bought nothing."""
     fake_trooper.fail_next(POST, status=429, retry_after=30)
     async with fake_trooper.client() as trooper:
         buying = asyncio.create_task(buy(trooper))
@@ -551,7 +552,9 @@ async def test_a_caller_that_is_cancelled_in_the_pause_of_a_429_buys_nothing(fak
 
 
 async def test_a_naive_retry_on_timeouts_buys_once(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Tries around a purchase whose response is slow send it once, and end with an error that says what there is."""
+    """Retries around a purchase whose response is slow send it once, and end with an error that says what
+    was bought.
+    """
     hold = fake_trooper.hold_next(POST)
 
     async def naive() -> Order | None:
@@ -585,7 +588,7 @@ async def test_a_naive_retry_on_timeouts_buys_once(fake_trooper: FakeTrooper, tr
 async def test_a_naive_retry_on_connection_errors_buys_once(
     fake_trooper: FakeTrooper, trooper: TrooperClient, when: Any
 ) -> None:
-    """A lost response is no connection error, and no timeout."""
+    """A lost response is neither a connection error nor a timeout."""
     fake_trooper.drop_next(POST, when=when)
 
     async def naive() -> Order | None:
@@ -602,11 +605,11 @@ async def test_a_naive_retry_on_connection_errors_buys_once(
     assert posts(fake_trooper) == 1
 
 
-# --- the client's end ---------------------------------------------------------------------------------------------
+# --- closing the client -------------------------------------------------------------------------------------------
 
 
-async def test_close_waits_for_a_purchase_on_the_wire(fake_trooper: FakeTrooper) -> None:
-    """The client ends once the purchase's outcome is known, and its caller gets it."""
+async def test_close_waits_for_a_purchase_in_flight(fake_trooper: FakeTrooper) -> None:
+    """`close` returns once the purchase's outcome is known, and its caller gets it."""
     hold = fake_trooper.hold_next(POST)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
@@ -621,8 +624,8 @@ async def test_close_waits_for_a_purchase_on_the_wire(fake_trooper: FakeTrooper)
     assert await buying == Transition(123, "create", "running")
 
 
-async def test_close_waits_for_a_purchase_whose_caller_has_gone(fake_trooper: FakeTrooper) -> None:
-    """Its outcome is kept, although nobody waits for it any more."""
+async def test_close_waits_for_a_purchase_whose_caller_is_gone(fake_trooper: FakeTrooper) -> None:
+    """Its outcome is recorded, although nobody waits for it any more."""
     hold = fake_trooper.hold_next(POST)
     async with fake_trooper.client() as trooper:
         buying = asyncio.create_task(buy(trooper))
@@ -634,8 +637,8 @@ async def test_close_waits_for_a_purchase_whose_caller_has_gone(fake_trooper: Fa
     assert (the_purchase(trooper).state, the_purchase(trooper).order_id) == ("bought", 123)
 
 
-async def test_close_sends_nothing_that_is_not_sent_yet(fake_trooper: FakeTrooper) -> None:
-    """A purchase that is still noting what is present ends with ClientClosedError, and is not made."""
+async def test_close_prevents_a_purchase_that_is_not_sent_yet(fake_trooper: FakeTrooper) -> None:
+    """A purchase that is still reading the current orders ends with ClientClosedError, and is not made."""
     fake_trooper.hold_next(LIST)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
@@ -650,7 +653,7 @@ async def test_close_sends_nothing_that_is_not_sent_yet(fake_trooper: FakeTroope
 
 
 async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
-    """A purchase that waits out a rate limit is not in flight: it ends, and is refused for certain."""
+    """A purchase that waits out a rate limit is not in flight: it ends, and is certainly refused."""
     fake_trooper.fail_next(POST, status=429, retry_after=30)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
@@ -665,12 +668,12 @@ async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTroope
     assert posts(fake_trooper) == 1
 
 
-async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open(
+async def test_close_right_before_sending_leaves_nothing_open(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """A purchase whose task has not begun yet when the client is closed is not made, and is not recorded."""
     buying = asyncio.create_task(buy(trooper))
-    await asyncio.sleep(0)  # its task is made, and has its turn after this one
+    await asyncio.sleep(0)  # its task exists, and runs after this one
 
     await trooper.close()
 
@@ -680,11 +683,11 @@ async def test_close_in_the_moment_before_it_leaves_leaves_nothing_open(
     assert fake_trooper.requests == []
 
 
-# --- the twin -----------------------------------------------------------------------------------------------------
+# --- create_and_wait ----------------------------------------------------------------------------------------------
 
 
-async def test_create_and_wait_gives_the_running_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """The twin buys, waits, calls `on_change` on the way, and gives the order as it is then."""
+async def test_create_and_wait_returns_the_running_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """It buys, waits, calls `on_change` for each status, and returns the order as it is then."""
     seen: list[str] = []
 
     order = await buy_and_wait(trooper, on_change=lambda order: seen.append(order.current_status))
@@ -695,10 +698,10 @@ async def test_create_and_wait_gives_the_running_order(fake_trooper: FakeTrooper
     assert (await buy(trooper)).order_id == 124, "it is delivered"
 
 
-async def test_any_other_end_of_the_wait_is_a_purchase_that_is_not_ready(
+async def test_any_failure_of_the_wait_is_a_purchase_not_ready_error(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """A key that is refused in the meantime, or a function of the caller's that fails: bought all the same."""
+    """Even if the key is refused meanwhile, or the caller's function fails, the server is bought."""
 
     def fails(order: Order) -> None:
         raise KeyError(order.order_id)
@@ -719,10 +722,10 @@ async def test_any_other_end_of_the_wait_is_a_purchase_that_is_not_ready(
     assert [purchase.order_id for purchase in trooper.orders.purchases] == [123, 124]
 
 
-async def test_a_twin_cancelled_in_its_wait_has_not_delivered(
+async def test_create_and_wait_cancelled_in_its_wait_has_not_delivered(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Its caller never heard which order it is: the next purchase says so."""
+    """Its caller never learned which order it is: the next purchase says so."""
     fake_trooper.durations["create"] = 30.0
     buying = asyncio.create_task(buy_and_wait(trooper))
     await until(lambda: [one.state for one in trooper.orders.purchases] == ["bought"])
@@ -737,8 +740,10 @@ async def test_a_twin_cancelled_in_its_wait_has_not_delivered(
     assert posts(fake_trooper) == 1
 
 
-async def test_a_twin_whose_response_is_lost_does_not_wait(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """There is nothing certain to wait for: PurchaseUnknownError, with the candidates."""
+async def test_create_and_wait_does_not_wait_after_a_lost_response(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """There is no order to wait for: PurchaseUnknownError, with the candidates."""
     fake_trooper.drop_next(POST, when="after")
 
     with pytest.raises(PurchaseUnknownError) as caught:
@@ -753,10 +758,10 @@ async def test_a_twin_whose_response_is_lost_does_not_wait(fake_trooper: FakeTro
 MIGRATE = "/api/buy-migration"
 
 
-async def test_a_migration_is_bought_after_a_new_look_at_its_price(
+async def test_a_migration_is_bought_after_its_price_was_read_again(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """The options, a new quote and the present orders are read right before it is sent, once."""
+    """The options, a new quote and the current orders are read right before it is sent, once."""
     order = fake_trooper.add_order(order_id=123)
     quote = await trooper.migrations.quote(order, 2)
     fake_trooper.requests.clear()
@@ -823,8 +828,8 @@ async def test_a_migration_that_is_dearer_or_gone_is_not_bought(
     assert trooper.orders.purchases == ()
 
 
-async def test_a_migration_that_has_become_cheaper_is_bought(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A quote is the most that it may cost, not the price."""
+async def test_a_migration_that_became_cheaper_is_bought(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A quote is the maximum price."""
     quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
     fake_trooper.blibs[2].price_h = Decimal("1.5")
 
@@ -847,8 +852,8 @@ async def test_a_migration_whose_response_is_lost_is_unknown(fake_trooper: FakeT
     assert posts(fake_trooper, MIGRATE) == 1
 
 
-async def test_buy_and_wait_gives_the_new_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """The twin waits for the order that takes the old one's place."""
+async def test_buy_and_wait_returns_the_new_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """It waits for the order that replaces the old one."""
     quote = await trooper.migrations.quote(fake_trooper.add_order(order_id=123), 2)
 
     order = await trooper.migrations.buy_and_wait(quote, keep_data=True)
@@ -857,8 +862,8 @@ async def test_buy_and_wait_gives_the_new_order(fake_trooper: FakeTrooper, troop
     assert (await buy(trooper)).order_id == 125, "it is delivered"
 
 
-async def test_a_migration_that_is_not_ready_is_bought(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """As with a new order: PurchaseNotReadyError with the cause, under its reference nothing is bought again."""
+async def test_a_migration_that_does_not_get_ready_is_bought(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Like a new order: PurchaseNotReadyError with the cause; its reference buys nothing more."""
 
     def fails(order: Order) -> None:
         raise KeyError(order.order_id)

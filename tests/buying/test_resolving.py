@@ -1,6 +1,5 @@
-"""`orders.resolve`: a decision that contradicts what is known is refused, and the first one holds.
-
-Rules 4 and 6 of `trooper_async._buying`.
+"""`orders.resolve`: a decision that contradicts what is known is refused, and the first one counts. Rules 4 and 6 of
+`trooper_async._buying`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from trooper_async import ConfigurationError, PurchaseUnknownError, TrooperClien
 from trooper_async.testing import FakeTrooper
 
 
-async def bought_for_nobody(fake: FakeTrooper, trooper: TrooperClient) -> UnresolvedPurchaseError:
+async def bought_for_a_cancelled_caller(fake: FakeTrooper, trooper: TrooperClient) -> UnresolvedPurchaseError:
     """The error of a purchase that is known as bought, and whose caller was cancelled."""
     hold = fake.hold_next(POST)
     task = asyncio.create_task(buy(trooper))
@@ -32,11 +31,11 @@ async def bought_for_nobody(fake: FakeTrooper, trooper: TrooperClient) -> Unreso
     ("order", "problem"),
     [(None, "it is order 123, as is known"), (100, "it is order 123, as is known"), (124, "it is order 123")],
 )
-async def test_what_is_known_as_bought_is_that_order(
+async def test_a_known_order_can_only_be_resolved_as_itself(
     order: int | None, problem: str, fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Neither "not made" nor another order is believed; its own order resolves it."""
-    error = await bought_for_nobody(fake_trooper, trooper)
+    """ "Not made" and other orders are refused; its own order resolves it."""
+    error = await bought_for_a_cancelled_caller(fake_trooper, trooper)
 
     with pytest.raises(ConfigurationError, match=f"{problem}.*: nothing was resolved"):
         await trooper.orders.resolve(error, order)
@@ -46,8 +45,8 @@ async def test_what_is_known_as_bought_is_that_order(
     assert await trooper.orders.unresolved() == ()
 
 
-async def test_an_order_that_was_there_before_is_not_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """What the list showed before it was sent cannot be what it bought."""
+async def test_an_order_that_existed_before_is_refused(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """An order that the list showed before the purchase was sent cannot be its result."""
     error = await lose(fake_trooper, trooper)
 
     with pytest.raises(ConfigurationError, match="order 100 existed before it was sent"):
@@ -55,7 +54,7 @@ async def test_an_order_that_was_there_before_is_not_it(fake_trooper: FakeTroope
     assert the_purchase(trooper).state == "unknown"
 
 
-async def test_an_order_that_another_purchase_has_is_not_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_an_order_of_another_purchase_is_refused(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """Two purchases are two servers."""
     error = await lose(fake_trooper, trooper, reference="job-1")
     await buy(trooper, reference="job-2")
@@ -65,7 +64,9 @@ async def test_an_order_that_another_purchase_has_is_not_it(fake_trooper: FakeTr
     await trooper.orders.resolve(error, 123)
 
 
-async def test_the_order_that_a_migration_replaces_is_not_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_the_order_that_a_migration_replaces_is_refused(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
     """A migration buys a new order."""
     quote = await trooper.migrations.quote(100, 2)
     fake_trooper.drop_next("/api/buy-migration", when="after")
@@ -85,10 +86,10 @@ async def test_the_order_that_a_migration_replaces_is_not_it(fake_trooper: FakeT
         (None, 123, "it is resolved already: it was not made"),
     ],
 )
-async def test_the_first_decision_holds(
+async def test_the_first_decision_counts(
     first: int | None, second: int | None, problem: str, fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Another one is refused; the same one again is not."""
+    """A different one is refused; the same one again is not."""
     error = await lose(fake_trooper, trooper)
     await trooper.orders.resolve(error, first)
 
@@ -98,7 +99,7 @@ async def test_the_first_decision_holds(
     assert states(trooper) == [("resolved", first)]
 
 
-async def test_of_two_decisions_at_once_the_first_holds(fake_trooper: FakeTrooper, path: Path) -> None:
+async def test_of_two_concurrent_decisions_the_first_counts(fake_trooper: FakeTrooper, path: Path) -> None:
     """The second sees the first, although that is still being written to the ledger."""
     async with fake_trooper.client(ledger=path) as trooper:
         error = await lose(fake_trooper, trooper)
@@ -111,7 +112,9 @@ async def test_of_two_decisions_at_once_the_first_holds(fake_trooper: FakeTroope
         assert states(trooper) == [("resolved", 123)]
 
 
-async def test_what_is_known_as_not_made_is_not_an_order(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_a_refused_purchase_cannot_be_resolved_as_an_order(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
     """A refused purchase bought nothing."""
     fake_trooper.fail_next(POST, status=400)
     with pytest.raises(Exception, match="400"):
@@ -123,7 +126,7 @@ async def test_what_is_known_as_not_made_is_not_an_order(fake_trooper: FakeTroop
 
 
 async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path: Path) -> None:
-    """The checks are the same after a restart: what was there before is in the ledger."""
+    """The checks are the same after a restart: the ledger has the orders from before the purchase."""
     async with fake_trooper.client(ledger=path) as trooper:
         await lose(fake_trooper, trooper)
     async with fake_trooper.client(ledger=path) as trooper:
@@ -136,7 +139,7 @@ async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path:
             await trooper.orders.resolve(lost, None)
 
 
-# Responses that name an order that cannot be it ---------------------------------------------------------------------
+# Responses that name an impossible order ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,10 +153,10 @@ async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path:
     ],
     ids=["0", "negative", "there before", "refused, with an order", "a 400 with an order"],
 )
-async def test_an_order_that_cannot_be_it_is_an_unknown_purchase(
+async def test_a_response_with_an_impossible_order_is_an_unknown_purchase(
     status: int, body: Any, fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """It is not believed, nor taken for a refusal: what was really bought is among the candidates."""
+    """It is neither trusted nor taken for a refusal: the real order is among the candidates."""
     hold = fake_trooper.hold_next("/api/orders")
     fake_trooper.fail_next(POST, status=status, body=body)
     buying = asyncio.create_task(buy(trooper))
@@ -168,8 +171,10 @@ async def test_an_order_that_cannot_be_it_is_an_unknown_purchase(
     assert the_purchase(trooper).state == "unknown"
 
 
-async def test_an_order_of_another_purchase_cannot_be_it(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Two purchases at once, and the API names the same order twice: the second is unknown."""
+async def test_a_response_with_another_purchases_order_is_unknown(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """If the API names the same order for two concurrent purchases, the second is unknown."""
     fake_trooper.fail_next(POST, status=200, body={"success": True, "orderId": 700}, times=2)
 
     outcomes = await asyncio.gather(
@@ -180,8 +185,8 @@ async def test_an_order_of_another_purchase_cannot_be_it(fake_trooper: FakeTroop
     assert sorted(states(trooper)) == [("bought", 700), ("unknown", None)]
 
 
-async def test_the_migrated_order_is_not_the_new_one(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """`new_order_id` that is the old one's id says nothing of the new server."""
+async def test_a_response_with_the_migrated_order_is_unknown(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A `new_order_id` that is the old order's id says nothing about the new server."""
     quote = await trooper.migrations.quote(100, 2)
     fake_trooper.fail_next("/api/buy-migration", status=200, body={"success": True, "new_order_id": 100})
 
@@ -190,7 +195,9 @@ async def test_the_migrated_order_is_not_the_new_one(fake_trooper: FakeTrooper, 
 
 
 @pytest.mark.parametrize("body", [{"success": False, "error": "no"}, {"success": False, "orderId": None}])
-async def test_a_refusal_without_an_order_is_one(body: Any, fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_a_refusal_without_an_order_is_a_refusal(
+    body: Any, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
     """Nothing contradicts it."""
     fake_trooper.fail_next(POST, status=200, body=body)
     with pytest.raises(Exception, match="200"):

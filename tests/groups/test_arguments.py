@@ -1,4 +1,6 @@
-"""Wrong arguments, of every kind, for every method: refused at the door, by an error that names what is needed."""
+"""Invalid arguments of every kind, for every method: refused before anything is sent, with an error that says what is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ PURCHASE = Purchase("1", "create", 1, "unknown", datetime.now(UTC))
 
 
 async def coroutine_function(_: Order) -> None:
-    """What nobody would await."""
+    """Its coroutine would never be awaited."""
 
 
 NO_ID: list[object] = [0, -1, True, "123", 1.5, None, b"1", [1], (ORDER,), {1}, STOP, object()]
@@ -159,7 +161,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("operation", "method", "wrong", "needed"), CASES)
-async def test_a_wrong_argument_is_refused_before_anything_is_sent(
+async def test_an_invalid_argument_is_refused_before_anything_is_sent(
     fake_trooper: FakeTrooper, trooper: TrooperClient, operation: str, method: Method, wrong: list[object], needed: str
 ) -> None:
     """A ConfigurationError that names the operation, and what is needed instead."""
@@ -178,7 +180,7 @@ async def test_a_wrong_argument_is_refused_before_anything_is_sent(
 
 
 class WholeNumber:
-    """As numpy's: no int, and just as good."""
+    """Like numpy's: not an int, but usable as one."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -188,7 +190,7 @@ class WholeNumber:
 
 
 async def test_whole_numbers_of_other_libraries_are_ids(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """What has `__index__`, as numpy's numbers do, is taken for the id that it is."""
+    """An object with `__index__`, like numpy's numbers, is accepted as an id."""
     order = fake_trooper.add_order()
     number: Any = WholeNumber(order.order_id)
     assert (await trooper.orders.get(number)).order_id == order.order_id

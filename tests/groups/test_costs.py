@@ -27,7 +27,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
         ("stopped", None, None),
     ],
 )
-def test_cost_h(status: str, price: str | None, cost: str | None) -> None:
+def test_cost_h_follows_the_status(status: str, price: str | None, cost: str | None) -> None:
     """35 % of the price when stopped, nothing when terminated, else the price; None where it is not documented."""
     order = Order(1, status, price_h=None if price is None else Decimal(price))
     assert cost_h(order) == (None if cost is None else Decimal(cost))
@@ -45,15 +45,15 @@ def test_cost_h(status: str, price: str | None, cost: str | None) -> None:
         ("1.20", None, None),
     ],
 )
-def test_prepaid(price: str | None, left: timedelta | None, paid: str | None) -> None:
-    """The price of the hours up to `paid_until`; nothing once that is past."""
+def test_prepaid_is_the_price_until_paid_until(price: str | None, left: timedelta | None, paid: str | None) -> None:
+    """The price of the hours up to `paid_until`; nothing once that has passed."""
     until = None if left is None else NOW + left
     order = Order(1, "running", price_h=None if price is None else Decimal(price), paid_until=until)
     assert prepaid(order, now=NOW) == (None if paid is None else Decimal(paid))
 
 
-def test_prepaid_by_this_machines_clock() -> None:
-    """Without `now`, the rest is counted from now."""
+def test_prepaid_counts_from_now_by_default() -> None:
+    """Without `now`, the rest is counted from the current time."""
     order = Order(1, "running", price_h=Decimal(1), paid_until=datetime.now(UTC) + timedelta(hours=2))
     rest = prepaid(order)
     assert rest is not None

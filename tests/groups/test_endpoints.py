@@ -1,7 +1,6 @@
-"""Every endpoint over real HTTP, in every dialect: what goes out, what comes back, and what each refusal becomes.
-
-The bodies here are those of the API document, with other ids: an order whose server has an id of its own shows which of
-the two an endpoint is given.
+"""Every endpoint over real HTTP, in every dialect: what is sent, what is returned, and what each refusal becomes. The
+bodies are those of the API document, with other ids: an order whose server has another id shows which of the two an
+endpoint gets.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class Scene:
     loose: bool
 
     def sent(self) -> list[tuple[str, str, dict[str, str], Any]]:
-        """All that was asked of the API: method, path, query, JSON."""
+        """All requests to the API: method, path, query, JSON."""
         return [(request.method, request.path, request.query, request.json) for request in self.fake.requests]
 
     def unless_loose(self, value: Any) -> Any:
@@ -88,14 +87,14 @@ async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
 # --- the 18 endpoints ---------------------------------------------------------------------------------------------
 
 
-async def test_ping(scene: Scene) -> None:
-    """`ping` asks GET /api/test and gives its text."""
+async def test_ping_returns_the_text(scene: Scene) -> None:
+    """`ping` sends GET /api/test and returns its text."""
     assert await scene.trooper.ping() == "meinstring5"
     assert scene.sent() == [("GET", "/api/test", {}, None)]
 
 
-async def test_blibs_list(scene: Scene) -> None:
-    """`blibs.list` asks GET /api/blibs and gives every field of every offer."""
+async def test_blibs_list_returns_every_field(scene: Scene) -> None:
+    """`blibs.list` sends GET /api/blibs and returns every field of every offer."""
     blibs = await scene.trooper.blibs.list()
 
     assert scene.sent() == [("GET", "/api/blibs", {}, None)]
@@ -120,8 +119,8 @@ async def test_blibs_list(scene: Scene) -> None:
     assert blibs[3].is_available is False
 
 
-async def test_blibs_list_without_a_key(scene: Scene) -> None:
-    """Without a key `blibs.list` gives the public offers alone: with one, it was sent."""
+async def test_blibs_list_needs_no_key(scene: Scene) -> None:
+    """Without a key `blibs.list` returns the public offers only; with one, it sends the key."""
     async with scene.fake.client(api_key=None) as stranger:
         offers = await stranger.blibs.list()
 
@@ -129,8 +128,8 @@ async def test_blibs_list_without_a_key(scene: Scene) -> None:
     assert 5 in [blib.id for blib in await scene.trooper.blibs.list()]
 
 
-async def test_blibs_list_private(scene: Scene) -> None:
-    """`blibs.list_private` asks GET /api/blibs-private; of availability it says nothing."""
+async def test_blibs_list_private_returns_every_field(scene: Scene) -> None:
+    """`blibs.list_private` sends GET /api/blibs-private, which does not tell the availability."""
     blibs = await scene.trooper.blibs.list_private()
 
     assert scene.sent() == [("GET", "/api/blibs-private", {}, None)]
@@ -149,8 +148,8 @@ async def test_blibs_list_private(scene: Scene) -> None:
     )
 
 
-async def test_orders_create(scene: Scene) -> None:
-    """`orders.create` sends the document's body, the prices as the same JSON numbers, and gives the new order's id."""
+async def test_orders_create_sends_the_documented_body(scene: Scene) -> None:
+    """`orders.create` sends the document's body, prices as the same JSON numbers, and returns the new order's id."""
     blib = next(blib for blib in await scene.trooper.blibs.list() if blib.id == 1)
     template = (await scene.trooper.templates.list())[0]
 
@@ -177,8 +176,8 @@ async def test_orders_create(scene: Scene) -> None:
     assert transition == Transition(ORDER + 1, "create", "running")
 
 
-async def test_orders_create_for_another_interval(scene: Scene) -> None:
-    """What is not asked for is not sent, a template by id goes without a name, money keeps its value as a number."""
+async def test_orders_create_sends_only_what_is_given(scene: Scene) -> None:
+    """Omitted arguments are not sent, a template by id has no name, and money keeps its value as a number."""
     await scene.trooper.orders.create(
         Blib(id=3, price_h=Decimal("0.195")),
         contract_interval="DAY",
@@ -199,8 +198,8 @@ async def test_orders_create_for_another_interval(scene: Scene) -> None:
     assert Decimal(str(body["price_h"])) == Decimal("0.195")
 
 
-async def test_orders_list(scene: Scene) -> None:
-    """`orders.list` asks GET /api/orders, and gives every field of every order."""
+async def test_orders_list_returns_every_field(scene: Scene) -> None:
+    """`orders.list` sends GET /api/orders, and returns every field of every order."""
     await scene.trooper.templates.install(ORDER, 1)
     scene.fake.add_order(order_id=200, status="stopping", desired_status="stopped")
     scene.fake.requests.clear()
@@ -234,8 +233,8 @@ async def test_orders_list(scene: Scene) -> None:
     assert (second.current_status, second.desired_status, second.is_converged) == ("stopping", "stopped", False)
 
 
-async def test_orders_get(scene: Scene) -> None:
-    """`orders.get` gives one order as the list shows it now."""
+async def test_orders_get_returns_one_order(scene: Scene) -> None:
+    """`orders.get` returns one order as the list shows it now."""
     scene.fake.add_order(order_id=200)
     scene.fake.set_status(ORDER, "stopping", "stopped")
 
@@ -245,8 +244,8 @@ async def test_orders_get(scene: Scene) -> None:
     assert scene.sent() == [("GET", "/api/orders", {}, None)]
 
 
-async def test_orders_find(scene: Scene) -> None:
-    """`orders.find` gives the orders of a title or a pattern, and all without one."""
+async def test_orders_find_returns_matching_orders(scene: Scene) -> None:
+    """`orders.find` returns the orders with a title or matching a pattern, and all without one."""
     for order_id, title in ((200, "train-1"), (201, "train-2"), (202, "web")):
         scene.fake.add_order(order_id=order_id, title=title)
     find = scene.trooper.orders.find
@@ -262,8 +261,10 @@ async def test_orders_find(scene: Scene) -> None:
     ("action", "word", "target"),
     [("start", "running", "running"), ("stop", "stopped", "stopped"), ("freeze", "frozen", "frozen")],
 )
-async def test_orders_start_stop_freeze(scene: Scene, action: Any, word: str, target: str) -> None:
-    """A switch sends the server's id and the API's word for it, and gives the accepted transition."""
+async def test_start_stop_and_freeze_send_the_documented_body(
+    scene: Scene, action: Any, word: str, target: str
+) -> None:
+    """An action sends the server's id and the API's word for it, and returns the accepted transition."""
     transition = await getattr(scene.trooper.orders, action)(scene.order)
 
     body = {"serverId": SERVER, "action": word, **({"migration_allowed": False} if action == "start" else {})}
@@ -271,7 +272,7 @@ async def test_orders_start_stop_freeze(scene: Scene, action: Any, word: str, ta
     assert transition == Transition(ORDER, action, target)
 
 
-async def test_orders_start_with_migration(scene: Scene) -> None:
+async def test_start_with_migration_says_so(scene: Scene) -> None:
     """A start that may migrate says so to the API, and in its transition."""
     scene.fake.set_status(ORDER, "frozen")
 
@@ -282,8 +283,8 @@ async def test_orders_start_with_migration(scene: Scene) -> None:
     assert transition == Transition(ORDER, "start", "running", migration_allowed=True)
 
 
-async def test_orders_restart(scene: Scene) -> None:
-    """A restart reads the history first, sends `restarted`, and keeps the rows that were there before."""
+async def test_restart_keeps_the_history_from_before(scene: Scene) -> None:
+    """A restart reads the history first, sends `restarted`, and keeps the rows from before."""
     transition = await scene.trooper.orders.restart(scene.order)
 
     assert scene.sent() == [
@@ -295,8 +296,8 @@ async def test_orders_restart(scene: Scene) -> None:
     assert [row.status_user for row in transition.history_before] == ["running"]
 
 
-async def test_orders_restart_without_a_readable_history(scene: Scene) -> None:
-    """A history that can't be read is asked for once, and does not keep the restart from being sent."""
+async def test_restart_is_sent_although_the_history_is_unreadable(scene: Scene) -> None:
+    """A history that can't be read is requested once, and does not prevent the restart."""
     scene.fake.fail_next("/api/order-status-history", status=500, times=4)
 
     transition = await scene.trooper.orders.restart(scene.order)
@@ -305,7 +306,7 @@ async def test_orders_restart_without_a_readable_history(scene: Scene) -> None:
     assert transition.history_before is None
 
 
-async def test_orders_rename(scene: Scene) -> None:
+async def test_rename_sends_the_title(scene: Scene) -> None:
     """`orders.rename` sends the server's id and the title, which the list then shows."""
     await scene.trooper.orders.rename(scene.order, "My New Server Title")
 
@@ -313,8 +314,8 @@ async def test_orders_rename(scene: Scene) -> None:
     assert (await scene.trooper.orders.get(ORDER)).title == "My New Server Title"
 
 
-async def test_orders_lock_and_unlock(scene: Scene) -> None:
-    """`orders.lock` and `unlock` send a JSON boolean, and the list shows what it is."""
+async def test_lock_and_unlock_send_a_boolean(scene: Scene) -> None:
+    """`orders.lock` and `unlock` send a JSON boolean, and the list shows the result."""
     await scene.trooper.orders.lock(scene.order)
     assert (await scene.trooper.orders.get(ORDER)).is_locked is True
 
@@ -325,8 +326,8 @@ async def test_orders_lock_and_unlock(scene: Scene) -> None:
     assert scene.sent()[2] == ("POST", "/api/order-lock", {}, {"serverId": SERVER, "is_locked": False})
 
 
-async def test_orders_credentials(scene: Scene) -> None:
-    """`orders.credentials` sends the server's id, and gives what one logs in with; no repr shows the password."""
+async def test_credentials_are_returned_without_showing_the_password(scene: Scene) -> None:
+    """`orders.credentials` sends the server's id, and returns the login; no repr shows the password."""
     credentials = await scene.trooper.orders.credentials(scene.order)
 
     assert scene.sent() == [("POST", "/api/credentials", {}, {"serverId": SERVER})]
@@ -336,8 +337,8 @@ async def test_orders_credentials(scene: Scene) -> None:
     assert credentials.password not in repr(credentials) + str(credentials)
 
 
-async def test_orders_history(scene: Scene) -> None:
-    """`orders.history` asks with the order's id, and gives words, texts and aware times."""
+async def test_history_returns_every_field(scene: Scene) -> None:
+    """`orders.history` sends the order's id, and returns words, texts and aware times."""
     scene.fake.set_status(ORDER, "stopped")
 
     newest, oldest = await scene.trooper.orders.history(scene.order)
@@ -352,8 +353,8 @@ async def test_orders_history(scene: Scene) -> None:
     assert {type(newest.id), type(oldest.id)} == {int}
 
 
-async def test_migrations_options(scene: Scene) -> None:
-    """`migrations.options` asks with the order's id, and gives where it is and where it could go."""
+async def test_migrations_options_returns_every_field(scene: Scene) -> None:
+    """`migrations.options` sends the order's id, and returns the current and the possible offers."""
     options = await scene.trooper.migrations.options(scene.order)
 
     assert scene.sent() == [("GET", "/api/migration-options", {"order_id": str(ORDER)}, None)]
@@ -372,7 +373,7 @@ async def test_migrations_options(scene: Scene) -> None:
     )
 
 
-async def test_migrations_quote(scene: Scene) -> None:
+async def test_migrations_quote_returns_the_price(scene: Scene) -> None:
     """`migrations.quote` sends the two ids, and its quote knows what it is the price of."""
     quote = await scene.trooper.migrations.quote(scene.order, 2)
 
@@ -390,7 +391,7 @@ async def test_migrations_quote(scene: Scene) -> None:
     )
 
 
-async def test_migrations_buy(scene: Scene) -> None:
+async def test_migrations_buy_sends_the_documented_body(scene: Scene) -> None:
     """`migrations.buy` sends the document's body once, and its transition is that of the new order."""
     quote = await scene.trooper.migrations.quote(ORDER, Blib(2))
 
@@ -402,8 +403,8 @@ async def test_migrations_buy(scene: Scene) -> None:
     assert transition == Transition(ORDER + 1, "migrate", "running")
 
 
-async def test_templates_list(scene: Scene) -> None:
-    """`templates.list` asks GET /api/templates, and gives each template with its options."""
+async def test_templates_list_returns_every_field(scene: Scene) -> None:
+    """`templates.list` sends GET /api/templates, and returns each template with its options."""
     templates = await scene.trooper.templates.list()
 
     assert scene.sent() == [("GET", "/api/templates", {}, None)]
@@ -418,8 +419,8 @@ async def test_templates_list(scene: Scene) -> None:
     assert templates[1].options == ()
 
 
-async def test_templates_install_and_installs(scene: Scene) -> None:
-    """`templates.install` sends order, template and config and gives the install's id; `installs` shows it."""
+async def test_templates_install_returns_an_id_that_installs_shows(scene: Scene) -> None:
+    """`templates.install` sends order, template and config and returns the install's id; `installs` shows it."""
     install_id = await scene.trooper.templates.install(scene.order, Template(1), {"python_version": "3.9"})
 
     assert await scene.trooper.templates.installs(scene.order) == [
@@ -439,8 +440,8 @@ async def test_templates_install_and_installs(scene: Scene) -> None:
     ]
 
 
-async def test_templates_remove(scene: Scene) -> None:
-    """`templates.remove` sends the install's id, from an install or as it is, and it is gone."""
+async def test_templates_remove_sends_the_install_id(scene: Scene) -> None:
+    """`templates.remove` takes an install or its id; afterwards the install is gone."""
     first, second = [await scene.trooper.templates.install(ORDER, template) for template in (1, 2)]
     install = (await scene.trooper.templates.installs(ORDER))[0]
     scene.fake.requests.clear()
@@ -454,7 +455,7 @@ async def test_templates_remove(scene: Scene) -> None:
     assert await scene.trooper.templates.installs(ORDER) == []
 
 
-async def test_templates_retry(scene: Scene) -> None:
+async def test_templates_retry_sends_the_install_id(scene: Scene) -> None:
     """`templates.retry` sends the install's id, and a failed installation is tried again."""
     scene.fake.failing_templates.add(1)
     install_id = await scene.trooper.templates.install(ORDER, 1)
@@ -473,8 +474,8 @@ async def test_templates_retry(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("name", VERBS)
-async def test_an_order_carries_its_servers_id(scene: Scene, name: str) -> None:
-    """A verb that is given an `Order` reads no list: it sends the server's id at once."""
+async def test_an_action_with_an_order_reads_no_list(scene: Scene, name: str) -> None:
+    """An action that is given an `Order` sends its server's id at once."""
     verb, path = VERBS[name]
 
     await verb(scene.trooper, scene.order)
@@ -485,8 +486,8 @@ async def test_an_order_carries_its_servers_id(scene: Scene, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VERBS)
-async def test_an_id_is_looked_up_in_the_list(scene: Scene, name: str) -> None:
-    """A verb that is given an order's id reads the list once, and sends the server's id."""
+async def test_an_action_with_an_id_reads_the_list_once(scene: Scene, name: str) -> None:
+    """An action that is given an order's id reads the list once, and sends the server's id."""
     verb, path = VERBS[name]
 
     await verb(scene.trooper, ORDER)
@@ -498,7 +499,7 @@ async def test_an_id_is_looked_up_in_the_list(scene: Scene, name: str) -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 async def test_an_unknown_id_sends_nothing(scene: Scene, name: str) -> None:
-    """An id that is not in the list is an OrderNotFoundError that names it, and no POST goes out."""
+    """An id that is not in the list is an OrderNotFoundError that names it, and no POST is sent."""
     verb, _ = VERBS[name]
 
     with pytest.raises(OrderNotFoundError) as caught:
@@ -509,8 +510,8 @@ async def test_an_unknown_id_sends_nothing(scene: Scene, name: str) -> None:
 
 
 @pytest.mark.parametrize("read", ["list", "get", "find"])
-async def test_a_client_that_has_listed_looks_nothing_up(scene: Scene, read: str) -> None:
-    """After any read of the list its ids are known: the verb is the only request."""
+async def test_known_ids_are_not_looked_up_again(scene: Scene, read: str) -> None:
+    """After any read of the list its ids are known: the action is the only request."""
     await (scene.trooper.orders.get(ORDER) if read == "get" else getattr(scene.trooper.orders, read)())
     scene.fake.requests.clear()
 
@@ -519,8 +520,8 @@ async def test_a_client_that_has_listed_looks_nothing_up(scene: Scene, read: str
     assert scene.sent() == [("POST", "/api/order-status", {}, {"serverId": SERVER, "action": "stopped"})]
 
 
-async def test_an_id_that_the_last_list_did_not_have_is_looked_up(scene: Scene) -> None:
-    """An order that came after the last list read is found by one more."""
+async def test_an_id_missing_from_the_last_list_is_looked_up(scene: Scene) -> None:
+    """An order that appeared after the last list read is found by one more."""
     await scene.trooper.orders.list()
     scene.fake.add_order(order_id=300, server_id=301)
     scene.fake.requests.clear()
@@ -533,8 +534,8 @@ async def test_an_id_that_the_last_list_did_not_have_is_looked_up(scene: Scene) 
     ]
 
 
-async def test_many_verbs_at_once_share_one_list_read(scene: Scene) -> None:
-    """Fifty stops by id begun together read the list once."""
+async def test_concurrent_actions_share_one_list_read(scene: Scene) -> None:
+    """Fifty stops by id that begin together read the list once."""
     orders = [scene.fake.add_order(order_id=1000 + number, server_id=2000 + number) for number in range(50)]
 
     await asyncio.gather(*(scene.trooper.orders.stop(order.order_id) for order in orders))
@@ -545,12 +546,12 @@ async def test_many_verbs_at_once_share_one_list_read(scene: Scene) -> None:
 
 
 async def arrived(fake: FakeTrooper, path: str, count: int = 1) -> None:
-    """Wait until so many requests to a path have come in."""
+    """Wait until so many requests to a path have arrived."""
     await until(lambda: [request.path for request in fake.requests].count(path) >= count)
 
 
-async def test_a_list_read_that_was_under_way_already_is_not_believed(scene: Scene) -> None:
-    """A look-up that begins while another's list is on its way reads anew: its order may not be in that one."""
+async def test_a_look_up_does_not_use_a_list_already_in_flight(scene: Scene) -> None:
+    """A look-up that begins while another's list is in flight reads anew: its order may not be in that one."""
     with scene.fake.hold_next("/api/orders") as hold:
         first = asyncio.create_task(scene.trooper.orders.stop(ORDER))
         await hold.arrived()
@@ -563,8 +564,8 @@ async def test_a_list_read_that_was_under_way_already_is_not_believed(scene: Sce
     assert [request.path for request in scene.fake.requests].count("/api/orders") == 2
 
 
-async def test_a_shared_list_read_whose_caller_gives_up_is_not_an_empty_list(scene: Scene) -> None:
-    """Those who shared the list read of a caller that is cancelled read it anew, once, and find their orders."""
+async def test_a_cancelled_shared_list_read_is_repeated(scene: Scene) -> None:
+    """Callers that share the list read of a cancelled caller read it again, once, and find their orders."""
     scene.fake.add_order(order_id=300)
     scene.fake.add_order(order_id=301)
     scene.fake.delay_next("/api/orders", 30)
@@ -578,8 +579,8 @@ async def test_a_shared_list_read_whose_caller_gives_up_is_not_an_empty_list(sce
     assert [request.path for request in scene.fake.requests].count("/api/orders") == 2
 
 
-async def test_a_shared_list_read_that_fails_fails_all_who_wait_for_it(scene: Scene) -> None:
-    """Of many verbs whose list read fails none says that its order is not there, and they do not queue up to ask."""
+async def test_a_failed_shared_list_read_fails_all_its_callers(scene: Scene) -> None:
+    """None of the callers says that its order does not exist, and they do not repeat the read one by one."""
     scene.fake.fail_next("/api/orders", status=401, times=20)
 
     outcomes = await asyncio.gather(
@@ -593,8 +594,8 @@ async def test_a_shared_list_read_that_fails_fails_all_who_wait_for_it(scene: Sc
     assert [request.path for request in scene.fake.requests] == ["/api/orders"] * 2
 
 
-async def test_unknown_ids_at_once_share_a_read_that_was_begun_after_they_asked(scene: Scene) -> None:
-    """Twenty unknown ids asked for together cost two list reads, and each is an OrderNotFoundError."""
+async def test_unknown_ids_share_a_list_read_that_began_after_the_calls(scene: Scene) -> None:
+    """Twenty concurrent unknown ids cost two list reads, and each is an OrderNotFoundError."""
     outcomes = await asyncio.gather(
         *(scene.trooper.orders.stop(order_id) for order_id in range(500, 520)), return_exceptions=True
     )
@@ -603,7 +604,7 @@ async def test_unknown_ids_at_once_share_a_read_that_was_begun_after_they_asked(
     assert [request.path for request in scene.fake.requests] == ["/api/orders"] * 2
 
 
-async def test_get_of_an_unknown_id(scene: Scene) -> None:
+async def test_get_of_an_unknown_id_is_an_order_not_found_error(scene: Scene) -> None:
     """`orders.get` of an id that is not in the list is an OrderNotFoundError."""
     with pytest.raises(OrderNotFoundError, match="order 4711"):
         await scene.trooper.orders.get(4711)
@@ -626,15 +627,15 @@ def bad_rows(fake_trooper: FakeTrooper) -> FakeTrooper:
     return fake_trooper
 
 
-async def test_get_and_find_bear_other_unreadable_rows(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
-    """Rows that can't be read cost only themselves in `get` and `find`."""
+async def test_get_and_find_tolerate_other_unreadable_rows(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
+    """A row that can't be read affects only itself in `get` and `find`."""
     assert (await trooper.orders.get(3)).title == "good too"
     assert [order.order_id for order in await trooper.orders.find(title="good*")] == [1, 3]
     assert [order.order_id for order in await trooper.orders.find()] == [1, 3]
 
 
-async def test_get_of_an_unreadable_row_says_where(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
-    """`get` of the very row that can't be read raises with its path, and never shows the value."""
+async def test_get_of_an_unreadable_row_names_the_place(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
+    """`get` of a row that can't be read raises with its path, and never shows the value."""
     with pytest.raises(ResponseFormatError) as caught:
         await trooper.orders.get(2)
 
@@ -650,9 +651,9 @@ async def test_list_raises_for_an_unreadable_row(bad_rows: FakeTrooper, trooper:
     assert caught.value.path == "$[1].current_status"
 
 
-async def test_a_verb_bears_unreadable_rows(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
-    """An id is looked up in the row that can't be read, too: its ids can be."""
-    with pytest.raises(PermissionDeniedError):  # the fake has no such server: what matters is what it was asked
+async def test_an_action_tolerates_its_own_unreadable_row(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
+    """The id of a row that can't be read can still be looked up."""
+    with pytest.raises(PermissionDeniedError):  # the fake has no such server; only the request matters
         await trooper.orders.stop(2)
 
     assert bad_rows.requests[-1].json == {"serverId": 22, "action": "stopped"}
@@ -661,8 +662,8 @@ async def test_a_verb_bears_unreadable_rows(bad_rows: FakeTrooper, trooper: Troo
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
-async def test_terms_not_accepted(scene: Scene) -> None:
-    """An order without accepted terms is refused before anything is sent: the API makes none."""
+async def test_unaccepted_terms_are_refused_before_sending(scene: Scene) -> None:
+    """An order without accepted terms is refused before anything is sent."""
     with pytest.raises(ConfigurationError, match="terms_accepted must be True"):
         await scene.trooper.orders.create(
             Blib(1, price_h=Decimal("0.85")), contract_interval="HOUR", terms_accepted=False
@@ -671,8 +672,8 @@ async def test_terms_not_accepted(scene: Scene) -> None:
     assert scene.fake.requests == []
 
 
-async def test_invalid_interval(scene: Scene) -> None:
-    """A contract interval that the API does not know is a BadRequestError with the API's own text."""
+async def test_an_invalid_interval_is_a_bad_request_error(scene: Scene) -> None:
+    """A contract interval that the API does not know is a BadRequestError with the API's text."""
     with pytest.raises(BadRequestError, match="Invalid or missing contract interval") as caught:
         await scene.trooper.orders.create(
             Blib(1, price_h=Decimal("0.85")), contract_interval="CENTURY", terms_accepted=True, total_price=1
@@ -681,7 +682,7 @@ async def test_invalid_interval(scene: Scene) -> None:
     assert caught.value.status == 400
 
 
-async def test_another_price_than_the_current_one(scene: Scene) -> None:
+async def test_an_outdated_price_is_a_bad_request_error(scene: Scene) -> None:
     """A price that is no longer the API's is refused by it: a BadRequestError."""
     scene.fake.blibs[1].price_h = Decimal("0.9")
 
@@ -691,8 +692,8 @@ async def test_another_price_than_the_current_one(scene: Scene) -> None:
         )
 
 
-async def test_insufficient_budget(scene: Scene) -> None:
-    """A migration that the budget does not cover is a BadRequestError (400, not 402) with the API's own text."""
+async def test_an_insufficient_budget_is_a_bad_request_error(scene: Scene) -> None:
+    """A migration that the budget does not cover is a BadRequestError (400, not 402) with the API's text."""
     quote = await scene.trooper.migrations.quote(ORDER, 2)
     scene.fake.budget = Decimal("0.1")
 
@@ -702,8 +703,8 @@ async def test_insufficient_budget(scene: Scene) -> None:
     assert (caught.value.status, caught.value.operation) == (400, "migrations.buy")
 
 
-async def test_locked(scene: Scene) -> None:
-    """A switch of a locked server is a ServerLockedError, which is a PermissionDeniedError."""
+async def test_an_action_on_a_locked_server_is_a_server_locked_error(scene: Scene) -> None:
+    """It is a ServerLockedError, which is a PermissionDeniedError."""
     await scene.trooper.orders.lock(scene.order)
 
     with pytest.raises(ServerLockedError, match="Server is locked and cannot be modified") as caught:
@@ -727,8 +728,8 @@ async def test_locked(scene: Scene) -> None:
         lambda trooper, order: trooper.templates.retry(4711),
     ],
 )
-async def test_access_denied(scene: Scene, verb: Verb) -> None:
-    """What is not there, or not yours, is a PermissionDeniedError: the API answers 403 for both."""
+async def test_a_foreign_or_unknown_order_is_a_permission_denied_error(scene: Scene, verb: Verb) -> None:
+    """If something does not exist, or is not yours, the API returns 403: a PermissionDeniedError."""
     scene.fake.remove_order(ORDER)
 
     with pytest.raises(PermissionDeniedError, match="Access denied or server not found") as caught:
@@ -738,8 +739,8 @@ async def test_access_denied(scene: Scene, verb: Verb) -> None:
     assert caught.value.status == 403
 
 
-async def test_wrong_key(scene: Scene) -> None:
-    """A key that is not accepted is an AuthenticationError that carries what the API suggests next; it is sent once."""
+async def test_a_wrong_key_is_an_authentication_error(scene: Scene) -> None:
+    """A key that is not accepted is an AuthenticationError with the API's advice; it is sent once."""
     async with scene.fake.client(api_key="wrong", retry=FAST) as stranger:
         with pytest.raises(AuthenticationError) as caught:
             await stranger.orders.list()
@@ -749,8 +750,8 @@ async def test_wrong_key(scene: Scene) -> None:
     assert len(scene.fake.requests) == 1
 
 
-async def test_error_fetching_blibs(scene: Scene) -> None:
-    """A 500 that lasts is a ServerError with the API's own text, after all attempts."""
+async def test_a_lasting_500_is_a_server_error(scene: Scene) -> None:
+    """A 500 that lasts is a ServerError with the API's text, after all attempts."""
     scene.fake.fail_next("/api/blibs", status=500, body={"error": "Error fetching Blibs"}, times=4)
 
     with pytest.raises(ServerError, match="Error fetching Blibs") as caught:
@@ -773,7 +774,7 @@ async def test_error_fetching_blibs(scene: Scene) -> None:
         (400, {"error": [5], "next": 5}, BadRequestError, "Bad Request"),
     ],
 )
-async def test_other_refusals(
+async def test_other_statuses_have_their_classes(
     fake_trooper: FakeTrooper,
     trooper: TrooperClient,
     status: int,
@@ -781,7 +782,7 @@ async def test_other_refusals(
     kind: type[APIStatusError],
     message: str,
 ) -> None:
-    """Each status has its class, the message is the API's text or the status's own, and nothing is sent again."""
+    """Each status has its class, the message is the API's text or the status's own, and nothing is retried."""
     order = fake_trooper.add_order()
     fake_trooper.fail_next("/api/order-title", status=status, body=body)
 

@@ -1,4 +1,4 @@
-"""Since when a server runs or is stopped, as its status history tells."""
+"""Since when a server has been running or stopped, according to its status history."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def row(word: str, hour: int | None, row_id: int = 0) -> StatusChange:
         ([row("odd word", 6), row("running", 5)], None),
     ],
 )
-def test_running_since(history: list[StatusChange], since: int | None) -> None:
-    """The oldest of the newest unbroken rows of a running server; None where rows do not say, never too early."""
+def test_running_since_is_the_oldest_row_of_the_current_run(history: list[StatusChange], since: int | None) -> None:
+    """The oldest of the newest consecutive running rows; None if rows are missing, and never too early."""
     assert running_since(history) == (None if since is None else at(since))
 
 
@@ -57,13 +57,13 @@ def test_running_since(history: list[StatusChange], since: int | None) -> None:
         ([row("stopped", 5), row("running", None)], None),
     ],
 )
-def test_stopped_since(history: list[StatusChange], since: int | None) -> None:
+def test_stopped_since_is_the_oldest_row_of_the_current_stop(history: list[StatusChange], since: int | None) -> None:
     """The same for a stopped server."""
     assert stopped_since(history) == (None if since is None else at(since))
 
 
-async def test_running_since_of_an_order() -> None:
-    """Both read the history now: they do not go by what was last seen of the order."""
+async def test_running_since_and_stopped_since_read_the_history() -> None:
+    """Both read the current history and do not rely on the last known order."""
     async with FakeTrooper() as fake, fake.client() as trooper:
         order = fake.add_order(status="stopped")
         assert await trooper.orders.running_since(order) is None

@@ -47,7 +47,7 @@ async def test_an_invalid_order_is_refused_before_anything_is_sent(
         ("WEEK", "9999", True),
     ],
 )
-async def test_a_limit_per_hour_bounds_what_is_paid(
+async def test_max_price_h_limits_the_total_of_the_interval(
     interval: str, total: str, refused: bool, fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """`max_price_h` times the hours of the interval is the most that the interval may cost."""
@@ -60,7 +60,7 @@ async def test_a_limit_per_hour_bounds_what_is_paid(
     assert posts(fake_trooper) == (not refused)
 
 
-async def test_an_interval_is_told_in_the_apis_own_letters(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """`hour` is harmless: it is sent as `HOUR`."""
+async def test_an_interval_is_sent_in_capitals(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """`hour` is accepted: it is sent as `HOUR`."""
     await buy(trooper, contract_interval="hour")
     assert fake_trooper.sent(POST)[0]["contract_interval"] == "HOUR"

@@ -1,4 +1,6 @@
-"""`orders.rented` and `orders.running`: a server runs for the length of a job, and is put away whatever ends it."""
+"""`orders.rented` and `orders.running`: a server runs for the duration of a job, and is released however
+the job ends.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,12 @@ def rented(client: TrooperClient, **options: Any) -> AbstractAsyncContextManager
 
 
 def actions(fake: FakeTrooper) -> list[str]:
-    """The state changes that were asked for."""
+    """The actions that were requested."""
     return [body["action"] for body in fake.sent(STATUS)]
 
 
-async def wish(client: TrooperClient, order_id: int) -> str | None:
-    """Where an order is wanted."""
+async def desired(client: TrooperClient, order_id: int) -> str | None:
+    """The desired status of an order."""
     return (await client.orders.get(order_id)).desired_status
 
 
@@ -60,10 +62,10 @@ async def wish(client: TrooperClient, order_id: int) -> str | None:
 
 
 @pytest.mark.parametrize(("then", "sent"), [("freeze", ["frozen"]), ("stop", ["stopped"]), ("leave", [])])
-async def test_a_rented_server_is_put_where_then_says(
+async def test_a_rented_server_is_released_as_then_says(
     then: Any, sent: list[str], fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """It runs in the block, and after it the API has accepted what `then` says; the purchase is not unresolved."""
+    """It runs in the block; afterwards the API has accepted the action of `then`, and the purchase is resolved."""
     async with rented(trooper, then=then) as order:
         assert (order.order_id, order.current_status) == (123, "running")
         assert actions(fake_trooper) == []
@@ -73,8 +75,8 @@ async def test_a_rented_server_is_put_where_then_says(
     assert posts(fake_trooper) == 1
 
 
-async def test_a_job_that_fails_is_over_too(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Its exception goes on as it is, and the server is frozen."""
+async def test_a_failed_job_releases_its_server(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Its exception is raised unchanged, and the server is frozen."""
     with pytest.raises(BrokenJobError) as caught:
         async with rented(trooper):
             raise BrokenJobError
@@ -83,20 +85,20 @@ async def test_a_job_that_fails_is_over_too(fake_trooper: FakeTrooper, trooper: 
     assert actions(fake_trooper) == ["frozen"]
 
 
-async def test_a_server_that_does_not_come_up_is_released(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A failed wait is a way out: it is bought, so it is frozen."""
+async def test_a_server_that_does_not_start_is_released(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """If the wait fails the server is bought, so it is frozen."""
     with pytest.raises(PurchaseNotReadyError):
         async with rented(trooper, on_change=lambda order: 1 / 0):
             raise AssertionError("it does not run")
 
     assert actions(fake_trooper) == ["frozen"]
-    assert await wish(trooper, 123) == "frozen"
+    assert await desired(trooper, 123) == "frozen"
 
 
-async def test_a_job_that_is_cancelled_again_and_again_is_over_only_once_its_server_is_released(
+async def test_a_job_cancelled_repeatedly_ends_after_its_server_is_released(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Cancellations while the server is being frozen do not cut that; the last of them is raised afterwards."""
+    """Cancellations while the server is being frozen do not interrupt that; the last one is raised afterwards."""
     hold = fake_trooper.hold_next(STATUS)
     in_job = asyncio.Event()
 
@@ -117,19 +119,19 @@ async def test_a_job_that_is_cancelled_again_and_again_is_over_only_once_its_ser
     await asyncio.wait([task])
 
     assert task.cancelled()
-    assert await wish(trooper, 123) == "frozen"
+    assert await desired(trooper, 123) == "frozen"
     assert await trooper.orders.unresolved() == ()
 
 
-async def test_a_scope_of_anyio_that_cancels_on_and_on_does_not_cut_it(
+async def test_a_cancelled_anyio_scope_does_not_interrupt_the_release(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """anyio cancels a task at each of its awaits: the server is frozen all the same, and the scope ends."""
+    """anyio cancels a task at each of its awaits: the server is frozen nevertheless, and the scope ends."""
     hold = fake_trooper.hold_next(STATUS)
 
     async def release_later() -> None:
         await hold.arrived()
-        for _ in range(10):  # in each turn it is cancelled once more
+        for _ in range(10):  # it is cancelled once more in each turn
             await asyncio.sleep(0)
         hold.release()
 
@@ -141,10 +143,10 @@ async def test_a_scope_of_anyio_that_cancels_on_and_on_does_not_cut_it(
     await releasing
 
     assert scope.cancelled_caught
-    assert await wish(trooper, 123) == "frozen"
+    assert await desired(trooper, 123) == "frozen"
 
 
-async def test_a_caller_cancelled_while_the_purchase_is_in_flight_gets_no_server_on_its_bill(
+async def test_a_caller_cancelled_with_its_purchase_in_flight_releases_the_server(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """The purchase is followed to its end, and what it bought is frozen before the cancellation goes on."""
@@ -158,14 +160,14 @@ async def test_a_caller_cancelled_while_the_purchase_is_in_flight_gets_no_server
     await asyncio.wait([task])
 
     assert task.cancelled()
-    assert await wish(trooper, 123) == "frozen"
+    assert await desired(trooper, 123) == "frozen"
     assert await trooper.orders.unresolved() == (), "nobody has to hear of it any more"
 
 
-async def test_a_coroutine_that_is_thrown_away_says_what_it_leaves_running(
+async def test_a_closed_coroutine_logs_the_server_that_it_leaves_running(
     fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where nothing can be awaited any more, an ERROR names the order and what it costs."""
+    """If nothing can be awaited any more, an ERROR names the order and what it costs."""
 
     async def job() -> None:
         async with rented(trooper):
@@ -224,7 +226,7 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
 async def cancel_at(
     job: Callable[[TrooperClient], Awaitable[None]], *, nth: int = 0, after: float | None = None, again: bool
 ) -> tuple[bool, float]:
-    """Cancel a job at its nth await, or after so many seconds, perhaps on and on; whether it was, and its seconds."""
+    """Cancels a job at its nth await, or after so many seconds, maybe repeatedly; whether it was, and its seconds."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     world = World(Settings.calm(), random.Random(7))
@@ -255,10 +257,10 @@ async def cancel_at(
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again and again"])
 @pytest.mark.parametrize("job", [_job, _known_job])
-def test_cancelled_at_any_await_it_leaves_no_server_running(
+def test_a_job_cancelled_at_any_await_leaves_no_server_running(
     job: Callable[[TrooperClient], Awaitable[None]], again: bool
 ) -> None:
-    """Whatever it was awaiting: a purchase, a start, a wait, its work, a freeze. No server that it started runs on."""
+    """Whatever it awaits (purchase, start, wait, work, freeze), no server that it started runs on."""
     nth = 1
     while run(cancel_at(job, nth=nth, again=again))[0]:
         nth += 1
@@ -267,17 +269,17 @@ def test_cancelled_at_any_await_it_leaves_no_server_running(
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again and again"])
 @pytest.mark.parametrize("job", [_job, _known_job])
-def test_cancelled_at_any_time_it_leaves_no_server_running(
+def test_a_job_cancelled_at_any_time_leaves_no_server_running(
     job: Callable[[TrooperClient], Awaitable[None]], again: bool
 ) -> None:
-    """The purchase and the freeze go on in tasks of their own: whatever those are doing, it is the same."""
+    """The same at any moment, since purchase and freeze run in tasks of their own."""
     _, seconds = run(cancel_at(job, again=False))
     for number in range(100):
         run(cancel_at(job, after=0.01 * number, again=again))
         run(cancel_at(job, after=seconds - 0.01 * number, again=again))
 
 
-# When putting it away fails -----------------------------------------------------------------------------------------
+# When the release fails ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -288,10 +290,10 @@ async def impatient(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) 
         yield client
 
 
-async def test_a_server_that_can_not_be_released_is_an_error_that_names_it(
+async def test_a_failed_release_is_an_error_that_names_the_order(
     fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The error and the log name the order and what it costs, and what failed."""
+    """The error and the log name the order, its cost, and what failed."""
     with pytest.raises(StillRunningError) as caught:
         async with rented(trooper):
             fake_trooper.fail_next(STATUS, status=401, times=9)
@@ -303,10 +305,10 @@ async def test_a_server_that_can_not_be_released_is_an_error_that_names_it(
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [str(error)]
 
 
-async def test_a_job_that_failed_is_not_hidden_by_a_server_that_can_not_be_released(
+async def test_a_failed_release_does_not_hide_the_failure_of_the_job(
     fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The job's exception goes on, with a note; the log has the ERROR."""
+    """The job's exception is raised, with a note; the log has the ERROR."""
 
     async def job() -> None:
         async with rented(trooper):
@@ -319,37 +321,37 @@ async def test_a_job_that_failed_is_not_hidden_by_a_server_that_can_not_be_relea
     assert caplog.text.count("still costs") == 1
 
 
-async def test_an_outage_at_the_end_is_ridden_out(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """While the API fails or refuses it, it is tried again, for up to 15 minutes."""
+async def test_a_release_is_retried_during_an_outage(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """While the API fails or refuses it, it is retried for up to 15 minutes."""
     async with rented(trooper):
         fake_trooper.fail_next(STATUS, status=503, times=6)
         fake_trooper.fail_next(STATUS, status=400, body={"error": "still starting"}, times=2)
         fake_trooper.fail_next(LIST, status=503, times=3)
 
-    assert await wish(trooper, 123) == "frozen"
+    assert await desired(trooper, 123) == "frozen"
 
 
-async def test_an_outage_without_end_is_an_error(fake_trooper: FakeTrooper, impatient: TrooperClient) -> None:
-    """After that long the last failure is the cause."""
+async def test_a_release_fails_after_a_long_outage(fake_trooper: FakeTrooper, impatient: TrooperClient) -> None:
+    """After that time the last failure is the cause."""
     with pytest.raises(StillRunningError, match="500"):
         async with rented(impatient):
             fake_trooper.fail_next(STATUS, status=500, times=10_000)
 
 
-async def test_a_list_that_can_not_be_read_does_not_keep_it_from_being_frozen(
+async def test_a_server_is_frozen_although_the_list_is_unreadable(
     fake_trooper: FakeTrooper, impatient: TrooperClient
 ) -> None:
-    """What matters is the freeze: it is sent although nobody knows where the server is."""
+    """The freeze is sent although the status of the server is unknown."""
     async with rented(impatient):
         fake_trooper.fail_next(LIST, status=500, times=10_000)
 
     assert actions(fake_trooper) == ["frozen"]
 
 
-async def test_a_server_that_is_gone_needs_nothing(
+async def test_a_vanished_server_needs_no_release(
     fake_trooper: FakeTrooper, impatient: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Terminated in the meantime: once it is missing steadily, the job ends with a warning."""
+    """Terminated in the meantime: once it is steadily missing, the job ends with a warning."""
     async with rented(impatient) as order:
         fake_trooper.remove_order(order)
 
@@ -358,10 +360,10 @@ async def test_a_server_that_is_gone_needs_nothing(
 
 
 @pytest.mark.parametrize(("then", "sent"), [("stop", []), ("freeze", [])])
-async def test_a_server_that_was_released_meanwhile_is_left_alone(
+async def test_a_server_frozen_meanwhile_is_left_alone(
     then: Any, sent: list[str], fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """A frozen server is not stopped: it would be started up for that, and cost more."""
+    """A frozen server is not stopped: that would first start it, and cost more."""
     async with rented(trooper, then=then) as order:
         fake_trooper.set_status(order, "frozen")
 
@@ -371,10 +373,8 @@ async def test_a_server_that_was_released_meanwhile_is_left_alone(
 # Purchases ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lost_response_names_what_may_have_been_bought(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
-    """Nobody can know which order it is: nothing is frozen, and the error lists the candidates."""
+async def test_a_lost_purchase_lists_the_candidates(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Nobody knows which order it is: nothing is frozen, and the error lists the candidates."""
     fake_trooper.drop_next(POST, when="after")
 
     with pytest.raises(PurchaseUnknownError) as caught:
@@ -385,10 +385,10 @@ async def test_a_lost_response_names_what_may_have_been_bought(
     assert actions(fake_trooper) == []
 
 
-async def test_a_lost_response_of_a_caller_that_was_cancelled_is_in_the_log(
+async def test_a_lost_purchase_of_a_cancelled_caller_is_logged(
     fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its caller hears of a cancellation alone, so the candidates are in an ERROR."""
+    """The caller gets only its cancellation, so an ERROR lists the candidates."""
     hold = fake_trooper.hold_next(LIST)
     fake_trooper.drop_next(POST, when="after")
     task = asyncio.create_task(rented(trooper).__aenter__())
@@ -410,10 +410,8 @@ async def test_a_lost_response_of_a_caller_that_was_cancelled_is_in_the_log(
     assert [one.state for one in await trooper.orders.unresolved()] == ["unknown"]
 
 
-async def test_under_a_known_reference_the_server_is_started_again(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
-) -> None:
-    """A job that is run again finds its server frozen: nothing is bought, it is started, and frozen in the end."""
+async def test_a_known_reference_starts_its_server_again(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A repeated job finds its server frozen: nothing is bought, it is started, and frozen at the end."""
     for _ in range(2):
         async with rented(trooper, reference="nightly") as order:
             assert (order.order_id, order.current_status) == (123, "running")
@@ -423,10 +421,10 @@ async def test_under_a_known_reference_the_server_is_started_again(
     assert actions(fake_trooper) == ["frozen", "running", "frozen"]
 
 
-async def test_under_a_known_reference_the_server_may_not_be_in_the_list_yet(
+async def test_the_order_of_a_known_reference_may_appear_late(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Run again right after the purchase, the job waits until the order is listed; only one that stays away is gone."""
+    """Run again right after the purchase, the job waits until the order is listed; only a lasting absence counts."""
     await trooper.orders.create(BLIB, contract_interval="HOUR", terms_accepted=True, reference="nightly")
     fake_trooper.fail_next("/api/orders", status=200, body=[])
     async with rented(trooper, reference="nightly", then="leave") as order:
@@ -438,7 +436,7 @@ async def test_under_a_known_reference_the_server_may_not_be_in_the_list_yet(
     assert posts(fake_trooper) == 1
 
 
-# A server that is there ---------------------------------------------------------------------------------------------
+# An existing server -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -449,10 +447,10 @@ async def test_under_a_known_reference_the_server_may_not_be_in_the_list_yet(
         ("frozen", "running", ["running", "stopped"]),
     ],
 )
-async def test_a_server_runs_while_its_job_does(
+async def test_running_keeps_a_server_running_during_a_job(
     status: str, desired: str | None, sent: list[str], fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """It is started unless it runs, also where only the wish says so; then it is put where `then` says."""
+    """It is started unless it runs, also if only the desired status says so; then `then` is applied."""
     known = fake_trooper.add_order(status=status, desired_status=desired)
     async with trooper.orders.running(known, then="stop") as order:
         assert (order.order_id, order.current_status) == (known.order_id, "running")
@@ -460,8 +458,8 @@ async def test_a_server_runs_while_its_job_does(
     assert actions(fake_trooper) == sent
 
 
-async def test_a_server_on_its_way_is_waited_for(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """One that is starting is not started again."""
+async def test_running_waits_for_a_server_that_is_starting(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A server that is starting is not started again."""
     known = fake_trooper.add_order(status="starting", desired_status="running")
     entering = asyncio.create_task(trooper.orders.running(known, then="leave").__aenter__())
     await until(lambda: len(fake_trooper.requests) > 2)
@@ -471,8 +469,8 @@ async def test_a_server_on_its_way_is_waited_for(fake_trooper: FakeTrooper, troo
     assert actions(fake_trooper) == []
 
 
-async def test_a_server_that_does_not_start_is_released(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A failed wait is a way out here, too."""
+async def test_running_releases_a_server_that_does_not_start(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """Here, too, a failed wait releases the server."""
     known = fake_trooper.add_order(status="stopped")
 
     with pytest.raises(ZeroDivisionError):
@@ -482,7 +480,7 @@ async def test_a_server_that_does_not_start_is_released(fake_trooper: FakeTroope
     assert actions(fake_trooper) == ["running", "frozen"]
 
 
-async def test_a_server_that_is_not_there_is_not_waited_for(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_running_does_not_wait_for_an_unknown_id(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """Nothing is sent for an unknown id."""
     with pytest.raises(OrderNotFoundError):
         async with trooper.orders.running(5):
@@ -495,10 +493,10 @@ async def test_a_server_that_is_not_there_is_not_waited_for(fake_trooper: FakeTr
 
 
 @pytest.mark.parametrize("options", [{"then": "delete"}, {"then": None}, {"timeout": 0}, {"on_change": 5}])
-async def test_a_wrong_argument_is_refused_at_the_door(
+async def test_an_invalid_argument_is_refused_before_anything_is_sent(
     options: dict[str, Any], fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
-    """Before anything is sent."""
+    """It is refused before anything is sent."""
     with pytest.raises(ConfigurationError):
         rented(trooper, **options)
     with pytest.raises(ConfigurationError):
@@ -508,8 +506,8 @@ async def test_a_wrong_argument_is_refused_at_the_door(
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("moment", ["buying", "working"])
-async def test_ctrl_c_puts_the_server_away(moment: str, loop: str) -> None:
-    """A real process, interrupted while its purchase is in flight or in its job: the server is frozen, then it ends."""
+async def test_ctrl_c_releases_the_server(moment: str, loop: str) -> None:
+    """A real process, interrupted with its purchase in flight or in its job: the server is frozen, then it ends."""
     async with FakeTrooper() as fake:
         hold = fake.hold_next(POST)
         async with processes.python(rented_job.__file__, fake.url, fake.api_key, loop) as child:

@@ -1,4 +1,4 @@
-"""Picking orders out of a list."""
+"""Selecting orders from a list."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ ORDERS = [
         ({"status": "odd"}, [4]),
     ],
 )
-def test_select(wanted: dict[str, str], ids: list[int]) -> None:
-    """An order has to fit everything that is given; what it does not have fits nothing."""
-    assert [order.order_id for order in select(iter(ORDERS), **wanted)] == ids  # type: ignore[arg-type]  # a table of them
+def test_select_combines_all_filters(wanted: dict[str, str], ids: list[int]) -> None:
+    """An order has to match every filter; a missing field matches none."""
+    assert [order.order_id for order in select(iter(ORDERS), **wanted)] == ids  # type: ignore[arg-type]  # a table
 
 
 TITLES = ["[prod] trainer", "p trainer", "what?", "whats", "Job-1", "job-1", "job-12"]
@@ -59,7 +59,7 @@ TITLES = ["[prod] trainer", "p trainer", "what?", "whats", "Job-1", "job-1", "jo
     ],
 )
 async def test_find_and_select_match_alike(title: str | None, found: list[str]) -> None:
-    """`orders.find` and `select` heed no case, and a title that is equal wins over the pattern, alone."""
+    """`orders.find` and `select` ignore case, and a title that is equal is the only match."""
     async with FakeTrooper() as fake, fake.client() as trooper:
         for name in TITLES:
             fake.add_order(title=name)
@@ -68,8 +68,8 @@ async def test_find_and_select_match_alike(title: str | None, found: list[str]) 
         assert [order.title for order in await trooper.orders.find(title=title)] == found
 
 
-def test_an_equal_title_wins_over_the_pattern_whatever_else_is_asked() -> None:
-    """The order with exactly that title does not match otherwise: no other is picked in its place."""
+def test_an_equal_title_wins_over_the_pattern() -> None:
+    """If the order with exactly that title fails another filter, no other is chosen instead."""
     orders = [Order(1, "stopped", title="[prod] trainer"), Order(2, "running", title="p trainer")]
     assert select(orders, title="[prod] trainer", status="running") == []
 
@@ -78,8 +78,8 @@ def test_an_equal_title_wins_over_the_pattern_whatever_else_is_asked() -> None:
     ("status", "logged"),
     [("runing", True), ("runn?", True), ("frozen", False), ("*ing", False), ("Running", False), ("odd", False)],
 )
-def test_a_status_that_no_server_has_is_logged(status: str, logged: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A word that is no known status, and that no order has, is logged at WARNING, and picks nothing."""
+def test_an_unknown_status_is_logged(status: str, logged: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A word that is no known status, and that no order has, is logged at WARNING, and matches nothing."""
     found = select(ORDERS, status=status)
     assert bool(caplog.records) is logged
     if logged:
@@ -88,8 +88,8 @@ def test_a_status_that_no_server_has_is_logged(status: str, logged: bool, caplog
         assert f"select: '{status}' is not a known status" in caplog.text
 
 
-async def test_waiting_for_a_word_that_no_server_has_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """`wait_until(order, "runing")` waits, since the API may have that word, and logs that it is not known."""
+async def test_waiting_for_an_unknown_status_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """`wait_until(order, "runing")` waits, since the API may have that word, and logs that it is unknown."""
     async with FakeTrooper() as fake, fake.client() as trooper:
         order = fake.add_order(status="runing")
         await trooper.orders.wait_until(order, "runing", timeout=60)
@@ -111,16 +111,14 @@ async def test_waiting_for_a_word_that_no_server_has_is_logged(caplog: pytest.Lo
         (ORDERS, {"max_price_h": -1}),
     ],
 )
-def test_select_refuses_what_it_cannot_compare(orders: list[Order], wanted: dict[str, object]) -> None:
-    """What is no order, no text or no price is a ConfigurationError that names the argument."""
+def test_an_invalid_filter_is_refused(orders: list[Order], wanted: dict[str, object]) -> None:
+    """An invalid order, text or price is a ConfigurationError that names the argument."""
     with pytest.raises(ConfigurationError, match=next(iter(wanted), "orders")) as caught:
         select(orders, **wanted)  # type: ignore[arg-type]  # what is not typed can pass it
     assert caught.value.operation == "select"
 
 
-async def test_find_tells_of_orders_that_it_cannot_read(
-    fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_find_logs_unreadable_orders(fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture) -> None:
     """Orders that cannot be read are left out of `find`, and a WARNING says how many and which."""
     rows = '[{"order_id": 1, "status": "running", "title": "a"}, {"order_id": 2, "title": "a"}, {"status": "running"}]'
     fake_trooper.fail_next("/api/orders", status=200, body=rows)

@@ -1,4 +1,4 @@
-"""Cancelling a wait, at every point where it can be: nobody else is hurt, and nothing is left behind."""
+"""Cancelling a wait at every possible point: other waits are not affected, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
 
 
 async def cancel_at(wait: Wait, nth: int = 0, *, after: float | None = None, beside: bool) -> bool:
-    """Cancel `wait` at its nth suspension, or after so many seconds, and look for what is left; whether it was."""
+    """Cancels `wait` at its nth suspension, or after so many seconds, and checks what is left; whether it was
+    cancelled.
+    """
     loop = asyncio.get_running_loop()
     complaints: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: complaints.append(context))
@@ -106,7 +108,7 @@ async def cancel_at(wait: Wait, nth: int = 0, *, after: float | None = None, bes
 
 
 def _subscriptions() -> int:
-    """How many there are that something still refers to, in this process."""
+    """How many subscriptions in this process are still referenced."""
     gc.collect()
     return sum(isinstance(found, Subscription) for found in gc.get_objects())
 
@@ -114,7 +116,7 @@ def _subscriptions() -> int:
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
 @pytest.mark.parametrize("name", WAITS)
 def test_a_wait_can_be_cancelled_at_every_suspension(name: str, beside: bool) -> None:
-    """At its first, second, … suspension: nobody else is hurt, no GET that others await is cut, nothing is left."""
+    """At any of its suspensions: other waits are not affected, no shared GET is cancelled, nothing is left."""
     before = _subscriptions()
     nth = 1
     while run(cancel_at(WAITS[name], nth, beside=beside)):
@@ -126,7 +128,7 @@ def test_a_wait_can_be_cancelled_at_every_suspension(name: str, beside: bool) ->
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
 @pytest.mark.parametrize("name", WAITS)
 def test_a_wait_can_be_cancelled_at_any_time(name: str, beside: bool) -> None:
-    """Before, while and after a request is on the wire, and between two polls: the same."""
+    """Before, while and after a request is in flight, and between two polls: the same."""
     before = _subscriptions()
     moments = [0.037 * moment for moment in range(1, 60, 2)] + [2.5 * moment for moment in range(1, 20, 2)]
     cancelled = [moment for moment in moments if run(cancel_at(WAITS[name], after=moment, beside=beside))]
@@ -135,8 +137,8 @@ def test_a_wait_can_be_cancelled_at_any_time(name: str, beside: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["stop_and_wait", "restart_and_wait", "watch"])
-def test_the_same_in_a_debug_loop(name: str) -> None:
-    """asyncio's debug mode finds nothing to complain about either."""
+def test_cancelling_in_a_debug_loop_raises_no_complaint(name: str) -> None:
+    """asyncio's debug mode reports nothing."""
     nth = 1
     while run(cancel_at(WAITS[name], nth, beside=True), debug=True):
         nth += 1
@@ -145,7 +147,7 @@ def test_the_same_in_a_debug_loop(name: str) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 @pytest.mark.parametrize("name", WAITS)
-def test_the_same_with_eager_tasks(name: str) -> None:
+def test_cancelling_with_eager_tasks(name: str) -> None:
     """With tasks that start at once, before `create_task` returns."""
 
     async def eager(nth: int) -> bool:
@@ -164,7 +166,7 @@ async def _stuck(client: TrooperClient) -> None:
 
 
 @pytest.mark.parametrize("how", ["timeout", "wait_for", "sibling"])
-def test_structured_cancellation_from_outside(how: str) -> None:
+def test_timeouts_and_task_groups_cancel_a_wait(how: str) -> None:
     """asyncio.timeout, wait_for and a failing sibling in a TaskGroup end a wait, and leave nothing."""
 
     async def main() -> None:
@@ -221,8 +223,8 @@ def test_ctrl_c_ends_waits_and_leaves_nothing() -> None:
     gc.collect()
 
 
-def test_the_main_job_on_uvloop() -> None:
-    """On uvloop, where it is installed: switch, wait, cancel, watch."""
+def test_waits_work_on_uvloop() -> None:
+    """On uvloop, if installed: act, wait, cancel, watch."""
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> None:
@@ -239,8 +241,8 @@ def test_the_main_job_on_uvloop() -> None:
         runner.run(main())
 
 
-def test_a_virtual_loop_is_what_the_other_tests_run_on() -> None:
-    """The clock of these tests jumps: an hour is over at once."""
+def test_the_other_tests_run_on_a_virtual_loop() -> None:
+    """The clock of these tests jumps: an hour passes at once."""
 
     async def main() -> float:
         await asyncio.sleep(3600)

@@ -1,4 +1,4 @@
-"""Polls that only learn that nothing has changed, from a server that reads request headers as Express does."""
+"""Polls of an unchanged list, against a server that handles request headers as Express does."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BODY = json.dumps([{"order_id": 1, "status": "running", "status_user": "running"
 
 @pytest.fixture
 async def express() -> AsyncIterator[tuple[str, list[int]]]:
-    """Its address, and the statuses that it has answered with."""
+    """Its address, and the statuses that it has returned."""
     answered: list[int] = []
 
     async def orders(request: web.Request) -> web.Response:
-        wants_whole = "no-cache" in request.headers.get("Cache-Control", "")  # it is never "fresh" then
+        wants_whole = "no-cache" in request.headers.get("Cache-Control", "")  # the response is never "fresh" then
         known = request.headers.get("If-None-Match") == '"1"' and not wants_whole
         answered.append(304 if known else 200)
         return web.Response(status=answered[-1], body=None if known else BODY, headers={"ETag": '"1"'})
@@ -32,8 +32,8 @@ async def express() -> AsyncIterator[tuple[str, list[int]]]:
         yield str(server.make_url("")).rstrip("/"), answered
 
 
-async def test_a_conditional_poll_is_answered_with_304(express: tuple[str, list[int]]) -> None:
-    """A poll with `If-None-Match` asks caches to revalidate with `max-age=0`, which Express answers with 304."""
+async def test_a_conditional_poll_gets_a_304(express: tuple[str, list[int]]) -> None:
+    """A poll with `If-None-Match` makes caches revalidate with `max-age=0`, to which Express responds with 304."""
     url, answered = express
     client = TrooperClient("key", base_url=url, poll=PollSchedule(floor=0.01, cap=0.02))
     async with client, client.orders.watch(interval=0.01) as changes:

@@ -1,4 +1,4 @@
-"""How waits end where something unusual happens: in the caller's functions, at the deadline, after acceptance."""
+"""Unusual ends of waits: failures of the caller's functions, at the deadline, and after the acceptance."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def now() -> float:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_was_accepted_ends_with_wait_errors_only(status: int) -> None:
-    """After the API accepted a stop, a refused poll is a WaitError with the transition, not "it was not done"."""
+def test_after_acceptance_only_wait_errors_are_raised(status: int) -> None:
+    """After the API accepted a stop, a refused poll is a WaitError with the transition, not "nothing was done"."""
 
     async def main() -> WaitError:
         script = Script(lambda t: [])
@@ -52,8 +52,8 @@ def test_what_was_accepted_ends_with_wait_errors_only(status: int) -> None:
 
 
 @pytest.mark.parametrize("raised", [pytest.fail.Exception("no"), SystemExit(3), KeyError("x"), StopIteration()])
-def test_what_a_predicate_raises_fails_its_own_wait_alone(raised: BaseException) -> None:
-    """Also what is no Exception: the poll goes on for the others."""
+def test_an_exception_of_a_predicate_fails_its_own_wait_only(raised: BaseException) -> None:
+    """Even if it is no Exception: the poll goes on for the other waits."""
 
     def predicate(order: Order) -> bool:
         raise raised
@@ -72,8 +72,8 @@ def test_what_a_predicate_raises_fails_its_own_wait_alone(raised: BaseException)
     assert run(main()).current_status == "stopped"
 
 
-def test_if_the_poll_ends_all_waits_are_told() -> None:
-    """Whatever ends the poll from within is the end of each wait: nobody hangs."""
+def test_if_the_poll_fails_all_waits_fail() -> None:
+    """Whatever ends the poll from within ends each wait: none hangs."""
 
     async def main() -> list[object]:
         script = Script(lambda t: [row(1, "running")])
@@ -92,8 +92,8 @@ def test_if_the_poll_ends_all_waits_are_told() -> None:
 
 @pytest.mark.parametrize("wish", ["restarted", "restarting", "Restarted"])
 @pytest.mark.parametrize("wait", ["running", "converged", "predicate"])
-def test_a_wish_that_stays_restarted_means_running(wish: str, wait: str) -> None:
-    """A server that runs after a restart is where it should be, though its desired status stays the restart's word."""
+def test_a_desired_status_that_stays_restarted_means_running(wish: str, wait: str) -> None:
+    """A server that runs after a restart has arrived, even if its desired status stays `restarted`."""
 
     async def main() -> Order:
         async with Script(lambda t: [row(1, "running", wish)]).client() as client:
@@ -106,7 +106,7 @@ def test_a_wish_that_stays_restarted_means_running(wish: str, wait: str) -> None
     assert run(main()).current_status == "running"
 
 
-def test_statuses_that_the_caller_calls_failures() -> None:
+def test_fail_on_ends_a_wait_at_these_statuses() -> None:
     """With `fail_on` a wait ends once such a status is steady, not at its deadline; by default none fails it."""
 
     async def main(**options: Any) -> tuple[float, WaitError]:
@@ -124,7 +124,7 @@ def test_statuses_that_the_caller_calls_failures() -> None:
     assert isinstance(error, WaitTimeoutError)
 
 
-def test_a_reader_goes_on_after_a_step_that_timed_out() -> None:
+def test_watch_continues_after_a_step_that_timed_out() -> None:
     """`wait_for(anext(changes), 5)` may time out and be called again: nothing is lost."""
 
     async def main() -> list[str]:
@@ -144,7 +144,7 @@ def test_a_reader_goes_on_after_a_step_that_timed_out() -> None:
     assert run(main()) == ["appeared", "changed"]
 
 
-def test_a_reader_that_is_dropped_leaves_the_poll() -> None:
+def test_an_abandoned_watch_ends_its_poll() -> None:
     """A loop that was left by `break` needs no `aclose`: with its last reference the poll ends."""
 
     async def main() -> None:
@@ -166,7 +166,7 @@ def test_a_reader_that_is_dropped_leaves_the_poll() -> None:
 
 
 def test_steady_running_ends_a_restart_whose_history_hangs() -> None:
-    """A departure and then a steady `running` end the wait, however long the history takes: its request is cut."""
+    """After the server left `running`, a steady `running` ends the wait even if the history request hangs."""
     cut = 0
 
     async def hangs(call: Call[Any]) -> Response:
@@ -194,7 +194,7 @@ def test_steady_running_ends_a_restart_whose_history_hangs() -> None:
 
 
 def test_an_empty_history_is_no_baseline_of_a_restart() -> None:
-    """Read as empty before the request, it would make every old row look like the restart's."""
+    """With an empty history as baseline, every old row would look like the restart's."""
 
     async def others(call: Call[Any]) -> Response:
         return reply({"success": True, "history": []})
@@ -207,8 +207,8 @@ def test_an_empty_history_is_no_baseline_of_a_restart() -> None:
 
 
 @pytest.mark.parametrize("before", [0.5, 0.3])
-def test_what_converges_right_before_the_deadline_is_seen(before: float) -> None:
-    """A regular poll just before the deadline does not cost the last look."""
+def test_a_state_reached_right_before_the_deadline_is_seen(before: float) -> None:
+    """A regular poll just before the deadline does not replace the final poll."""
     missed = 0
     for timeout in range(20, 60):
 
@@ -225,8 +225,8 @@ def test_what_converges_right_before_the_deadline_is_seen(before: float) -> None
     assert missed == 0
 
 
-def test_each_deadline_has_a_last_look_of_its_own() -> None:
-    """Of two waits that end soon after each other the second one is looked at again after the first has ended."""
+def test_each_deadline_has_its_own_final_poll() -> None:
+    """Of two waits with close deadlines the second one gets a final poll after the first has ended."""
 
     async def main() -> list[object]:
         began = now()
@@ -240,23 +240,23 @@ def test_each_deadline_has_a_last_look_of_its_own() -> None:
     assert isinstance(second, Order)
 
 
-def test_a_process_that_was_suspended_looks_once_more() -> None:
-    """A deadline that passed while the process slept ends no wait unseen."""
+def test_a_suspended_process_polls_once_more() -> None:
+    """A deadline that passed while the process was suspended ends no wait without a poll."""
 
     async def main() -> Order:
         async with Script(lambda t: [row(1, "running" if t < 1500 else "stopped", "stopped")]).client() as client:
             waiting = asyncio.create_task(client.orders.wait(STOP, timeout=300))
             await asyncio.sleep(100)
             loop: Any = asyncio.get_running_loop()
-            loop._jump.now += 1000  # nobody ran in the meantime
+            loop._jump.now += 1000  # nothing ran in the meantime
             return await waiting
 
     assert run(main()).current_status == "stopped"
 
 
 @pytest.mark.parametrize("verb", ["stop", "restart"])
-async def test_the_timeout_of_a_twin_is_for_the_whole_call(fake_trooper: FakeTrooper, verb: str) -> None:
-    """If the request itself hangs, its outcome is unknown at the deadline, and not after a minute or three."""
+async def test_the_timeout_of_an_action_and_wait_is_for_the_whole_call(fake_trooper: FakeTrooper, verb: str) -> None:
+    """If the request itself hangs, its outcome is unknown at the deadline, not after a minute or three."""
     order = fake_trooper.add_order()
     hold = fake_trooper.hold_next("/api/order-status")
     async with fake_trooper.client() as client:

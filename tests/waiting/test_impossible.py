@@ -1,7 +1,6 @@
-"""What no client can tell: two truths that show the very same responses, so that one end must be wrong in one of them.
-
-These are the limits that the README names. Each test makes two simulated APIs, lets the client wait in one, and shows
-that the other would have given it the same responses, byte for byte, at the same times, while the truth is another.
+"""What no client can know: two histories with identical responses, so that one result must be wrong. These are the
+limits that the page of waiting names. Each test makes two simulated APIs, lets the client wait in one, and shows that
+the other would have given it the same responses, byte for byte, at the same times, although the truth differs.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ START = 1000.0
 
 @define(eq=False)
 class Recording(Api):
-    """Keeps what it answered, and when the response was read."""
+    """Records its responses, and when each was read."""
 
     answers: list[tuple[str, float, bytes]] = field(factory=list)
 
@@ -39,7 +38,7 @@ class Recording(Api):
 
 
 def world(settings: Settings, *states: tuple[float, State], rows: tuple[Row, ...] = ()) -> World:
-    """A world with server 1, as it truly was, is and will be."""
+    """A world with server 1: its past, present and future."""
     made = World(settings, random.Random(1))
     server = Server(1)
     for time, state in states:
@@ -63,7 +62,7 @@ def wait_in(first: World, transition: Transition, timeout: float) -> tuple[Order
 
 
 def shows_the_same(second: World, api: Recording) -> bool:
-    """Whether the other world would have answered all of it alike."""
+    """Whether the other world would have given the same responses."""
     answer: dict[str, Callable[[float], bytes]] = {
         "/api/orders": second.list,
         "/api/order-status-history": lambda now: second.history(now, 1),
@@ -71,8 +70,8 @@ def shows_the_same(second: World, api: Recording) -> bool:
     return all(answer[path](at) == body for path, at, body in api.answers)
 
 
-def test_a_read_that_lags_longer_than_a_transition() -> None:
-    """Stopped just now, or stopped before somebody started it, in a read that lags: the responses are the same."""
+def test_a_read_that_lags_longer_than_a_transition_misleads() -> None:
+    """Stopped just now, or stopped before somebody started it and read late: the responses are the same."""
     quick = world(CALM, (-100, State("running", "running", "running")), (-0.1, State("stopped", "stopped", "stopped")))
     lagging = world(
         evolve(CALM, lags=(10.0,)),
@@ -88,8 +87,8 @@ def test_a_read_that_lags_longer_than_a_transition() -> None:
     assert truth.current == "running"
 
 
-def test_a_restart_that_leaves_nothing_to_see() -> None:
-    """Over between two polls and in no row that could be read, or never begun: the wait times out in both."""
+def test_a_restart_without_evidence_times_out() -> None:
+    """Over between two polls and in no readable row, or never begun: the wait times out in both."""
     running = State("running", "running", "running")
     done = world(CALM, (-100, running), (0.5, State("restarting", "running", "running")), (0.6, running))
     never = world(CALM, (-100, running))
@@ -100,7 +99,7 @@ def test_a_restart_that_leaves_nothing_to_see() -> None:
     assert any(state.current == "restarting" for state in done.servers[1].states)
 
 
-def test_the_signs_of_an_earlier_start_that_come_late() -> None:
+def test_late_evidence_of_an_earlier_start_misleads() -> None:
     """A lagging `starting` and a late row can be this restart's or an earlier start's: the responses are the same."""
     running, starting = State("running", "running", "running"), State("starting", "running", "running")
     row = Row(1, "running", START - 1, START + 3)
@@ -121,8 +120,8 @@ def test_the_signs_of_an_earlier_start_that_come_late() -> None:
 
 
 @pytest.mark.parametrize("second_word", ["absent", "reached"])
-def test_another_switch_where_the_wish_is_not_told(second_word: Any) -> None:
-    """Where the API does not tell the wish, a stop that is slow and one that somebody took back look the same."""
+def test_another_action_is_invisible_without_a_desired_status(second_word: Any) -> None:
+    """Without a desired status, a slow stop and one that somebody reverted look the same."""
     settings = evolve(CALM, second_word=second_word)
     slow = world(settings, (-100, State("running", "running", "running")), (0, State("running", "stopped", "running")))
     taken_back = world(settings, (-100, State("running", "running", "running")))

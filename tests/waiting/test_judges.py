@@ -1,7 +1,5 @@
-"""The judges: what successive sightings of an order prove, and what they do not.
-
-A sighting is written `current/desired@seconds`; without a desired one the API gives none; `-` is an order that is not
-in the list, `?` one whose row can't be read.
+"""The judges: what successive sightings of an order prove. A sighting is written `current/desired@seconds`; without a
+desired status the API gives none; `-` is an order that is not in the list, `?` one whose row can't be read.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ LATE = _LATE_CAPS * CAP
 
 
 def see(text: str) -> tuple[Sighting, float]:
-    """The sighting and the time that a text like `running/stopped@5` stands for."""
+    """The sighting and time of a text like `running/stopped@5`."""
     what, _, at = text.partition("@")
     if what in ("-", "?"):
         return Blank.ABSENT if what == "-" else Blank.UNREADABLE, float(at)
@@ -54,12 +52,12 @@ def see(text: str) -> tuple[Sighting, float]:
 
 
 def play(judge: Judge, script: str) -> list[Verdict]:
-    """What the judge says of each sighting of a script."""
+    """The judge's verdict on each sighting of a script."""
     return [judge.observe(*see(text)) for text in script.split()]
 
 
 def ends(judge: Judge, script: str) -> Verdict:
-    """What the judge says of the last sighting of a script; of all others it must say to wait."""
+    """The judge's verdict on the last sighting of a script; on all others it must say to wait."""
     *before, last = play(judge, script)
     assert set(before) <= {WAIT}
     return last
@@ -79,53 +77,53 @@ def ends(judge: Judge, script: str) -> Verdict:
         (0.0, [0, 0, 0], [False, False, True]),
     ],
 )
-def test_steady(span: float, times: list[float], expected: list[bool]) -> None:
-    """Something is steady once it was so on three sightings in a row that span as many seconds as asked."""
+def test_steady_needs_three_sightings_over_the_span(span: float, times: list[float], expected: list[bool]) -> None:
+    """A state is steady after three sightings in a row that span the given seconds."""
     steady = Steady(span)
     assert [steady.seen(at) for at in times] == expected
 
 
-def test_steady_begins_anew() -> None:
-    """What contradicts it makes three sightings and the whole span necessary again."""
+def test_a_contradiction_makes_steady_begin_anew() -> None:
+    """After a contradiction, three sightings and the whole span are needed again."""
     steady = Steady(30.0)
     assert [steady.seen(at) for at in (0, 15, 30)] == [False, False, True]
     steady.reset()
     assert [steady.seen(at) for at in (40, 60, 69, 70)] == [False, False, False, True]
 
 
-# A switch -----------------------------------------------------------------------------------------------------------
+# A state change -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("target", "script", "end"),
     [
-        # the second word is the wish
+        # `status_user` is the requested state
         ("stopped", "running/stopped@0 stopping/stopped@1 stopped/stopped@2", DONE),
         ("running", "frozen/running@0 starting/running@1 running/running@2", DONE),
-        # the second word is the last state reached
+        # `status_user` is the last state reached
         ("stopped", "running/running@0 stopping/running@1 stopped/stopped@2", DONE),
         ("stopped", "running/running@0 stopping/running@1 stopped/running@2", WAIT),
-        # there is no second word
+        # there is no `status_user`
         ("stopped", "running@0 stopping@1 stopped@2", DONE),
         # at the first sighting
         ("stopped", "stopped/stopped@0", DONE),
         ("stopped", "stopped@0", DONE),
-        # current is the target, and something else is wanted
+        # current is the target, but desired differs
         ("stopped", "stopped/running@0 stopped/frozen@100 stopped/@200", WAIT),
-        # desired agrees, and current is elsewhere, for however long
+        # desired agrees, but current stays elsewhere, however long
         ("stopped", "running/stopped@0 running/stopped@500 running/stopped@1000 running/stopped@1500", WAIT),
-        # words in any case of letters, and words that nobody knows
+        # words in any case of letters, and unknown words
         ("stopped", "Running/STOPPED@0 STOPPED/Stopped@1", DONE),
         ("Rebooted", "rebooting/rebooted@0 REBOOTED/rebooted@1", DONE),
         ("stopped", "exploded/stopped@0 failed/stopped@100 error/stopped@200 terminated/stopped@300", WAIT),
         # a word that only begins like it
         ("stop", "stopped/stopped@0", WAIT),
-        # what can't be seen in between changes nothing
+        # an unreadable or missing row in between changes nothing
         ("stopped", "running/stopped@0 ?@1 -@2 stopped/stopped@3", DONE),
     ],
 )
-def test_a_switch_arrives(target: str, script: str, end: Verdict) -> None:
-    """A switch has arrived where current is the target, and desired agrees wherever it is given."""
+def test_a_state_change_has_arrived(target: str, script: str, end: Verdict) -> None:
+    """It has arrived if current is the target, and desired agrees where it is given."""
     assert ends(StatusJudge(target, CAP), script) is end
 
 
@@ -135,23 +133,24 @@ AGREED = "running/stopped@0 "
 @pytest.mark.parametrize(
     ("script", "end"),
     [
-        # wanted stopped once, and then steadily running and wanted so
+        # desired was stopped once, and then both are steadily running
         (AGREED + "running/running@1 running/running@16 running/running@31", SUPERSEDED),
         (AGREED + "stopping/stopped@1 running/running@5 running/running@20 running/running@35", SUPERSEDED),
         (AGREED + "frozen/frozen@1 frozen/frozen@16 frozen/frozen@31", SUPERSEDED),
         (AGREED + "Running/RUNNING@1 running/running@16 running/Running@31", SUPERSEDED),
         (AGREED + "odd/odd@1 odd/odd@16 odd/odd@31", SUPERSEDED),
-        # by more than one switch
+        # by more than one action
         (AGREED + "running/running@1 frozen/frozen@16 running/running@31", SUPERSEDED),
         # three, but not for long enough
         (AGREED + "running/running@1 running/running@16 running/running@30", WAIT),
         (AGREED + "running/running@1 running/running@2 running/running@3 running/running@31", SUPERSEDED),
         # long enough, but only two
         (AGREED + "running/running@1 running/running@500", WAIT),
-        # never wanted stopped, as far as was seen: a read that lags
+        # desired was never seen as stopped: a read that lags
         ("running/running@0 running/running@100 running/running@200 running/running@300", WAIT),
         ("running@0 running/running@100 running/running@200 running/running@300", WAIT),
-        # not in a row: a sighting of the switch, of no wish, of one on the way elsewhere, or of nothing, in between
+        # not in a row: interrupted by a sighting of the target, of no desired status, of another transition, or of
+        # nothing
         (
             AGREED + "running/running@1 running/running@50 running/stopped@60 running/running@70 running/running@99",
             WAIT,
@@ -165,17 +164,17 @@ AGREED = "running/stopped@0 "
         (AGREED + "running/running@1 running/running@50 -@60 running/running@70 running/running@99", WAIT),
         # in a row again after that
         (AGREED + "running/running@1 ?@60 running/running@70 running/running@80 running/running@100", SUPERSEDED),
-        # a desired that is absent contradicts nothing
+        # a missing desired status contradicts nothing
         (AGREED + "running@1 running@100 running@200 running@300", WAIT),
-        # current is not where desired is: on the way, wherever
+        # current is not desired: in transition, wherever to
         (AGREED + "stopping/running@1 stopping/running@100 stopping/running@200 stopping/running@300", WAIT),
         (AGREED + "stopped/running@1 stopped/running@100 stopped/running@200 stopped/running@300", WAIT),
-        # it comes after all, in the last moment
+        # it arrives after all, at the last moment
         (AGREED + "running/running@1 running/running@16 stopped/stopped@31", DONE),
     ],
 )
-def test_a_switch_is_superseded(script: str, end: Verdict) -> None:
-    """Superseded: desired was seen to agree, and then both words are, steadily, the same other one."""
+def test_a_state_change_is_superseded(script: str, end: Verdict) -> None:
+    """Superseded: desired was seen to agree, and then both statuses steadily are the same other one."""
     assert ends(StatusJudge("stopped", CAP), script) is end
 
 
@@ -187,11 +186,11 @@ def test_a_switch_is_superseded(script: str, end: Verdict) -> None:
         ("-@0 -@500", WAIT),
         ("running/stopped@0 -@1 -@16 -@31", VANISHED),
         ("running/stopped@0 -@1 -@16 -@30", WAIT),
-        # one sighting of it, or of a list that can't be told from one that has it, breaks the row
+        # one sighting of it, or of an incomplete list, interrupts the row
         ("-@0 -@29 running/stopped@30 -@31 -@32 -@60", WAIT),
         ("-@0 -@29 ?@30 -@31 -@32 -@60", WAIT),
         ("-@0 -@29 ?@30 -@31 -@32 -@61", VANISHED),
-        # what can't be read proves nothing, for however long
+        # an unreadable row proves nothing, however long
         ("?@0 ?@100 ?@200 ?@300", WAIT),
     ],
 )
@@ -216,17 +215,17 @@ def test_an_order_vanishes(make: Callable[[], Judge], script: str, end: Verdict)
     [
         ("-@0 -@60 -@119", WAIT),
         ("-@0 -@60 -@120", VANISHED),
-        ("-@0 -@60 ?@119 -@120 -@180 -@239", WAIT),  # four caps anew: it was not seen yet
+        ("-@0 -@60 ?@119 -@120 -@180 -@239", WAIT),  # four caps again: it was not seen yet
         ("-@0 -@60 ?@119 -@120 -@180 -@240", VANISHED),
         ("-@0 -@60 -@119 running/running@119.5", DONE),
-        # once it was seen, as any other
+        # once it was seen, like any other
         ("-@0 -@60 starting/running@70 -@80 -@90 -@109", WAIT),
         ("-@0 -@60 starting/running@70 -@80 -@90 -@110", VANISHED),
         ("starting/running@0 -@1 -@2 ?@3 -@4 -@5 -@34", VANISHED),
     ],
 )
 def test_a_new_order_may_appear_late(action: Action, script: str, end: Verdict) -> None:
-    """What was just bought may be missing for four times the cap until it first appears; from then on for one."""
+    """A new order may be missing for four times the cap until it first appears; from then on for one."""
     judge = judge_of(Transition(1, action, OrderStatus.running), cap=CAP, floor=FLOOR)
     assert ends(judge, script) is end
 
@@ -242,8 +241,8 @@ def test_a_new_order_may_appear_late(action: Action, script: str, end: Verdict) 
         ("restart", "running", RestartJudge),
     ],
 )
-def test_the_judge_of_an_action(action: Action, target: str, kind: type[Judge]) -> None:
-    """Each action has its judge, for its own target, with the grace of new orders for those alone."""
+def test_each_action_has_its_judge(action: Action, target: str, kind: type[Judge]) -> None:
+    """Each action has its judge for its own target; only new orders may appear late."""
     judge = judge_of(Transition(1, action, target), cap=CAP, floor=FLOOR)
     assert type(judge) is kind
     assert judge.target == target
@@ -263,7 +262,7 @@ def test_the_judge_of_an_action(action: Action, target: str, kind: type[Judge]) 
         ("running/stopped@0 -@1 running/stopped@2", False),
     ],
 )
-def test_what_an_equal_sighting_can_add(script: str, restless: bool) -> None:
+def test_a_judge_wants_equal_sightings_only_if_they_add_up(script: str, restless: bool) -> None:
     """A judge wants the next sighting although it is equal only where equal ones add up."""
     judge = StatusJudge("stopped", CAP)
     assert ends(judge, script) is WAIT
@@ -299,8 +298,8 @@ def waits(judge: Judge, script: str) -> bool:
     return set(play(judge, script)) <= {WAIT, ASK}
 
 
-def test_a_restart_with_both_proofs_is_over_at_once() -> None:
-    """A departure and a new row that says running: done as soon as `running` can't be from before the departure."""
+def test_a_restart_with_both_kinds_of_evidence_ends_at_once() -> None:
+    """It left `running` and a new row says running: done once `running` can't be from before it left."""
     judge = restart()
     assert ends(judge, "running/restarted@0 restarting/restarted@1") is WAIT
     back = 1 + LAG
@@ -309,8 +308,8 @@ def test_a_restart_with_both_proofs_is_over_at_once() -> None:
     assert judge.observe(*see(f"running/running@{back + 1}")) is DONE
 
 
-def test_a_running_right_after_a_departure_may_be_an_old_one() -> None:
-    """With both proofs a `running` read too soon after the departure does not end it; a later one does."""
+def test_running_right_after_it_left_may_be_stale() -> None:
+    """With both kinds of evidence, a `running` read too soon after it left does not end the wait; a later one does."""
     judge = restart()
     assert ends(judge, "running/restarted@0 restarting/restarted@1") is WAIT
     assert judge.observe(*see(f"running/running@{1 + LAG / 2}")) is ASK
@@ -319,8 +318,8 @@ def test_a_running_right_after_a_departure_may_be_an_old_one() -> None:
     assert judge.observe(*see(f"running/running@{1.001 + LAG}")) is DONE
 
 
-def test_a_slow_answer_with_the_departure_counts_from_its_end() -> None:
-    """A departure may be as late as the response that showed it: what came before that proves nothing of the end."""
+def test_after_a_slow_response_running_counts_from_its_end() -> None:
+    """The server may have left `running` as late as that response ended, so an earlier one proves no end."""
     judge = restart()
     order, at = see("restarting/restarted@1")
     assert judge.observe(order, at, 21.0) is WAIT
@@ -330,16 +329,16 @@ def test_a_slow_answer_with_the_departure_counts_from_its_end() -> None:
     assert judge.observe(*see(f"running/running@{21.001 + LAG}")) is DONE
 
 
-def test_the_new_row_may_be_read_before_the_departure_is_seen() -> None:
-    """The two proofs may come in either order."""
+def test_the_new_row_may_come_before_the_departure() -> None:
+    """The two kinds of evidence may come in either order."""
     judge = restart()
     assert play(judge, "running/running@0 running/running@1") == [WAIT, ASK]
     assert judge.read_history(RESTARTED, 1) is WAIT
     assert ends(judge, f"running/running@2 restarting/restarted@3 running/running@{3.001 + LAG}") is DONE
 
 
-def test_a_new_row_read_while_it_is_away_does_not_end_it() -> None:
-    """A restart is not over while it is away, or out of sight, whatever the history says."""
+def test_a_new_row_does_not_end_a_restart_while_it_is_away() -> None:
+    """While the server is not running, or not visible, a restart is not over, whatever the history says."""
     for away in ("restarting/running", "running/stopped", "?", "-"):
         judge = restart()
         assert play(judge, "restarting/restarted@0 running/running@20") == [WAIT, ASK]
@@ -351,8 +350,8 @@ def test_a_new_row_read_while_it_is_away_does_not_end_it() -> None:
 @pytest.mark.parametrize(
     "rows", [RESTARTED, ACCEPTED, (change("stopped", 5), *BEFORE)], ids=["running", "wish", "other"]
 )
-def test_a_row_alone(rows: tuple[StatusChange, ...]) -> None:
-    """A new row and no departure: done once `running` is steady, counted from the reading of the row on."""
+def test_a_new_row_alone_needs_steady_running(rows: tuple[StatusChange, ...]) -> None:
+    """A new row and no departure: done once `running` is steady, counted from the reading of the row."""
     judge = restart()
     assert play(judge, "running/running@0 running/running@1") == [WAIT, ASK]
     assert waits(judge, steadily(2, 2 + 2 * LATE))  # before the row this proves nothing
@@ -366,7 +365,7 @@ def test_a_row_alone(rows: tuple[StatusChange, ...]) -> None:
 
 
 @pytest.mark.parametrize("before", [None, BEFORE, ()], ids=["no baseline", "baseline", "empty baseline"])
-def test_a_departure_alone(before: tuple[StatusChange, ...] | None) -> None:
+def test_a_departure_alone_needs_steady_running(before: tuple[StatusChange, ...] | None) -> None:
     """A departure and no new row: done once `running` is steady, counted from the first one after it."""
     judge = restart(before)
     assert waits(judge, f"restarting/restarted@0 {steadily(10, 9.9 + LATE)}")
@@ -375,8 +374,8 @@ def test_a_departure_alone(before: tuple[StatusChange, ...] | None) -> None:
     assert judge.observe(*see(f"running/running@{10 + LATE}")) is DONE
 
 
-def test_a_departure_with_a_row_that_says_another_word() -> None:
-    """A new row that does not say running is no second proof: `running` must be steady all the same."""
+def test_a_new_row_with_another_word_is_no_evidence() -> None:
+    """A new row that does not say running is no evidence: `running` must still be steady."""
     judge = restart()
     assert play(judge, "restarting/restarted@0 running/running@20") == [WAIT, ASK]
     assert judge.read_history(ACCEPTED, 20) is WAIT
@@ -385,8 +384,8 @@ def test_a_departure_with_a_row_that_says_another_word() -> None:
 
 
 @pytest.mark.parametrize("what", ["restarting/restarted", "running/stopped", "stopped/stopped", "stopped", "?", "-"])
-def test_steady_running_is_broken(what: str) -> None:
-    """One sighting of anything but `running` as wanted, or of nothing, makes it begin anew."""
+def test_an_interruption_makes_steady_running_begin_anew(what: str) -> None:
+    """One sighting of another status, or of nothing, makes it begin anew."""
     judge = restart(None)
     assert waits(judge, f"restarting/restarted@0 {steadily(1, 0.9 + LATE)} {what}@{1 + LATE}")
     again = 2 + LATE
@@ -405,45 +404,45 @@ def test_running_alone_proves_nothing() -> None:
     assert not judge.proven
 
 
-def test_without_a_baseline_the_history_is_never_asked() -> None:
-    """What was not read before has nothing to be compared with: only a departure can prove it then."""
+def test_without_a_baseline_the_history_is_never_read() -> None:
+    """Without rows from before there is nothing to compare with: then only a departure is evidence."""
     judge = restart(None)
     assert set(play(judge, " ".join(f"running/running@{60 * minute}" for minute in range(100)))) == {WAIT}
     assert ends(judge, f"stopped/running@6000 {steadily(6001, 6001 + LATE)}") is DONE
 
 
 @pytest.mark.parametrize("desired", ["/running", "/restarted", "/restarting", "", "/RESTARTED"])
-def test_what_may_be_wanted_after_a_restart(desired: str) -> None:
-    """The wish of a restart has any of three words, or none."""
+def test_the_desired_status_after_a_restart_has_three_words(desired: str) -> None:
+    """The desired status after a restart is one of three words, or missing."""
     assert ends(restart(None), f"restarting{desired}@0 {steadily(1, 1 + LATE, 'running' + desired)}") is DONE
 
 
 @pytest.mark.parametrize("desired", ["stopped", "frozen", "starting", ""])
-def test_what_may_not_be_wanted_after_a_restart(desired: str) -> None:
-    """While something else is wanted, `running` is not the end of a restart."""
+def test_another_desired_status_does_not_end_a_restart(desired: str) -> None:
+    """While another status is desired, `running` does not end a restart."""
     assert ends(restart(None), f"restarting/running@0 {steadily(1, 1 + 2 * LATE, f'running/{desired}')}") is WAIT
 
 
 def test_a_restart_is_superseded() -> None:
-    """A restart whose server is then stopped by somebody else ends as any other switch."""
+    """A restart whose server is then stopped by somebody else is superseded like any other action."""
     script = "running/restarted@0 stopped/stopped@1 stopped/stopped@16 stopped/stopped@31"
     assert ends(restart(), script) is SUPERSEDED
     assert ends(restart(), script.replace("restarted", "odd")) is WAIT
 
 
-def test_the_history_is_first_asked_at_the_first_running_after_a_departure() -> None:
-    """After a departure the history is worth reading as soon as it runs again."""
+def test_the_history_is_first_read_when_it_runs_after_a_departure() -> None:
+    """After a departure the history is worth reading as soon as the server runs again."""
     assert play(restart(), "running/restarted@0 restarting/restarted@1 running/running@2") == [WAIT, WAIT, ASK]
 
 
-def test_without_a_departure_the_history_is_first_asked_at_the_second_running() -> None:
-    """Else it is read after two sightings in a row that show it running, as it should."""
+def test_without_a_departure_the_history_is_first_read_at_the_second_running() -> None:
+    """Otherwise it is read after two sightings in a row of the server running."""
     assert play(restart(), "running/restarted@0 running/restarted@1") == [WAIT, ASK]
     assert play(restart(), "running/restarted@0 ?@1 running/restarted@2 running/restarted@3") == [WAIT, WAIT, WAIT, ASK]
     assert play(restart(), "running/stopped@0 running/stopped@1 running/stopped@2") == [WAIT, WAIT, WAIT]
 
 
-def test_a_departure_that_was_stored_is_a_proof_after_a_crash() -> None:
+def test_a_stored_departure_is_evidence_after_a_crash() -> None:
     """A transition stored with `departed` needs only the new row; without a readable history, a steady `running`."""
     stored = Transition(123, "restart", "running", BEFORE, departed=True)
     judge = judge_of(stored, cap=CAP, floor=FLOOR)
@@ -457,8 +456,8 @@ def test_a_departure_that_was_stored_is_a_proof_after_a_crash() -> None:
 
 @pytest.mark.parametrize("rows", [BEFORE, None, ACCEPTED], ids=["nothing new", "unreadable", "another word"])
 @pytest.mark.parametrize("departed", [False, True])
-def test_when_the_history_is_asked_again(rows: tuple[StatusChange, ...] | None, departed: bool) -> None:
-    """It is read again after floor, 2·floor, … cap seconds, also where it could not be read."""
+def test_the_history_is_read_again_at_growing_pauses(rows: tuple[StatusChange, ...] | None, departed: bool) -> None:
+    """It is read again after floor, 2·floor, … cap seconds, also if it could not be read."""
     judge = RestartJudge(BEFORE, 10_000.0, 1.0)  # so that nothing becomes steady meanwhile
     if departed:
         judge.observe(*see("restarting/restarted@0"))
@@ -473,7 +472,7 @@ def test_when_the_history_is_asked_again(rows: tuple[StatusChange, ...] | None, 
 
 
 def test_the_pause_between_two_readings_has_a_cap() -> None:
-    """However often it was read for nothing, it is read again after the schedule's cap."""
+    """However often it was read in vain, it is read again after the schedule's cap."""
     judge = RestartJudge(BEFORE, 8.0, 1.0)
     asked = []
     for second in range(60):
@@ -483,8 +482,8 @@ def test_the_pause_between_two_readings_has_a_cap() -> None:
     assert asked == [1, 2, 4, 8, 16, 24, 32, 40, 48, 56]
 
 
-def test_a_row_that_says_running_is_enough() -> None:
-    """Once a new row says running, the history has nothing more to tell and is not read again."""
+def test_after_a_row_that_says_running_the_history_is_not_read_again() -> None:
+    """Once a new row says running, the history has nothing to add and is not read again."""
     judge = restart()
     assert play(judge, "running/running@0 running/running@1") == [WAIT, ASK]
     assert judge.read_history(RESTARTED, 1) is WAIT
@@ -501,8 +500,8 @@ def test_a_row_that_says_running_is_enough() -> None:
         ("-@0", True),
     ],
 )
-def test_what_an_equal_sighting_adds_to_a_restart(script: str, restless: bool) -> None:
-    """A restart's judge wants equal sightings while it runs, since then they add up."""
+def test_a_restart_wants_equal_sightings_while_it_runs(script: str, restless: bool) -> None:
+    """A restart's judge wants equal sightings while the server runs, since then they add up."""
     judge = restart()
     assert ends(judge, script) is WAIT
     assert judge.wants_every_poll is restless
@@ -518,7 +517,7 @@ def test_what_an_equal_sighting_adds_to_a_restart(script: str, restless: bool) -
         # one more, whatever the ids do
         (BEFORE, RESTARTED, [0]),
         ([change("running", 0, 1)], [change("running", 0, 1), change("running", 5, 2)], [1]),
-        # ids that are ranks: every row has another one now, and the oldest of five has gone
+        # ids that are ranks: every row has another one now, and the oldest of five is gone
         (
             [change("stopped", 10 - rank, rank) for rank in range(1, 6)],
             [change("running", 20, 1), *(change("stopped", 11 - rank, rank) for rank in range(2, 6))],
@@ -527,7 +526,7 @@ def test_what_an_equal_sighting_adds_to_a_restart(script: str, restless: bool) -
         # the same id, another row; another id, the same row
         ([change("running", 0, 7)], [change("running", 5, 7)], [0]),
         ([change("running", 0, 7)], [change("running", 0, 8)], []),
-        # at the same time, another word; the same word in other letters; the text does not matter
+        # at the same time, another word; the same word in another case; the text does not matter
         ([change("running", 0, 7)], [change("stopped", 0, 7)], [0]),
         ([change("running", 0, 7)], [change("RUNNING", 0, 7)], []),
         ([change("running", 0, 7, "Server started")], [change("running", 0, 7, "Server was started")], []),
@@ -537,7 +536,7 @@ def test_what_an_equal_sighting_adds_to_a_restart(script: str, restless: bool) -
             [StatusChange("running", T0.astimezone(timezone(timedelta(hours=2))), None, 9)],
             [],
         ),
-        # without times the ids tell
+        # without times the ids decide
         ([change("running", None, 7)], [change("running", None, 7)], []),
         ([change("running", None, 7)], [change("running", None, 8), change("running", None, 7)], [0]),
         ([change("running", None, None)], [change("running", None, None)], []),
@@ -547,12 +546,14 @@ def test_what_an_equal_sighting_adds_to_a_restart(script: str, restless: bool) -
         ((), BEFORE, [0, 1]),
     ],
 )
-def test_new_rows(before: list[StatusChange], rows: list[StatusChange], new: list[int]) -> None:
-    """Rows are compared as a set, by word and time, by id only where the time is missing, never by order."""
+def test_new_rows_are_found_by_word_and_time(
+    before: list[StatusChange], rows: list[StatusChange], new: list[int]
+) -> None:
+    """Rows are compared as a set, by word and time, by id only if the time is missing, never by order."""
     assert new_rows(rows, before) == [rows[index] for index in new]
 
 
-# Wherever it is wanted, and the caller's own functions --------------------------------------------------------------
+# Convergence, and the caller's own functions ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -567,15 +568,15 @@ def test_new_rows(before: list[StatusChange], rows: list[StatusChange], new: lis
         ("running/stopped@0 running@1", Verdict.UNJUDGEABLE),
     ],
 )
-def test_converged(script: str, end: Verdict) -> None:
-    """Done where current is desired, whatever that is; a row without a desired one can't be judged."""
+def test_an_order_converges(script: str, end: Verdict) -> None:
+    """Done where current is desired, whatever that is; a row without a desired status can't be judged."""
     judge = ConvergedJudge(CAP)
     assert ends(judge, script) is end
     assert judge.target is None
 
 
-def test_a_predicate_is_asked_first_and_then_about_changes() -> None:
-    """The caller's function is asked about the first sighting, and then only about orders that have changed."""
+def test_a_predicate_is_called_first_and_then_for_changes() -> None:
+    """The caller's function is called for the first sighting, and then only for changed orders."""
     asked: list[str] = []
 
     def predicate(order: Order) -> bool:
@@ -617,8 +618,8 @@ def test_an_async_predicate_is_refused() -> None:
     gc.collect()  # warnings are errors here
 
 
-def test_what_a_predicate_raises_comes_out() -> None:
-    """What the caller's function raises is not swallowed."""
+def test_an_exception_of_a_predicate_is_raised() -> None:
+    """An exception of the caller's function is not swallowed."""
 
     def predicate(order: Order) -> bool:
         raise LookupError("mine")
@@ -644,7 +645,7 @@ sightings = st.lists(
 
 
 def _timed(steps: list[tuple[Sighting, float, int]]) -> Iterator[tuple[Sighting, float]]:
-    """The sightings, each as often as it says in a row, with the time of each."""
+    """The sightings, each repeated as often as given, with the time of each."""
     at = 0.0
     for sighting, pause, times in steps:
         for _ in range(times):
@@ -653,7 +654,7 @@ def _timed(steps: list[tuple[Sighting, float, int]]) -> Iterator[tuple[Sighting,
 
 
 def _is_steady(seen: list[tuple[Sighting, float]], span: float, is_so: Callable[[Sighting], bool]) -> bool:
-    """Whether it was so in the last sightings, three at least, over the span."""
+    """Whether the last sightings, at least three, span the seconds."""
     row: list[float] = []
     for sighting, at in reversed(seen):
         if not is_so(sighting):
@@ -680,8 +681,8 @@ def _elsewhere(sighting: Sighting) -> bool:
 
 @settings(max_examples=200)
 @given(sightings, st.booleans())
-def test_any_sightings_of_a_switch(steps: list[tuple[Sighting, float, int]], appearing: bool) -> None:
-    """Over any sightings a switch ends exactly where the rules say, by what was seen until then as a whole."""
+def test_any_sightings_of_a_state_change(steps: list[tuple[Sighting, float, int]], appearing: bool) -> None:
+    """Over any sightings a state change ends exactly where the rules say."""
     judge = StatusJudge("stopped", CAP, appearing=appearing)
     seen: list[tuple[Sighting, float]] = []
     verdict = WAIT
@@ -730,7 +731,7 @@ def test_any_sightings_of_a_restart(
     reads: list[list[StatusChange] | None],
     before: tuple[StatusChange, ...] | None,
 ) -> None:
-    """Over any sightings and readings a restart is over exactly where its proofs and the time say, and it runs."""
+    """Over any sightings and readings a restart is over exactly where its evidence and the time say, and it runs."""
 
     def running(sighting: Sighting) -> bool:
         wishes = (None, "running", "restarted")

@@ -15,7 +15,7 @@ from trooper_async.testing import PROFILES, FakeTrooper
 
 @pytest.mark.parametrize("profile", PROFILES)
 async def test_every_action_converges(profile: str) -> None:
-    """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target, and is seen to."""
+    """Order, stop, freeze, start with migration, restart, migrate: each wait ends at its target."""
     await main_job(FakeTrooper(profile=profile, durations=0.15))
 
 
@@ -43,10 +43,8 @@ async def main_job(fake: FakeTrooper) -> None:
         assert {"running", "stopped", "frozen"} <= set(seen)
 
 
-async def test_a_hundred_servers_stopped_by_a_hundred_coroutines_cost_one_get_a_tick(
-    trooper: TrooperClient, fake_trooper: FakeTrooper
-) -> None:
-    """Every reading of the list serves all hundred waits: there are no more of them than floors have passed."""
+async def test_a_hundred_waits_share_one_poll(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Every reading of the list serves all hundred waits: there are at most as many as floors have passed."""
     loop = asyncio.get_running_loop()
     orders = [fake_trooper.add_order() for _ in range(100)]
     began = loop.time()
@@ -58,10 +56,10 @@ async def test_a_hundred_servers_stopped_by_a_hundred_coroutines_cost_one_get_a_
     assert len(posts) == 100
 
 
-async def test_timed_out_superseded_and_vanished_are_told_apart(
+async def test_timed_out_superseded_and_vanished_are_different_errors(
     trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Three ends that are none: not in time, switched elsewhere, gone; each its own error with the order in it."""
+    """Not in time, changed by somebody else, gone: each has its own error with the order in it."""
     fake_trooper.durations["stop"] = 60
     slow, other, gone = (fake_trooper.add_order() for _ in range(3))
 

@@ -1,4 +1,4 @@
-"""The waits for what is not a switch: new orders, templates, offers, and an SSH server that answers."""
+"""The waits for other things than a state change: new orders, templates, offers, and an SSH server that responds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def installs(*installs: dict[str, Any]) -> Response:
 
 
 def install_script(config: Callable[[float], Response | FailedAttempt]) -> Script:
-    """A server on which install 5 goes as `config(now)` says."""
+    """A server on which install 5 proceeds as `config(now)` says."""
 
     async def answer(call: Call[Any]) -> Response | FailedAttempt:
         if call.endpoint.path == "/api/template-install-add":
@@ -65,8 +65,8 @@ def wait_for_install(
     return run(main())
 
 
-def test_an_install_is_awaited_over_unknown_codes_absence_and_failures() -> None:
-    """Unknown status codes, an install that is not listed yet, 5xx and lost responses are all on the way."""
+def test_a_wait_for_an_install_tolerates_unknown_codes_absence_and_failures() -> None:
+    """Unknown status codes, an install that is not listed yet, 5xx and lost responses do not end the wait."""
 
     def config(t: float) -> Response | FailedAttempt:
         if t < 1010:
@@ -84,8 +84,8 @@ def test_an_install_is_awaited_over_unknown_codes_absence_and_failures() -> None
     assert 1070 < ended < 1105
 
 
-def test_an_install_that_another_process_began_is_awaited() -> None:
-    """`wait` sends nothing and goes by the install's id; a failure of another install is none of its own."""
+def test_an_install_begun_by_another_process_is_awaited() -> None:
+    """`wait` sends nothing and uses the install's id; a failure of another install does not affect it."""
 
     def config(t: float) -> Response:
         other = {"install_id": 4, "status": 3, "status_readable": "Failed"}
@@ -106,15 +106,15 @@ def test_an_install_that_another_process_began_is_awaited() -> None:
 
 
 @pytest.mark.parametrize("text", ["Failed", "INSTALL ERROR", "it has failed."])
-def test_a_failed_install_is_told_with_the_install(text: str) -> None:
-    """A status text that says "fail" or "error", in any case of letters, is a TemplateFailedError with the install."""
+def test_a_failed_install_is_an_error_with_the_install(text: str) -> None:
+    """A status text that contains "fail" or "error", in any case, is a TemplateFailedError with the install."""
     with pytest.raises(TemplateFailedError, match=f"failed \\({text}") as caught:
         wait_for_install(lambda t: installs({"install_id": 5, "status": 3, "status_readable": text}))
     assert caught.value.install.status == 3
 
 
-def test_an_install_that_takes_too_long_times_out_with_the_last_failure() -> None:
-    """The deadline is kept, also while every look fails; the last failure is told."""
+def test_a_slow_install_times_out_with_the_last_failure() -> None:
+    """The deadline is kept even if every poll fails; the error has the last failure."""
     with pytest.raises(WaitTimeoutError) as caught:
         wait_for_install(lambda t: reply({"error": "down"}, 500), timeout=77)
     assert caught.value.seconds == pytest.approx(77)
@@ -122,14 +122,14 @@ def test_an_install_that_takes_too_long_times_out_with_the_last_failure() -> Non
     assert (caught.value.target, caught.value.polls) == ("installed", 0)
 
 
-def test_an_install_is_looked_at_once_more_right_before_the_deadline() -> None:
-    """What is done between the last regular look and the deadline is seen."""
+def test_an_install_is_polled_once_more_right_before_the_deadline() -> None:
+    """What happens between the last regular poll and the deadline is seen."""
     _, ended = wait_for_install(lambda t: installs({"install_id": 5, "status": int(t > 1098)}), timeout=100)
     assert 1098 < ended <= 1100
 
 
-def test_a_refused_key_ends_such_a_wait_when_it_is_confirmed() -> None:
-    """One 401 is ridden out, two in a row are not: what was accepted only ends with a WaitError, and its cause."""
+def test_a_wait_for_an_install_ends_at_a_confirmed_401() -> None:
+    """One 401 is tolerated, two in a row are not: after acceptance it is a WaitError with the cause."""
     once = iter([reply({"error": "no"}, 401), installs(), installs({"install_id": 5, "status": 1})])
     assert wait_for_install(lambda t: next(once))[0].status == 1
     with pytest.raises(WaitError, match="refuses the key, twice in a row") as caught:
@@ -137,8 +137,8 @@ def test_a_refused_key_ends_such_a_wait_when_it_is_confirmed() -> None:
     assert isinstance(caught.value.__cause__, AuthenticationError)
 
 
-def test_retry_after_is_obeyed_by_such_a_wait() -> None:
-    """A 429 keeps the next look away for as long as the API asked."""
+def test_a_wait_for_an_install_honours_retry_after() -> None:
+    """A 429 delays the next poll for as long as the API asked."""
     looks: list[float] = []
 
     def config(t: float) -> Response:
@@ -150,8 +150,8 @@ def test_retry_after_is_obeyed_by_such_a_wait() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 429])
-def test_closing_the_client_ends_such_a_wait(status: int) -> None:
-    """`close()` ends a wait for an install, whether it is between two looks or held up by a 429."""
+def test_closing_the_client_ends_a_wait_for_an_install(status: int) -> None:
+    """`close()` ends a wait for an install, whether it is between two polls or delayed by a 429."""
 
     async def main() -> None:
         client = install_script(lambda t: installs() if status == 200 else reply({}, 429, Retry_After="60")).client()
@@ -210,8 +210,8 @@ async def migrate(client: TrooperClient, **options: Any) -> Order:
 
 
 @pytest.mark.parametrize("buy", [create, migrate])
-def test_what_was_bought_may_appear_late(buy: Callable[..., Awaitable[Order]]) -> None:
-    """The new order is waited for under its own id, also when the list does not show it for a while."""
+def test_a_new_order_may_appear_late(buy: Callable[..., Awaitable[Order]]) -> None:
+    """The new order is waited for by its own id, even if the list does not show it for a while."""
 
     async def main() -> Order:
         def orders(t: float) -> list[dict[str, Any]]:
@@ -227,8 +227,8 @@ def test_what_was_bought_may_appear_late(buy: Callable[..., Awaitable[Order]]) -
 
 
 @pytest.mark.parametrize("buy", [create, migrate])
-def test_a_purchase_that_is_not_ready_says_that_it_is_bought(buy: Callable[..., Awaitable[Order]]) -> None:
-    """However the wait after a purchase ends, the error says that it is bought, and what to wait for."""
+def test_a_failed_wait_after_a_purchase_says_that_it_is_bought(buy: Callable[..., Awaitable[Order]]) -> None:
+    """However the wait after a purchase fails, the error says that it is bought, and what to wait for."""
 
     async def main() -> None:
         def orders(t: float) -> list[dict[str, Any]]:
@@ -250,8 +250,8 @@ def test_a_purchase_that_is_not_ready_says_that_it_is_bought(buy: Callable[..., 
 
 
 @pytest.mark.parametrize("buy", [create, migrate])
-def test_a_caller_whose_function_fails_is_told_that_it_is_bought(buy: Callable[..., Awaitable[Order]]) -> None:
-    """What `on_change` raises is the cause of the error, which says what is bought."""
+def test_a_failing_on_change_after_a_purchase_says_that_it_is_bought(buy: Callable[..., Awaitable[Order]]) -> None:
+    """The exception of `on_change` is the cause of the error, which says what is bought."""
 
     async def main() -> None:
         async with purchase_script(lambda t: [row(7, "starting", "running")]).client() as client:
@@ -263,8 +263,8 @@ def test_a_caller_whose_function_fails_is_told_that_it_is_bought(buy: Callable[.
     run(main())
 
 
-def test_purchases_at_once_wait_side_by_side() -> None:
-    """Three twins gathered buy three servers one after the other, and wait for them together."""
+def test_concurrent_purchases_wait_concurrently() -> None:
+    """Three concurrent `create_and_wait` buy three servers one after the other, and wait for them together."""
 
     async def main() -> list[int]:
         async with FakeTrooper() as fake, fake.client() as client:
@@ -281,7 +281,7 @@ def test_purchases_at_once_wait_side_by_side() -> None:
     assert asyncio.run(main()) == [123, 124, 125]
 
 
-# An SSH server that answers -------------------------------------------------------------------------------------
+# An SSH server that responds --------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -306,10 +306,10 @@ async def listening(greeting: bytes) -> AsyncIterator[tuple[int, list[asyncio.St
         await server.wait_closed()
 
 
-async def test_a_server_is_reachable_when_its_ssh_server_answers(
+async def test_a_server_is_reachable_when_its_ssh_server_responds(
     trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """A server that is starting is waited for, then its port has to answer `SSH-`."""
+    """A server that is starting is waited for, then its port has to send `SSH-`."""
     order = fake_trooper.add_order(status="stopped")
     transition = await trooper.orders.start(order)
     credentials = await trooper.orders.wait_until_reachable(transition.order_id)
@@ -320,10 +320,10 @@ async def test_a_server_is_reachable_when_its_ssh_server_answers(
 @pytest.mark.parametrize(
     "greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"x" * 100_000, b"\xff\xfe\r\n" * 30, b"220 mail\r\n" * 25]
 )
-async def test_what_answers_something_else_is_not_reachable(
+async def test_another_protocol_is_not_reachable(
     greeting: bytes, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Another protocol, nothing, or a line without end is no SSH server: the wait goes on until its deadline."""
+    """Another protocol, nothing, or an endless line is no SSH server: the wait goes on until its deadline."""
     async with listening(greeting) as (port, connections):
         order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
         reaching = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=20))
@@ -343,7 +343,7 @@ async def test_a_banner_may_come_before_the_ssh_line(trooper: TrooperClient, fak
 async def test_silent_and_refusing_hosts_are_tried_until_the_deadline(
     trooper: TrooperClient, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host that accepts and says nothing holds no wait past its deadline; one that refuses is tried again."""
+    """A silent host does not hold a wait past its deadline; one that refuses connections is tried again."""
     async with listening(b"") as (port, connections):
         silent = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
         reaching = asyncio.create_task(trooper.orders.wait_until_reachable(silent, timeout=5))
@@ -367,8 +367,8 @@ async def test_silent_and_refusing_hosts_are_tried_until_the_deadline(
     assert not any(tries)
 
 
-async def test_address_and_port_are_read_anew(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """A port that changes while it is waited for, as after a migration, is found."""
+async def test_address_and_port_are_read_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A port that changes during the wait, as after a migration, is found."""
     async with listening(b"not yet\r\n" * 25) as (old, _):
         order = fake_trooper.add_order(status="frozen", ip="127.0.0.1", ssh_port=old)
         await trooper.orders.start(order, migration_allowed=True)
@@ -376,10 +376,10 @@ async def test_address_and_port_are_read_anew(trooper: TrooperClient, fake_troop
     assert credentials.ssh_port != old
 
 
-async def test_reaching_a_server_can_be_cancelled_at_each_step(
+async def test_a_wait_until_reachable_can_be_cancelled_at_each_step(
     trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Cancelled while it polls, asks for credentials, connects or listens: it ends, and leaves nothing."""
+    """Cancelled while it polls, reads credentials, connects or listens: it ends, and leaves nothing."""
     async with listening(b"not yet\r\n" * 20) as (port, connections):
         order = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
 
@@ -414,7 +414,7 @@ async def test_credentials_without_an_address_are_not_reachable(
     reaching = asyncio.create_task(trooper.orders.wait_until_reachable(order, timeout=20))
     await until(lambda: fake_trooper.sent("/api/credentials"))
     seen = len(fake_trooper.requests)
-    await until(lambda: len(fake_trooper.requests) > seen + 2)  # it goes on
+    await until(lambda: len(fake_trooper.requests) > seen + 2)  # it continues
     forward(20)
     with pytest.raises(WaitTimeoutError):
         await reaching

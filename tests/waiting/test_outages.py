@@ -1,4 +1,4 @@
-"""Polls that fail for a while: what is ridden out, for how long, and who is told."""
+"""Polls that fail for a while: what is tolerated, for how long, and who is notified."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def now() -> float:
     ],
     ids=["an hour", "the year 9999", "rate limited"],
 )
-def test_a_long_retry_after_does_not_blind_the_waits(status: int, headers: dict[str, str], longest: float) -> None:
-    """A pause that the API asks for is believed up to the cap, after a 429 up to two minutes."""
+def test_a_long_retry_after_does_not_stop_the_polls(status: int, headers: dict[str, str], longest: float) -> None:
+    """A pause that the API asks for is honoured up to the cap, after a 429 up to two minutes."""
 
     async def main() -> float:
         script = Script(lambda t: [row(1, "stopped")])
@@ -44,7 +44,7 @@ def test_a_long_retry_after_does_not_blind_the_waits(status: int, headers: dict[
     assert run(main()) < longest
 
 
-def test_a_list_that_is_read_elsewhere_ends_the_pause() -> None:
+def test_a_list_read_elsewhere_ends_the_pause() -> None:
     """If `list()` succeeds, so may the poll: waits do not sit out the pause of an earlier failure."""
 
     async def main() -> float:
@@ -60,8 +60,8 @@ def test_a_list_that_is_read_elsewhere_ends_the_pause() -> None:
     assert run(main()) < 10
 
 
-def test_a_rate_limited_wait_has_one_last_look() -> None:
-    """A wait whose deadline lies within the pause of a 429 still looks once before it."""
+def test_a_rate_limited_wait_has_a_final_poll() -> None:
+    """A wait whose deadline lies within the pause of a 429 still polls once before it."""
 
     async def main() -> Order:
         script = Script(lambda t: [])
@@ -72,8 +72,8 @@ def test_a_rate_limited_wait_has_one_last_look() -> None:
     assert run(main()).current_status == "stopped"
 
 
-def test_a_429_of_the_poll_closes_the_gate_for_as_long_as_it_says() -> None:
-    """The pause that the poll is asked for counts for all calls of the client."""
+def test_a_429_of_a_poll_pauses_all_calls() -> None:
+    """The pause that a poll gets counts for all calls of the client."""
 
     async def main() -> float:
         script = Script(lambda t: [])
@@ -88,8 +88,8 @@ def test_a_429_of_the_poll_closes_the_gate_for_as_long_as_it_says() -> None:
     assert 94 <= run(main()) <= 96
 
 
-def test_a_wait_that_saw_nothing_says_why_and_for_how_long() -> None:
-    """Its timeout says how long no poll has succeeded, and with what the last one failed."""
+def test_a_wait_without_successful_polls_says_why_and_for_how_long() -> None:
+    """Its timeout says how long no poll has succeeded, and how the last one failed."""
 
     async def main() -> WaitTimeoutError:
         async with Script(lambda t: reply({"error": "overloaded"}, 503)).client() as client:
@@ -103,8 +103,8 @@ def test_a_wait_that_saw_nothing_says_why_and_for_how_long() -> None:
     assert (error.polls, error.order) == (0, None)
 
 
-def test_an_outage_is_logged_once_and_once_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
-    """Single failures are INFO; polls that fail for a while are one WARNING, and their end is another."""
+def test_an_outage_is_logged_when_it_begins_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """Single failures are INFO; an outage is one WARNING, and its end is another."""
     caplog.set_level(logging.INFO, "trooper_async")
 
     async def main() -> None:
@@ -124,8 +124,10 @@ def test_an_outage_is_logged_once_and_once_when_it_is_over(caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize(("failures", "warnings"), [(1, 0), (2, 0), (3, 2)])
-def test_a_few_failures_are_no_outage(failures: int, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
-    """One or two polls that fail warn nobody; three in a row are an outage, which begins and ends."""
+def test_three_failed_polls_in_a_row_are_an_outage(
+    failures: int, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One or two failed polls log no warning; three in a row are an outage, which begins and ends."""
 
     async def main() -> None:
         script = Script(lambda t: [])
@@ -137,7 +139,7 @@ def test_a_few_failures_are_no_outage(failures: int, warnings: int, caplog: pyte
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == warnings
 
 
-def test_a_reader_is_told_of_an_outage_and_of_its_end() -> None:
+def test_watch_yields_an_outage_and_its_end() -> None:
     """`watch(outages=True)` yields since when polls have failed and why, and when they succeed again."""
 
     async def main() -> list[OrderChange | Outage]:
@@ -160,7 +162,7 @@ def test_a_reader_is_told_of_an_outage_and_of_its_end() -> None:
     assert first.since == second.since
 
 
-def test_a_reader_who_does_not_ask_for_outages_gets_none() -> None:
+def test_watch_yields_no_outages_by_default() -> None:
     """By default `watch` yields changes only."""
 
     async def main() -> None:
