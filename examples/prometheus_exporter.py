@@ -5,8 +5,9 @@
 
 Prometheus then reads http://127.0.0.1:9877/metrics. It only reads: it changes nothing, costs nothing, and leaves
 nothing behind. While the API does not respond, `trooper_up` is 0 and there are no series of servers, so that no old
-status looks like the present one. `--ledger` may be repeated; a ledger is read while other programs buy with it.
-`--host` opens it to other machines; it has no login. Alerts worth having:
+status looks like the present one; the age of the last good poll counts from the start if there was none yet. `--ledger`
+may be repeated; a ledger is read while other programs buy with it. `--host` opens it to other machines; it has no
+login. A port that is in use or a key that is refused ends it with 1. Alerts worth having:
 
     trooper_last_good_poll_age_seconds > 300          sum(trooper_server_eur_per_hour) > 20
     trooper_purchases_unresolved > 0                  trooper_server_converged == 0, for: 90m
@@ -32,6 +33,7 @@ from trooper_async import (
     ConfigurationError,
     Order,
     Purchase,
+    RetryPolicy,
     TrooperClient,
     TrooperError,
     cost_h,
@@ -48,29 +50,28 @@ class Account(Collector):
 
     def __init__(self, ledgers: Sequence[str]) -> None:
         self._ledgers = ledgers
-        self._orders: Sequence[Order] | None = ()  # None: the last poll failed
-        self._last_good: float | None = None
+        self._orders: Sequence[Order] | None = None  # of the last poll, if it succeeded
+        self._last_good = time.monotonic()
         self._outages = 0
+        self._fails = self._was_good = False
 
     async def poll(self, client: TrooperClient) -> None:
         try:
             self._orders = await client.orders.find()
         except TrooperError as error:
-            if isinstance(error, AuthenticationError | ConfigurationError) and self._last_good is None:
-                raise  # the key was never good
+            if isinstance(error, AuthenticationError | ConfigurationError) and not self._was_good:
+                raise
             LOG.warning("%s", error)
-            self._outages += self._orders is not None
-            self._orders = None
+            self._outages += not self._fails
+            self._orders, self._fails = None, True
         else:
-            self._last_good = time.monotonic()
+            self._last_good, self._fails, self._was_good = time.monotonic(), False, True
 
     def collect(self) -> Iterator[Metric]:
-        orders, last_good = self._orders, self._last_good
+        orders, age = self._orders, time.monotonic() - self._last_good
         yield GaugeMetricFamily("trooper_up", "Whether the last poll succeeded.", orders is not None)
         yield CounterMetricFamily("trooper_outages", "Times that polls began to fail.", self._outages)
-        if last_good is not None:
-            age = time.monotonic() - last_good
-            yield GaugeMetricFamily("trooper_last_good_poll_age_seconds", "Age of the last good poll.", age)
+        yield GaugeMetricFamily("trooper_last_good_poll_age_seconds", "Age of the last good poll.", age)
 
         labels = ["order", "title"]
         status = GaugeMetricFamily("trooper_server_status", "1 for the current status.", labels=[*labels, "status"])
@@ -114,18 +115,22 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     account, registry = Account(options.ledger), CollectorRegistry()
     registry.register(account)
-    async with TrooperClient(app="prometheus_exporter") as client:
-        await account.poll(client)
+    try:
         server, thread = start_http_server(options.port, options.host, registry)
-        LOG.info("http://%s:%d/metrics", options.host, server.server_port)
-        try:
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"cannot listen on {options.host}, port {options.port}: {error}") from None
+    try:
+        # no retries: a poll is repeated anyway, and until it has failed the last statuses look like the present ones
+        async with TrooperClient(app="prometheus_exporter", retry=RetryPolicy(attempts=1)) as client:
+            await account.poll(client)
+            LOG.info("http://%s:%d/metrics", options.host, server.server_port)
             while True:
                 await asyncio.sleep(options.every)
                 await account.poll(client)
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 if __name__ == "__main__":

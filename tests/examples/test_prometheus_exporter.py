@@ -22,10 +22,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from examples import prometheus_exporter
 from tests.helpers import processes
 from tests.helpers.buying import buy, lose
-from tests.helpers.conditions import LIMIT
+from tests.helpers.conditions import LIMIT, free_port
+from tests.helpers.day import OUTAGES, Day
+from tests.helpers.fake_orders import outage
 from trooper_async import Purchase, PurchaseUnknownError
 from trooper_async.testing import FakeTrooper
 
+LIST = "/api/orders"
+SCRIPT = prometheus_exporter.__file__
 Samples = dict[tuple[str, ...], float]
 
 
@@ -54,14 +58,21 @@ class Exporter:
 
 
 @asynccontextmanager
-async def exporter(fake: FakeTrooper, *arguments: str | Path, key: str | None = None) -> AsyncIterator[Exporter]:
-    environment = {"TROOPER_API_KEY": key or fake.api_key, "TROOPER_BASE_URL": fake.url}
-    command = (prometheus_exporter.__file__, "--port", "0", "--every", "0.05", *arguments)
-    async with processes.python(*command, env=environment) as child, aiohttp.ClientSession() as session:
+async def reading(child: processes.Child) -> AsyncIterator[Exporter]:
+    """The exporter that this process is, once it has polled."""
+    async with aiohttp.ClientSession() as session:
         await child.says("/metrics")
         found = re.search(r"http://127\.0\.0\.1:\d+/metrics", child.err)
         assert found is not None
         yield Exporter(child, found[0], session)
+
+
+@asynccontextmanager
+async def exporter(fake: FakeTrooper, *arguments: str | Path, key: str | None = None) -> AsyncIterator[Exporter]:
+    environment = {"TROOPER_API_KEY": key or fake.api_key, "TROOPER_BASE_URL": fake.url}
+    command = (prometheus_exporter.__file__, "--port", "0", "--every", "0.05", *arguments)
+    async with processes.python(*command, env=environment) as child, reading(child) as running:
+        yield running
 
 
 async def test_servers_with_their_status_and_what_they_cost(fake_trooper: FakeTrooper) -> None:
@@ -170,3 +181,65 @@ async def test_what_can_not_work_ends_it_at_the_start(
     async with processes.python(*command, env=environment) as child:
         assert (await child.ends(), problem in child.err) == (code, True)
         assert "Traceback" not in child.err
+
+
+# A day, on a clock that the test puts forward -----------------------------------------------------------------------
+
+AGE = ("last_good_poll_age_seconds",)
+RUNNING, FROZEN = ("server_status", "1", "running", "a"), ("server_status", "1", "frozen", "a")
+
+
+@pytest.fixture
+def day(fake_trooper: FakeTrooper, tmp_path: Path) -> Day:
+    fake_trooper.add_order(order_id=1, title="a", price_h=Decimal("0.80"))
+    return Day(fake_trooper, tmp_path)
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_an_outage_of_any_length(day: Day, seconds: float) -> None:
+    """While it lasts /metrics is served, without old statuses, and the age grows; then all is as it is."""
+    async with day.started(SCRIPT, "--port", "0") as child, reading(child) as running:
+        assert (await running.scrape())[RUNNING] == 1
+        await day.passes(27, child)  # it polls every 30 s
+        with outage(day.fake, LIST):
+            polls = len(day.fake.sent(LIST))
+            await day.passes(seconds, child)
+            assert len(day.fake.sent(LIST)) - polls == (27 + seconds) // 30  # no retries: the next poll is one
+            day.fake.set_status(1, "frozen")
+            samples = await running.scrape()
+            assert samples["up",] == 0
+            assert samples[AGE] >= seconds + 27
+            assert not [key for key in samples if key[0].startswith("server")]
+        await day.passes(30, child)
+        samples = await running.scrape()
+        assert (samples["up",], samples["outages_total",], samples[FROZEN]) == (1, 1, 1)
+        assert samples[AGE] < 30 + LIMIT
+        assert ("server_eur_per_hour", "1", "a") not in samples
+    assert "Traceback" not in child.err
+
+
+async def test_it_starts_in_an_outage(day: Day) -> None:
+    """It is served, and says how long there has been no good poll: the alert on the age comes."""
+    with outage(day.fake, LIST):
+        async with day.started(SCRIPT, "--port", "0") as child, reading(child) as running:
+            await day.passes(3 * 3600, child)
+            samples = await running.scrape()
+            assert (samples["up",], samples[AGE] >= 3 * 3600) == (0, True)
+            day.fake._coming.clear()
+            await day.passes(30, child)
+            samples = await running.scrape()
+            assert (samples["up",], samples["outages_total",], samples[RUNNING]) == (1, 1, 1)
+
+
+async def test_killed_and_started_again_and_two_copies(day: Day) -> None:
+    """A copy on the same port ends with 1 and a sentence; after kill -9 the port is free, and nothing is kept."""
+    options = ("--port", str(free_port()))
+    async with day.started(SCRIPT, *options) as child, reading(child) as running:
+        async with day.started(SCRIPT, *options) as second:
+            assert await second.ends() == 1
+        assert second.err == f"cannot listen on 127.0.0.1, port {options[1]}: [Errno 98] Address already in use\n"
+        async with day.started(SCRIPT, "--port", "0") as third, reading(third) as other:
+            assert (await other.scrape())[RUNNING] == (await running.scrape())[RUNNING] == 1
+    async with day.started(SCRIPT, *options) as child, reading(child) as running:
+        assert (await running.scrape())[RUNNING] == 1
+    assert {request.method for request in day.fake.requests} == {"GET"}

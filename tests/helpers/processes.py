@@ -35,6 +35,10 @@ class Child:
         return self._err.decode(errors="replace")
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process.returncode is None
 
