@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import TEST, Endpoint, Repeatability, call
+from trooper_async._api.endpoints import TEST, Call, Endpoint, Repeatability
 from trooper_async._api.responses import Response
 from trooper_async._api.unlisted import call_of
 from trooper_async._base import converter
@@ -175,7 +175,7 @@ class TrooperClient:
         Raises:
             APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        return await self._transport.request(call(TEST, "ping"))
+        return await self._transport.request(Call(TEST, "ping"))
 
     async def call(self, method: str, path: str, *, json: Mapping[str, JSON] | None = None) -> JSON:
         """Call an endpoint that this package does not know, with the same key, rate limit and errors as the others.
@@ -245,7 +245,7 @@ async def raw_request(
     """
     kind = Repeatability.READ if method == "GET" else Repeatability.ONCE
     endpoint = Endpoint(method, path, kind, lambda data, sent: data, public=True)
-    reading = call(endpoint, "doctor", sent=sent)
+    reading = Call(endpoint, "doctor", sent=sent)
     transport = client._transport
     transport.check(reading)
     reply = await transport.attempt(reading, headers=headers)

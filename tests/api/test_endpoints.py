@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from tests.helpers.responses import interpreted
 from tests.tools.api_document import SAMPLES
 from trooper_async._api import endpoints
-from trooper_async._api.endpoints import Call, Endpoint, Repeatability, call
+from trooper_async._api.endpoints import Call, Endpoint, Repeatability
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._api.status_errors import retry_after
 from trooper_async._base.json_text import loads
@@ -100,7 +100,7 @@ def _sent(path: str) -> Mapping[str, Any]:
 
 
 def _call(path: str) -> Call[Any]:
-    return call(BY_PATH[path], "group.verb", "order 123", _sent(path))
+    return Call(BY_PATH[path], "group.verb", "order 123", _sent(path))
 
 
 def _response(
@@ -159,30 +159,30 @@ def test_a_request_equals_the_documents_sample(path: str) -> None:
 
 def test_a_post_without_fields_has_a_body() -> None:
     """A POST always carries a JSON object, a GET never a body."""
-    assert call(endpoints.ORDER_LOCK, "x").body == b"{}"
-    assert call(endpoints.TEST, "x").body is None
-    assert call(endpoints.TEST, "x").query == {}
+    assert Call(endpoints.ORDER_LOCK, "x").body == b"{}"
+    assert Call(endpoints.TEST, "x").body is None
+    assert Call(endpoints.TEST, "x").query == {}
 
 
 def test_a_body_that_is_not_json_is_refused() -> None:
     """A body that JSON cannot express is refused when the call is made, before anything is sent."""
     with pytest.raises(ConfigurationError):
-        _ = call(endpoints.ORDER, "x", sent={"price_h": Decimal("NaN")}).body
+        _ = Call(endpoints.ORDER, "x", sent={"price_h": Decimal("NaN")}).body
 
 
 def test_a_call_may_have_another_repeatability_than_its_endpoint() -> None:
     """A restart uses the order-status endpoint but must not be repeated: the call says so, the table stays as it is."""
     transition = Transition(123, "restart", OrderStatus.running)
-    made = call(
+    made = Call(
         endpoints.ORDER_STATUS, "orders.restart", "order 123", {}, kind=Repeatability.ONCE, transition=transition
     )
     assert (made.kind, made.endpoint.kind, made.transition) == (Repeatability.ONCE, Repeatability.SETTING, transition)
-    assert call(endpoints.ORDER_STATUS, "orders.stop").kind is Repeatability.SETTING
+    assert Call(endpoints.ORDER_STATUS, "orders.stop").kind is Repeatability.SETTING
 
 
 def test_a_repr_shows_no_message_content() -> None:
     """No repr shows what is sent or received: it may contain a password."""
-    made = call(endpoints.CREDENTIALS, "orders.credentials", "order 1", {"serverId": "SECRET"})
+    made = Call(endpoints.CREDENTIALS, "orders.credentials", "order 1", {"serverId": "SECRET"})
     assert "SECRET" not in repr(made)
     assert "SECRET" not in repr(Response(200, {"Set-Cookie": "SECRET"}, b"SECRET"))
 
@@ -677,7 +677,7 @@ def responses(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
 def test_any_response_gives_a_result_or_a_fault(answer: tuple[Endpoint[Any], Response]) -> None:
     """Any response to any call gives its data or a fault with an error; nothing is raised, and no key leaks."""
     endpoint, reply = answer
-    made = call(endpoint, "x", "y", _sent(endpoint.path))
+    made = Call(endpoint, "x", "y", _sent(endpoint.path))
     outcome = interpreted(made, reply, redact=REDACT, now=NOW)
     if not isinstance(outcome, FailedAttempt):
         event("data")
@@ -722,13 +722,13 @@ def test_a_refused_body_is_freed_at_once(rows: list[Any], decode: Any) -> None:
     """No cycle of frames and errors keeps the body until garbage collection: the next attempt's would add up."""
     body = json.dumps(rows).encode()
     reply = Response(200, {}, body)
-    interpreted(call(endpoints.ORDERS, "x", decode=decode), reply, redact=REDACT, now=NOW)
+    interpreted(Call(endpoints.ORDERS, "x", decode=decode), reply, redact=REDACT, now=NOW)
     gc.collect()
     gc.disable()
     try:
         before = sys.getrefcount(body)
         for _ in range(3):
-            interpreted(call(endpoints.ORDERS, "x", decode=decode), reply, redact=REDACT, now=NOW)
+            interpreted(Call(endpoints.ORDERS, "x", decode=decode), reply, redact=REDACT, now=NOW)
         assert sys.getrefcount(body) == before
     finally:
         gc.enable()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.responses import interpreted
 from tests.tools.api_document import SAMPLES
-from trooper_async._api.endpoints import CREDENTIALS, MIGRATION_COST, ORDERS, STATUS_HISTORY, Endpoint, call
+from trooper_async._api.endpoints import CREDENTIALS, MIGRATION_COST, ORDERS, STATUS_HISTORY, Call, Endpoint
 from trooper_async._api.responses import FailedAttempt, Response
 from trooper_async._base import converter
 from trooper_async._base.converter import ids_of, structure
@@ -577,7 +577,7 @@ def test_no_value_leaks_with_an_error(endpoint: Endpoint[Any], answer: Any, path
     """The error of an unreadable response has no frame, chained exception or text with a value of the response."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     reply = Response(200, {}, body)
-    fault = interpreted(call(endpoint, "x", "y", {"order_id": 1, "target_blib_id": 2}), reply, redact=str, now=0.0)
+    fault = interpreted(Call(endpoint, "x", "y", {"order_id": 1, "target_blib_id": 2}), reply, redact=str, now=0.0)
     assert isinstance(fault, FailedAttempt)
     assert isinstance(fault.error, ResponseFormatError)
     assert fault.error.path == path

@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.conditions import until
 from tests.waiting.test_store import body_of, first_of, numbered, opened, row_of
 from trooper_async import ClientClosedError, PollSchedule, TrooperClient
-from trooper_async._api.endpoints import ORDERS, call
+from trooper_async._api.endpoints import ORDERS, Call
 from trooper_async._api.responses import Response, interpret
 from trooper_async._base import slices
 from trooper_async._base.slices import SlicedWork, in_slices
@@ -34,7 +34,7 @@ def test_a_decode_may_pause_after_every_row() -> None:
     """A decode may pause after each row that it decodes and each run that it takes over, also in a plain list."""
     body = body_of(*numbered(50))
     assert _pauses(Snapshot(ORDER_LIST).next(opened(body))) == 50
-    assert _pauses(interpret(call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)) == 50
+    assert _pauses(interpret(Call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)) == 50
     assert _pauses(first_of(*numbered(50)).next(opened(body_of(*numbered(49), row_of(51))))) == 2
 
 

@@ -21,14 +21,14 @@ from trooper_async import (
     ServerError,
     TrooperClient,
 )
-from trooper_async._api.endpoints import INSTALL_DELETE, INSTALL_RETRY, ORDER, TEST, Call, call
+from trooper_async._api.endpoints import INSTALL_DELETE, INSTALL_RETRY, ORDER, TEST, Call
 from trooper_async._api.responses import Response
 from trooper_async._http.sessions import Sending
 
-READ = call(TEST, "ping")
-SETTING = call(INSTALL_DELETE, "templates.remove", sent={"install_id": 1})
-ONCE = call(INSTALL_RETRY, "templates.retry", sent={"install_id": 1})
-PURCHASE = call(ORDER, "orders.create")
+READ = Call(TEST, "ping")
+SETTING = Call(INSTALL_DELETE, "templates.remove", sent={"install_id": 1})
+ONCE = Call(INSTALL_RETRY, "templates.retry", sent={"install_id": 1})
+PURCHASE = Call(ORDER, "orders.create")
 DONE = b'{"success": true}'
 
 

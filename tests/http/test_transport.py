@@ -50,7 +50,7 @@ from trooper_async import (
     TrooperError,
     __version__,
 )
-from trooper_async._api.endpoints import ORDER, Call, call
+from trooper_async._api.endpoints import ORDER, Call
 from trooper_async._api.responses import Response
 from trooper_async._http import gate, sessions
 from trooper_async.testing import FakeTrooper
@@ -305,7 +305,7 @@ async def test_a_refused_connection_is_retried_and_means_never_sent(verb: str) -
         "read": lambda client: client.ping(),
         "setting": lambda client: client.templates.remove(5),
         "once": lambda client: client.templates.retry(5),
-        "purchase": lambda client: client._transport.request(call(ORDER, "orders.create")),
+        "purchase": lambda client: client._transport.request(Call(ORDER, "orders.create")),
     }
     async with TrooperClient(KEY, base_url=f"http://127.0.0.1:{free_port()}", retry=FAST) as client:
         with pytest.raises(APIConnectionError, match=r"no connection to http://127\.0\.0\.1") as caught:

@@ -19,7 +19,7 @@ from typing import Any
 from tests.helpers.responses import interpreted
 from trooper_async import TrooperError
 from trooper_async._api import endpoints
-from trooper_async._api.endpoints import Endpoint, call
+from trooper_async._api.endpoints import Call, Endpoint
 from trooper_async._api.responses import FailedAttempt, Response
 from trooper_async._http.keys import keys_of
 
@@ -94,7 +94,7 @@ def random_answer(rng: random.Random) -> tuple[Endpoint[Any], Response]:
 
 def check(endpoint: Endpoint[Any], reply: Response) -> str:
     """What became of a response; raises for what must not be."""
-    outcome = interpreted(call(endpoint, "fuzz", "it", SENT), reply, redact=REDACT, now=1e9)
+    outcome = interpreted(Call(endpoint, "fuzz", "it", SENT), reply, redact=REDACT, now=1e9)
     if not isinstance(outcome, FailedAttempt):
         if not 200 <= reply.status < 300:
             raise AssertionError("data out of an error's status")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.responses import interpreted
 from trooper_async._api import rows as _rows
-from trooper_async._api.endpoints import ORDERS, call
+from trooper_async._api.endpoints import ORDERS, Call, Endpoint
 from trooper_async._api.responses import FailedAttempt, Response
 from trooper_async._api.rows import LARGEST, Rows, rows_of
 from trooper_async._base.converter import ids_of, structure
@@ -249,12 +249,15 @@ def test_a_list_of_orders_is_as_good_as_the_plain_way(body: bytes, window: int) 
     except ResponseFormatError as error:
         expected = (error.path, error.expected)
     with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=2):
-        outcome = interpreted(call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)
+        outcome = interpreted(Call(ORDERS, "x"), Response(200, {}, body), redact=str, now=0.0)
     if isinstance(outcome, FailedAttempt):
         assert isinstance(outcome.error, ResponseFormatError)
         assert (outcome.error.path, outcome.error.expected) == expected
     else:
         assert outcome == expected
+
+
+LIST: Endpoint[Any] = ORDERS
 
 
 # The list of orders, from poll to poll ------------------------------------------------------------------------------
@@ -264,7 +267,7 @@ def test_a_list_of_orders_is_as_good_as_the_plain_way(body: bytes, window: int) 
 @pytest.mark.parametrize("before", [EMPTY, first_of(), first_of(row_of())], ids=str)
 def test_what_is_no_list_of_orders(before: Snapshot[Order], body: bytes) -> None:
     """A response that is no list, an empty one too, is refused: it must not pass for "no orders"."""
-    fault = interpreted(call(ORDERS, "x", decode=before.next), Response(200, {}, body))
+    fault = interpreted(Call(LIST, "x", decode=before.next), Response(200, {}, body))
     assert isinstance(fault, FailedAttempt)
     assert isinstance(fault.error, ResponseFormatError)
     assert fault.error.path in ("$", "$.success")
@@ -422,8 +425,8 @@ def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -
     """All orders out of what has changed since the last response are those of the whole response, or its error."""
     snapshot = EMPTY
     for body in bodies:
-        plain = interpreted(call(ORDERS, "x"), Response(200, {}, body))
-        after = interpreted(call(ORDERS, "x", decode=snapshot.next), Response(200, {}, body))
+        plain = interpreted(Call(ORDERS, "x"), Response(200, {}, body))
+        after = interpreted(Call(LIST, "x", decode=snapshot.next), Response(200, {}, body))
         if isinstance(after, FailedAttempt):
             assert isinstance(plain, FailedAttempt)
             continue

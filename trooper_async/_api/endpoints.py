@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cached_property
-from typing import Any, Generic, Never, TypeVar, overload
+from typing import Generic, Never, TypeVar
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from trooper_async._api.rows import Rows
 from trooper_async._base.converter import structure
@@ -61,18 +61,22 @@ class Endpoint(Generic[T]):
 
 @frozen
 class Call(Generic[T]):
-    """One call of an endpoint. `operation` and `subject` are for people: `orders.stop`, `order 123`."""
+    """One call of an endpoint."""
 
     endpoint: Endpoint[T]
     operation: str
-    kind: Repeatability
+    """What is attempted, for people: `orders.stop`."""
     subject: str = ""
+    """On what, for people: `order 123`."""
     sent: Sent = field(factory=dict, repr=False)
-    transition: Transition | None = None
+    """The fields of the request."""
+    kind: Repeatability = field(default=Factory(lambda call: call.endpoint.kind, takes_self=True), kw_only=True)
+    """What sending it twice does, if that differs from the endpoint's own."""
+    transition: Transition | None = field(default=None, kw_only=True)
     """What can be waited for if the response is lost."""
-    decode: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False)
+    decode: Callable[[Rows], SlicedWork[T]] | None = field(default=None, repr=False, kw_only=True)
     """Reads the rows of a list, in place of the endpoint's own `read_rows`."""
-    fresh: bool = False
+    fresh: bool = field(default=False, kw_only=True)
     """Whether a response from a cache is refused."""
 
     @cached_property
@@ -83,54 +87,6 @@ class Call(Generic[T]):
     @property
     def query(self) -> dict[str, str]:
         return {name: str(value) for name, value in self.sent.items()} if self.endpoint.method == "GET" else {}
-
-
-@overload
-def call(
-    endpoint: Endpoint[T],
-    operation: str,
-    subject: str = "",
-    sent: Sent | None = None,
-    *,
-    kind: Repeatability | None = None,
-    transition: Transition | None = None,
-) -> Call[T]: ...
-
-
-@overload
-def call(
-    endpoint: Endpoint[Any],
-    operation: str,
-    subject: str = "",
-    *,
-    decode: Callable[[Rows], SlicedWork[T]],
-    fresh: bool = False,
-) -> Call[T]: ...
-
-
-def call(
-    endpoint: Endpoint[Any],
-    operation: str,
-    subject: str = "",
-    sent: Sent | None = None,
-    *,
-    kind: Repeatability | None = None,
-    transition: Transition | None = None,
-    decode: Callable[[Rows], SlicedWork[Any]] | None = None,
-    fresh: bool = False,
-) -> Call[Any]:
-    """Make a call of `endpoint`.
-
-    Args:
-        endpoint: its row of the table.
-        operation, subject: what is attempted, and on what, for people: `orders.stop`, `order 123`.
-        sent: the fields of the request.
-        kind: what sending it twice does, if that differs from the endpoint's own.
-        transition: what can be waited for if the response is lost.
-        decode: reads the rows of a list, in place of the endpoint's own `read_rows`.
-        fresh: whether a response from a cache is refused.
-    """
-    return Call(endpoint, operation, kind or endpoint.kind, subject, sent or {}, transition, decode, fresh)
 
 
 # What each endpoint returns -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from trooper_async._api.endpoints import Call, Endpoint, Repeatability, Sent, call
+from trooper_async._api.endpoints import Call, Endpoint, Repeatability, Sent
 from trooper_async._api.rows import Rows
 from trooper_async._base.slices import SlicedWork
 from trooper_async.errors import ConfigurationError
@@ -31,7 +31,7 @@ def call_of(method: str, path: str, sent: Sent | None) -> Call[JSON]:
     if problem is not None:
         raise ConfigurationError(f"{problem}: nothing was sent", operation="call")
     kind = Repeatability.READ if method == "GET" else Repeatability.ONCE
-    return call(Endpoint(method, path, kind, _as_it_is, read_rows=_rows_as_they_are), operation, sent=sent)
+    return Call(Endpoint(method, path, kind, _as_it_is, read_rows=_rows_as_they_are), operation, sent=sent or {})
 
 
 def _as_it_is(data: JSON, sent: Sent) -> JSON:

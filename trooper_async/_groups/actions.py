@@ -6,7 +6,7 @@ import math
 from contextlib import suppress
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import ORDER_STATUS, Call, Repeatability, call
+from trooper_async._api.endpoints import ORDER_STATUS, Call, Repeatability
 from trooper_async._groups.lookup import Lookup
 from trooper_async._http.retry import ONE_ATTEMPT
 from trooper_async._http.transport import Transport
@@ -55,9 +55,9 @@ class Actions:
         sent: dict[str, JSON] = {"serverId": server_id, "action": _WORDS[action]}
         if action == "start":
             sent["migration_allowed"] = migration_allowed
-        kind = Repeatability.ONCE if is_once_only(action, migration_allowed) else None
+        kind = Repeatability.ONCE if is_once_only(action, migration_allowed) else ORDER_STATUS.kind
         subject = f"order {order_id}"
-        return call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
+        return Call(ORDER_STATUS, operation, subject, sent, kind=kind, transition=transition), transition
 
     async def send(self, request: Call[None], *, until: float = math.inf) -> OutcomeUnknownError | None:
         """Send it. Returns None once it is accepted, or the error if its outcome is unknown."""

@@ -6,7 +6,7 @@ import builtins
 from decimal import Decimal
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import BLIBS, BLIBS_PRIVATE, call
+from trooper_async._api.endpoints import BLIBS, BLIBS_PRIVATE, Call
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.look import look_for
 from trooper_async._waiting.poller import Poller
@@ -31,7 +31,7 @@ class Blibs:
         Raises:
             APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        return await self._transport.request(call(BLIBS, "blibs.list"))
+        return await self._transport.request(Call(BLIBS, "blibs.list"))
 
     async def list_private(self) -> builtins.list[Blib]:
         """The offers open to your account, private ones included (GET /api/blibs-private).
@@ -43,7 +43,7 @@ class Blibs:
             AuthenticationError: the API does not accept the key.
             APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        return await self._transport.request(call(BLIBS_PRIVATE, "blibs.list_private"))
+        return await self._transport.request(Call(BLIBS_PRIVATE, "blibs.list_private"))
 
     async def wait_until_available(
         self, *blibs: Blib | int, max_price_h: Decimal | float | None = None, timeout: float | None = None

@@ -6,7 +6,7 @@ import asyncio
 import math
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import STATUS_HISTORY, call
+from trooper_async._api.endpoints import STATUS_HISTORY, Call
 from trooper_async._base.converter import ids_of
 from trooper_async._http.retry import RetryPolicy
 from trooper_async._waiting.store import Snapshot, Store, Unreadable
@@ -28,7 +28,7 @@ class Lookup:
         self, order_id: int, *, retry: RetryPolicy | None = None, until: float = math.inf
     ) -> list[StatusChange]:
         """The status history of an order."""
-        history = call(STATUS_HISTORY, "orders.history", f"order {order_id}", {"order_id": order_id})
+        history = Call(STATUS_HISTORY, "orders.history", f"order {order_id}", {"order_id": order_id})
         return await self._store.transport.request(history, retry=retry, until=until)
 
     async def order(self, order_id: int, operation: str) -> Order:

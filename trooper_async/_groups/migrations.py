@@ -6,7 +6,7 @@ import asyncio
 from decimal import Decimal
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import BUY_MIGRATION, MIGRATION_COST, MIGRATION_OPTIONS, Call, call
+from trooper_async._api.endpoints import BUY_MIGRATION, MIGRATION_COST, MIGRATION_OPTIONS, Call
 from trooper_async._buying.purchases import Prepare, Purchases
 from trooper_async._buying.record import Record, new_record
 from trooper_async._http.transport import Transport
@@ -38,7 +38,7 @@ class Migrations:
         """
         order_id = arguments.order_id(order, "migrations.options")
         return await self._transport.request(
-            call(MIGRATION_OPTIONS, "migrations.options", f"order {order_id}", {"order_id": order_id})
+            Call(MIGRATION_OPTIONS, "migrations.options", f"order {order_id}", {"order_id": order_id})
         )
 
     async def quote(self, order: Order | int, blib: Blib | int) -> MigrationQuote:
@@ -59,7 +59,7 @@ class Migrations:
         operation = "migrations.quote"
         order_id, blib_id = arguments.order_id(order, operation), arguments.blib_id(blib, operation)
         return await self._transport.request(
-            call(MIGRATION_COST, operation, f"order {order_id}", {"order_id": order_id, "target_blib_id": blib_id})
+            Call(MIGRATION_COST, operation, f"order {order_id}", {"order_id": order_id, "target_blib_id": blib_id})
         )
 
     async def buy(
@@ -179,7 +179,7 @@ class Migrations:
             if due > limit:
                 text = f"{due} EUR would be due now, and at most {limit} EUR are allowed"
                 raise PriceError(text, operation=operation, subject=subject)
-            return call(BUY_MIGRATION, operation, subject, terms), offer
+            return Call(BUY_MIGRATION, operation, subject, terms), offer
 
         wanted = new_record(
             operation,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import ORDER, Call, call
+from trooper_async._api.endpoints import ORDER, Call
 from trooper_async._buying.purchases import Prepare
 from trooper_async._buying.record import Record, new_record
 from trooper_async.errors import ConfigurationError, PriceError
@@ -89,6 +89,6 @@ def wanted_order(
         if limit is not None and total > limit * _HOURS[interval]:
             text = f"a {interval} would cost {total} EUR, and at most {limit} per hour are allowed"
             raise PriceError(text, operation=operation, subject=subject)
-        return call(ORDER, operation, subject, sent), blib
+        return Call(ORDER, operation, subject, sent), blib
 
     return new_record(operation, "create", blib.id, terms, price_h=price, reference=reference), prepare

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal, overload
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import CREDENTIALS, ORDER_LOCK, ORDER_TITLE, call
+from trooper_async._api.endpoints import CREDENTIALS, ORDER_LOCK, ORDER_TITLE, Call
 from trooper_async._buying.purchases import Purchases
 from trooper_async._groups.actions import Actions
 from trooper_async._groups.history import running_since, stopped_since
@@ -195,7 +195,7 @@ class Orders:
         order_id = arguments.order_id(order, "orders.credentials")
         server_id = await self._lookup.server_id(order, "orders.credentials")
         return await self._transport.request(
-            call(CREDENTIALS, "orders.credentials", f"order {order_id}", {"serverId": server_id})
+            Call(CREDENTIALS, "orders.credentials", f"order {order_id}", {"serverId": server_id})
         )
 
     async def start(self, order: Order | int, *, migration_allowed: bool = False) -> Transition:
@@ -437,7 +437,7 @@ class Orders:
         arguments.text(title, "title", "orders.rename")
         server_id = await self._lookup.server_id(order, "orders.rename")
         sent: dict[str, JSON] = {"serverId": server_id, "title": title}
-        await self._transport.request(call(ORDER_TITLE, "orders.rename", f"order {arguments.order_id(order)}", sent))
+        await self._transport.request(Call(ORDER_TITLE, "orders.rename", f"order {arguments.order_id(order)}", sent))
 
     async def lock(self, order: Order | int) -> None:
         """Lock a server, so that its status cannot be changed (POST /api/order-lock).
@@ -470,7 +470,7 @@ class Orders:
     async def _lock(self, order: Order | int, locked: bool, operation: str) -> None:
         server_id = await self._lookup.server_id(order, operation)
         sent: dict[str, JSON] = {"serverId": server_id, "is_locked": locked}
-        await self._transport.request(call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
+        await self._transport.request(Call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
 
     async def _act_and_wait(
         self,

@@ -13,7 +13,6 @@ from trooper_async._api.endpoints import (
     TEMPLATE_CONFIG,
     TEMPLATES,
     Call,
-    call,
 )
 from trooper_async._http.retry import RetryPolicy
 from trooper_async._http.transport import Transport
@@ -41,7 +40,7 @@ class Templates:
         Raises:
             APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        return await self._transport.request(call(TEMPLATES, "templates.list"))
+        return await self._transport.request(Call(TEMPLATES, "templates.list"))
 
     async def installs(self, order: Order | int) -> builtins.list[TemplateInstall]:
         """What is installed, or being installed, on a server (GET /api/template-config).
@@ -162,7 +161,7 @@ class Templates:
         """
         install_id = arguments.install_id(install, "templates.remove")
         await self._transport.request(
-            call(INSTALL_DELETE, "templates.remove", f"install {install_id}", {"install_id": install_id})
+            Call(INSTALL_DELETE, "templates.remove", f"install {install_id}", {"install_id": install_id})
         )
 
     async def retry(self, install: TemplateInstall | int) -> None:
@@ -179,11 +178,11 @@ class Templates:
         """
         install_id = arguments.install_id(install, "templates.retry")
         await self._transport.request(
-            call(INSTALL_RETRY, "templates.retry", f"install {install_id}", {"install_id": install_id})
+            Call(INSTALL_RETRY, "templates.retry", f"install {install_id}", {"install_id": install_id})
         )
 
     async def _installs(self, order_id: int, retry: RetryPolicy | None) -> builtins.list[TemplateInstall]:
-        installs = call(TEMPLATE_CONFIG, "templates.installs", f"order {order_id}", {"order_id": order_id})
+        installs = Call(TEMPLATE_CONFIG, "templates.installs", f"order {order_id}", {"order_id": order_id})
         return await self._transport.request(installs, retry=retry)
 
     async def _ended(self, order_id: int, install_id: int, operation: str, timeout: float | None) -> TemplateInstall:
@@ -222,7 +221,7 @@ def _install(
         "template_id": template_id,
         "config": arguments.template_config(config, operation),
     }
-    return call(INSTALL_ADD, operation, f"template {template_id} on order {order_id}", sent)
+    return Call(INSTALL_ADD, operation, f"template {template_id} on order {order_id}", sent)
 
 
 def _is_done(install: TemplateInstall) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from trooper_async._api.endpoints import STATUS_HISTORY, call
+from trooper_async._api.endpoints import STATUS_HISTORY, Call
 from trooper_async._http.retry import ONE_ATTEMPT
 from trooper_async._http.transport import Transport
 from trooper_async.errors import APIConnectionError, APIStatusError, ResponseFormatError, TrooperError
@@ -62,7 +62,7 @@ class Histories:
             self._reading[wait] = asyncio.create_task(self._read(wait), name="trooper history")
 
     async def _read(self, wait: Reader) -> None:
-        history = call(STATUS_HISTORY, "orders.history", f"order {wait.order_id}", {"order_id": wait.order_id})
+        history = Call(STATUS_HISTORY, "orders.history", f"order {wait.order_id}", {"order_id": wait.order_id})
         rows = None
         try:
             rows = await self._transport.request(history, retry=ONE_ATTEMPT)

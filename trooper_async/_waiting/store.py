@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import evolve, field, frozen
 
-from trooper_async._api.endpoints import Call, Endpoint, Sent, call
+from trooper_async._api.endpoints import Call, Endpoint, Sent
 from trooper_async._api.responses import FailedAttempt, Response, out_of_cache
 from trooper_async._api.rows import Rows
 from trooper_async._base.converter import structure
@@ -262,7 +262,7 @@ class Store(Generic[M]):
         self.on_read: Callable[[], None] | None = None
         """Called when something other than `poll` has read the list."""
         self._endpoint = endpoint
-        self._sent = sent
+        self._sent = sent or {}
         self._etag: str | None = None
         self._poll = self._call(self.operation)
 
@@ -306,6 +306,6 @@ class Store(Generic[M]):
 
     def _call(self, operation: str, subject: str = "", *, fresh: bool = False) -> Call[Any]:
         if self._endpoint.read_rows is None:
-            return call(self._endpoint, operation, subject, self._sent)
+            return Call(self._endpoint, operation, subject, self._sent)
         # `latest` is looked up once the response has come, so that neither a call nor an error holds a list
-        return call(self._endpoint, operation, subject, fresh=fresh, decode=lambda rows: self.latest.next(rows))
+        return Call(self._endpoint, operation, subject, fresh=fresh, decode=lambda rows: self.latest.next(rows))

@@ -13,7 +13,7 @@ from typing import TypeVar, Unpack
 from attrs import evolve
 
 from trooper_async._api.arguments import check_seconds
-from trooper_async._api.endpoints import BLIBS, CREDENTIALS, ORDERS, TEMPLATE_CONFIG, Sent, call
+from trooper_async._api.endpoints import BLIBS, CREDENTIALS, ORDERS, TEMPLATE_CONFIG, Call, Sent
 from trooper_async._base.converter import ids_of
 from trooper_async._base.json_text import JSON
 from trooper_async._base.timeouts import timeout_at
@@ -193,7 +193,7 @@ class Waits:
         """The credentials of a server that was just seen running; None as long as the API does not return them."""
         assert wait.order is not None  # noqa: S101 - it was seen running
         sent: Sent = {"serverId": wait.order.server_id}
-        request = call(CREDENTIALS, "orders.credentials", f"order {wait.order_id}", sent)
+        request = Call(CREDENTIALS, "orders.credentials", f"order {wait.order_id}", sent)
         try:
             return await self._transport.request(request, retry=ONE_ATTEMPT)
         except (APIConnectionError, APIStatusError, ResponseFormatError) as error:

@@ -88,12 +88,12 @@ async def ours(client: TrooperClient, api: LosingApi) -> Outcome:
 
 async def _post(client: TrooperClient) -> int | None:
     """A script's own POST: the new order's id, or None where the response is lost."""
-    from trooper_async._api.endpoints import ORDER, call
+    from trooper_async._api.endpoints import ORDER, Call
 
-    reply = await client._transport.attempt(call(ORDER, "a script", sent={"blib_id": 1}))
+    reply = await client._transport.attempt(Call(ORDER, "a script", sent={"blib_id": 1}))
     if isinstance(reply, FailedAttempt):
         return None
-    order_id = await client._transport.interpret(call(ORDER, "a script"), reply)
+    order_id = await client._transport.interpret(Call(ORDER, "a script"), reply)
     assert isinstance(order_id, int)
     return order_id
 
