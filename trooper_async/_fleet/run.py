@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Required, TypedDict, Unpack
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
@@ -29,7 +29,7 @@ from trooper_async.errors import (
     ServerError,
     TrooperError,
 )
-from trooper_async.models import Action, Order, Transition
+from trooper_async.models import Order, Transition
 
 OnProgress = Callable[[FleetProgress], object]
 """A function or a coroutine function, called before each order is sent and when it has ended."""
@@ -63,16 +63,10 @@ class RunOptions(TypedDict, total=False):
 
 @define(eq=False)
 class _Entry:
-    """The state of one order of a run."""
+    """One order of a run."""
 
-    order_id: int
-    action: Action
-    order: Order | None = None
-    error: TrooperError | None = None
-    seconds: float = 0.0
-    transition: Transition | None = None
-    sent: bool | None = False
-    sent_at: datetime | None = None
+    outcome: FleetOutcome
+    """As far as it is known."""
     began: float = 0.0
     until: float = math.inf
     """When to stop trying to send it, by the loop's clock."""
@@ -81,30 +75,9 @@ class _Entry:
     """The failure of an earlier try: of the last one that may have been accepted, or else of the last one."""
     wait: Wait | None = field(default=None, repr=False)
 
-    @property
-    def ended(self) -> bool:
-        return self.order is not None or self.error is not None
 
-    def outcome(self) -> FleetOutcome:
-        return FleetOutcome(
-            self.order_id, self.action, self.order, self.error, self.seconds, self.transition, self.sent, self.sent_at
-        )
-
-
-class _RefusedKeyError(Exception):
-    """Ends the run: the API refuses the key."""
-
-    def __init__(self, error: APIStatusError) -> None:
-        super().__init__()
-        self.error = error
-
-
-class _ProgressError(Exception):
-    """Ends the run: the caller's function raised this."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
+class _EndRunError(Exception):
+    """Ends all tasks of the run, which has noted why."""
 
 
 class Run:
@@ -121,32 +94,29 @@ class Run:
     ) -> None:
         self._actions = actions
         self._waits = waits
-        self._entries = {
-            one.order_id: _Entry(
-                one.order_id, one.action, one.order, one.error, one.seconds, one.transition, one.sent, one.sent_at
-            )
-            for one in outcomes
-        }
+        self._entries = {one.order_id: _Entry(one) for one in outcomes}
         self._operation = operation
         self._concurrency = options["concurrency"]
         self._timeout: arguments.Timeout = options["timeout"]
         self._on_progress = options["on_progress"]
         self._migration_allowed = options.get("migration_allowed", False)
         self._wait = options.get("wait", True)
-        self._done = sum(entry.ended for entry in self._entries.values())
-        self._failed = sum(entry.error is not None for entry in self._entries.values())
+        self._done = sum(entry.outcome.ended for entry in self._entries.values())
+        self._failed = sum(entry.outcome.error is not None for entry in self._entries.values())
         self._reporting = asyncio.Lock()
         self._following = 0
         self._deferred: deque[tuple[Job, _Entry]] = deque()  # to be tried again after the others
-        self._finished: deque[Wait] = deque()  # have ended, and are yet to be recorded
-        self._news = asyncio.Event()
+        # waits that have ended and are yet to be recorded; None: a task that sends has ended
+        self._finished: asyncio.Queue[Wait | None] = asyncio.Queue()
+        self._refusal: APIStatusError | None = None  # these two end the run: the API refuses the key, and
+        self._raised: BaseException | None = None  # what the caller's function has raised
         self._began = time.monotonic() - options.get("elapsed", 0.0)
         self._ended: float | None = None
 
     def report(self) -> FleetReport:
         """The report as it is now."""
         now = time.monotonic() if self._ended is None else self._ended
-        outcomes = tuple(entry.outcome() for entry in self._entries.values())
+        outcomes = tuple(entry.outcome for entry in self._entries.values())
         return FleetReport(outcomes, now - self._began, self._migration_allowed)
 
     async def carry_out(self, jobs: Iterable[Job]) -> FleetReport:
@@ -159,30 +129,26 @@ class Run:
                     for _ in range(min(self._concurrency, len(self._entries)))
                 ]
                 group.create_task(self._follow(senders))
-        except* _RefusedKeyError as refusals:
-            self._refuse(refusals)
-        except* _ProgressError as raised:
-            error = next(_leaves(raised))
-            assert isinstance(error, _ProgressError)  # noqa: S101 - except* passes no other
-            self._progress_error = error.error
+        except* _EndRunError:
+            pass
         finally:
             self._ended = time.monotonic()
             for entry in self._entries.values():
                 if entry.wait is not None:
                     self._waits.abandon(entry.wait)
             await self._waits.settle()
-        if self._progress_error is not None:
-            raise self._progress_error
+        if self._raised is not None:
+            raise self._raised
+        if self._refusal is not None:
+            self._refuse(self._refusal)
         return self.report()
-
-    _progress_error: BaseException | None = None
 
     async def _send_in_turn(self, turns: Iterator[Job]) -> None:
         """Do the shared jobs one after the other; those deferred by an outage come last."""
         for job in turns:
             entry = self._entries[arguments.order_id(job.order)]
             entry.began = time.monotonic()
-            seconds = arguments.seconds_of(self._timeout, entry.action, self._may_migrate(entry))
+            seconds = arguments.seconds_of(self._timeout, entry.outcome.action, self._may_migrate(entry))
             if seconds is not None:
                 entry.until = asyncio.get_running_loop().time() + seconds
             await self._do(job, entry)
@@ -196,7 +162,7 @@ class Run:
             ended = job.ended
             await (self._end(entry, order=ended) if isinstance(ended, Order) else self._end(entry, error=ended))
         elif job.transition is not None:
-            entry.transition = job.transition
+            entry.outcome = evolve(entry.outcome, transition=job.transition)
             await self._sent(entry, job.lost)
         else:
             await self._try(job, entry)
@@ -206,7 +172,8 @@ class Run:
         try:
             lost = await self._send(entry, job.order)
         except AuthenticationError as error:
-            raise _RefusedKeyError(error) from None
+            self._refusal = error
+            raise _EndRunError from None
         except TrooperError as error:
             may_pass = isinstance(error, APIConnectionError | ServerError | ResponseFormatError)
             if may_pass and self._defer(job, entry, error):
@@ -221,7 +188,7 @@ class Run:
                 error = earlier
             await self._end(entry, error=error)
             return
-        once = is_once_only(entry.action, self._may_migrate(entry))
+        once = is_once_only(entry.outcome.action, self._may_migrate(entry))
         if lost is None or once or not self._defer(job, entry, lost):
             await self._sent(entry, lost)
 
@@ -239,7 +206,7 @@ class Run:
         if not self._wait:
             await self._end(entry, error=lost)
             return
-        transition = entry.transition
+        transition = entry.outcome.transition
         assert transition is not None  # noqa: S101 - of the job, or noted before it was sent
         self._following += 1
         entry.wait = self._waits.begin(
@@ -249,72 +216,69 @@ class Run:
             operation=self._operation,
             timeout=arguments.seconds_of(self._timeout, transition.action, transition.migration_allowed),
             lost=lost,
-            on_end=self._note_end,
+            on_end=self._finished.put_nowait,
         )
 
     def _may_migrate(self, entry: _Entry) -> bool:
-        return self._migration_allowed and entry.action == "start"
+        return self._migration_allowed and entry.outcome.action == "start"
 
     async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action. Returns the error if its outcome is unknown; other failures are raised."""
         entry.tries += 1
-        before = entry.transition, entry.sent, entry.sent_at
+        before = entry.outcome
         try:
-            request, entry.transition = await self._actions.prepare(
-                order, entry.action, self._operation, migration_allowed=self._may_migrate(entry), until=entry.until
+            request, transition = await self._actions.prepare(
+                order, before.action, self._operation, migration_allowed=self._may_migrate(entry), until=entry.until
             )
             # from here on it may have been sent, however the run or the process ends
-            entry.sent, entry.sent_at = None, datetime.now(UTC)
+            entry.outcome = evolve(before, transition=transition, sent=None, sent_at=datetime.now(UTC))
             if entry.tries == 1:
                 await self._report_progress(entry)
             lost = await self._actions.send(request, until=entry.until)
             if lost is None:
-                entry.sent, entry.sent_at = True, datetime.now(UTC)
+                entry.outcome = evolve(entry.outcome, sent=True, sent_at=datetime.now(UTC))
             return lost
         except TrooperError as error:
             if not isinstance(error, _UNPROVEN):
-                entry.transition, entry.sent, entry.sent_at = before
+                entry.outcome = before
             raise
-
-    def _note_end(self, wait: Wait) -> None:
-        self._finished.append(wait)
-        self._news.set()
 
     async def _follow(self, senders: list[asyncio.Task[None]]) -> None:
         """Record the end of each wait, until all have ended."""
         for sender in senders:
-            sender.add_done_callback(lambda _: self._news.set())
+            sender.add_done_callback(lambda _: self._finished.put_nowait(None))
         while self._following or not all(sender.done() for sender in senders):
-            await self._news.wait()
-            self._news.clear()
-            while self._finished:
-                wait = self._finished.popleft()
-                self._following -= 1
-                entry = self._entries[wait.order_id]
-                entry.wait = None
-                if wait.verdict is Verdict.DONE:
-                    await self._end(entry, order=wait.order)
-                    continue
-                if isinstance(wait.error, APIStatusError):  # two polls in a row failed so: the key is refused
-                    raise _RefusedKeyError(wait.error)
-                error = wait.failure(self._waits.orders)
-                if not isinstance(error, TrooperError):
-                    raise error
-                if wait.lost is not None:
-                    error.__cause__ = wait.lost
-                await self._end(entry, error=error)
+            wait = await self._finished.get()
+            if wait is None:
+                continue
+            self._following -= 1
+            entry = self._entries[wait.order_id]
+            entry.wait = None
+            if wait.verdict is Verdict.DONE:
+                await self._end(entry, order=wait.order)
+                continue
+            if isinstance(wait.error, APIStatusError):  # two polls in a row failed so: the key is refused
+                self._refusal = wait.error
+                raise _EndRunError
+            error = wait.failure(self._waits.orders)
+            if not isinstance(error, TrooperError):
+                raise error
+            if wait.lost is not None:
+                error.__cause__ = wait.lost
+            await self._end(entry, error=error)
 
     async def _end(self, entry: _Entry, *, order: Order | None = None, error: TrooperError | None = None) -> None:
         self._done += 1
         self._failed += error is not None
-        entry.order, entry.error, entry.seconds = order, error, time.monotonic() - entry.began
+        seconds = time.monotonic() - entry.began
+        entry.outcome = evolve(entry.outcome, order=order, error=error, seconds=seconds)
         await self._report_progress(entry)
 
     async def _report_progress(self, entry: _Entry) -> None:
         """Call the caller's function before anything else happens to the order."""
         if self._on_progress is None:
             return
-        progress = FleetProgress(self._done, self._failed, len(self._entries), entry.outcome(), self.report)
+        progress = FleetProgress(self._done, self._failed, len(self._entries), entry.outcome, self.report)
         async with self._reporting:  # one call at a time, in the order of events
             try:
                 returned = self._on_progress(progress)
@@ -324,23 +288,16 @@ class Run:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                raise _ProgressError(error) from None
+                self._raised = error
+                raise _EndRunError from None
             except Exception as error:  # noqa: BLE001 - the caller's function: it comes out of the run
-                raise _ProgressError(error) from None
+                self._raised = error
+                raise _EndRunError from None
 
-    def _refuse(self, refusals: BaseExceptionGroup[_RefusedKeyError]) -> None:
+    def _refuse(self, refusal: APIStatusError) -> None:
         """Make the refused key the outcome of all orders that have not finished."""
-        refusal = next(_leaves(refusals))
-        assert isinstance(refusal, _RefusedKeyError)  # noqa: S101 - except* passes no other
-        for entry in self._entries.values():
-            if not entry.ended:
-                entry.error = refusal.error.about(self._operation, f"order {entry.order_id}")
-                entry.error.attempts = 0
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+        for order_id, entry in self._entries.items():
+            if not entry.outcome.ended:
+                error = refusal.about(self._operation, f"order {order_id}")
+                error.attempts = 0
+                entry.outcome = evolve(entry.outcome, error=error)
