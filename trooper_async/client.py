@@ -134,7 +134,7 @@ class TrooperClient:
         self._waits = Waits(self._transport, poll)
         self._purchases = Purchases(self._transport, Journal(ledger), self._waits)
         lookup = Lookup(self._waits.orders.store)
-        actions = Actions(self._transport, lookup)
+        actions = Actions(self._transport, lookup, self._waits)
         self._blibs = Blibs(self._transport, self._waits.offers)
         self._orders = Orders(self._transport, lookup, actions, self._waits, self._purchases)
         self._fleet = Fleet(lookup, actions, self._waits)

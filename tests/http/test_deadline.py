@@ -29,6 +29,7 @@ READ = Call(TEST, "ping")
 SETTING = Call(INSTALL_DELETE, "templates.remove", sent={"install_id": 1})
 ONCE = Call(INSTALL_RETRY, "templates.retry", sent={"install_id": 1})
 PURCHASE = Call(ORDER, "orders.create")
+NO_LIMITS = RetryPolicy(attempts=None, deadline=None, budget=None)
 DONE = b'{"success": true}'
 
 
@@ -189,30 +190,30 @@ def scripted(status: int, until_time: float, **headers: str) -> Script:
 
 
 @pytest.mark.parametrize("sent", [READ, SETTING], ids=["read", "setting"])
-def test_the_persistent_policy_retries_until_the_deadline(sent: Call[Any]) -> None:
+def test_a_policy_without_limits_retries_until_the_deadline(sent: Call[Any]) -> None:
     """Ten minutes of 503 are tolerated if the deadline allows it, without a limit of attempts or budget."""
 
     async def main() -> int:
         script = scripted(503, now() + 600)
         async with script.client() as client:
             with pytest.raises(ServerError) as caught:
-                await client._transport.request(sent, retry=client._transport.persistent, until=now() + 100)
+                await client._transport.request(sent, retry=NO_LIMITS, until=now() + 100)
             assert 80 < caught.value.seconds < 101  # the last response takes 0.1 s
-            await client._transport.request(sent, retry=client._transport.persistent, until=now() + 900)
+            await client._transport.request(sent, retry=NO_LIMITS, until=now() + 900)
             assert client._transport._budget == 10, "nothing was taken from the other calls"
         return len(script.sent)
 
     assert 30 < run(main()) < 80
 
 
-def test_the_persistent_policy_repeats_no_once_only_call() -> None:
+def test_a_policy_without_limits_repeats_no_once_only_call() -> None:
     """A once-only call under 503 is unknown after one request, whatever its deadline is."""
 
     async def main() -> None:
         script = scripted(503, now() + 600)
         async with script.client() as client:
             with pytest.raises(OutcomeUnknownError):
-                await client._transport.request(ONCE, retry=client._transport.persistent, until=now() + 900)
+                await client._transport.request(ONCE, retry=NO_LIMITS, until=now() + 900)
         assert len(script.sent) == 1
 
     run(main())
@@ -231,9 +232,3 @@ def test_a_rate_limit_may_delay_a_call_until_its_deadline() -> None:
             assert now() < 1000 + 300 + 30
 
     run(main())
-
-
-def test_a_policy_may_have_no_limits() -> None:
-    """None means no limit of attempts, time or budget; the delays are the policy's."""
-    policy = RetryPolicy(attempts=2, max_delay=3.0, budget=1).without_limits()
-    assert policy == RetryPolicy(attempts=None, max_delay=3.0, deadline=None, budget=None)

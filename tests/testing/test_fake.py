@@ -854,4 +854,4 @@ async def test_its_client_repeats_fast() -> None:
         fake.fail_next("/api/test", status=503, times=3)
         assert await client.ping() == "meinstring5"
         assert [request.status for request in fake.requests] == [503, 503, 503, 200]
-        assert client._transport._retry.max_delay == 0.05
+        assert client._transport.retry.max_delay == 0.05

@@ -1,7 +1,8 @@
-"""Starting, stopping, freezing and restarting a server: how the request is prepared and sent."""
+"""Starting, stopping, freezing and restarting a server: the request is prepared, sent, and waited for."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import suppress
 
@@ -10,6 +11,8 @@ from trooper_async._api.endpoints import ORDER_STATUS, Call, Repeatability
 from trooper_async._groups.lookup import Lookup
 from trooper_async._http.retry import ONE_ATTEMPT
 from trooper_async._http.transport import Transport
+from trooper_async._waiting.wait import OnChange
+from trooper_async._waiting.waits import Waits
 from trooper_async.errors import APIConnectionError, APIStatusError, OutcomeUnknownError, ResponseFormatError
 from trooper_async.models import JSON, TARGETS, Action, Order, Transition
 
@@ -27,9 +30,46 @@ def is_once_only(action: Action, migration_allowed: bool) -> bool:
 class Actions:
     """The state changes of one client."""
 
-    def __init__(self, transport: Transport, lookup: Lookup) -> None:
+    def __init__(self, transport: Transport, lookup: Lookup, waits: Waits) -> None:
         self._transport = transport
         self._lookup = lookup
+        self._waits = waits
+
+    async def act(
+        self, order: Order | int, action: Action, operation: str, *, migration_allowed: bool = False
+    ) -> Transition:
+        """Send an action. Returns once the API has accepted it."""
+        request, transition = await self.prepare(order, action, operation, migration_allowed=migration_allowed)
+        await self._transport.request(request)
+        return transition
+
+    async def act_and_wait(
+        self,
+        order: Order | int,
+        action: Action,
+        operation: str,
+        *,
+        migration_allowed: bool = False,
+        timeout: arguments.Timeout,
+        on_change: OnChange | None,
+        began: float | None = None,
+    ) -> Order:
+        """Send an action, and wait until it has taken effect, even if the response is lost."""
+        arguments.check_timeout(timeout, operation)
+        arguments.check_on_change(on_change, operation)
+        loop = asyncio.get_running_loop()
+        began = loop.time() if began is None else began
+        seconds = arguments.seconds_of(timeout, action, migration_allowed)
+        until = arguments.deadline(began, seconds)
+        request, transition = await self.prepare(
+            order, action, operation, migration_allowed=migration_allowed, until=until
+        )
+        lost = await self.send(request, until=until)
+        if lost is not None and loop.time() >= until:
+            raise lost
+        return await self._waits.transition(
+            transition, operation=operation, timeout=seconds, lost=lost, on_change=on_change, began=began
+        )
 
     async def prepare(
         self,
@@ -69,4 +109,4 @@ class Actions:
 
     async def pause(self, tries: int) -> None:
         """Wait before an action that has failed so many times is retried."""
-        await self._transport.pause(self._transport.persistent.backoff(tries))
+        await self._transport.pause(self._transport.retry.backoff(tries))

@@ -33,7 +33,6 @@ from trooper_async.errors import (
 )
 from trooper_async.models import (
     JSON,
-    Action,
     Blib,
     Credentials,
     Order,
@@ -216,11 +215,7 @@ class Orders:
             OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        request, transition = await self._actions.prepare(
-            order, "start", "orders.start", migration_allowed=migration_allowed
-        )
-        await self._transport.request(request)
-        return transition
+        return await self._actions.act(order, "start", "orders.start", migration_allowed=migration_allowed)
 
     async def stop(self, order: Order | int) -> Transition:
         """Stop a server (POST /api/order-status, action `stopped`).
@@ -240,9 +235,7 @@ class Orders:
             OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        request, transition = await self._actions.prepare(order, "stop", "orders.stop")
-        await self._transport.request(request)
-        return transition
+        return await self._actions.act(order, "stop", "orders.stop")
 
     async def restart(self, order: Order | int) -> Transition:
         """Restart a server by a power reset (POST /api/order-status, action `restarted`). Never repeated.
@@ -262,9 +255,7 @@ class Orders:
             OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        request, transition = await self._actions.prepare(order, "restart", "orders.restart")
-        await self._transport.request(request)
-        return transition
+        return await self._actions.act(order, "restart", "orders.restart")
 
     async def freeze(self, order: Order | int) -> Transition:
         """Freeze a server (POST /api/order-status, action `frozen`).
@@ -285,9 +276,7 @@ class Orders:
             OutcomeUnknownError: the request was sent, but its response was lost. Pass `error.transition` to `wait`.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        request, transition = await self._actions.prepare(order, "freeze", "orders.freeze")
-        await self._transport.request(request)
-        return transition
+        return await self._actions.act(order, "freeze", "orders.freeze")
 
     async def start_and_wait(
         self,
@@ -325,7 +314,14 @@ class Orders:
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
-        return await self._act_and_wait(order, "start", timeout, on_change, migration_allowed=migration_allowed)
+        return await self._actions.act_and_wait(
+            order,
+            "start",
+            "orders.start_and_wait",
+            migration_allowed=migration_allowed,
+            timeout=timeout,
+            on_change=on_change,
+        )
 
     async def stop_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
@@ -356,7 +352,9 @@ class Orders:
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
-        return await self._act_and_wait(order, "stop", timeout, on_change)
+        return await self._actions.act_and_wait(
+            order, "stop", "orders.stop_and_wait", timeout=timeout, on_change=on_change
+        )
 
     async def restart_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
@@ -388,7 +386,9 @@ class Orders:
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
-        return await self._act_and_wait(order, "restart", timeout, on_change)
+        return await self._actions.act_and_wait(
+            order, "restart", "orders.restart_and_wait", timeout=timeout, on_change=on_change
+        )
 
     async def freeze_and_wait(
         self, order: Order | int, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
@@ -419,7 +419,9 @@ class Orders:
             WaitError: the API refused the key twice in a row.
             ClientClosedError: the client was closed in the meantime.
         """
-        return await self._act_and_wait(order, "freeze", timeout, on_change)
+        return await self._actions.act_and_wait(
+            order, "freeze", "orders.freeze_and_wait", timeout=timeout, on_change=on_change
+        )
 
     async def rename(self, order: Order | int, title: str) -> None:
         """Give a server another title (POST /api/order-title).
@@ -471,36 +473,6 @@ class Orders:
         server_id = await self._lookup.server_id(order, operation)
         sent: dict[str, JSON] = {"serverId": server_id, "is_locked": locked}
         await self._transport.request(Call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
-
-    async def _act_and_wait(
-        self,
-        order: Order | int,
-        action: Action,
-        timeout: arguments.Timeout,
-        on_change: OnChange | None,
-        *,
-        migration_allowed: bool = False,
-    ) -> Order:
-        operation = f"orders.{action}_and_wait"
-        arguments.check_timeout(timeout, operation)
-        arguments.check_on_change(on_change, operation)
-        began = asyncio.get_running_loop().time()
-        seconds = arguments.seconds_of(timeout, action, migration_allowed)
-        until = arguments.deadline(began, seconds)
-        request, transition = await self._actions.prepare(
-            order, action, operation, migration_allowed=migration_allowed, until=until
-        )
-        lost = await self._actions.send(request, until=until)
-        if lost is not None and asyncio.get_running_loop().time() >= until:
-            raise lost
-        return await self._waits.transition(
-            transition,
-            operation=operation,
-            timeout=seconds,
-            lost=lost,
-            on_change=on_change,
-            began=began,
-        )
 
     async def wait(
         self, transition: Transition, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None

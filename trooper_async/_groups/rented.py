@@ -97,9 +97,7 @@ class Jobs:
             else:  # bought earlier: it may have been released since, or not be in the list yet
                 listed = PredicateJudge(lambda order: True, self._waits.schedule.cap)
                 now = await self._waits.order(job.order_id, listed, operation=operation, timeout=timeout, began=began)
-                order = await self._up(
-                    job.order_id, now, operation=operation, timeout=timeout, on_change=on_change, began=began
-                )
+                order = await self._up(now, operation=operation, timeout=timeout, on_change=on_change, began=began)
             yield order
 
     @asynccontextmanager
@@ -119,7 +117,6 @@ class Jobs:
         job = _Job(operation, then, order_id, found.price_h)
         async with _whatever_happens(job, lambda: self._release(job)):
             yield await self._up(
-                order_id,
                 found,
                 operation=operation,
                 migration_allowed=migration_allowed,
@@ -130,8 +127,7 @@ class Jobs:
 
     async def _up(
         self,
-        order_id: int,
-        now: Order | None = None,
+        now: Order,
         *,
         operation: str,
         migration_allowed: bool = False,
@@ -140,22 +136,22 @@ class Jobs:
         began: float,
     ) -> Order:
         """The order once it runs. It is started unless it runs or is starting."""
-        now = now or await self._lookup.order(order_id, operation)
         status, desired = _statuses(now)
         if status == desired == "running":
             return now
         if status not in _RELEASED and desired == "running":
             judge = StatusJudge(OrderStatus.running, self._waits.schedule.cap)
             return await self._waits.order(
-                order_id, judge, operation=operation, timeout=timeout, on_change=on_change, began=began
+                now.order_id, judge, operation=operation, timeout=timeout, on_change=on_change, began=began
             )
-        until = deadline(began, timeout)
-        request, transition = await self._actions.prepare(
-            now, "start", operation, migration_allowed=migration_allowed, until=until
-        )
-        lost = await self._actions.send(request, until=until)
-        return await self._waits.transition(
-            transition, operation=operation, timeout=timeout, lost=lost, on_change=on_change, began=began
+        return await self._actions.act_and_wait(
+            now,
+            "start",
+            operation,
+            migration_allowed=migration_allowed,
+            timeout=timeout,
+            on_change=on_change,
+            began=began,
         )
 
     async def _give_back(self, job: _Job, wanted: Record) -> StillRunningError | None:
@@ -223,13 +219,11 @@ class Jobs:
                     return None
             else:  # even if the list cannot be read: the action is what matters
                 try:
-                    request, _ = await self._actions.prepare(now, then, operation)
-                    lost = await self._actions.send(request)
-                    if lost is None:
-                        return None
-                    last = lost
+                    await self._actions.act(now, then, operation)
                 except TrooperError as error:
                     last = error
+                else:
+                    return None
             if isinstance(last, _HOPELESS) or loop.time() + pause - began >= _PATIENCE:
                 return last
             LOG.warning("%s: %s; trying again in %.1f s", operation, last, pause)

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from attrs import Attribute, evolve, field, frozen
+from attrs import Attribute, field, frozen
 
 from trooper_async._api.endpoints import Repeatability
 from trooper_async._api.responses import Failure
@@ -93,15 +93,6 @@ class RetryPolicy:
     def most_budget(self) -> float:
         """The budget as a number."""
         return math.inf if self.budget is None else self.budget
-
-    def without_limits(self) -> RetryPolicy:
-        """Return a policy with the same delays, but without limits of attempts, time and budget, for a call that has
-        its own deadline.
-
-        Returns:
-            The policy.
-        """
-        return evolve(self, attempts=None, deadline=None, budget=None)
 
     def delay(
         self,

@@ -47,10 +47,8 @@ class Transport:
 
     def __init__(self, wire: Wire, *, retry: RetryPolicy, max_concurrency: int) -> None:
         self._wire = wire
-        self._retry = retry
-        self.persistent: RetryPolicy = retry.without_limits()
-        """The client's retry policy for a call that has a deadline of its own (`until`): with the same delays, but
-        without a limit of attempts, time and budget."""
+        self.retry: RetryPolicy = retry
+        """The client's retry policy."""
         self._budget = retry.most_budget
         self._gate = Gate(max_concurrency)
         self._process = os.getpid()
@@ -83,8 +81,7 @@ class Transport:
 
         Args:
             call: what to send.
-            retry: the retry policy, if not the client's. With `persistent`, whatever is safe to repeat is retried until
-                `until`.
+            retry: the retry policy, if not the client's.
             until: the deadline of the whole call, by the loop's clock. Rate limits may delay the call until then,
                 instead of for the policy's `deadline`.
             sending: shows, during the call, whether the request may have been sent.
@@ -97,7 +94,7 @@ class Transport:
             ConfigurationError: it cannot be sent, or the client belongs to another process or event loop.
         """
         sending = sending or Sending()
-        attempts = self._attempts(call, retry or self._retry, until, sending)
+        attempts = self._attempts(call, retry or self.retry, until, sending)
         if until == math.inf or call.kind not in _ONCE_ONLY:
             return attempts
         return self._by(until, attempts, call, sending)
@@ -110,7 +107,7 @@ class Transport:
         first_sent: float | None = None
         attempts: list[Failure] = []
         rate_limited_for = 0.0
-        self._budget = min(self._retry.most_budget, self._budget + 0.1)
+        self._budget = min(self.retry.most_budget, self._budget + 0.1)
         while True:
             if not await self._gate.enter(rate_limited_for + patience, until=until, again=bool(attempts)):
                 made, error = [*attempts, Failure.NEVER_SENT], self._closed() or self._held_up()
@@ -261,7 +258,7 @@ class Transport:
 
     def rate_limited(self, seconds: float | None) -> None:
         """The poll got a 429: close the gate for all calls."""
-        self._gate.close(min(MAX_RETRY_AFTER, self._retry.backoff(1) if seconds is None else seconds))
+        self._gate.close(min(MAX_RETRY_AFTER, self.retry.backoff(1) if seconds is None else seconds))
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but end at `stop`."""
