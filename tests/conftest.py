@@ -1,4 +1,4 @@
-"""What all tests share: an environment of their own, a look at what each leaves behind, the package's own fixtures."""
+"""What all tests share: their own environment, a check of what each leaves behind, the package's own fixtures."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ settings.load_profile("tests")
 
 
 def pytest_collection_finish() -> None:
-    """Keep what all tests share (modules, thousands of items) out of the collections that many of them ask for."""
+    """Keep what all tests share (modules, thousands of items) out of the garbage collections that many of
+    them request.
+    """
     gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    """However the run ends, no process of it goes on."""
+    """However the run ends, none of its processes survives it."""
     leaks.kill_children()
 
 
@@ -79,7 +81,9 @@ def _nothing_of_a_test_is_left(_nothing_of_the_session_is_left: None) -> Iterato
 
 @pytest.fixture
 def responses(monkeypatch: pytest.MonkeyPatch) -> Iterator[mocked]:
-    """aioresponses, for narrow tests of the transport. It calls no middleware: so no key, and no attempt counted."""
+    """aioresponses, for narrow tests of the transport. It bypasses middlewares: so no key, and no attempt
+    is counted.
+    """
     # aioresponses 0.7.9 builds a ClientResponse without the stream_writer that aiohttp 3.14 wants.
     writer = mock.create_autospec(AbstractStreamWriter, instance=True, output_size=0)
     shimmed = functools.partial(ClientResponse, stream_writer=writer)

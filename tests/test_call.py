@@ -1,4 +1,4 @@
-"""`client.call`: an endpoint that the package does not know, with the key and the errors of all others."""
+"""`client.call`: an endpoint that the package does not know, with the key and the same errors as all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trooper_async import (
 
 
 async def test_a_get_returns_the_json() -> None:
-    """The path is sent as it is, its query included, with the key."""
+    """The path is sent unchanged, with its query, and with the key."""
     async with RawServer(http(b'{"a": [1, null]}'), http(b'[{"b": 1}, {"b": 2}]')) as server, server.client() as client:
         assert await client.call("GET", "/api/news?since=1") == {"a": [1, None]}
         assert await client.call("GET", "/api/list") == [{"b": 1}, {"b": 2}]
@@ -30,7 +30,7 @@ async def test_a_get_returns_the_json() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_other_methods_carry_json(method: str) -> None:
+async def test_other_methods_send_json(method: str) -> None:
     """The fields are its body."""
     async with RawServer(http(b'{"success": true, "id": 5}')) as server, server.client() as client:
         assert await client.call(method, "/api/new", json={"n": 1}) == {"success": True, "id": 5}
@@ -38,8 +38,8 @@ async def test_other_methods_carry_json(method: str) -> None:
     assert server.requests[0].header("Content-Type") == ["application/json"]
 
 
-async def test_it_is_sent_once() -> None:
-    """A lost response is unknown, and of a GET a connection error; a 5xx is not repeated either."""
+async def test_a_call_is_sent_once() -> None:
+    """A lost response is an unknown outcome, for a GET a connection error; a 5xx is not retried either."""
     async with RawServer(CUT) as server, server.client(retry=FAST) as client:
         with pytest.raises(OutcomeUnknownError):
             await client.call("POST", "/api/new")
@@ -52,7 +52,7 @@ async def test_it_is_sent_once() -> None:
 
 
 async def test_a_429_is_waited_out() -> None:
-    """It has done nothing: it is sent again when the API allows."""
+    """It has changed nothing: the request is sent again when the API allows."""
     slow = http(b"{}", "Retry-After: 0", status="429 Slow down")
     async with RawServer(slow, slow, http(b"{}")) as server, server.client(retry=FAST) as client:
         assert await client.call("POST", "/api/new") == {}
@@ -97,16 +97,16 @@ async def test_the_errors_are_those_of_all_calls(answer: bytes, kind: type[Excep
         ("POST", "/api/x", {"a": float("nan")}),
     ],
 )
-async def test_what_cannot_be_called_is_refused(method: str, path: Any, json: Any) -> None:
-    """Another host, a path that is none, a GET with a body: a ConfigurationError, and nothing was sent."""
+async def test_an_invalid_call_is_refused(method: str, path: Any, json: Any) -> None:
+    """Another host, an invalid path, a GET with a body: a ConfigurationError, and nothing was sent."""
     async with RawServer() as server, server.client() as client:
         with pytest.raises(ConfigurationError):
             await client.call(method, path, json=json)
     assert server.requests == []
 
 
-async def test_it_needs_a_key() -> None:
-    """Nobody knows whether an unknown endpoint is public."""
+async def test_a_call_needs_a_key() -> None:
+    """Whether an unknown endpoint is public is not known."""
     async with RawServer() as server, server.client(api_key=None) as client:
         with pytest.raises(ConfigurationError, match="no API key"):
             await client.call("GET", "/api/x")

@@ -1,4 +1,4 @@
-"""`TrooperClient`: its configuration, and what bad input gets: a clear error, and nothing sent."""
+"""`TrooperClient`: its configuration, and invalid input, which gives a clear error and sends nothing."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ EVERY = {**PUBLIC, **PRIVATE}
 
 
 class SecretStr:
-    """As pydantic has it."""
+    """Like pydantic's."""
 
     def get_secret_value(self) -> str:
         raise AssertionError("not read")
@@ -125,7 +125,7 @@ BAD_KEYS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD_KEYS)
-def test_a_key_that_cannot_be_one_is_refused(name: str) -> None:
+def test_an_invalid_key_is_refused(name: str) -> None:
     """Anything but printable ASCII is a ConfigurationError that names the mistake, and never the key."""
     mistakes = {
         "empty": "the API key is empty",
@@ -154,8 +154,8 @@ def test_a_key_that_cannot_be_one_is_refused(name: str) -> None:
         lambda: TrooperClient("sesame" + "-open", max_concurrency=0),
     ],
 )
-def test_no_error_of_the_configuration_tells_the_key(make: Callable[[], TrooperClient]) -> None:
-    """A key that is refused, or that comes along with something that is, shows in no text and no frame's locals."""
+def test_no_configuration_error_contains_the_key(make: Callable[[], TrooperClient]) -> None:
+    """A refused key, or one passed beside a refused argument, is in no text and no frame's locals."""
     with pytest.raises(ConfigurationError) as caught:
         make()
 
@@ -167,7 +167,7 @@ def test_no_error_of_the_configuration_tells_the_key(make: Callable[[], TrooperC
 async def test_the_key_and_the_base_url_come_from_the_environment(
     fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without arguments the client takes TROOPER_API_KEY and TROOPER_BASE_URL."""
+    """Without arguments the client uses TROOPER_API_KEY and TROOPER_BASE_URL."""
     monkeypatch.setenv("TROOPER_API_KEY", fake_trooper.api_key)
     monkeypatch.setenv("TROOPER_BASE_URL", fake_trooper.url)
 
@@ -176,7 +176,7 @@ async def test_the_key_and_the_base_url_come_from_the_environment(
 
 
 async def test_arguments_win_over_the_environment(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is passed counts, whatever the environment says."""
+    """An argument counts, whatever the environment says."""
     monkeypatch.setenv("TROOPER_API_KEY", "another")
     monkeypatch.setenv("TROOPER_BASE_URL", "http://example.com")
 
@@ -184,18 +184,18 @@ async def test_arguments_win_over_the_environment(fake_trooper: FakeTrooper, mon
         assert await client.orders.list() == []
 
 
-def test_a_bad_key_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key out of a file with its line end, say, is refused from there too."""
+def test_an_invalid_key_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, a key read from a file with its newline."""
     monkeypatch.setenv("TROOPER_API_KEY", "sesame-open\n")
 
     with pytest.raises(ConfigurationError, match="API key"):
         TrooperClient()
 
 
-async def test_an_empty_key_in_the_environment_is_none(
+async def test_an_empty_key_in_the_environment_counts_as_none(
     fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty TROOPER_API_KEY is as if it were not set: public endpoints only."""
+    """An empty TROOPER_API_KEY counts as not set: public endpoints only."""
     monkeypatch.setenv("TROOPER_API_KEY", "")
 
     async with TrooperClient(base_url=fake_trooper.url) as client:
@@ -208,7 +208,7 @@ async def test_an_empty_key_in_the_environment_is_none(
 
 @pytest.mark.parametrize("method", PRIVATE)
 async def test_without_a_key_private_endpoints_send_nothing(fake_trooper: FakeTrooper, method: str) -> None:
-    """A call that wants a key is a ConfigurationError that says how to give one."""
+    """A call that needs a key is a ConfigurationError that says how to set one."""
     async with fake_trooper.client(api_key=None) as client:
         with pytest.raises(ConfigurationError, match=r"no API key .*TROOPER_API_KEY.*nothing was sent"):
             await PRIVATE[method](client)
@@ -217,14 +217,14 @@ async def test_without_a_key_private_endpoints_send_nothing(fake_trooper: FakeTr
 
 
 @pytest.mark.parametrize("method", PUBLIC)
-async def test_without_a_key_public_endpoints_answer(fake_trooper: FakeTrooper, method: str) -> None:
-    """What the API gives to everybody can be had without a key."""
+async def test_without_a_key_public_endpoints_work(fake_trooper: FakeTrooper, method: str) -> None:
+    """What the API returns to everybody needs no key."""
     async with fake_trooper.client(api_key=None) as client:
         assert await PUBLIC[method](client)
 
 
 async def test_a_wrong_key_is_an_authentication_error(fake_trooper: FakeTrooper) -> None:
-    """A key that the API does not accept is its 401, for a wait too, which asks once more to be sure."""
+    """A key that the API does not accept is its 401, also for a wait, which polls once more to confirm."""
     async with fake_trooper.client(api_key="wrong") as client:
         with pytest.raises(AuthenticationError):
             await client.orders.list()
@@ -251,8 +251,8 @@ async def test_a_wrong_key_is_an_authentication_error(fake_trooper: FakeTrooper)
         "HTTP://example.com",
     ],
 )
-def test_http_to_others_than_loopback_is_refused(url: str) -> None:
-    """Over http everybody on the way could read the key."""
+def test_http_is_refused_except_for_loopback(url: str) -> None:
+    """Over http anybody in between could read the key."""
     with pytest.raises(ConfigurationError, match="must be https"):
         TrooperClient("key", base_url=url)
 
@@ -280,8 +280,8 @@ def test_http_to_others_than_loopback_is_refused(url: str) -> None:
         "/api",
     ],
 )
-def test_a_base_url_of_another_shape_is_refused(url: str) -> None:
-    """A user, a query, a fragment, spaces, another scheme or no host: what is not a plain base is refused."""
+def test_a_base_url_with_other_parts_is_refused(url: str) -> None:
+    """A user, a query, a fragment, spaces, another scheme or no host: only a plain base URL is accepted."""
     with pytest.raises(ConfigurationError, match="base_url must be an https URL") as caught:
         TrooperClient("key", base_url=url)
 
@@ -289,14 +289,14 @@ def test_a_base_url_of_another_shape_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.com:99999", "https://example.com:port", "https://[::1", 5, object()])
-def test_a_base_url_that_is_no_url_is_refused(url: Any) -> None:
-    """What can't be taken apart is no URL."""
+def test_an_invalid_base_url_is_refused(url: Any) -> None:
+    """What can't be parsed is no URL."""
     with pytest.raises(ConfigurationError, match="base_url is no URL"):
         TrooperClient("key", base_url=url)
 
 
 @pytest.mark.parametrize("url", ["https://example.com", "https://example.com/prefix/", "https://example.com:8443"])
-async def test_https_to_anywhere_is_fine(url: str) -> None:
+async def test_https_is_accepted_for_any_host(url: str) -> None:
     """Any host over https, with a port or a path."""
     async with TrooperClient("key", base_url=url):
         pass
@@ -304,13 +304,13 @@ async def test_https_to_anywhere_is_fine(url: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
 async def test_http_to_loopback_works(fake_trooper: FakeTrooper, host: str) -> None:
-    """A server on this machine may speak http."""
+    """A server on this machine may use http."""
     async with fake_trooper.client(base_url=fake_trooper.url.replace("127.0.0.1", host)) as client:
         assert await client.orders.list() == []
 
 
-async def test_http_to_loopback_of_ipv6_works() -> None:
-    """So it is over IPv6."""
+async def test_http_to_ipv6_loopback_works() -> None:
+    """The same over IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -327,23 +327,23 @@ BAD_SECONDS: list[Any] = [0, 0.0, -1, math.nan, "5", True]
 
 
 @pytest.mark.parametrize("timeout", [*BAD_SECONDS, math.inf, None])
-def test_a_timeout_that_cannot_be_one_is_refused(timeout: Any) -> None:
-    """A request may take a number of seconds above 0, and not for ever."""
+def test_an_invalid_timeout_is_refused(timeout: Any) -> None:
+    """A request may take a number of seconds above 0, but not forever."""
     with pytest.raises(ConfigurationError, match="timeout must be a number of seconds above 0"):
         TrooperClient("key", timeout=timeout)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "16", True, None])
 @pytest.mark.parametrize("name", ["max_concurrency", "max_body_bytes"])
-def test_a_limit_that_cannot_be_one_is_refused(name: str, value: Any) -> None:
+def test_an_invalid_limit_is_refused(name: str, value: Any) -> None:
     """Limits are whole numbers above 0."""
     with pytest.raises(ConfigurationError, match=f"{name} must be a whole number above 0"):
         TrooperClient("key", **{name: value})
 
 
 @pytest.mark.parametrize("app", ["my-bot\r\nX-Injected: yes", "b\xf6t", "tab\there", 5])
-def test_an_app_that_cannot_be_sent_is_refused(app: Any) -> None:
-    """What goes into a header is printable ASCII."""
+def test_an_app_that_no_header_can_carry_is_refused(app: Any) -> None:
+    """A header value is printable ASCII."""
     with pytest.raises(ConfigurationError, match="app must be printable ASCII"):
         TrooperClient("key", app=app)
 
@@ -361,7 +361,7 @@ def test_an_app_that_cannot_be_sent_is_refused(app: Any) -> None:
         ("budget", -1, "a whole number of at least 0, or None"),
     ],
 )
-def test_a_policy_that_cannot_be_one_is_refused(name: str, value: Any, problem: str) -> None:
+def test_an_invalid_policy_is_refused(name: str, value: Any, problem: str) -> None:
     """Retry policies are checked when they are made."""
     with pytest.raises(ConfigurationError) as caught:
         RetryPolicy(**{name: value})
@@ -403,10 +403,10 @@ WITH_ORDER: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("bad", [0, -1, True, "123", 1.0, None, b"1"], ids=repr)
 @pytest.mark.parametrize("method", WITH_ORDER)
-async def test_an_id_that_cannot_be_one_sends_nothing(
+async def test_an_invalid_id_sends_nothing(
     fake_trooper: FakeTrooper, trooper: TrooperClient, method: str, bad: object
 ) -> None:
-    """Ids are whole numbers above 0; a boolean or a text is none."""
+    """Ids are whole numbers above 0; a boolean or text is none."""
     with pytest.raises(ConfigurationError, match=r"a whole number above 0.*nothing was sent"):
         await WITH_ORDER[method](trooper, bad)
 
@@ -414,10 +414,8 @@ async def test_an_id_that_cannot_be_one_sends_nothing(
 
 
 @pytest.mark.parametrize("wrong", [BLIB, Template(1), TemplateInstall(1)], ids=lambda wrong: type(wrong).__name__)
-async def test_another_kind_of_object_is_no_order(
-    fake_trooper: FakeTrooper, trooper: TrooperClient, wrong: Any
-) -> None:
-    """An offer's or a template's id is not taken for an order's."""
+async def test_an_id_of_another_model_is_refused(fake_trooper: FakeTrooper, trooper: TrooperClient, wrong: Any) -> None:
+    """An offer's or a template's id is not accepted as an order's."""
     with pytest.raises(ConfigurationError, match="an order, or its id .* is needed, not " + type(wrong).__name__):
         await trooper.orders.stop(wrong)
 
@@ -425,7 +423,7 @@ async def test_another_kind_of_object_is_no_order(
 
 
 async def test_an_unknown_id_sends_no_post(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """An id that is not in the list: it was looked up, and nothing was sent for it."""
+    """An id that is not in the list is looked up, and nothing is sent for it."""
     for method in ("stop", "stop_and_wait", "wait_until", "wait_until_converged", "wait_until_reachable"):
         with pytest.raises(OrderNotFoundError, match="4711"):
             await WITH_ORDER[method](trooper, 4711)
@@ -441,8 +439,8 @@ async def test_a_title_must_be_text(fake_trooper: FakeTrooper, trooper: TrooperC
     assert fake_trooper.requests == []
 
 
-async def test_an_argument_that_is_no_json_sends_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A config with NaN or an object that JSON does not have, or that is no mapping, is a ConfigurationError."""
+async def test_an_argument_without_a_json_form_sends_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """A config with NaN or a non-JSON object, or that is no mapping, is a ConfigurationError."""
     bad: list[Any] = [{"a": math.nan}, {"a": object()}, {"a": {1, 2}}, {"a": Decimal("1e400")}, {1: 2}, "{}", [], 5]
     for config in bad:
         with pytest.raises(ConfigurationError) as caught:
@@ -452,7 +450,7 @@ async def test_an_argument_that_is_no_json_sends_nothing(fake_trooper: FakeTroop
     assert fake_trooper.requests == []
 
 
-async def test_wait_until_wants_a_word_or_a_function(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+async def test_wait_until_needs_a_status_or_a_function(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """What is neither a status nor callable is a ConfigurationError."""
     with pytest.raises(ConfigurationError, match="status or a function"):
         await trooper.orders.wait_until(ORDER, 5)  # type: ignore[arg-type]  # what is not typed can pass it
@@ -472,10 +470,10 @@ NO_JSON_NUMBER = Decimal("0.12345678901234567890")
     + [("price_h", NO_JSON_NUMBER), ("total_price", NO_JSON_NUMBER)],  # a limit is never sent
     ids=repr,
 )
-async def test_a_price_that_cannot_be_one_buys_nothing(
+async def test_an_invalid_price_buys_nothing(
     fake_trooper: FakeTrooper, trooper: TrooperClient, name: str, amount: Any
 ) -> None:
-    """NaN, infinity, less than nothing, no number, or one that no JSON number holds: a ConfigurationError."""
+    """NaN, infinity, a negative number, no number, or one that JSON cannot express: a ConfigurationError."""
     with pytest.raises(ConfigurationError):
         await buy(trooper, **{name: amount})
 
@@ -484,10 +482,10 @@ async def test_a_price_that_cannot_be_one_buys_nothing(
 
 
 @pytest.mark.parametrize("amount", BAD_AMOUNTS, ids=repr)
-async def test_a_limit_that_cannot_be_one_buys_no_migration(
+async def test_an_invalid_limit_buys_no_migration(
     fake_trooper: FakeTrooper, trooper: TrooperClient, amount: Any
 ) -> None:
-    """A `max_total_due` that is no amount is refused before the price is asked for."""
+    """An invalid `max_total_due` is refused before the price is requested."""
     with pytest.raises(ConfigurationError, match="max_total_due"):
         await trooper.migrations.buy(QUOTE, keep_data=True, max_total_due=amount)
 
@@ -508,14 +506,14 @@ async def test_a_limit_that_cannot_be_one_buys_no_migration(
         ({"reference": 5}, ConfigurationError, "reference"),
     ],
 )
-async def test_a_purchase_that_is_refused_here_sends_nothing(
+async def test_a_purchase_with_an_invalid_argument_sends_nothing(
     fake_trooper: FakeTrooper,
     trooper: TrooperClient,
     arguments: dict[str, Any],
     kind: type[Exception],
     text: str,
 ) -> None:
-    """Whatever can be known to be wrong before a purchase is said before anything is sent."""
+    """Whatever is certainly wrong with a purchase is reported before anything is sent."""
     with pytest.raises(kind, match=text):
         await buy(trooper, **arguments)
 
@@ -550,10 +548,10 @@ WAITS: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("seconds", BAD_SECONDS, ids=repr)
 @pytest.mark.parametrize("method", WAITS)
-async def test_seconds_that_cannot_be_waited_send_nothing(
+async def test_invalid_seconds_send_nothing(
     fake_trooper: FakeTrooper, trooper: TrooperClient, method: str, seconds: Any
 ) -> None:
-    """Every method that waits refuses a timeout that is no number above 0 before it sends anything."""
+    """Every method that waits refuses an invalid timeout before it sends anything."""
     fake_trooper.add_order(order_id=123)
 
     with pytest.raises(ConfigurationError, match="must be a number of seconds above 0"):
@@ -562,12 +560,12 @@ async def test_seconds_that_cannot_be_waited_send_nothing(
     assert fake_trooper.requests == []
 
 
-# --- the client's life --------------------------------------------------------------------------------------------
+# --- the lifetime of the client -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", EVERY)
 async def test_a_closed_client_sends_nothing(fake_trooper: FakeTrooper, method: str) -> None:
-    """After the client's end every method is a ClientClosedError."""
+    """After `close` every method is a ClientClosedError."""
     fake_trooper.add_order(order_id=123)
     async with fake_trooper.client() as client:
         pass
@@ -594,8 +592,8 @@ async def test_a_client_of_another_event_loop_sends_nothing(fake_trooper: FakeTr
     assert fake_trooper.requests == []
 
 
-def test_a_client_is_made_without_a_loop_and_used_on_the_first_one() -> None:
-    """It may be made before there is a loop; entered on a second one, it says so."""
+def test_a_client_belongs_to_the_loop_of_its_first_use() -> None:
+    """It may be made before there is a loop; entered on a second one, it raises."""
     client = TrooperClient("key")
 
     async def enter() -> None:
@@ -607,7 +605,7 @@ def test_a_client_is_made_without_a_loop_and_used_on_the_first_one() -> None:
         asyncio.run(enter())
 
 
-async def test_a_client_can_be_closed_without_having_been_used(fake_trooper: FakeTrooper) -> None:
+async def test_an_unused_client_can_be_closed(fake_trooper: FakeTrooper) -> None:
     """`close` needs no call before it, and may be called again."""
     client = fake_trooper.client()
     await client.close()
@@ -620,7 +618,7 @@ async def test_a_client_can_be_closed_without_having_been_used(fake_trooper: Fak
 async def test_a_client_refuses_to_be_pickled_or_copied(
     trooper: TrooperClient, duplicate: Callable[[object], object]
 ) -> None:
-    """It holds a key, and so do its groups; the attempt leaves nothing half-made behind."""
+    """It holds a key, and so do its groups; the attempt leaves no half-made object behind."""
     with pytest.raises(TypeError, match="API key"):
         duplicate(trooper)
     if duplicate is not copy.copy:

@@ -1,4 +1,4 @@
-"""The client's end: it runs to its end however often its caller is cancelled, twice or concurrently is fine."""
+"""Closing the client: it completes however often its caller is cancelled; twice or concurrently is fine."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def run_on(loop: str, main: Coroutine[Any, Any, None]) -> None:
 
 
 def is_closed(client: TrooperClient) -> bool:
-    """Whether all that a client closes is closed."""
+    """Whether everything that a client closes is closed."""
     return not client._transport._wire.sessions.any_open and client._transport.closed
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_cancelled_scope_does_not_cut_the_closing(loop: str, tmp_path: Path) -> None:
-    """anyio cancels at each turn of the loop: sessions are closed, the ledger is free, the purchase was awaited."""
+def test_a_cancelled_scope_does_not_interrupt_close(loop: str, tmp_path: Path) -> None:
+    """anyio cancels at each turn of the loop: sessions are closed, the ledger unlocked, the purchase awaited."""
 
     async def main() -> None:
         ledger = tmp_path / "ledger.jsonl"
@@ -83,8 +83,8 @@ async def _offers(fake: FakeTrooper) -> list[Blib]:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_cancelled_at_every_await_the_closing_runs_to_its_end(loop: str) -> None:
-    """Wherever the cancellation comes, once or again and again, it goes on only when all is closed."""
+def test_close_cancelled_at_any_await_completes(loop: str) -> None:
+    """Wherever the cancellation comes, once or repeatedly, it takes effect only when everything is closed."""
 
     async def close_cancelled_after(fake: FakeTrooper, turns: int, times: int) -> bool:
         """Whether the cancellation came before the end."""
@@ -124,8 +124,8 @@ def test_cancelled_at_every_await_the_closing_runs_to_its_end(loop: str) -> None
     run_on(loop, main())
 
 
-async def test_closed_twice_and_concurrently(fake_trooper: FakeTrooper) -> None:
-    """All who close a client return once it is closed."""
+async def test_close_may_be_called_twice_and_concurrently(fake_trooper: FakeTrooper) -> None:
+    """All callers return once the client is closed."""
     client = fake_trooper.client()
     await client.ping()
     await asyncio.gather(*(client.close() for _ in range(5)))
@@ -133,8 +133,8 @@ async def test_closed_twice_and_concurrently(fake_trooper: FakeTrooper) -> None:
     await client.close()
 
 
-async def test_one_cancelled_close_does_not_end_another(fake_trooper: FakeTrooper) -> None:
-    """The closing belongs to the client, and not to who asked for it first."""
+async def test_a_cancelled_close_does_not_end_another(fake_trooper: FakeTrooper) -> None:
+    """The closing belongs to the client, not to its first caller."""
     client = fake_trooper.client()
     await client.ping()
     first = asyncio.create_task(client.close())
@@ -146,10 +146,10 @@ async def test_one_cancelled_close_does_not_end_another(fake_trooper: FakeTroope
     assert first.done()
 
 
-async def test_what_fails_in_the_closing_leaves_nothing_open(
+async def test_a_failure_in_close_leaves_nothing_open(
     fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where one part can't be closed the others are, and the error comes out."""
+    """If one part can't be closed the others are, and the error is raised."""
     client = fake_trooper.client()
     await client.ping()
 
@@ -165,8 +165,8 @@ async def test_what_fails_in_the_closing_leaves_nothing_open(
 @pytest.mark.parametrize(
     "verb", ["stop", "start_and_wait", "stop_and_wait", "restart_and_wait", "freeze_and_wait", "restart"]
 )
-async def test_closed_while_an_action_is_in_flight(fake_trooper: FakeTrooper, verb: str) -> None:
-    """What was sent is never told as "nothing was sent": it is unknown, and can be waited for."""
+async def test_closing_with_an_action_in_flight_is_unknown(fake_trooper: FakeTrooper, verb: str) -> None:
+    """What was sent is never reported as "nothing was sent": it is unknown, and can be waited for."""
     order = fake_trooper.add_order(status="stopped" if verb == "start_and_wait" else "running")
     async with fake_trooper.client(retry=FAST) as client:
         hold = fake_trooper.hold_next("/api/order-status")
@@ -180,8 +180,8 @@ async def test_closed_while_an_action_is_in_flight(fake_trooper: FakeTrooper, ve
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "freeze"])
-async def test_closed_while_a_fleets_action_is_in_flight(fake_trooper: FakeTrooper, action: str) -> None:
-    """The same in a report: the try after it, which the closed client refuses, does not hide the first one."""
+async def test_closing_with_a_fleets_action_in_flight_is_unknown(fake_trooper: FakeTrooper, action: str) -> None:
+    """The same in a report: the next attempt, which the closed client refuses, does not hide the first one."""
     order = fake_trooper.add_order(status="stopped" if action == "start" else "running")
     async with fake_trooper.client(retry=FAST) as client:
         hold = fake_trooper.hold_next("/api/order-status")
@@ -195,8 +195,8 @@ async def test_closed_while_a_fleets_action_is_in_flight(fake_trooper: FakeTroop
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "freeze"])
-async def test_closed_after_an_action_was_accepted(fake_trooper: FakeTrooper, action: str) -> None:
-    """Its wait says so, with the order and the transition, which another client can wait for."""
+async def test_closing_during_a_wait_says_that_the_action_was_accepted(fake_trooper: FakeTrooper, action: str) -> None:
+    """The wait says so, with the order and the transition, which another client can wait for."""
     order = fake_trooper.add_order(order_id=123, status="stopped" if action == "start" else "running")
     client = fake_trooper.client()
     await client.orders.list()
@@ -215,8 +215,8 @@ async def test_closed_after_an_action_was_accepted(fake_trooper: FakeTrooper, ac
         await another.orders.wait(caught.value.transition)
 
 
-async def test_closed_while_a_fleet_sends(fake_trooper: FakeTrooper) -> None:
-    """Each order has its own outcome: what was accepted has its transition, what was not sent says so."""
+async def test_closing_during_a_fleet_run_reports_each_order(fake_trooper: FakeTrooper) -> None:
+    """Each order has its own outcome: an accepted one has its transition, an unsent one says so."""
     orders = [fake_trooper.add_order() for _ in range(4)]
     client = fake_trooper.client()
     with fake_trooper.hold_next("/api/order-status") as hold:
@@ -230,7 +230,7 @@ async def test_closed_while_a_fleet_sends(fake_trooper: FakeTrooper) -> None:
 
 
 async def test_nothing_was_sent_is_said_only_where_it_is_true(fake_trooper: FakeTrooper) -> None:
-    """By a call that comes after the end; a wait that begins then has sent something, maybe."""
+    """Only a call after `close` says it; a wait that begins then may be about something sent."""
     client = fake_trooper.client()
     await client.close()
     with pytest.raises(ClientClosedError, match="the client is closed: nothing was sent"):
@@ -240,11 +240,11 @@ async def test_nothing_was_sent_is_said_only_where_it_is_true(fake_trooper: Fake
     assert "nothing was sent" not in str(caught.value)
 
 
-# A session of the caller's that is closed meanwhile -----------------------------------------------------------------
+# Your own session, closed meanwhile ---------------------------------------------------------------------------------
 
 
-async def test_a_session_that_is_closed_ends_waits_at_once(fake_trooper: FakeTrooper) -> None:
-    """A wait whose session is gone does not run to its deadline."""
+async def test_a_closed_session_ends_waits_at_once(fake_trooper: FakeTrooper) -> None:
+    """A wait whose session is closed does not run to its deadline."""
     order = fake_trooper.add_order()
     async with aiohttp.ClientSession() as session, fake_trooper.client(session=session) as client:
         waiting = asyncio.create_task(client.orders.wait_until(order, "stopped", timeout=600))
@@ -255,8 +255,8 @@ async def test_a_session_that_is_closed_ends_waits_at_once(fake_trooper: FakeTro
                 await waiting
 
 
-async def test_a_session_that_is_closed_in_a_rate_limit_leaves_a_purchase_unsent(fake_trooper: FakeTrooper) -> None:
-    """A purchase that waits out a 429 was never made, for certain."""
+async def test_a_session_closed_in_a_rate_limit_leaves_a_purchase_unsent(fake_trooper: FakeTrooper) -> None:
+    """A purchase that waits out a 429 was certainly never made."""
     blib = (await _offers(fake_trooper))[0]
     fake_trooper.fail_next("/api/order", status=429, retry_after=30)
     async with aiohttp.ClientSession() as session, fake_trooper.client(session=session) as client:
@@ -270,8 +270,8 @@ async def test_a_session_that_is_closed_in_a_rate_limit_leaves_a_purchase_unsent
     assert len(fake_trooper.sent("/api/order")) == 1
 
 
-async def test_a_session_that_is_closed_in_the_pause_before_a_retry(fake_trooper: FakeTrooper) -> None:
-    """A read ends with ClientClosedError; a setting whose attempt failed may have been done."""
+async def test_a_session_closed_in_the_pause_before_a_retry(fake_trooper: FakeTrooper) -> None:
+    """A read ends with ClientClosedError; a setting whose attempt failed may have been applied."""
     fake_trooper.fail_next("/api/order-status", status=503, retry_after=30)
     order = fake_trooper.add_order()
     async with aiohttp.ClientSession() as session, fake_trooper.client(session=session, retry=RetryPolicy()) as client:
@@ -289,7 +289,7 @@ async def test_a_session_that_is_closed_in_the_pause_before_a_retry(fake_trooper
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_client_from_before_a_fork_is_refused() -> None:
-    """In another process than the one that made it, nothing is sent: `async with` and each call say so."""
+    """In another process than the one that made it, nothing is sent: `async with` and each call raise."""
     client = TrooperClient("key", base_url="http://127.0.0.1:9")
 
     async def use() -> str:

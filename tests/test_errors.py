@@ -1,4 +1,4 @@
-"""The exceptions: their tree, what they say, and that they survive pickling and copying."""
+"""The exceptions: their tree, their texts, and that they can be pickled and copied."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from trooper_async.errors import (
 )
 from trooper_async.models import Order, OrderStatus, Purchase, StatusChange, TemplateInstall, Transition
 
-# The tree that errors.py opens with: every class and the classes right above it.
+# The tree at the beginning of errors.py: every class and its base classes.
 TREE: dict[type[TrooperError], tuple[type[BaseException], ...]] = {
     TrooperError: (Exception,),
     ConfigurationError: (TrooperError, ValueError),
@@ -112,7 +112,7 @@ def _wait(kind: type[WaitError]) -> Callable[[], TrooperError]:
     return lambda: kind("it went wrong", **WAIT)
 
 
-# How each class is made, with everything that it can carry.
+# How each class is made, with every attribute that it can have.
 BUILDERS: dict[type[TrooperError], Callable[[], TrooperError]] = {
     TrooperError: _plain(TrooperError),
     ConfigurationError: _plain(ConfigurationError),
@@ -151,7 +151,7 @@ every_error = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name
 
 
 def _state(error: TrooperError) -> dict[str, object]:
-    """What an error carries; the errors in it by their own state, since exceptions are equal only to themselves."""
+    """The attributes of an error; errors in it by their own, since exceptions are equal only to themselves."""
     return {
         name: (type(value), value.args, _state(value)) if isinstance(value, TrooperError) else value
         for name, value in vars(error).items()
@@ -169,14 +169,14 @@ def test_the_tree_is_complete() -> None:
 
 
 @every_error
-def test_the_classes_above(kind: type[TrooperError]) -> None:
-    """Every exception stands right under the classes that the tree puts it under."""
+def test_every_class_has_the_bases_of_the_tree(kind: type[TrooperError]) -> None:
+    """Every exception has exactly the base classes that the tree shows."""
     assert kind.__bases__ == TREE[kind]
 
 
 @every_error
 def test_every_class_is_public_and_in_the_docstring(kind: type[TrooperError]) -> None:
-    """Every exception can be imported from the package, and the module's own drawing of the tree names it."""
+    """Every exception can be imported from the package, and the module's docstring names it."""
     assert getattr(trooper_async, kind.__name__) is kind
     assert kind.__name__ in trooper_async.__all__
     assert kind.__name__ in (errors.__doc__ or "")
@@ -198,8 +198,8 @@ def test_only_two_classes_are_timeouts_and_one_a_value_error() -> None:
     [OutcomeUnknownError, PurchaseUnknownError, UnresolvedPurchaseError, PurchaseNotReadyError, APIStatusError],
     ids=lambda kind: kind.__name__,
 )
-def test_what_may_have_bought_is_no_connection_error(kind: type[TrooperError]) -> None:
-    """What is raised once something may have been sent is no timeout and no connection error: nobody retries it."""
+def test_an_unknown_outcome_is_no_connection_error(kind: type[TrooperError]) -> None:
+    """Once something may have been sent, no exception is a timeout or connection error: nobody retries it."""
     error = BUILDERS[kind]()
     assert not isinstance(error, TimeoutError | OSError | asyncio.TimeoutError | ConnectionError)
     assert not isinstance(error, APIConnectionError)
@@ -207,8 +207,8 @@ def test_what_may_have_bought_is_no_connection_error(kind: type[TrooperError]) -
 
 @every_error
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickling(kind: type[TrooperError], protocol: int) -> None:
-    """Every error comes back from every pickle protocol as what it was, with all that it carries."""
+def test_an_error_survives_pickling(kind: type[TrooperError], protocol: int) -> None:
+    """Every error is the same after every pickle protocol, with all its attributes."""
     error = BUILDERS[kind]()
     again = pickle.loads(pickle.dumps(error, protocol))
     assert type(again) is kind
@@ -218,8 +218,8 @@ def test_pickling(kind: type[TrooperError], protocol: int) -> None:
 
 @every_error
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
-def test_copying(kind: type[TrooperError], copied: Callable[[TrooperError], TrooperError]) -> None:
-    """A copy of an error is another object that carries the same."""
+def test_an_error_survives_copying(kind: type[TrooperError], copied: Callable[[TrooperError], TrooperError]) -> None:
+    """A copy of an error is another object with the same attributes."""
     error = BUILDERS[kind]()
     again = copied(error)
     assert again is not error
@@ -231,8 +231,8 @@ def test_copying(kind: type[TrooperError], copied: Callable[[TrooperError], Troo
 
 
 @every_error
-def test_pickling_the_barest(kind: type[TrooperError]) -> None:
-    """An error with no more than its constructor demands pickles too, and so does one with notes."""
+def test_an_error_with_required_arguments_only_survives_pickling(kind: type[TrooperError]) -> None:
+    """An error with only its required arguments can be pickled too, and so can one with notes."""
     error = BUILDERS[kind]()
     for name in ("order", "transition", "last_error", "retry_after", "next_step"):
         if name in vars(error):
@@ -245,8 +245,8 @@ def test_pickling_the_barest(kind: type[TrooperError]) -> None:
 
 
 @every_error
-def test_what_str_says(kind: type[TrooperError]) -> None:
-    """The text of every error says which operation, on what, after how many attempts or polls, and what to do."""
+def test_a_text_says_what_failed_and_what_to_do(kind: type[TrooperError]) -> None:
+    """The text of every error has the operation, the order, the attempts or polls, and what to do."""
     error = BUILDERS[kind]()
     text = str(error)
     assert text.startswith("orders.stop of order 123: ")
@@ -255,9 +255,9 @@ def test_what_str_says(kind: type[TrooperError]) -> None:
 
 
 @every_error
-def test_hints(kind: type[TrooperError]) -> None:
-    """Every class says what to do next where its message does not, without a full stop at the end."""
-    if kind in (TrooperError, ConfigurationError, APIStatusError, WaitError):  # what to do is in the message itself
+def test_every_class_has_a_hint(kind: type[TrooperError]) -> None:
+    """Every class says what to do next unless its message does, without a full stop at the end."""
+    if kind in (TrooperError, ConfigurationError, APIStatusError, WaitError):  # the message itself says what to do
         assert kind.hint == ""
     else:
         assert "hint" in vars(kind)
@@ -277,8 +277,8 @@ def test_hints(kind: type[TrooperError]) -> None:
         ({"operation": "ping", "attempts": 0, "seconds": 9.0}, "ping: boom"),
     ],
 )
-def test_the_text_leaves_out_what_is_not_known(context: Context, expected: str) -> None:
-    """What an error has not been told is not in its text, and one attempt is in the singular."""
+def test_a_text_omits_unknown_facts(context: Context, expected: str) -> None:
+    """A missing attribute is not in the text, and one attempt is in the singular."""
     assert str(TrooperError("boom", **context)) == expected
 
 
@@ -297,23 +297,23 @@ def test_the_text_leaves_out_what_is_not_known(context: Context, expected: str) 
         ),
     ],
 )
-def test_the_api_s_own_words(message: str, expected: str) -> None:
-    """A response's error gives the API's own text and status, with one full stop before the hint."""
+def test_an_api_text_is_quoted_in_the_text(message: str, expected: str) -> None:
+    """A response's error has the API's own text and status, with one full stop before the hint."""
     error = BadRequestError(message, status=400)
     assert str(error) == expected
     assert (error.message, error.status, error.next_step, error.retry_after) == (message, 400, None, None)
 
 
 def test_the_hint_of_an_unknown_outcome_can_be_followed() -> None:
-    """It says to wait for the transition where there is one, and else to check: rename, lock and install have none."""
+    """It says to wait for the transition if there is one, else to check: rename, lock and install have none."""
     assert "orders.wait(error.transition)" in str(OutcomeUnknownError("lost", transition=TRANSITION))
     without = OutcomeUnknownError("lost", operation="orders.rename", subject="order 123")
     assert "transition" not in str(without)
     assert str(without) == ("orders.rename of order 123: lost. It may have been done: check before you send it again")
 
 
-def test_what_a_5xx_proves() -> None:
-    """Only of a 4xx is it said that nothing was changed."""
+def test_only_a_4xx_says_that_nothing_was_changed() -> None:
+    """A 5xx does not prove that."""
     for kind in TREE:
         if issubclass(kind, APIStatusError) and kind is not APIStatusError:
             error = BUILDERS[kind]()
@@ -332,27 +332,27 @@ def test_what_a_5xx_proves() -> None:
     ],
 )
 def test_an_unresolved_purchase_is_named(purchase: Purchase, described: str) -> None:
-    """Which purchase has to be resolved is in the text: its kind, blib, time and reference."""
+    """The text names the purchase to resolve: its kind, blib, time and reference."""
     assert described in str(UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=purchase))
 
 
 def test_a_format_error_names_the_place() -> None:
-    """ResponseFormatError says where, and what should be there."""
+    """ResponseFormatError says where, and what was expected."""
     error = ResponseFormatError("$[3].order_id", "a whole number")
     assert (error.path, error.expected) == ("$[3].order_id", "a whole number")
     assert "$[3].order_id should be a whole number" in str(error)
 
 
-def test_a_wait_error_defaults() -> None:
-    """An ended wait that was told nothing says None and zero, not missing attributes."""
+def test_a_wait_error_has_defaults() -> None:
+    """A wait error without details has None and zero, not missing attributes."""
     error = WaitTimeoutError("late")
     known = (error.order, error.target, error.polls, error.last_error, error.transition, error.attempts, error.seconds)
     assert known == (None, None, 0, None, None, 0, 0.0)
     assert (error.operation, error.subject, error.message) == ("", "", "late")
 
 
-def test_what_the_richer_errors_carry() -> None:
-    """The objects that an error is about are on it, as they were given."""
+def test_the_errors_have_their_objects() -> None:
+    """The objects that an error is about are its attributes, unchanged."""
     unknown = BUILDERS[PurchaseUnknownError]()
     assert isinstance(unknown, PurchaseUnknownError)
     assert (unknown.purchase, unknown.candidates, unknown.transition) == (PURCHASE, (ORDER,), TRANSITION)

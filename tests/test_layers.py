@@ -1,4 +1,4 @@
-"""The architecture, read from the source: imports go one way, and each library has its one place."""
+"""The architecture, checked in the source: imports go one way, and each library is imported in one place."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def module_of(path: Path) -> str:
 
 @cache
 def imports_of(path: Path) -> frozenset[str]:
-    """The modules that a file imports, for its types alone too."""
+    """The modules that a file imports, including type-only imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def test_imports_go_downwards(path: Path) -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Within a package, too, imports only go down: whoever imports has whatever it imports ready before."""
+    """Within a package, too, there are no circular imports."""
     ready: set[str] = set()
     while rest := OURS.keys() - ready:
         now = {module for module in rest if OURS[module] - {module} <= ready}
@@ -86,7 +86,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     ],
 )
 def test_each_library_has_its_place(library: str, users: set[str]) -> None:
-    """Each library is imported where its one duty is, and nowhere else."""
+    """Each library is imported only in the place that is responsible for it."""
     found = {layer_of(module_of(path)) for path in FILES if any(m.split(".")[0] == library for m in imports_of(path))}
     assert found == users
 

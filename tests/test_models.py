@@ -1,4 +1,4 @@
-"""The plain data: stored transitions, secrets that stay secret, status words, and settings that are checked."""
+"""The models: stored transitions, secrets that stay secret, status words, and checked settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from trooper_async.models import (
     status_word,
 )
 
-# What this release writes; it has to be readable for ever.
+# What this release writes; it must stay readable.
 STORED = {
     "trooper_transition": 1,
     "order_id": 123,
@@ -94,7 +94,7 @@ def _credentials() -> Credentials:
 
 @given(transitions)
 def test_a_transition_round_trips(transition: Transition) -> None:
-    """A stored transition is read back as it was, whatever its history holds, its words as statuses again."""
+    """A stored transition is read back unchanged, whatever its history holds, with known words as statuses."""
     again = Transition.from_json(transition.to_json())
     assert again == transition
     assert type(again.target) is type(transition.target)
@@ -104,7 +104,7 @@ def test_a_transition_round_trips(transition: Transition) -> None:
 
 
 def test_the_stored_form_is_fixed() -> None:
-    """The text that an earlier release wrote is understood, and this release writes the same."""
+    """The text that an earlier release wrote can be read, and this release writes the same."""
     transition = Transition.from_json(json.dumps(STORED))
     assert transition == Transition(
         order_id=123,
@@ -157,14 +157,14 @@ def _damaged_row(**fields: object) -> str:
     ],
     ids=lambda text: f"{text!r:.12}",
 )
-def test_what_is_no_stored_transition(text: Any) -> None:
-    """What `to_json` did not write is refused, with a text that says what it should be."""
+def test_a_text_that_to_json_did_not_write_is_refused(text: Any) -> None:
+    """The error says what the text should be."""
     assert str(_refusal(text)) == "not a stored Transition (Transition.to_json writes one)"
 
 
 @pytest.mark.parametrize("version", [2, 99, "2"])
-def test_a_later_version(version: object) -> None:
-    """A transition that a later release stored is refused, with a text that says to update."""
+def test_a_transition_of_a_later_release_is_refused(version: object) -> None:
+    """The error says to update."""
     text = json.dumps({**STORED, "trooper_transition": version})
     assert str(_refusal(text)) == "this Transition was stored by a later release: update trooper-async"
 
@@ -210,7 +210,7 @@ def test_a_later_version(version: object) -> None:
         _damaged_row(id=1.5),
     ],
 )
-def test_a_damaged_transition(text: str) -> None:
+def test_a_damaged_transition_is_refused(text: str) -> None:
     """A stored transition that lacks a field, has one of a wrong kind, or contradicts itself is refused as damaged."""
     assert str(_refusal(text)) == "this stored Transition is damaged"
 
@@ -224,8 +224,8 @@ def test_a_damaged_transition(text: str) -> None:
         ({"target": "running"}, "cannot stop towards running"),
     ],
 )
-def test_a_transition_that_contradicts_itself(fields: dict[str, Any], problem: str) -> None:
-    """A transition whose action does not lead to its target, or that is of no order, can't be made."""
+def test_a_contradictory_transition_is_refused(fields: dict[str, Any], problem: str) -> None:
+    """A transition whose action does not lead to its target, or without an order, can't be made."""
     with pytest.raises(ConfigurationError, match=problem):
         Transition(**{"order_id": 123, "action": "stop", "target": "stopped", **fields})
 
@@ -233,8 +233,8 @@ def test_a_transition_that_contradicts_itself(fields: dict[str, Any], problem: s
 @pytest.mark.parametrize(
     "text", ["SECRET-TEXT", _damaged(target=["SECRET-TEXT"]), _damaged_row(status_since="SECRET-TEXT"), "[" * 100_000]
 )
-def test_a_refusal_does_not_carry_the_text(text: str) -> None:
-    """The refusal has no chained exception: those of the JSON reader hold the whole text."""
+def test_a_refusal_does_not_contain_the_text(text: str) -> None:
+    """The error has no chained exception: the JSON reader's holds the whole text."""
     error = _refusal(text)
     assert error.__context__ is None
     assert error.__cause__ is None
@@ -250,8 +250,8 @@ def test_a_refusal_does_not_carry_the_text(text: str) -> None:
     st.sampled_from(list(STORED)),
     st.none() | st.sampled_from(["status_user", "status_since", "status_txt", "id"]),
 )
-def test_any_json_in_any_field(value: object, field: str, row_field: str | None) -> None:
-    """Whatever stands in a field of a stored transition: it is a transition, or a ConfigurationError."""
+def test_any_json_in_a_stored_transition_is_valid_or_refused(value: object, field: str, row_field: str | None) -> None:
+    """Any value in a field of a stored transition gives a transition, or a ConfigurationError."""
     text = _damaged_row(**{row_field: value}) if row_field else _damaged(**{field: value})
     try:
         transition = Transition.from_json(text)
@@ -303,7 +303,7 @@ def test_the_password_is_not_in_a_traceback() -> None:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("wrapped", [lambda it: it, lambda it: {"it": [it]}], ids=["itself", "within"])
 def test_credentials_are_not_pickled(protocol: int, wrapped: Callable[[Credentials], object]) -> None:
-    """Credentials refuse every pickle protocol, inside of other things too, without naming the password."""
+    """Credentials refuse every pickle protocol, also within other objects, without naming the password."""
     with pytest.raises(TypeError, match="Credentials") as caught:
         pickle.dumps(wrapped(_credentials()), protocol)
     assert "hunter2-secret" not in str(caught.value)
@@ -311,13 +311,13 @@ def test_credentials_are_not_pickled(protocol: int, wrapped: Callable[[Credentia
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda it: it.__getstate__()])
 def test_credentials_are_not_copied(copied: Callable[[Credentials], object]) -> None:
-    """Credentials refuse to be copied: a copy goes the way of a pickle."""
+    """Credentials refuse to be copied, since a copy is made like a pickle."""
     with pytest.raises(TypeError, match="Credentials"):
         copied(_credentials())
 
 
-def test_credentials_are_readable() -> None:
-    """Whoever asks for the password gets it; credentials compare by all their fields."""
+def test_the_password_can_be_read() -> None:
+    """The attribute has the password; credentials compare by all their fields."""
     assert _credentials().password == "hunter2-secret"
     assert _credentials() == _credentials()
     assert _credentials() != attrs.evolve(_credentials(), password="another")
@@ -341,19 +341,19 @@ def test_credentials_are_readable() -> None:
         ("STRASSE", "straße", True),
     ],
 )
-def test_is_converged(current: str, desired: str | None, converged: bool) -> None:
-    """An order has converged where both words are the same in any case of letters, and never without a desired one."""
+def test_an_order_is_converged_if_both_statuses_agree(current: str, desired: str | None, converged: bool) -> None:
+    """Both words must be the same, ignoring case; without a desired status it never is."""
     assert Order(1, current, desired).is_converged is converged
 
 
 def test_the_server_id_is_the_order_id_by_default() -> None:
-    """An order whose server's id is not given has the order's."""
+    """An order without a server id uses its own."""
     assert Order(7, "running").server_id == 7
     assert Order(7, "running", server_id=8).server_id == 8
 
 
 def test_orders_are_hashable() -> None:
-    """Orders can be in sets and be keys, also with installs whose config is a dict; equal ones count once."""
+    """Orders can be in sets and be keys, even with a dict in an install's config; equal ones count once."""
 
     def order(config: dict[str, models.JSON]) -> Order:
         install = TemplateInstall(1, 1, "PyTorch Environment", 1, "Completed", config)
@@ -377,7 +377,7 @@ def test_models_are_frozen() -> None:
 
 
 def test_order_status_is_a_str_enum() -> None:
-    """A known status is text: equal to its word, printed as it, and written to JSON as it."""
+    """A known status is text: equal to its word, and printed and written to JSON as it."""
     assert issubclass(OrderStatus, enum.StrEnum)
     assert OrderStatus.running == "running"
     assert f"{OrderStatus.running}" == str(OrderStatus.running) == "running"
@@ -387,21 +387,21 @@ def test_order_status_is_a_str_enum() -> None:
 
 @pytest.mark.parametrize("word", list(OrderStatus))
 @pytest.mark.parametrize("cased", [str.lower, str.upper, str.title, str.swapcase])
-def test_known_words(word: OrderStatus, cased: Callable[[str], str]) -> None:
-    """A known word is its status in any case of letters."""
+def test_a_known_word_is_a_status(word: OrderStatus, cased: Callable[[str], str]) -> None:
+    """A known word is its status, ignoring case."""
     assert status_word(cased(str(word))) is word
 
 
 @pytest.mark.parametrize("word", ["Rebooting", "", " running", "running ", "läuft", "運行中"])
-def test_unknown_words(word: str) -> None:
-    """A word that is not known stays the text that it is."""
+def test_an_unknown_word_stays_text(word: str) -> None:
+    """A word that is not known stays unchanged text."""
     assert status_word(word) == word
     assert type(status_word(word)) is str
 
 
 @given(st.text(), st.text())
-def test_same_word_is_equality_of_casefolded_words(one: str, other: str) -> None:
-    """Words are compared casefolded, known ones as others."""
+def test_words_are_compared_ignoring_case(one: str, other: str) -> None:
+    """Words are compared casefolded, known or not."""
     assert same_word(one, other) == (one.casefold() == other.casefold())
     assert same_word(one, one.swapcase()) == (one.casefold() == one.swapcase().casefold())
     assert same_word(status_word(one), one)
@@ -412,7 +412,7 @@ def test_same_word_is_equality_of_casefolded_words(one: str, other: str) -> None
 
 @every_model
 def test_every_field_has_a_docstring(kind: type[Model]) -> None:
-    """Each field of each model says what it is, in the source for editors, and in `help()`."""
+    """Each field of each model is described, in the source for editors, and in `help()`."""
     docs = field_docs(kind)
     assert {one.name for one in attrs.fields(kind)} <= {name for name, text in docs.items() if text}
     shown = pydoc.plain(pydoc.render_doc(kind))
@@ -420,8 +420,8 @@ def test_every_field_has_a_docstring(kind: type[Model]) -> None:
         assert f"{name}: {' '.join(text.split())}" in shown
 
 
-def test_the_docstring_without_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no source is at hand (a zipped or compiled package), `help()` shows the class's own docstring."""
+def test_help_works_without_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the source (a zipped or compiled package), `help()` shows the class's own docstring."""
 
     class Sample(Model):
         """Something."""
@@ -447,8 +447,8 @@ NO_NUMBERS: list[Any] = [float("nan"), float("inf"), float("-inf"), True, False,
         *(("budget", value) for value in (-1, 0.5, 10.0, *NO_NUMBERS)),
     ],
 )
-def test_a_retry_policy_is_checked(name: str, value: Any) -> None:
-    """A retry policy that can't be meant is refused at once, by the name of the setting."""
+def test_an_invalid_retry_policy_is_refused(name: str, value: Any) -> None:
+    """An invalid retry policy is refused at once; the error names the setting."""
     with pytest.raises(ConfigurationError, match=f"RetryPolicy.{name} must be"):
         RetryPolicy(**{name: value})
 
@@ -457,21 +457,21 @@ def test_a_retry_policy_is_checked(name: str, value: Any) -> None:
     ("name", "value"),
     [(name, value) for name in ("floor", "cap", "share") for value in (0, 0.0, -1, None, *NO_NUMBERS)],
 )
-def test_a_poll_schedule_is_checked(name: str, value: Any) -> None:
-    """A poll schedule that can't be meant is refused at once, by the name of the setting."""
+def test_an_invalid_poll_schedule_is_refused(name: str, value: Any) -> None:
+    """An invalid poll schedule is refused at once; the error names the setting."""
     with pytest.raises(ConfigurationError, match=f"PollSchedule.{name} must be"):
         PollSchedule(**{name: value})
 
 
-def test_a_floor_above_the_cap() -> None:
-    """The least pause between polls may be the greatest, but not above it."""
+def test_a_floor_above_the_cap_is_refused() -> None:
+    """The floor may equal the cap, but not exceed it."""
     assert PollSchedule(floor=5, cap=5).floor == 5
     with pytest.raises(ConfigurationError, match="must not be above"):
         PollSchedule(floor=5.001, cap=5)
 
 
-def test_the_settings_by_default() -> None:
-    """The defaults are as documented, the least values are accepted, and settings are frozen."""
+def test_the_defaults_are_as_documented() -> None:
+    """The defaults are as documented, the minimum values are accepted, and settings are frozen."""
     assert PollSchedule() == PollSchedule(floor=1.0, cap=30.0, share=0.1)
     assert RetryPolicy() == RetryPolicy(attempts=4, max_delay=20.0, deadline=60.0, budget=10)
     least = RetryPolicy(attempts=1, max_delay=0, deadline=0, budget=0)
@@ -491,14 +491,14 @@ def test_the_settings_by_default() -> None:
         (3600.0, 0.0, 30.0),
     ],
 )
-def test_the_schedule(age: float, draw: float, expected: float) -> None:
-    """A waiter wants a poll every tenth of its age, give or take a tenth of that, between floor and cap."""
+def test_the_poll_interval_is_a_tenth_of_the_wait(age: float, draw: float, expected: float) -> None:
+    """A waiter is polled every tenth of its age, plus or minus a tenth of that, between floor and cap."""
     assert PollSchedule().interval(age, lambda: draw) == pytest.approx(expected)
 
 
 @given(st.floats(0.001, 100), st.floats(0.001, 100), st.floats(0.001, 10), st.floats(0, 1e6), st.floats(0, 1))
-def test_the_schedule_keeps_its_bounds(one: float, other: float, share: float, age: float, draw: float) -> None:
-    """Whatever the settings, the pause is between floor and cap, and within 10 % of the share where those allow."""
+def test_the_poll_interval_keeps_its_limits(one: float, other: float, share: float, age: float, draw: float) -> None:
+    """Whatever the settings, the interval is between floor and cap, and otherwise within 10 % of the share."""
     floor, cap = sorted((one, other))
     pause = PollSchedule(floor, cap, share).interval(age, lambda: draw)
     assert floor <= pause <= cap

@@ -38,7 +38,7 @@ class EnoughError(Exception):
 
 @blocks("script")
 def test_a_script_runs(block: Block, tmp_path: Path) -> None:
-    """A whole program ends well as it is copied into an empty folder, with the key in the environment."""
+    """A whole program runs as it is copied into an empty folder, with the key in the environment."""
     if "sqlite:///" in block.code and sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
         pytest.skip("DBOS needs SQLite 3.42 there, as the page says")
     with FakeTrooper() as fake:
@@ -57,7 +57,7 @@ def test_a_script_runs(block: Block, tmp_path: Path) -> None:
 
 @blocks("fragment")
 async def test_a_fragment_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A fragment runs on the fake server, with a client at hand and order 123 there."""
+    """A fragment runs on the fake server, with a `client` and order 123."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("trooper_async"), "level", logging.NOTSET)
     async with (
@@ -111,7 +111,7 @@ def test_an_example_test_passes(block: Block, pytester: pytest.Pytester) -> None
 
 
 def test_each_page_is_found() -> None:
-    """The rooms of the package have their pages, and each room's page is among those whose blocks are run."""
+    """Each package has its page, and its blocks are run."""
     found = {str(path.relative_to(ROOT)) for path in PAGES}
     rooms = ("_api", "_buying", "_fleet", "_groups", "_http", "_waiting", "cli", "durable", "testing")
     assert found >= {"README.md", "trooper_async/README.md", *(f"trooper_async/{room}/README.md" for room in rooms)}
@@ -119,20 +119,20 @@ def test_each_page_is_found() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """At most 1,500 words, tables and code included."""
+    """At most 1,500 words, including tables and code."""
     assert len(README.read_text(encoding="utf-8").split()) <= 1500
 
 
 @pytest.mark.parametrize("part", ["examples/quickstart.py", "-m pytest"])
 def test_the_first_commands_are_one_line_each(part: str) -> None:
-    """The command that shows something, and the one that runs the tests, can be copied as one line each."""
+    """The command that runs the example, and the one that runs the tests, are one line each."""
     (command,) = [block.code for block in SHELL if part in block.code]
     assert command.count("\n") == 1
     assert command.startswith("python3 -m venv .venv && ")
 
 
-def test_the_table_of_endpoints_is_whole_and_names_what_is_there() -> None:
-    """All 18 endpoints of the API's document are in the table, each with methods that exist."""
+def test_the_table_of_endpoints_is_complete_and_correct() -> None:
+    """All 18 endpoints of the API document are in the table, each with methods that exist."""
     table = (ROOT / "trooper_async/_api/README.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(?:GET|POST) (\S+)` \| (.*) \|$", table, re.M))
     assert rows.keys() == SAMPLES.keys()

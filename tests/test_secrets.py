@@ -1,6 +1,5 @@
-"""The API key and every password are nowhere but on the wire: a scan of all that the package says, to whomever.
-
-What `test_transport.py` asks of single errors is asked here of everything at once, and counted.
+"""The API key and every password are sent and never shown: a scan of everything that the package prints, logs, raises
+or stores. `test_transport.py` checks single errors; this checks everything at once, and counts.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ def scan() -> Scan:
     return Scan()
 
 
-async def test_errors_of_every_class_tell_no_secret(scan: Scan) -> None:
-    """Each class of error is provoked, and neither it nor what hangs on it nor the frames it came through tell."""
+async def test_errors_of_every_class_contain_no_secret(scan: Scan) -> None:
+    """Each class of error is provoked, and neither it nor its attributes nor the frames it came through have one."""
     provoked: set[type] = set()
     for name, (kind, run) in [*FAILURES.items(), *MORE.items()]:
         async with FakeTrooper(api_key=KEY, durations={"create": 30.0, "install": 0.0}) as fake:
@@ -60,8 +59,8 @@ async def test_errors_of_every_class_tell_no_secret(scan: Scan) -> None:
     scan.clean(at_least=1000)
 
 
-async def test_a_cancellation_at_any_moment_tells_no_secret(scan: Scan) -> None:
-    """However far a call has come when it is cancelled, what its caller catches holds neither header nor body."""
+async def test_a_cancellation_at_any_moment_contains_no_secret(scan: Scan) -> None:
+    """However far a call has come when it is cancelled, the exception holds neither header nor body."""
     cancelled = 0
     async with FakeTrooper(api_key=KEY) as fake, fake.client(retry=FAST) as client:
         order = fake.add_order(order_id=123)
@@ -81,7 +80,7 @@ async def test_a_cancellation_at_any_moment_tells_no_secret(scan: Scan) -> None:
     scan.clean(at_least=100)
 
 
-def test_logs_debug_output_and_stacks_tell_no_secret(scan: Scan, tmp_path: Path) -> None:
+def test_logs_debug_output_and_stacks_contain_no_secret(scan: Scan, tmp_path: Path) -> None:
     """All loggers at DEBUG, asyncio in debug mode with each step called slow, tasks' stacks, faulthandler, warnings."""
 
     async def main() -> None:
@@ -137,7 +136,7 @@ def test_logs_debug_output_and_stacks_tell_no_secret(scan: Scan, tmp_path: Path)
             while caught:
                 warning = caught.pop()
                 scan.text("warning", f"{warnings.formatwarning(warning.message, warning.category, 'x', 1)}{warning!r}")
-                del warning  # it keeps aiohttp's objects, which warn in their turn
+                del warning  # it keeps aiohttp's objects, which warn too
             gc.collect()
     finally:
         root.removeHandler(lines)
@@ -147,8 +146,8 @@ def test_logs_debug_output_and_stacks_tell_no_secret(scan: Scan, tmp_path: Path)
     scan.clean(at_least=500)
 
 
-async def test_objects_tell_no_secret(scan: Scan) -> None:
-    """However they are printed, stored or walked through: the client, its groups, data, purchases."""
+async def test_objects_contain_no_secret(scan: Scan) -> None:
+    """Printed, stored or walked through: the client, its groups, data, purchases."""
     async with FakeTrooper(api_key=KEY) as fake, fake.client(retry=FAST) as client:
         order = fake.add_order(order_id=123)
         fake.fail_next("/api/credentials", status=200, body=CREDENTIALS)
@@ -192,7 +191,7 @@ ANSWERS: dict[str, bytes | Answer] = {
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("kind", ["answers", "has no name", "nobody is there"])
 async def test_the_proxys_password_is_in_no_error(scan: Scan, answer: str, kind: str) -> None:
-    """Whether the proxy refuses, hangs up, is not there or has no name: its URL is not told, and it gets no key."""
+    """Whether the proxy refuses, hangs up, does not exist or has no name: its URL is not shown, and it gets no key."""
     async with RawServer(ANSWERS[answer]) as wire:
         where = {
             "answers": f"127.0.0.1:{wire.port}",
@@ -214,8 +213,8 @@ async def test_the_proxys_password_is_in_no_error(scan: Scan, answer: str, kind:
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 401, 407, 421])
-async def test_no_other_host_sees_the_key(status: int) -> None:
-    """A redirect, a challenge or a Refresh to another host is not followed: it is asked nothing at all."""
+async def test_no_other_host_gets_the_key(status: int) -> None:
+    """A redirect, a challenge or a Refresh to another host is not followed: no request goes there."""
     async with RawServer() as elsewhere:
         there = f"{elsewhere.url}/api/test"
         named = [f"{name}: {there}" for name in ("Location", "Content-Location", "Alt-Svc", "Link")]
@@ -228,8 +227,8 @@ async def test_no_other_host_sees_the_key(status: int) -> None:
     assert (len(wire.requests), elsewhere.requests) == (1, [])
 
 
-async def test_the_wire_has_the_key_in_one_header_and_no_other() -> None:
-    """Neither the User-Agent nor the path, the query or another header has it, with an application's name too."""
+async def test_a_request_has_the_key_in_one_header_only() -> None:
+    """Neither the User-Agent nor the path, the query or another header has it, even with an application's name."""
     async with RawServer(http(b'{"success": true, "test": "x"}')) as wire, wire.client(app="bot/1.0") as client:
         await client.ping()
         await client.templates.retry(5)
@@ -254,7 +253,7 @@ def _of_ours(error: BaseException) -> list[str]:
     ids=["base_url", "another", "port"],
 )
 def test_a_password_in_a_refused_url_is_in_no_frame(scan: Scan, options: dict[str, Any]) -> None:
-    """A client that is not made tells no password that was in its arguments."""
+    """A client whose arguments are refused does not show a password in them."""
     with pytest.raises(ConfigurationError) as caught:
         TrooperClient(KEY, **options)
     for line in _of_ours(caught.value):
@@ -263,13 +262,13 @@ def test_a_password_in_a_refused_url_is_in_no_frame(scan: Scan, options: dict[st
 
 
 def test_a_foreign_proxy_is_refused_for_plain_http() -> None:
-    """The exception for loopback is for what stays on this machine."""
+    """Plain http is allowed only if it stays on this machine."""
     with pytest.raises(ConfigurationError):
         TrooperClient(KEY, base_url="http://127.0.0.1:8080", proxy="http://203.0.113.1:3128")
 
 
 async def test_a_templates_config_is_in_no_frame(scan: Scan) -> None:
-    """What a template is configured with, a password of its application say, is in no traceback."""
+    """A template's config, which may hold an application's password, is in no traceback."""
     async with FakeTrooper(api_key=KEY) as fake, fake.client(retry=FAST) as client:
         with pytest.raises(TrooperError) as caught:
             await client.templates.install(4711, 1, {"password": PASSWORD})
@@ -281,7 +280,7 @@ async def test_a_templates_config_is_in_no_frame(scan: Scan) -> None:
 # The scan itself -----------------------------------------------------------------------------------------------------
 
 
-def test_the_scan_finds_what_is_there(scan: Scan) -> None:
+def test_the_scan_finds_a_secret(scan: Scan) -> None:
     """It can fail: in texts, reprs, attributes, frames and causes, plain, as base64 and in an error's notes."""
 
     class Holder:

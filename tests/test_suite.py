@@ -1,4 +1,4 @@
-"""What the tests rely on: their own environment, the search for what they leave behind, and their README."""
+"""What the tests rely on: their own environment, the search for what they leave behind, and their page."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def _folder() -> Iterator[None]:
     ("thing", "named"),
     [(_process, "process"), (_orphan, "process"), (_thread, "thread"), (_socket, "socket"), (_folder, "temporary")],
 )
-def test_what_is_left_behind_is_named(
+def test_what_a_test_leaves_behind_is_found(
     thing: Callable[[], AbstractContextManager[None]], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Processes, those of children too, threads, sockets and temporary files are found while they are there."""
+    """Processes, also of children, threads, sockets and temporary files are found while they exist."""
     before = leaks.held()
     with ExitStack() as stack, monkeypatch.context() as patch:
         stack.enter_context(thing())
@@ -82,8 +82,8 @@ def test_what_is_left_behind_is_named(
     assert leaks.left_since(before) == []
 
 
-async def test_a_child_is_killed_with_what_it_has_started() -> None:
-    """The whole process group is gone with the block, a grandchild that ignores signals too."""
+async def test_a_child_is_killed_with_its_own_children() -> None:
+    """The whole process group is gone after the block, also a grandchild that ignores signals."""
     ignores = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ignores!r}])"
     before = leaks.held()
@@ -94,7 +94,7 @@ async def test_a_child_is_killed_with_what_it_has_started() -> None:
 
 
 def test_the_environment_is_that_of_the_tests() -> None:
-    """Whatever was set, blocked or ignored by who runs them: Ctrl-C works, and no foreign variable is there."""
+    """Whatever the caller has set, blocked or ignored: Ctrl-C works, and no foreign variable is there."""
     program = """
 import os, signal
 from tests.helpers.environment import isolate
@@ -116,15 +116,15 @@ os.kill(os.getpid(), signal.SIGTERM)
     assert run.returncode < 0
 
 
-def test_the_readme_names_files_that_exist() -> None:
-    """Each path in the table of promises is there."""
+def test_the_page_names_files_that_exist() -> None:
+    """Each path in the table of promises exists."""
     rows = [line for line in (TESTS / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     named = re.findall(r"`(\w+/[\w./]*|test_\w+\.py)`", "\n".join(rows))
     assert len(named) > 20
     assert [path for path in named if not (TESTS / path).exists()] == []
 
 
-def test_a_wait_for_a_condition_says_what_it_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_wait_for_a_condition_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The failure shows the condition."""
     monkeypatch.setattr("tests.helpers.conditions.LIMIT", 0.0)
     never_true: list[str] = []
@@ -133,7 +133,7 @@ def test_a_wait_for_a_condition_says_what_it_waited_for(monkeypatch: pytest.Monk
 
 
 def _sleeps(node: ast.AST) -> Iterator[ast.Call]:
-    """The calls of `sleep` for a fixed time of more than a hundredth of a second."""
+    """The calls of `sleep` with a fixed time of more than a hundredth of a second."""
     for call in ast.walk(node):
         match call:
             case ast.Call(func=ast.Attribute(attr="sleep") | ast.Name(id="sleep"), args=[ast.Constant(value=seconds)]):

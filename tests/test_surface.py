@@ -48,8 +48,8 @@ CALLABLES = dict(public_callables(trooper_async))
 OTHERS = [(package, name, function) for package in (durable, testing) for name, function in public_callables(package)]
 
 
-def test_each_name_is_where_type_checkers_and_run_time_look_for_it() -> None:
-    """What is imported for type checkers, what `__all__` lists and what can be imported are the same names."""
+def test_every_name_is_the_same_for_type_checkers_and_imports() -> None:
+    """What type checkers see, what `__all__` lists and what can be imported are the same names."""
     checked = {
         alias.name: node.module
         for node in ast.walk(ast.parse(SOURCE.read_text(encoding="utf-8")))
@@ -63,7 +63,7 @@ def test_each_name_is_where_type_checkers_and_run_time_look_for_it() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """A name that does not exist is told as of any module, and `hasattr` says no."""
+    """An unknown name fails as in any module, and `hasattr` says no."""
     assert not hasattr(trooper_async, "Unknown")
     with pytest.raises(ImportError, match="cannot import name 'Unknown' from 'trooper_async'"):
         exec("from trooper_async import Unknown")
@@ -75,7 +75,7 @@ def in_new_python(code: str) -> str:
 
 
 def test_importing_the_package_loads_none_of_its_libraries() -> None:
-    """`import trooper_async`, and its pytest plugin, load nothing of it and no aiohttp."""
+    """`import trooper_async`, and its pytest plugin, load neither its modules nor aiohttp."""
     code = "import sys, {}; print(*(m for m in sys.modules if m.split('.')[0] in ('trooper_async', 'aiohttp', 'attr')))"
     assert in_new_python(code.format("trooper_async")) == "trooper_async"
     plugin = "trooper_async.testing.plugin"
@@ -104,7 +104,7 @@ def test_a_group_is_a_documented_member_of_the_client(name: str) -> None:
 
 
 async def test_a_group_can_be_mocked_from_its_class() -> None:
-    """`AsyncMock(spec=Orders)` has the methods of `client.orders`, and refuses those that there are not."""
+    """`AsyncMock(spec=Orders)` has the methods of `client.orders`, and no others."""
     orders = AsyncMock(spec=Orders)
     assert await orders.list() is orders.list.return_value
     with pytest.raises(AttributeError):
@@ -119,7 +119,7 @@ def test_type_hints_resolve(name: str) -> None:
 
 @pytest.mark.parametrize("package", [trooper_async, durable, testing], ids=lambda package: package.__name__)
 def test_type_hints_of_constructors_resolve(package: ModuleType) -> None:
-    """Also those that are inherited, and written by attrs: libraries that inject dependencies read them."""
+    """Also inherited ones, and those that attrs writes: libraries that inject dependencies read them."""
     for name in package.__all__:
         value = getattr(package, name)
         if inspect.isclass(value) and inspect.isfunction(value.__init__):
@@ -128,7 +128,7 @@ def test_type_hints_of_constructors_resolve(package: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", CALLABLES)
 def test_the_types_of_a_signature_are_exported(name: str) -> None:
-    """Whoever annotates what a method takes or returns finds the type's name in the package."""
+    """Every type that a method takes or returns can be imported from the package."""
     for hint in typing.get_type_hints(CALLABLES[name]).values():
         for used in types_in(hint):
             if used.__module__.startswith("trooper_async") and name != "RetryPolicy.delay":
@@ -148,7 +148,7 @@ def test_the_aliases_in_a_signature_are_exported(name: str) -> None:
 
 
 @pytest.mark.parametrize(("package", "name", "function"), OTHERS, ids=[name for _, name, _ in OTHERS])
-def test_the_types_of_other_packages_signatures(
+def test_the_types_of_other_packages_signatures_are_exported(
     package: ModuleType, name: str, function: Callable[..., object]
 ) -> None:
     """What `trooper_async.durable` and `.testing` take and return has a name there, or in `trooper_async`."""
@@ -173,13 +173,13 @@ def types_in(hint: object) -> Iterator[type]:
             yield from types_in(inner)
 
 
-# What calls the API says in each docstring which endpoint, and what it raises.
+# A method that calls the API says in its docstring which endpoint, and what it raises.
 CALLS = (*GROUPS.values(), TrooperClient)
 ENDPOINT = re.compile(r"(GET|POST) /api/[a-z-]+|No request is sent")
 
 
 def missing_in_docstring(name: str) -> list[str]:
-    """What a reader of this docstring alone would have to look for elsewhere."""
+    """What is missing in this docstring."""
     function = CALLABLES[name]
     text = inspect.getdoc(function) or ""
     owner_name, _, member = name.rpartition(".")
@@ -205,12 +205,12 @@ def missing_in_docstring(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", CALLABLES)
 def test_a_docstring_is_complete(name: str) -> None:
-    """It names each argument, what is returned, and for calls what is raised and the endpoint: hovers show no other."""
+    """It names each argument, the result, and for calls the exceptions and the endpoint: hovers show nothing else."""
     assert not missing_in_docstring(name)
 
 
 @pytest.mark.parametrize("name", trooper_async.__all__)
-def test_a_public_class_or_function_has_text(name: str) -> None:
+def test_a_public_class_or_function_has_a_docstring(name: str) -> None:
     """`help()` of each says what it is."""
     value = getattr(trooper_async, name)
     if inspect.isclass(value) or inspect.isfunction(value):

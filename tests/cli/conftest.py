@@ -29,14 +29,14 @@ ON_ITS_WAY = 130
 
 @frozen
 class Ran:
-    """What a run of the command came to."""
+    """The result of a run of the command."""
 
     status: int
     out: str
     err: str
 
     @property
-    def json(self) -> Any:  # whatever the command wrote
+    def json(self) -> Any:  # any JSON that the command wrote
         return json.loads(self.out)
 
     @property
@@ -52,7 +52,7 @@ Trooper = Callable[..., Ran]
 
 @pytest.fixture
 def fake() -> Iterator[FakeTrooper]:
-    """The demo's fleet, orders 123 to 129, and one on its way; every transition takes 0.05 s."""
+    """The demo's fleet, orders 123 to 129, one of them in transition; every transition takes 0.05 s."""
     with fake_fleet({}) as fake:
         for order_id in range(123, ON_ITS_WAY + 1):
             fake._server(order_id).password = PASSWORD
@@ -73,7 +73,7 @@ def settings(fake: FakeTrooper, tmp_path: Path) -> Settings:
 def trooper(
     settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ran]:
-    """`trooper("stop", "123", answers="y\\n", api_key=…)`; without `answers`, stdin is at its end."""
+    """`trooper("stop", "123", answers="y\n", api_key=…)`; without `answers`, stdin is at its end."""
 
     def ran(*arguments: str, answers: str = "", **changes: Any) -> Ran:  # of Settings
         monkeypatch.setattr("sys.stdin", io.StringIO(answers))
@@ -109,7 +109,9 @@ def interrupted(
     when: Callable[[], bool] = lambda: True,
     then: Callable[[], object] = lambda: None,
 ) -> Ran:
-    """Run it, and send the signal once the path was asked for, and it is `when`; `then` is called once it has come."""
+    """Runs it, and sends the signal once the path was requested and `when` holds; `then` is called once it
+    has arrived.
+    """
     loops = asyncio.SelectorEventLoop
     add = loops.add_signal_handler
 
@@ -125,7 +127,7 @@ def interrupted(
 
 @contextmanager
 def meanwhile(condition: Callable[[], object], do: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, another thread does something once the condition holds."""
+    """While the block runs, another thread acts once the condition holds."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -144,7 +146,7 @@ def meanwhile(condition: Callable[[], object], do: Callable[[], object]) -> Iter
 
 
 class Clock:
-    """The clock of all event loops of this process, which can be put forward from any thread."""
+    """The clock of all event loops of this process, which any thread can put forward."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
@@ -152,7 +154,7 @@ class Clock:
 
     @contextmanager
     def forward(self, seconds: float, *, once: Callable[[], object]) -> Iterator[None]:
-        """While the block runs, it is put forward once the condition holds."""
+        """While the block runs, the clock is put forward once the condition holds."""
 
         def put() -> None:
             self._ahead += seconds

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pexpect  # type: ignore[import-untyped]  # it comes without types
 
-# of a terminal's codes, those that rich writes
+# the terminal codes that rich writes
 _SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+|\x1b.")
 _PATIENCE = 30.0
 
@@ -28,7 +28,7 @@ sys.exit(run(sys.argv[1:], evolve(load(), options={"poll": PollSchedule(floor=0.
 
 
 class Terminal:
-    """`trooper`, but for its poll that does not take a second, in a terminal. `said` is all that it has written."""
+    """`trooper` in a terminal, with polls that take less than a second. `said` is all that it has written."""
 
     def __init__(self, words: tuple[str, ...], environment: Mapping[str, str], columns: int, shell: str) -> None:
         self.said = ""
@@ -46,7 +46,7 @@ class Terminal:
 
     @property
     def all(self) -> str:
-        """All that it has written, also what was forgotten."""
+        """All that it has written, including forgotten output."""
         return self._forgotten + self.said
 
     def forget(self) -> None:
@@ -67,7 +67,7 @@ class Terminal:
         self._child.kill(signal.SIGTERM)
 
     def until(self, *texts: str) -> str:
-        """Read until the screen shows all of these texts; the screen as it is then."""
+        """Read until the screen shows all of these texts; returns the screen."""
         ends = time.monotonic() + _PATIENCE
         while not all(text in screen(self.said) for text in texts):
             assert time.monotonic() < ends, f"{texts} were not shown:\n{screen(self.said)}"
@@ -80,14 +80,14 @@ class Terminal:
         return screen(self.said)
 
     def wait_for(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds that the screen does not show."""
+        """Wait until a condition holds that the screen does not show."""
         ends = time.monotonic() + _PATIENCE
         while not holds():
             assert time.monotonic() < ends, screen(self.said)
             time.sleep(0.01)
 
     def end(self) -> tuple[int | None, str]:
-        """Read to its end: the exit status, and what is on the screen then."""
+        """Read to its end; returns the exit status and the screen."""
         with suppress(pexpect.EOF):
             while True:
                 self.said += self._child.read_nonblocking(4096, timeout=_PATIENCE)
@@ -124,7 +124,7 @@ def styled_lines(said: str) -> list[str]:
             lines[row] = ""
         elif code == "m" or not text.startswith("\x1b"):
             if fresh and not code:
-                lines[row], fresh = "", False  # what is written from the left is written whole
+                lines[row], fresh = "", False  # a line written from its start is written completely
             lines[row] += text
     return lines
 

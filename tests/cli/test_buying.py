@@ -1,4 +1,6 @@
-"""order, migrate, purchases and templates: what is shown and asked before money is spent, and what is known after."""
+"""order, migrate, purchases and templates: what is shown and asked before money is spent, and what is known
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ MIGRATE = ("migrate", "buy", "128", "1", "--keep-data", "--yes", "--max-total-du
 
 
 def test_order_shows_the_price_and_asks_twice(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Price and terms are each agreed to, and the command waits until the server runs."""
+    """Price and terms are confirmed separately, and the command waits until the server runs."""
     fake.durations["create"] = 0.5
     ran = trooper("order", "3", "--json", answers="y\ny\n")
     assert ran.status == 0
@@ -32,8 +34,8 @@ def test_order_shows_the_price_and_asks_twice(trooper: Trooper, fake: FakeTroope
 
 
 @pytest.mark.parametrize("answers", ["", "n\n", "y\n", "y\nn\n", "maybe\ny\n"])
-def test_order_sends_nothing_without_both(trooper: Trooper, fake: FakeTrooper, answers: str) -> None:
-    """A no, or no answer, to the price or the terms: nothing is sent."""
+def test_order_sends_nothing_without_both_confirmations(trooper: Trooper, fake: FakeTrooper, answers: str) -> None:
+    """A no, or no reply, to the price or the terms: nothing is sent."""
     ran = trooper("order", "3", answers=answers)
     assert ran.status == 1
     assert "nothing was sent" in ran.error
@@ -51,16 +53,14 @@ def test_order_sends_nothing_without_both(trooper: Trooper, fake: FakeTrooper, a
         ["3", "--max-price-h", "-1"],
     ],
 )
-def test_order_without_asking_needs_a_limit_and_the_terms(
-    trooper: Trooper, fake: FakeTrooper, arguments: list[str]
-) -> None:
-    """--yes needs a price limit and the terms; other intervals need their price: 2, and no request."""
+def test_order_with_yes_needs_a_limit_and_the_terms(trooper: Trooper, fake: FakeTrooper, arguments: list[str]) -> None:
+    """--yes needs a price limit and the terms; other intervals need their price: status 2, and no request."""
     assert trooper("order", *arguments).status == 2
     assert fake.requests == []
 
 
-def test_order_at_no_more_than_the_limit(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Dearer than --max-price-h: nothing is asked or sent."""
+def test_order_above_the_limit_is_refused(trooper: Trooper, fake: FakeTrooper) -> None:
+    """An offer above --max-price-h: nothing is asked or sent."""
     ran = trooper("order", "3", "--max-price-h", "0.19", answers="y\ny\n")
     assert ran.status == 1
     assert "at most 0.19 are allowed" in ran.error
@@ -68,8 +68,8 @@ def test_order_at_no_more_than_the_limit(trooper: Trooper, fake: FakeTrooper) ->
     assert trooper("order", "77", answers="y\ny\n").error == "there is no offer 77: nothing was sent"
 
 
-def test_order_passes_on_what_is_wanted(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Interval, total price, partition and templates (by name or id) are sent; --no-wait gives the transition."""
+def test_order_sends_its_options(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Interval, total price, partition and templates (by name or id) are sent; --no-wait prints the transition."""
     options = ["--interval", "MONTH", "--total-price", "120", "--second-partition-percentage", "20"]
     ran = trooper(*ORDER, *options, "--template", "comfyui", "--template", "1", "--no-wait", "--json")
     assert (ran.status, ran.json["action"]) == (0, "create")
@@ -82,7 +82,7 @@ def test_order_passes_on_what_is_wanted(trooper: Trooper, fake: FakeTrooper) -> 
 
 
 def test_a_reference_buys_once(trooper: Trooper, fake: FakeTrooper, settings: Settings) -> None:
-    """The same reference in another run of the command: the ledger knows it, and nothing more is bought."""
+    """The ledger knows the reference in another run of the command, and nothing more is bought."""
     first = trooper(*ORDER, "--reference", "job-7", "--json")
     again = trooper(*ORDER, "--reference", "job-7", "--json")
     assert first.json["order_id"] == again.json["order_id"] == 131
@@ -92,7 +92,7 @@ def test_a_reference_buys_once(trooper: Trooper, fake: FakeTrooper, settings: Se
 
 
 def test_a_lost_purchase_is_unknown_until_it_is_resolved(trooper: Trooper, fake: FakeTrooper) -> None:
-    """4 and the candidates; the next order is refused; `purchases` shows it; resolved, orders go on."""
+    """Status 4 and the candidates; the next order is refused; `purchases` lists it; once resolved, orders go on."""
     fake.drop_next("/api/order", when="after")
     ran = trooper(*ORDER)
     assert ran.status == 4
@@ -114,8 +114,8 @@ def test_a_lost_purchase_is_unknown_until_it_is_resolved(trooper: Trooper, fake:
     assert trooper(*ORDER).status == 0
 
 
-def test_purchases_of_nobody(trooper: Trooper, settings: Settings) -> None:
-    """Without a ledger there is nothing to show or resolve, and none is made; no key is needed."""
+def test_purchases_without_a_ledger_is_empty(trooper: Trooper, settings: Settings) -> None:
+    """Without a ledger there is nothing to list or resolve, and none is created; no key is needed."""
     assert trooper("purchases", "--json", api_key=None).json == []
     assert "nothing was bought" in trooper("purchases").out
     assert trooper("purchases", "resolve", "x", "--not-made").status == 1
@@ -123,10 +123,10 @@ def test_purchases_of_nobody(trooper: Trooper, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_purchase_says_what_is_known(
+def test_an_interrupted_purchase_is_awaited_and_reported(
     trooper: Trooper, fake: FakeTrooper, number: signal.Signals
 ) -> None:
-    """Ctrl-C or SIGTERM while it is on the wire: its response is waited for, and told; 130."""
+    """Ctrl-C or SIGTERM while it is in flight: its response is awaited and printed; status 130."""
     hold = fake.hold_next("/api/order")
     ran = interrupted(trooper, fake, number, "/api/order", *ORDER, then=hold.release)
     assert ran.status == 130
@@ -135,15 +135,15 @@ def test_an_interrupted_purchase_says_what_is_known(
     assert trooper("purchases", "--json").json[0]["order_id"] == 131
 
 
-def test_an_interrupted_wait_says_what_was_bought(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Ctrl-C while the new server starts: the order that is being paid for is named."""
+def test_an_interrupted_wait_names_the_order(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Ctrl-C while the new server starts: the order that is being billed is named."""
     fake.durations["create"] = 30.0
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/order", *ORDER)
     assert ran.status == 130
     assert "bought as order 131, which is billed" in ran.err
 
 
-def test_an_interrupted_command_that_has_bought_nothing_says_so(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_an_interrupt_before_the_purchase_says_that_nothing_was_bought(trooper: Trooper, fake: FakeTrooper) -> None:
     """Ctrl-C before the purchase is sent: nothing was bought."""
     fake.delay_next("/api/blibs", 30)
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/blibs", *ORDER)
@@ -152,8 +152,8 @@ def test_an_interrupted_command_that_has_bought_nothing_says_so(trooper: Trooper
     assert sent(fake, "/api/order") == []
 
 
-def test_an_interrupted_fleet_can_be_gone_on_with(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """Ctrl-C in a run of many: what is known is told and kept, and `resume` sends none of it again."""
+def test_an_interrupted_fleet_can_be_resumed(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """Ctrl-C in a run of many: what is known is printed and stored, and `resume` sends none of it again."""
     fake.durations["stop"] = 600
     file = tmp_path / "report.json"
     stop = ("stop", "123", "124", "126", "--concurrency", "1", "--report", str(file))
@@ -173,7 +173,7 @@ def test_an_interrupted_fleet_can_be_gone_on_with(trooper: Trooper, fake: FakeTr
 
 
 def test_migrate_shows_asks_and_waits(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Options, quote and purchase; the question names the price and what becomes of the data."""
+    """Options, quote and purchase; the question names the price and what happens to the data."""
     assert 4 in [blib["id"] for blib in trooper("migrate", "options", "128", "--json").json["available_blibs"]]
     quote = trooper("migrate", "quote", "128", "1", "--json").json
     assert (quote["order_id"], quote["target_blib_id"]) == (128, 1)
@@ -194,16 +194,16 @@ def test_migrate_shows_asks_and_waits(trooper: Trooper, fake: FakeTrooper) -> No
         (["--keep-data", "--yes", "--max-total-due", "0.01"], 1),
     ],
 )
-def test_migrate_spends_nothing_by_mistake(
+def test_migrate_without_limit_or_data_option_buys_nothing(
     trooper: Trooper, fake: FakeTrooper, arguments: list[str], status: int
 ) -> None:
-    """Without a limit, without a word on the data, or dearer than the limit: nothing is bought."""
+    """Without a limit, without --keep-data or --lose-data, or above the limit: nothing is bought."""
     assert trooper("migrate", "buy", "128", "1", *arguments).status == status
     assert sent(fake, "/api/buy-migration") == []
 
 
-def test_a_migration_is_always_asked_about(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Also where the quote is over the limit: the next quote, which counts, might not be."""
+def test_a_migration_above_the_limit_is_not_sent_after_a_yes(trooper: Trooper, fake: FakeTrooper) -> None:
+    """The question comes even if the quote is above the limit, since the quote that counts is read later."""
     fake.fail_next(
         "/api/migration-cost",
         status=200,
@@ -215,7 +215,7 @@ def test_a_migration_is_always_asked_about(trooper: Trooper, fake: FakeTrooper) 
 
 
 def test_migrate_without_waiting(trooper: Trooper) -> None:
-    """--no-wait gives the transition of the new order, and `purchases` says what it replaces."""
+    """--no-wait prints the transition of the new order, and `purchases` says what it replaces."""
     assert trooper(*MIGRATE, "--no-wait", "--json").json["order_id"] == 131
     assert "order 128 → offer 1" in trooper("purchases").out
 

@@ -1,4 +1,4 @@
-"""Accounts and settings: `trooper config`, profiles, the key store, and what the shell completes."""
+"""Accounts and settings: `trooper config`, profiles, the key store, and shell completion."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ proxy = "http://user:secret@127.0.0.1:1"
 """
 
 
-def test_a_profile_is_another_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key, base URL, proxy and ledger are its own; --profile and TROOPER_PROFILE choose it."""
+def test_a_profile_has_its_own_key_url_proxy_and_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile has its own key, base URL, proxy and ledger; --profile and TROOPER_PROFILE choose it."""
     write(TWO)
     default, work = load(), load("work")
     assert (default.api_key, default.base_url, default.profile) == ("key-of-default", None, None)
@@ -77,7 +77,7 @@ def test_a_profile_is_another_account(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().api_key == "key-of-work"
 
 
-def test_a_profile_that_is_asked_for_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_profile_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --profile work nothing is bought on the account of a key that happens to be in the environment."""
     write(TWO)
     monkeypatch.setenv("TROOPER_API_KEY", "key-of-environment")
@@ -91,10 +91,10 @@ def test_a_profile_that_is_asked_for_wins_over_the_environment(monkeypatch: pyte
         load("nope")
 
 
-def test_a_profile_is_chosen_on_the_command_line(
+def test_a_profile_may_come_before_or_after_the_command(
     fake: FakeTrooper, ran: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--profile comes before or after the command."""
+    """--profile works in either place."""
     write(f'[profile.work]\napi_key = "{fake.api_key}"\nbase_url = "{fake.url}"\n')
     assert ran("ps", "--profile", "work").status == 0
     assert ran("--profile", "work", "ps").status == 0
@@ -102,8 +102,8 @@ def test_a_profile_is_chosen_on_the_command_line(
     assert ran("ps", "--profile", "nope").status == 2
 
 
-def test_a_ledger_in_the_file_is_relative_to_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the command is run it is the same file; another key than the file's gets one of its own."""
+def test_a_ledger_path_in_the_file_is_relative_to_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same file wherever the command runs; a key other than the file's gets its own ledger."""
     path = write('api_key = "key-of-file"\nledger = "l.jsonl"\n')
     (home / "elsewhere").mkdir()
     monkeypatch.chdir(home / "elsewhere")
@@ -116,8 +116,10 @@ def test_a_ledger_in_the_file_is_relative_to_it(home: Path, monkeypatch: pytest.
 # config -------------------------------------------------------------------------------------------------------------
 
 
-def test_config_writes_a_file_that_only_its_owner_reads(ran: Typed) -> None:
-    """`config set` makes it, `config show` tells where all comes from and never the key, `unset` removes."""
+def test_config_writes_a_file_with_mode_600(ran: Typed) -> None:
+    """`config set` creates it, `config show` says where each value comes from but never the key, `unset`
+    removes one.
+    """
     assert ran("config", "set", "api_key", typed="key-1\n").status == 0
     assert ran("config", "set", "base_url", "https://one.example").status == 0
     assert ran("config", "set", "api_key", "--profile", "a b", typed="key-2\n").status == 0
@@ -139,7 +141,7 @@ def test_config_writes_a_file_that_only_its_owner_reads(ran: Typed) -> None:
     assert load("a b").api_key == "key-2"
 
 
-def test_config_leaves_alone_what_it_does_not_set(ran: Typed) -> None:
+def test_config_leaves_other_entries_unchanged(ran: Typed) -> None:
     """Comments, other accounts and the order of entries stay."""
     path = write(
         '# mine\napi_key = "old"  # rotated\nproxy = "http://p:1"\n\n[profile.work]  # theirs\napi_key = "w"\n'
@@ -152,8 +154,8 @@ def test_config_leaves_alone_what_it_does_not_set(ran: Typed) -> None:
     assert load().options == {"proxy": "http://p:1"}
 
 
-def test_config_does_not_touch_what_it_cannot_change(ran: Typed) -> None:
-    """A value over several lines is left to an editor: refused, and the file is as it was."""
+def test_config_refuses_to_change_a_multiline_value(ran: Typed) -> None:
+    """A value over several lines is left to an editor: refused, and the file is unchanged."""
     text = 'base_url = """\nhttps://x\n"""\n'
     path = write(text)
     assert ran("config", "set", "base_url", "https://y").status == 1
@@ -164,7 +166,7 @@ def test_config_does_not_touch_what_it_cannot_change(ran: Typed) -> None:
     "words", [["api_key", "the-key-itself"], ["base_url"], ["nope", "x"], ["proxy", "x", "--keyring"]]
 )
 def test_config_refuses_a_key_as_an_argument(ran: Typed, words: list[str]) -> None:
-    """It would be in the process list; other settings need a value, and exist."""
+    """It would be in the process list; other settings need a value, and must exist."""
     refused = ran("config", "set", *words)
     assert refused.status == 2
     assert "the-key-itself" not in refused.err
@@ -172,15 +174,15 @@ def test_config_refuses_a_key_as_an_argument(ran: Typed, words: list[str]) -> No
 
 
 @pytest.mark.parametrize("typed", ["", "\n", "two words\n", "umlaut-ü\n"])
-def test_config_refuses_what_is_no_key(ran: Typed, typed: str) -> None:
-    """Nothing is written, and what was typed is not repeated."""
+def test_config_refuses_an_invalid_key(ran: Typed, typed: str) -> None:
+    """Nothing is written, and the input is not repeated."""
     refused = ran("config", "set", "api_key", typed=typed)
     assert (refused.status, typed.strip() in refused.err) == (1, typed.strip() == "")
     assert not config_path().exists()
 
 
 def test_the_key_is_typed_hidden(fake: FakeTrooper, tmp_path: Path) -> None:
-    """On a terminal the key is asked for without an echo."""
+    """On a terminal the key is read without an echo."""
     variables = environment(fake, tmp_path)
     del variables["TROOPER_API_KEY"]
     with terminal("config", "set", "api_key", environment=variables) as shown:
@@ -193,7 +195,7 @@ def test_the_key_is_typed_hidden(fake: FakeTrooper, tmp_path: Path) -> None:
 
 
 def test_the_key_may_be_in_the_systems_key_store(ran: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--keyring keeps it there, by profile, and the file only says so; without keyring it says what to install."""
+    """--keyring stores it there, by profile, and the file only says so; without keyring it says what to install."""
     monkeypatch.setitem(sys.modules, "keyring", None)
     assert "pip install keyring" in ran("config", "set", "api_key", "--keyring", typed="k\n").error
     stored: dict[tuple[str, str], str] = {}
@@ -209,7 +211,7 @@ def test_the_key_may_be_in_the_systems_key_store(ran: Typed, monkeypatch: pytest
 
 
 def test_a_ca_file_is_used(fake: FakeTrooper, home: Path) -> None:
-    """`ca_file` is what TLS is verified with: one that is not there leaves no certificate to trust."""
+    """`ca_file` is what TLS verifies with: if it is missing, no certificate is trusted."""
     write('ca_file = "mine.pem"\n')
     code = (
         "from trooper_async.cli._settings import load; load(); import ssl; print(ssl.get_default_verify_paths().cafile)"
@@ -223,7 +225,7 @@ def test_a_ca_file_is_used(fake: FakeTrooper, home: Path) -> None:
 
 
 def completed(fake: FakeTrooper, home: Path, line: str) -> list[str]:
-    """What bash would be offered."""
+    """What bash would offer."""
     more = {"_TROOPER_COMPLETE": "zsh_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     variables = {**environment(fake, home), **more}
     said = subprocess.run(COMMAND, capture_output=True, text=True, check=False, env=variables)
@@ -232,7 +234,7 @@ def completed(fake: FakeTrooper, home: Path, line: str) -> list[str]:
 
 
 def test_ids_and_titles_are_completed(fake: FakeTrooper, home: Path) -> None:
-    """From the list that was read last, by id or by a part of the title; without an echo of the key on the disk."""
+    """From the last list, by id or part of the title; the key is not written to disk."""
     assert (
         subprocess.run([*COMMAND, "ps"], env=environment(fake, home), capture_output=True, check=False).returncode == 0
     )
@@ -248,13 +250,13 @@ def test_ids_and_titles_are_completed(fake: FakeTrooper, home: Path) -> None:
     assert fake.requests == []
 
 
-def test_ids_are_read_where_none_are_known(fake: FakeTrooper, home: Path) -> None:
-    """The first time the list is read in the background; soon it is there."""
+def test_ids_are_read_in_the_background_the_first_time(fake: FakeTrooper, home: Path) -> None:
+    """The first time the list is read in the background, and soon available."""
     block_until(lambda: "123" in completed(fake, home, "trooper stop 12"))
 
 
-def test_old_ids_are_completed_and_read_again(fake: FakeTrooper, home: Path) -> None:
-    """The shell does not wait for them: an old list is offered at once, and the next time a new one."""
+def test_outdated_ids_are_completed_and_read_again(fake: FakeTrooper, home: Path) -> None:
+    """The shell does not wait: an old list is offered at once, and a new one the next time."""
     subprocess.run([*COMMAND, "ps"], env=environment(fake, home), capture_output=True, check=True)
     (known,) = (home / ".cache/trooper").iterdir()
     known.write_text(json.dumps({"555": "from before"}))
@@ -264,13 +266,13 @@ def test_old_ids_are_completed_and_read_again(fake: FakeTrooper, home: Path) -> 
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_says_the_shells_line(ran: Typed, shell: str) -> None:
-    """`trooper completion SHELL` is what its start file needs."""
+def test_completion_prints_the_line_for_the_shell(ran: Typed, shell: str) -> None:
+    """`trooper completion SHELL` prints what belongs into its start file."""
     assert f"_TROOPER_COMPLETE={shell}_source trooper" in ran("completion", shell).out
 
 
 def test_starting_imports_only_what_it_needs() -> None:
-    """--help, --version and the completion of commands import neither aiohttp nor asyncio nor any of rich."""
+    """--help, --version and the completion of commands import neither aiohttp nor asyncio nor rich."""
     code = """
 import sys, os
 from trooper_async.cli import _app

@@ -24,8 +24,8 @@ def say(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
-def test_one_command_on_the_fake(capsys: pytest.CaptureFixture[str]) -> None:
-    """`demo -- COMMAND` runs it without any key, passes --json on, and ends with its status."""
+def test_demo_runs_one_command_on_the_fake(capsys: pytest.CaptureFixture[str]) -> None:
+    """`demo -- COMMAND` runs it without a key, passes --json on, and ends with its status."""
     assert run(["demo", "--", "ps", "--json"]) == 0
     assert '"title": "training llama 1"' in capsys.readouterr().out
     assert run(["demo", "--json", "--", "ping"]) == 0
@@ -35,8 +35,8 @@ def test_one_command_on_the_fake(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FakeTrooper" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_prompt_keeps_one_fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Commands that are read one after the other see the same servers; comments, blanks and typos do no harm."""
+def test_the_prompt_keeps_one_fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Successive commands see the same servers; comments, blank lines and typos do no harm."""
     say(
         monkeypatch,
         "rename 123 renamed",
@@ -62,7 +62,7 @@ def test_a_prompt_keeps_one_fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_ctrl_c_at_the_prompt_only_ends_the_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C at the prompt gives another prompt; the end of input leaves."""
+    """Ctrl-C at the prompt gives another prompt; the end of input leaves it."""
     lines: Iterator[str | BaseException] = iter([KeyboardInterrupt(), "rename 123 renamed", EOFError()])
 
     def typed(*_: object) -> str:
@@ -76,7 +76,7 @@ def test_ctrl_c_at_the_prompt_only_ends_the_line(
     assert "order 123 is called renamed" in capsys.readouterr().out
 
 
-def test_the_tour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tour_runs_its_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`tour` runs its commands one after the other, and every one of them works."""
     say(monkeypatch, "tour")
     assert run(["demo"]) == 0
@@ -87,17 +87,15 @@ def test_the_tour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert "order 131: running" in said
 
 
-def test_without_a_terminal_it_shows_itself(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where nothing can be typed or read, the tour runs by itself."""
+def test_without_a_terminal_the_tour_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal the tour runs by itself."""
     say(monkeypatch)
     assert run(["demo"]) == 0
     assert f"trooper> {_demo.TOUR[-1]}" in capsys.readouterr().err
 
 
 def test_a_fake_that_cannot_listen_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no loopback to listen on, the command says so and ends."""
+    """Without a loopback interface the command says so and ends."""
 
     def no_loopback(self: FakeTrooper) -> None:
         raise OSError(99, "Cannot assign requested address")

@@ -1,4 +1,4 @@
-"""doctor: what it finds on fakes of each kind, and that it tells no secret."""
+"""doctor: its findings on fakes of each kind, without secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def answers(report: list[dict[str, str]]) -> dict[str, str]:
 
 @asynccontextmanager
 async def examined(**kind: Any) -> AsyncIterator[tuple[FakeTrooper, dict[str, str]]]:
-    """A fake of that kind, and what the doctor's reads of it say."""
+    """The findings of the doctor's reads of such a fake."""
     async with FakeTrooper(**kind) as fake, fake.client() as client:
         fake.add_order(title="secret title", ip="203.0.113.77")
         fake.add_order(status="starting", desired_status="running")
@@ -33,8 +33,8 @@ async def examined(**kind: Any) -> AsyncIterator[tuple[FakeTrooper, dict[str, st
         yield fake, {one.question: f"{one.verdict}: {one.answer}" for one in found}
 
 
-async def test_the_documented_api() -> None:
-    """Against the API as documented: its names, its history ids, no loose kinds; an odd status word is told."""
+async def test_doctor_reports_the_documented_api() -> None:
+    """On the API as documented: its names, its history ids, no loose types; an unknown status word is reported."""
     async with examined() as (_, said):
         assert said["status names"] == "ok: status + status_user (3)"
         assert said["history ids"].startswith("ok: fall with time") or "no history" in said["history ids"]
@@ -46,16 +46,16 @@ async def test_the_documented_api() -> None:
         assert said["fields not known in /api/orders"] == "ok: none"
 
 
-async def test_the_other_dialect_with_etags() -> None:
-    """The prose's names are told apart from the sample's, and ETags are tried."""
+async def test_doctor_reports_the_other_dialect_and_etags() -> None:
+    """The names of the prose are told apart from the sample's, and ETags are tried."""
     async with examined(profile=evolve(Profile.load("prose"), etag="honoured")) as (_, said):
         assert said["status names"] == "ok: current_status + desired_status (3)"
         assert said["ETag of the orders"] == "ok: honoured with 304"
         assert said["telling headers of the orders"] == "ok: etag"
 
 
-async def test_loose_types() -> None:
-    """Numbers as text, booleans as numbers, nulls and new fields are told by field and kind."""
+async def test_doctor_reports_loose_types() -> None:
+    """Numbers as text, booleans as numbers, nulls and new fields are reported by field and kind."""
     async with examined(profile=evolve(Profile.load("loose"), desired_field=None, etag="none", gzip=False)) as (
         _,
         said,
@@ -69,8 +69,8 @@ async def test_loose_types() -> None:
         assert said["fields not known in /api/blibs"] == "note: beta_field"
 
 
-def test_the_command(trooper: Trooper, fake: FakeTrooper) -> None:
-    """All is well with the demo's fleet: 0, only GETs, and no id, title, address or price in what it says."""
+def test_doctor_prints_no_values(trooper: Trooper, fake: FakeTrooper) -> None:
+    """With the demo's fleet: status 0, only GETs, and no id, title, address or price in the output."""
     ran = trooper("doctor")
     assert (ran.status, ran.err) == (0, "")
     assert "is accepted (from none)" in ran.out
@@ -83,8 +83,8 @@ def test_the_command(trooper: Trooper, fake: FakeTrooper) -> None:
         assert secret not in text
 
 
-def test_a_key_that_is_refused(trooper: Trooper) -> None:
-    """3, and the public endpoints are looked at all the same."""
+def test_doctor_reports_a_refused_key(trooper: Trooper) -> None:
+    """Status 3, and the public endpoints are checked nevertheless."""
     ran = trooper("doctor", "--json", api_key="wrong")
     assert ran.status == 3
     report = answers(ran.json)
@@ -93,16 +93,16 @@ def test_a_key_that_is_refused(trooper: Trooper) -> None:
     assert "status names" not in report
 
 
-def test_what_is_bad_is_in_the_exit_status(trooper: Trooper, fake: FakeTrooper) -> None:
-    """A 403 is a refused key too (3); a finding that is bad is a failure (1), whatever the connection is."""
+def test_a_bad_finding_sets_the_exit_status(trooper: Trooper, fake: FakeTrooper) -> None:
+    """A 403 is a refused key too (3); any other bad finding is a failure (1)."""
     fake.fail_next("/api/orders", status=403)
     assert trooper("doctor").status == 3
     fake.fail_next("/api/orders", status=200, body=[{"order_id": 1}])
     assert trooper("doctor").status == 1
 
 
-def test_no_key_and_no_answer(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Without a key it says what it could not look at; without an API it says only that, and 1."""
+def test_doctor_without_a_key_or_an_api_says_so(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Without a key it says what it could not check; without an API it says only that, with status 1."""
     assert answers(trooper("doctor", "--json", api_key=None).json)["the key"].startswith("note: there is none")
     fake.fail_next("/api/test", status=503)
     assert trooper("doctor").error == "the API: GET /api/test: 503"
@@ -114,8 +114,8 @@ def test_no_key_and_no_answer(trooper: Trooper, fake: FakeTrooper) -> None:
     assert answers(ran.json)["the key"] == "bad: GET /api/orders failed (500; key from none)"
 
 
-def test_answers_that_are_no_json(trooper: Trooper, fake: FakeTrooper) -> None:
-    """HTML in place of JSON, a list in place of an object: told, no crash."""
+def test_doctor_reports_invalid_json(trooper: Trooper, fake: FakeTrooper) -> None:
+    """HTML instead of JSON, a list instead of an object: reported without a crash."""
     fake.fail_next("/api/orders", status=200, body="<html>")
     ran = trooper("doctor", "--json")
     assert answers(ran.json)["the key"].startswith("bad: GET /api/orders: 200, but it is not JSON")
@@ -124,8 +124,8 @@ def test_answers_that_are_no_json(trooper: Trooper, fake: FakeTrooper) -> None:
     assert trooper("doctor").status == 0
 
 
-def test_findings_tell_no_values() -> None:
-    """What is no plain word is told by its kind: a key, a title or an address that turns up there is not repeated."""
+def test_findings_contain_no_values() -> None:
+    """Anything but a plain word is reported by its kind: a key, title or address is not repeated."""
     odd: list[_doctor.Row] = [
         {"order_id": 1, "serverId": 2, "status": "sk_live_" + "x" * 60, "status_user": {"a": 1}, "\x1b[2J": 1},
         {"order_id": "2", "serverId": 2, "status": "a\x1b[2J", "current_status": "running", "10.0.0.1": 1},
@@ -159,15 +159,15 @@ def test_findings_tell_no_values() -> None:
         (["x", Decimal("1.5")], "no history of two rows to see"),
     ],
 )
-def test_history_ids(ids: list[Any], answer: str) -> None:
+def test_doctor_reports_the_direction_of_history_ids(ids: list[Any], answer: str) -> None:
     """Whether ids rise or fall is judged by the rows' times, in whatever order they come."""
     rows: list[_doctor.Row] = [{"id": one, "status_since": f"2026-01-0{day}"} for day, one in enumerate(ids, 1)]
     assert _doctor.history_ids([list(reversed(rows))]).answer == answer
     assert _doctor.history_ids([rows]).answer == answer
 
 
-async def test_the_key_stays_on_the_wire() -> None:
-    """What the doctor holds has no key in its repr."""
+async def test_the_doctors_repr_has_no_key() -> None:
+    """No repr of the doctor's objects has the key."""
     async with FakeTrooper() as fake, TrooperClient(fake.api_key, base_url=fake.url) as client:
         raw = await _doctor.read(client, "/api/orders")
         assert raw.status == 200

@@ -1,4 +1,4 @@
-"""Every command against an API that refuses, fails, or cuts the line: exit statuses, one line, nothing secret."""
+"""Every command with an API that refuses, fails, or loses responses: exit status, one line, no secrets."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ CASES = [
 ONCE = {"restart", "order", "install", "retry", "buy"}
 
 
-def test_every_command_is_here() -> None:
-    """What is not in these cases is tested by name: it makes no request of its own, or several."""
+def test_every_command_is_tested() -> None:
+    """A command that is not in these cases is listed by name: it makes no request of its own, or several."""
     covered = {words[0] for all_words in COMMANDS.values() for words in all_words}
     assert set(_app.app.list_commands(click.Context(_app.app))) - covered == {
         "resume",
@@ -62,8 +62,8 @@ def test_every_command_is_here() -> None:
 
 
 @pytest.mark.parametrize(("path", "words"), CASES)
-def test_a_refused_key_is_3(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
-    """401: one line, a hint, 3, nothing on stdout."""
+def test_a_refused_key_exits_with_3(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
+    """401: one line, a hint, status 3, nothing on stdout."""
     fake.fail_next(path, status=401, times=50)
     ran = trooper(*words, "--json")
     assert ran.status == 3
@@ -72,8 +72,8 @@ def test_a_refused_key_is_3(trooper: Trooper, fake: FakeTrooper, path: str, word
 
 
 @pytest.mark.parametrize(("path", "words"), CASES)
-def test_a_rate_limit_that_lasts_is_1(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
-    """429 for longer than a call may wait: 1, or for a wait its own deadline."""
+def test_a_lasting_rate_limit_exits_with_1(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
+    """429 for longer than a call, or a wait, may take: status 1."""
     fake.fail_next(path, status=429, times=50, retry_after=300)
     ran = trooper(*words, "--json")
     assert ran.status == 1
@@ -81,10 +81,9 @@ def test_a_rate_limit_that_lasts_is_1(trooper: Trooper, fake: FakeTrooper, path:
 
 
 @pytest.mark.parametrize(("path", "words"), CASES)
-def test_a_failing_api(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
-    """500, again and again: 1; 4 for what was sent once only, since it may have been done all the same.
-
-    Stop, freeze and start are sent until their deadline; what that cuts in flight may have been done, too.
+def test_a_failing_api_exits_with_1_or_4(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
+    """Repeated 500s: 1; 4 for once-only calls, since they may have been carried out. Stop, freeze and start are sent
+    until their deadline; one that is then in flight may have been carried out, too.
     """
     fake.fail_next(path, status=500, times=10**6)
     short = ["--timeout", "0.15"] if path == "/api/order-status" else []
@@ -94,8 +93,8 @@ def test_a_failing_api(trooper: Trooper, fake: FakeTrooper, path: str, words: li
 
 
 @pytest.mark.parametrize(("path", "words"), CASES)
-def test_a_line_that_is_cut(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
-    """No response, again and again: 1 for what was only read, 4 for what may have been done."""
+def test_lost_responses_exit_with_1_or_4(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
+    """Repeated lost responses: 1 for reads, 4 for what may have been carried out."""
     fake.drop_next(path, times=10**6)
     short = ["--timeout", "0.15"] if path == "/api/order-status" else []
     ran = trooper(*words, *short, "--json")
@@ -106,7 +105,7 @@ def test_a_line_that_is_cut(trooper: Trooper, fake: FakeTrooper, path: str, word
 
 
 @pytest.mark.parametrize("words", [["ps"], ["stop", "123"], ["watch"], ["order", "3"], ["resume", __file__]])
-def test_no_key_is_2(trooper: Trooper, fake: FakeTrooper, words: list[str]) -> None:
+def test_a_missing_key_exits_with_2(trooper: Trooper, fake: FakeTrooper, words: list[str]) -> None:
     """Without a key nothing is sent, and the hint says where it is looked for."""
     ran = trooper(*words, api_key=None)
     assert ran.status == 2
@@ -116,8 +115,8 @@ def test_no_key_is_2(trooper: Trooper, fake: FakeTrooper, words: list[str]) -> N
     assert fake.requests == []
 
 
-def test_usage_errors_are_one_line_and_a_hint(trooper: Trooper) -> None:
-    """Unknown commands and options: 2, and where to look."""
+def test_a_usage_error_is_one_line_with_a_hint(trooper: Trooper) -> None:
+    """Unknown commands and options: status 2, and where to look."""
     for words in (["nope"], ["ps", "--nope"], ["history"], ["migrate", "nope"]):
         ran = trooper(*words)
         assert (ran.status, ran.out) == (2, "")
@@ -128,8 +127,8 @@ def test_usage_errors_are_one_line_and_a_hint(trooper: Trooper) -> None:
     assert trooper("migrate").status == 2
 
 
-def test_help_says_all_that_a_script_needs(trooper: Trooper) -> None:
-    """The exit statuses, the completion, where key and ledger are; each command has its own help; the version."""
+def test_help_explains_statuses_completion_key_and_ledger(trooper: Trooper) -> None:
+    """Exit statuses, completion, the places of key and ledger; each command has its own help; the version."""
     assert trooper("--version").out.startswith("trooper, version ")
     text = trooper("--help").out
     for needed in ("130  ended by Ctrl-C", "trooper completion", "config path", "XDG_STATE_HOME"):
@@ -141,7 +140,7 @@ def test_help_says_all_that_a_script_needs(trooper: Trooper) -> None:
 
 
 def test_debug_shows_requests_and_tracebacks(trooper: Trooper, fake: FakeTrooper) -> None:
-    """--debug: a line for each request and the traceback, and no key in it; without, neither."""
+    """--debug prints a line for each request and the traceback, without the key; otherwise neither is printed."""
     fake.fail_next("/api/orders", status=400)
     loud = trooper("ps", "--debug")
     assert "GET /api/orders 400" in loud.err
@@ -153,8 +152,8 @@ def test_debug_shows_requests_and_tracebacks(trooper: Trooper, fake: FakeTrooper
     assert "GET /api/orders" not in quiet
 
 
-def test_a_bug_is_told_by_its_name_alone(trooper: Trooper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody expected is one line without the exception's text, which may hold anything; --debug has it all."""
+def test_an_unexpected_exception_is_printed_without_its_text(trooper: Trooper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one line without the exception's text, which may hold anything; --debug prints all of it."""
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("whatever it holds")
@@ -166,8 +165,8 @@ def test_a_bug_is_told_by_its_name_alone(trooper: Trooper, monkeypatch: pytest.M
     assert "whatever it holds" in trooper("ps", "--debug").err
 
 
-def test_errors_that_a_wait_hides(trooper: Trooper) -> None:
-    """A wait that ended otherwise after a lost response is as unknown as that one; of several, unknown counts first."""
+def test_a_failed_wait_after_a_lost_response_is_unknown(trooper: Trooper) -> None:
+    """A wait that failed after a lost response is as unknown as that; of several errors, unknown counts first."""
     lost = errors.OutcomeUnknownError("lost")
     late = errors.WaitTimeoutError("late")
     assert _errors.exit_status(late) == 1
@@ -184,20 +183,20 @@ def test_errors_that_a_wait_hides(trooper: Trooper) -> None:
     assert isinstance(_errors.explained(closed), FailedError)
 
 
-def test_titles_do_nothing_to_the_terminal(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Markup, escape sequences and marks of the writing direction in a title are shown, not obeyed."""
+def test_titles_cannot_control_the_terminal(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Markup, escape sequences and direction marks in a title are shown, not executed."""
     fake.add_order(order_id=200, title="[red]\x1b[2J\x07\u202e[/red] :boom: \n x", status="[bold]odd\x1b[0m")
     for words in (["ps"], ["stop", "--all", "--title", "*red*"], ["cost"], ["wait", "200", "--timeout", "0.2"]):
         ran = trooper(*words)
         assert not any(mark in ran.err + ran.out for mark in "\x1b\x07\u202e")
         assert "[red]" in ran.out + ran.err or words[0] == "wait"
     row = next(order for order in trooper("ps", "--json").json if order["order_id"] == 200)
-    assert row["title"].startswith("[red]\x1b[2J")  # as data it is whole
+    assert row["title"].startswith("[red]\x1b[2J")  # as data it is complete
     assert "\x1b" not in trooper("ps", "--json").out
 
 
-def test_no_output_of_any_command_has_a_secret(trooper: Trooper, fake: FakeTrooper, settings: Settings) -> None:
-    """Neither the key nor a password is in what any command says, with and without --debug, well or failing."""
+def test_no_output_has_a_secret(trooper: Trooper, fake: FakeTrooper, settings: Settings) -> None:
+    """No command prints the key or a password, with and without --debug, whether it succeeds or fails."""
     said = []
     for all_words in COMMANDS.values():
         for words in all_words:
@@ -207,7 +206,7 @@ def test_no_output_of_any_command_has_a_secret(trooper: Trooper, fake: FakeTroop
     for words in (["doctor"], ["doctor", "--json", "--debug"], ["purchases"], ["ps", "--api-key", "x"]):
         ran = trooper(*words)
         said.append(ran.out + ran.err)
-    for path in {request.path for request in fake.requests}:  # answers that echo the key
+    for path in {request.path for request in fake.requests}:  # responses that echo the key
         fake.fail_next(path, status=400, times=9, body={"error": f"bad key {fake.api_key}"})
     refused = (["ps"], ["gpus"], ["stop", "123"], ["credentials", "123", "--show"])
     said.extend(trooper(*words, "--debug").err for words in refused)
@@ -219,7 +218,7 @@ def test_no_output_of_any_command_has_a_secret(trooper: Trooper, fake: FakeTroop
 
 
 def test_the_key_is_never_an_argument(trooper: Trooper) -> None:
-    """There is no option for the key, and what is given for one is not repeated."""
+    """There is no option for the key, and a value given for one is not repeated."""
     for words in (
         ["--api-key=the-key-itself", "ps"],
         ["ps", "--api-key", "the-key-itself"],
@@ -231,7 +230,7 @@ def test_the_key_is_never_an_argument(trooper: Trooper) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:
-    """Without click or rich: one line, and 2; another missing module is an error of its own."""
+    """Without click or rich: one line, and status 2; another missing module is an error of its own."""
     code = "import sys; sys.modules[{!r}] = None; sys.argv[1:] = ['ps']; from trooper_async.cli import main; main()"
     for missing in ("click", "rich"):
         ran = subprocess.run([sys.executable, "-c", code.format(missing)], capture_output=True, text=True, check=False)
@@ -241,8 +240,10 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert ran.returncode == 1
 
 
-def test_main_is_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It leaves with the exit status of what is in argv; where the extra is missing, with 2."""
+def test_main_exits_with_the_status_of_argv(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It exits with the status of the command in argv; if the extra is missing, with 2."""
     monkeypatch.setattr("sys.argv", ["trooper", "nope"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
@@ -254,7 +255,7 @@ def test_main_is_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "pip install 'trooper-async[cli]'" in capsys.readouterr().err
 
 
-def test_nobody_who_reads_on_is_no_traceback(fake: FakeTrooper, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_quietly(fake: FakeTrooper, tmp_path: Path) -> None:
     """`trooper ps --json | head -0` ends quietly."""
     for number in range(400):
         fake.add_order(order_id=1000 + number)
@@ -269,8 +270,8 @@ def test_nobody_who_reads_on_is_no_traceback(fake: FakeTrooper, tmp_path: Path) 
     assert (ran.returncode, ran.stderr) == (1, "")
 
 
-def test_from_a_shell_it_is_a_program(fake: FakeTrooper, tmp_path: Path) -> None:
-    """As a process: JSON on stdout alone, no colour in a pipe whatever FORCE_COLOR says, completion."""
+def test_trooper_works_as_a_process(fake: FakeTrooper, tmp_path: Path) -> None:
+    """As a process: only JSON on stdout, no colour in a pipe whatever FORCE_COLOR says, completion."""
     variables = {**environment(fake, tmp_path), "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
 
     def shell(*words: str, **more: str) -> subprocess.CompletedProcess[str]:

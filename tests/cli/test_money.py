@@ -1,4 +1,4 @@
-"""What would cost money or data: files written over, unclear questions, accounts mixed up, lost outcomes."""
+"""What would cost money or data: overwritten files, unclear questions, mixed-up accounts, lost outcomes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def a_folder(path: Path) -> None:
 def test_a_report_is_written_to_regular_files_only(
     trooper: Trooper, fake: FakeTrooper, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
-    """A pipe, a device or a folder in the report's place is refused before anything is sent, and stays what it is."""
+    """A pipe, a device or a folder as report is refused before anything is sent, and left unchanged."""
     path = tmp_path / "report"
     make(path)
     before = path.lstat()
@@ -52,7 +52,7 @@ def test_a_report_is_written_to_regular_files_only(
 
 
 def test_a_report_to_a_device_is_refused(trooper: Trooper, fake: FakeTrooper) -> None:
-    """/dev/null itself is not replaced, and not written to."""
+    """/dev/null is neither replaced nor written to."""
     assert trooper("stop", "126", "--report", os.devnull, "--no-wait").status == 2
     assert not Path(os.devnull).is_file()
     assert fake.requests == []
@@ -61,15 +61,15 @@ def test_a_report_to_a_device_is_refused(trooper: Trooper, fake: FakeTrooper) ->
 def test_a_report_to_a_dash_is_refused(
     trooper: Trooper, fake: FakeTrooper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--report -` makes no file of that name, and says what writes to stdout."""
+    """`--report -` creates no file of that name, and says how to write to stdout."""
     monkeypatch.chdir(tmp_path)
     ran = trooper("stop", "126", "--report", "-")
     assert (ran.status, "--json" in ran.error) == (2, True)
     assert (list(tmp_path.glob("-")), fake.requests) == ([], [])
 
 
-def test_a_report_through_a_link_is_written_to_its_target(trooper: Trooper, tmp_path: Path) -> None:
-    """The link stays a link; its target holds the report."""
+def test_a_report_through_a_symlink_is_written_to_its_target(trooper: Trooper, tmp_path: Path) -> None:
+    """The link stays a link; its target has the report."""
     target, link = tmp_path / "target.json", tmp_path / "link.json"
     link.symlink_to(target)
     assert trooper("stop", "126", "--report", str(link)).status == 0
@@ -77,8 +77,8 @@ def test_a_report_through_a_link_is_written_to_its_target(trooper: Trooper, tmp_
     assert len(FleetReport.from_json(target.read_text()).succeeded) == 1
 
 
-def test_a_report_of_a_running_run_is_locked(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """While a run goes on, nobody else resumes its report or writes to it; nothing is sent twice."""
+def test_the_report_of_a_running_run_is_locked(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """During a run, no other command can resume its report or write to it; nothing is sent twice."""
     file = tmp_path / "k.json"
     left = FleetReport((FleetOutcome(123, "restart", sent=False), FleetOutcome(124, "restart", sent=False)))
     file.write_text(left.to_json() + "\n")
@@ -92,8 +92,8 @@ def test_a_report_of_a_running_run_is_locked(trooper: Trooper, fake: FakeTrooper
     assert sorted(order_of(fake, body["serverId"]) for body in sent(fake, "/api/order-status")) == [123, 124]
 
 
-def test_a_report_grows_with_the_servers(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """What is written for a server does not depend on how many there are."""
+def test_the_report_grows_linearly_with_the_servers(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """The bytes written per server do not depend on how many there are."""
 
     def written(number: int) -> int:
         for order_id in range(1000, 1000 + number):
@@ -110,7 +110,7 @@ def test_a_report_grows_with_the_servers(trooper: Trooper, fake: FakeTrooper, tm
 
 
 def test_a_torn_last_line_of_a_report_is_ignored() -> None:
-    """A run that is killed while it writes leaves half a line: what it was about was not sent yet."""
+    """A run killed while writing leaves half a line: the action in it was not sent yet."""
     whole = FleetReport((FleetOutcome(1, "restart"), FleetOutcome(2, "restart"))).to_json()
     about_to_be_sent = FleetOutcome(1, "restart", transition=Transition(1, "restart", "running"), sent=None)
     sending = FleetReport((about_to_be_sent,)).to_json()
@@ -124,16 +124,16 @@ def test_a_torn_last_line_of_a_report_is_ignored() -> None:
 # Questions and limits -----------------------------------------------------------------------------------------------
 
 
-def test_a_migration_needs_a_word_on_the_data(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Neither --keep-data nor --lose-data: a usage error before any request or question."""
+def test_a_migration_needs_keep_data_or_lose_data(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Without --keep-data or --lose-data: a usage error before any request or question."""
     ran = trooper("migrate", "buy", "128", "1", answers="y\n")
     assert (ran.status, ran.error) == (2, "say --keep-data or --lose-data")
     assert "?" not in ran.err
     assert fake.requests == []
 
 
-def test_the_question_of_a_migration_can_be_judged(trooper: Trooper) -> None:
-    """It names the server, its title and status, GPUs and prices before and after, the data, and what is due now."""
+def test_the_question_of_a_migration_has_all_facts(trooper: Trooper) -> None:
+    """It names the server, its title and status, GPUs and prices before and after, the data, and the amount due now."""
     ran = trooper("migrate", "buy", "128", "1", "--lose-data", answers="n\n")
     (question,) = [line for line in ran.err.splitlines() if "[y/N]" in line]
     for part in ("order 128 (notebooks, running)", "1 x V100 → 1 x RTX 4090", "0.195 → 0.85 EUR per hour"):
@@ -142,7 +142,7 @@ def test_the_question_of_a_migration_can_be_judged(trooper: Trooper) -> None:
     assert "EUR now? [y/N]" in question
 
 
-def test_the_question_of_an_order_can_be_judged(trooper: Trooper) -> None:
+def test_the_question_of_an_order_has_all_facts(trooper: Trooper) -> None:
     """It names the offer, its GPUs, the price, the interval and what is installed."""
     ran = trooper("order", "3", "--template", "comfyui", answers="n\n")
     (question,) = [line for line in ran.err.splitlines() if "[y/N]" in line]
@@ -150,14 +150,14 @@ def test_the_question_of_an_order_can_be_judged(trooper: Trooper) -> None:
     assert "with ComfyUI?" in question
 
 
-def test_the_question_of_a_start_names_its_price(trooper: Trooper) -> None:
-    """Servers that are started cost money again."""
+def test_the_question_of_a_start_names_the_price(trooper: Trooper) -> None:
+    """Started servers are billed in full again."""
     ran = trooper("start", "--all", "--status", "stopped", answers="n\n")
     assert "Start 2 servers, which cost 2.50 EUR per hour while they run? [y/N]" in ran.err
 
 
-def test_what_was_typed_before_a_question_is_no_answer(fake: FakeTrooper, tmp_path: Path) -> None:
-    """Two lines of `y` that were typed before the price was shown buy nothing."""
+def test_input_typed_before_a_question_is_discarded(fake: FakeTrooper, tmp_path: Path) -> None:
+    """Two lines of `y` typed before the price was shown buy nothing."""
     hold = fake.hold_next("/api/blibs")
     with hold, terminal("order", "3", environment=environment(fake, tmp_path)) as shown:
         hold.wait_arrived()
@@ -185,14 +185,14 @@ def test_what_was_typed_before_a_question_is_no_answer(fake: FakeTrooper, tmp_pa
         (["--interval", "MONTH", "--total-price", "100", "--max-total", "100"], 0),
     ],
 )
-def test_the_limit_is_for_what_is_paid(trooper: Trooper, fake: FakeTrooper, options: list[str], status: int) -> None:
-    """The price of the interval is at most --max-price-h times its hours, or --max-total; else nothing is sent."""
+def test_the_limit_is_for_the_amount_paid(trooper: Trooper, fake: FakeTrooper, options: list[str], status: int) -> None:
+    """The price of the interval is at most --max-price-h times its hours, or --max-total; otherwise nothing is sent."""
     assert trooper(*ORDER, *options, "--no-wait").status == status
     assert len(sent(fake, "/api/order")) == (status == 0)
 
 
-def test_the_limit_may_be_of_the_interval_alone(trooper: Trooper, fake: FakeTrooper) -> None:
-    """--max-total is limit enough for --yes."""
+def test_the_limit_of_the_interval_is_sufficient(trooper: Trooper, fake: FakeTrooper) -> None:
+    """--max-total alone is enough of a limit for --yes."""
     alone = ("order", "3", "--yes", "--accept-terms", "--no-wait", "--interval", "MONTH", "--total-price", "60")
     assert trooper(*alone).status == 2
     assert trooper(*alone, "--max-total", "59").status == 2
@@ -203,14 +203,14 @@ def test_the_limit_may_be_of_the_interval_alone(trooper: Trooper, fake: FakeTroo
 # Accounts and ledgers -----------------------------------------------------------------------------------------------
 
 
-def test_accounts_have_ledgers_of_their_own(
+def test_each_account_has_its_own_ledger(
     trooper: Trooper,
     fake: FakeTrooper,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The same reference of another key, or another base URL, buys: nothing of another account is seen."""
+    """The same reference with another key or base URL does buy: accounts do not see each other's purchases."""
     from trooper_async.cli._app import run
 
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -219,7 +219,7 @@ def test_accounts_have_ledgers_of_their_own(
         monkeypatch.setenv("TROOPER_API_KEY", key)
         capsys.readouterr()
         status = run([*ORDER, "--reference", "job-1", "--no-wait"])
-        assert status == (0 if key == fake.api_key else 3)  # the fake refuses the other key, which it was asked with
+        assert status == (0 if key == fake.api_key else 3)  # the fake refuses the other key
     run(["purchases", "--json"])
     assert [one["state"] for one in json.loads(capsys.readouterr().out)] in ([], ["refused"])
     assert fingerprint("a", "https://x") != fingerprint("b", "https://x")
@@ -228,7 +228,7 @@ def test_accounts_have_ledgers_of_their_own(
 
 
 def test_a_ledger_in_use_is_waited_for(trooper: Trooper, fake: FakeTrooper, settings: Settings) -> None:
-    """Two commands can buy at once: the second waits while the first sends, and reading needs no ledger."""
+    """Two commands can buy at once: the second waits while the first sends, and reading needs no lock."""
     settings.ledger.parent.mkdir()
     held = settings.ledger.open("w")
     fcntl.flock(held, fcntl.LOCK_EX)
@@ -248,7 +248,7 @@ def test_a_ledger_in_use_is_waited_for(trooper: Trooper, fake: FakeTrooper, sett
     assert len(sent(fake, "/api/order")) == 1
 
 
-def test_a_wait_does_not_hold_the_ledger(trooper: Trooper, fake: FakeTrooper, settings: Settings) -> None:
+def test_a_wait_does_not_lock_the_ledger(trooper: Trooper, fake: FakeTrooper, settings: Settings) -> None:
     """While an order waits for its server, its purchase is listed, and others can buy."""
     fake.durations["create"] = 30.0
 
@@ -267,7 +267,7 @@ def test_a_wait_does_not_hold_the_ledger(trooper: Trooper, fake: FakeTrooper, se
     assert trooper("purchases", "--json").json[0]["order_id"] == 131
 
 
-# What is known at the end ---------------------------------------------------------------------------------------------
+# Outcomes -----------------------------------------------------------------------------------------------------------
 
 
 def error_of(out: str) -> dict[str, object]:
@@ -277,7 +277,7 @@ def error_of(out: str) -> dict[str, object]:
     return data["error"]
 
 
-def test_json_tells_of_a_bought_server_that_does_not_run(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
+def test_json_reports_a_bought_server_that_does_not_run(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """A wait that fails after the purchase: one object with the order and the purchase."""
     fake.durations["create"] = 600
     with clock.forward(90, once=lambda: polls_since(fake, "/api/order") > 1):
@@ -289,7 +289,7 @@ def test_json_tells_of_a_bought_server_that_does_not_run(trooper: Trooper, fake:
     assert "`trooper wait 131 --until running`" in ran.err
 
 
-def test_json_tells_of_an_interrupted_purchase(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_json_reports_an_interrupted_purchase(trooper: Trooper, fake: FakeTrooper) -> None:
     """Ctrl-C while the server starts: one object with the order that is billed."""
     fake.durations["create"] = 30.0
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/order", *ORDER, "--json", when=lambda: True)
@@ -297,7 +297,7 @@ def test_json_tells_of_an_interrupted_purchase(trooper: Trooper, fake: FakeTroop
     assert (ran.status, error["type"], error["order_id"]) == (130, "Interrupted", 131)
 
 
-def test_json_tells_of_a_lost_response(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_json_reports_a_lost_response(trooper: Trooper, fake: FakeTrooper) -> None:
     """A purchase whose response is lost: one object with the candidates."""
     fake.drop_next("/api/order", when="after")
     ran = trooper(*ORDER, "--json")
@@ -312,14 +312,14 @@ def test_json_tells_of_a_lost_response(trooper: Trooper, fake: FakeTrooper) -> N
     [["nope"], ["ps", "--nope"], ["stop"], ["show", "999"], ["ssh", "999"], ["order", "77"], ["resume", "none"]],
 )
 def test_json_has_one_object_for_every_failure(trooper: Trooper, words: list[str]) -> None:
-    """Usage errors and failures of any command: `error`, with what stderr says."""
+    """Usage errors and failures of any command: `error`, with the text of stderr."""
     ran = trooper(*words, "--json")
     error = error_of(ran.out)
     assert error["exit_status"] == ran.status != 0
     assert error["message"] == ran.error
 
 
-def test_settings_of_templates_are_shown_when_asked_for(trooper: Trooper) -> None:
+def test_template_settings_are_shown_with_show_only(trooper: Trooper) -> None:
     """Whatever an option is called, its value may be a password: names only, values with --show."""
     values = ["--set", "DB_PWD=hunter2", "--set", "max_tokens=5"]
     assert trooper("templates", "install", "123", "1", *values).status == 0
@@ -333,8 +333,8 @@ def test_settings_of_templates_are_shown_when_asked_for(trooper: Trooper) -> Non
     assert "DB_PWD=hunter2" in trooper("templates", "installs", "123", "--show").out
 
 
-def test_settings_of_templates_need_not_be_arguments(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """From a file or from stdin, a value is in no process list and no shell's history."""
+def test_template_settings_may_come_from_a_file_or_stdin(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """Then a value is in no process list and no shell history."""
     token = tmp_path / "token"
     token.write_text("from the file\n")
     files = ["--set-file", f"TOKEN={token}", "--set", "-"]

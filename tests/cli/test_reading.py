@@ -1,4 +1,4 @@
-"""The commands that only read, and the small ones that change a title or a lock."""
+"""The commands that only read, and those that change a title or a lock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORDER_FIELDS = [field.name for field in fields(Order) if field.name != "extra"]
 
 
 def test_ps_lists_the_servers(trooper: Trooper) -> None:
-    """A row for each server, where it is and is wanted, and the sum of what they cost as they are."""
+    """A row for each server with its current and desired status, and the sum of their current costs."""
     ran = trooper("ps")
     assert ran.status == 0
     assert "training llama 1  2 x RTX 4090" in ran.out
@@ -29,7 +29,7 @@ def test_ps_lists_the_servers(trooper: Trooper) -> None:
 
 
 def test_ps_as_json_has_the_models_fields(trooper: Trooper) -> None:
-    """`--json` gives the orders with the models' own field names, on stdout alone."""
+    """`--json` prints the orders with the models' field names, on stdout alone."""
     ran = trooper("ps", "--json")
     assert ran.status == 0
     assert ran.err == ""
@@ -49,12 +49,12 @@ def test_ps_as_json_has_the_models_fields(trooper: Trooper) -> None:
     ],
 )
 def test_ps_takes_filters(trooper: Trooper, filters: list[str], ids: list[int]) -> None:
-    """Each filter chooses by its own field, in any case of letters."""
+    """Each filter selects by its own field, ignoring case."""
     assert [order["order_id"] for order in trooper("ps", "--json", *filters).json] == ids
 
 
-def test_gpus_are_the_cheapest_first(trooper: Trooper) -> None:
-    """What can be ordered, by price; what can't only with --all; filters choose."""
+def test_gpus_are_sorted_by_price(trooper: Trooper) -> None:
+    """Available offers, by price; others only with --all; filters select."""
     assert [blib["id"] for blib in trooper("gpus", "--json").json] == [3, 1, 2, 5]
     assert [blib["id"] for blib in trooper("gpus", "--json", "--all", "--gpu-type", "a*").json] == [4]
     assert [blib["id"] for blib in trooper("gpus", "--json", "--min-gpus", "2", "--max-price-h", "2").json] == [2]
@@ -66,14 +66,14 @@ def test_gpus_are_the_cheapest_first(trooper: Trooper) -> None:
 
 
 def test_public_commands_need_no_key(trooper: Trooper) -> None:
-    """gpus, templates list and ping work without any key."""
+    """gpus, templates list and ping work without a key."""
     assert trooper("gpus", "--json", api_key=None).status == 0
     assert trooper("templates", "list", "--json", api_key=None).status == 0
     assert trooper("ping", "--json", api_key=None).json["test"] == "meinstring5"
 
 
-def test_credentials_hide_the_password(trooper: Trooper) -> None:
-    """The password is shown with --show alone, in the table and as JSON."""
+def test_credentials_hides_the_password(trooper: Trooper) -> None:
+    """The password is shown only with --show, in the table and as JSON."""
     hidden, hidden_json = trooper("credentials", "123"), trooper("credentials", "123", "--json")
     assert "(--show)" in hidden.out
     assert PASSWORD not in hidden.out + hidden.err + hidden_json.out + hidden_json.err
@@ -82,7 +82,7 @@ def test_credentials_hide_the_password(trooper: Trooper) -> None:
     assert trooper("credentials", "123", "--show", "--json").json["password"] == PASSWORD
 
 
-def test_history_is_drawn_along_time(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_history_shows_a_bar_for_each_change(trooper: Trooper, fake: FakeTrooper) -> None:
     """Each change has its row, the latest first, with a bar; as JSON it is the models."""
     fake.set_status(123, "stopped")
     ran = trooper("history", "123")
@@ -91,7 +91,7 @@ def test_history_is_drawn_along_time(trooper: Trooper, fake: FakeTrooper) -> Non
     assert [change["status_user"] for change in trooper("history", "123", "--json").json] == ["stopped", "running"]
 
 
-def test_the_timeline_goes_by_time() -> None:
+def test_the_bars_of_a_history_follow_the_times() -> None:
     """Bars join without a gap, from the first change to now; a change without a time has none."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     changes = [
@@ -103,8 +103,8 @@ def test_the_timeline_goes_by_time() -> None:
     assert timeline([], now) == []
 
 
-def test_rename_lock_and_unlock(trooper: Trooper) -> None:
-    """They do it, and as JSON say what is so now."""
+def test_rename_lock_and_unlock_print_the_result(trooper: Trooper) -> None:
+    """As JSON they print the new state."""
     assert trooper("rename", "123", "new name", "--json").json == {"order_id": 123, "title": "new name"}
     assert trooper("lock", "123", "--json").json == {"order_id": 123, "is_locked": True}
     assert "new name (locked)" in trooper("ps").out
@@ -112,7 +112,7 @@ def test_rename_lock_and_unlock(trooper: Trooper) -> None:
     assert "no longer locked" in trooper("unlock", "123").out
 
 
-def test_cost_says_what_stopped_servers_cost(trooper: Trooper) -> None:
+def test_cost_includes_stopped_servers(trooper: Trooper) -> None:
     """Per hour, day and month; stopped ones at 35 %, frozen ones in no sum; and when paid periods end."""
     costs = trooper("cost", "--json").json
     per_hour = Decimal("1.65") * 2 + Decimal("0.85") * 2 + Decimal("0.195") + Decimal("0.35") * Decimal("2.50")
@@ -126,15 +126,15 @@ def test_cost_says_what_stopped_servers_cost(trooper: Trooper) -> None:
     assert "not documented" in table
 
 
-def test_cost_tells_what_has_no_price() -> None:
+def test_cost_names_servers_without_a_price() -> None:
     """An order without a price is in no sum, and named; a terminated one costs nothing, an unknown status in full."""
     orders = [Order(1, "running"), Order(2, "terminated", price_h=Decimal(5)), Order(3, "Odd", price_h=Decimal(2))]
     costs = fleet_cost(orders)
     assert (costs.per_hour, costs.unpriced) == (Decimal(2), (1,))
 
 
-def test_json_is_exact_and_keeps_secrets() -> None:
-    """Money keeps its digits; what is called a password is left out unless it is asked for; odd numbers are null."""
+def test_json_is_exact_and_hides_secrets() -> None:
+    """Money keeps its digits; passwords are left out unless requested; numbers without a JSON form are null."""
     assert to_json(Decimal("12.300")) == "12.300"
     assert to_json([Decimal("NaN"), None, True, 1], indent=None) == "[null, null, true, 1]"
     credentials = Credentials("203.0.113.1", 22, "root", "pw", "running")
@@ -143,8 +143,8 @@ def test_json_is_exact_and_keeps_secrets() -> None:
     assert json.loads(to_json("half a pair: \ud83d")) == "half a pair: \ufffd"
 
 
-def test_texts_for_people() -> None:
-    """Control characters are shown as what they are, amounts and times in full."""
+def test_texts_are_formatted_for_people() -> None:
+    """Control characters are shown as such, amounts and times in full."""
     assert printable("\x1b[31mred\u202e\nx") == "\ufffd[31mred\ufffd\ufffdx"
     assert printable("x" * 500, 120) == "x" * 120 + "…"
     assert [euros(Decimal(text)) for text in ("5", "0.195", "1E+3", "1E+400")] == [
@@ -164,8 +164,8 @@ def test_texts_for_people() -> None:
     assert moment(None) == euros(None) == "-"
 
 
-def test_wait_until_converged_and_until_a_status(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Servers that somebody else has sent on their way are waited for, all or named ones."""
+def test_wait_until_converged_or_a_status(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Servers in transition are waited for, all or named ones."""
     assert trooper("wait", str(ON_ITS_WAY), "--json").json[0]["order"]["current_status"] == "running"
     fake.set_status(123, "stopping", "stopped")
     ran = trooper("wait", "123", "124", "--until", "running", "--timeout", "0.3")

@@ -1,4 +1,4 @@
-"""doctor --record, --exercise and --replay: what is asked and shown, what is saved, and what is said of waits."""
+"""doctor --record, --exercise and --replay: what is asked, shown and saved, and the verdict on waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_recording_only_reads(trooper: Trooper, fake: FakeTrooper, file: Path) -> None:
-    """A recording sends nothing but GETs, shows all that it saves, asks, and says what it means."""
+    """A recording sends only GETs, shows all that it saves, asks, and explains it."""
     ran = trooper("doctor", "--record", str(file), "--seconds", "0.1", answers="y\n")
     assert ran.status == 0
     assert {request.method for request in fake.requests} == {"GET"}
@@ -33,7 +33,7 @@ def test_recording_only_reads(trooper: Trooper, fake: FakeTrooper, file: Path) -
 
 
 def test_a_wrong_key_is_tried_once(trooper: Trooper, fake: FakeTrooper, file: Path) -> None:
-    """How it is refused is in the profile and in what is said; no key is."""
+    """The profile and the output have the form of its refusal, but no key."""
     ran = trooper("doctor", "--record", str(file), "--seconds", "0.1", "--yes")
     assert [request.status for request in fake.requests].count(401) == 1
     assert Profile.load(file).refusals.key == Profile().refusals.key
@@ -53,7 +53,7 @@ def test_an_exercise_asks_first(trooper: Trooper, fake: FakeTrooper, file: Path)
 
 
 def test_an_exercise_is_recorded_and_replayed(trooper: Trooper, fake: FakeTrooper, file: Path) -> None:
-    """One server goes through all actions and back; the profile has them, and a replay of it is right."""
+    """One server goes through all actions and back; the profile has them, and its replay is right."""
     for action in ("stop", "start", "restart", "freeze", "thaw"):
         fake.durations[action] = 0.2
     ran = trooper("doctor", "--record", str(file), "--exercise", "123", "--seconds", "0.1", "--yes")
@@ -73,7 +73,7 @@ def test_an_exercise_is_recorded_and_replayed(trooper: Trooper, fake: FakeTroope
     assert len(replayed.json["waits"]) == 7
 
 
-def test_a_wait_that_goes_wrong_fails_the_replay(trooper: Trooper, file: Path) -> None:
+def test_a_wrong_wait_fails_the_replay(trooper: Trooper, file: Path) -> None:
     """Waits that end early, never or with an error are named, with status 1."""
     stop = Course((Step(0, "stopped", "stopped"), Step(1, "stopping", "stopped"), Step(2, "stopped", "stopped")), ())
     file.write_text(evolve(Profile(), actions=Actions(stop=stop)).to_json())
@@ -83,7 +83,7 @@ def test_a_wait_that_goes_wrong_fails_the_replay(trooper: Trooper, file: Path) -
 
 
 def test_a_refused_exercise_says_where_the_server_is(trooper: Trooper, fake: FakeTrooper, file: Path) -> None:
-    """What stops an exercise on its way is told, with how to see what became of the server."""
+    """If an exercise stops halfway, the output says why, and how to find the server's status."""
     fake.fail_next("/api/order-status", status=403)
     fake.fail_next("/api/order-status", status=500)
     ran = trooper("doctor", "--record", str(file), "--exercise", "123", "--seconds", "0.1", "--yes")
@@ -91,8 +91,10 @@ def test_a_refused_exercise_says_where_the_server_is(trooper: Trooper, fake: Fak
     assert "stop was refused with a 500: nothing more is sent: see where it is with `trooper show 123`" in ran.err
 
 
-def test_odd_arguments(trooper: Trooper, fake: FakeTrooper, tmp_path: Path, file: Path) -> None:
-    """An exercise without a recording, and files that can't be read or written, are told."""
+def test_invalid_arguments_of_a_recording_are_reported(
+    trooper: Trooper, fake: FakeTrooper, tmp_path: Path, file: Path
+) -> None:
+    """An exercise without a recording, and files that can't be read or written, are reported."""
     assert trooper("doctor", "--exercise", "123").status == 2
     assert "can't be read" in trooper("doctor", "--replay", str(file)).error
     file.write_text("{}")

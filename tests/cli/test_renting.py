@@ -1,4 +1,4 @@
-"""Renting by what is wanted, waiting for an offer, and a server for the length of one command."""
+"""Renting by requirements, waiting for an offer, and a server for the duration of one command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOB = ("order", "3", *YES, "--for-job")
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `ssh` is called with is in this file; the last word is run as a shell's command."""
+    """The arguments of `ssh` are in this file; the last one is run by a shell."""
     calls, program = tmp_path / "calls", tmp_path / "bin" / "ssh"
     program.parent.mkdir()
     program.write_text(f'#!/bin/bash\necho "$@ key=${{TROOPER_API_KEY-none}}" >> {calls}\nexec bash -c "${{@: -1}}"\n')
@@ -28,8 +28,8 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return calls
 
 
-def test_the_cheapest_offer_that_fits_is_rented(trooper: Trooper, fake: FakeTrooper) -> None:
-    """It is shown and named in the question before it is asked."""
+def test_the_cheapest_matching_offer_is_rented(trooper: Trooper, fake: FakeTrooper) -> None:
+    """It is shown, and named in the question, before anything is sent."""
     ran = trooper("order", "--gpu", "rtx 4090", "--max-price-h", "0.9", "--no-wait", answers="y\ny\n")
     assert ran.status == 0
     assert "Rent offer 1 (" in ran.err
@@ -37,8 +37,8 @@ def test_the_cheapest_offer_that_fits_is_rented(trooper: Trooper, fake: FakeTroo
     assert [body["blib_id"] for body in sent(fake, "/api/order")] == [1, 2]
 
 
-def test_an_offer_that_does_not_fit_is_not_rented(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Too dear, taken, or none at all: what there would be, and nothing is sent."""
+def test_an_offer_that_does_not_match_is_not_rented(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Too dear, taken, or none at all: it names the nearest ones, and nothing is sent."""
     dear = trooper("order", "--gpu", "RTX 4090", *YES[:-1], "0.5")
     assert (dear.status, "can be rented now for at most 0.50 EUR per hour" in dear.error) == (1, True)
     assert "--wait-for-offer" in dear.err
@@ -51,15 +51,15 @@ def test_an_offer_that_does_not_fit_is_not_rented(trooper: Trooper, fake: FakeTr
     "words",
     [[], ["3", "--gpu", "x"], ["x"], ["0"], ["3", "4"], ["3", "--for-job"], ["--gpu", "x", "--for-job"]],
 )
-def test_what_is_rented_must_be_clear(trooper: Trooper, fake: FakeTrooper, words: list[str]) -> None:
-    """An offer or what it must have, not both; a command only for a job, and a job only with one."""
+def test_an_ambiguous_order_is_refused(trooper: Trooper, fake: FakeTrooper, words: list[str]) -> None:
+    """An offer or requirements, not both; a command only for a job, and a job only with one."""
     assert trooper("order", *words, *YES).status == 2
     assert trooper("order", "3", "--for-job", "--no-wait", *YES, "--", "true").status == 2
     assert fake.requests == []
 
 
 def test_an_offer_is_waited_for(trooper: Trooper, fake: FakeTrooper) -> None:
-    """--wait-for-offer rents when one of those that fit can be had."""
+    """--wait-for-offer rents when a matching offer is available."""
     offer = fake.blibs[4]  # an A100, which is taken
     polls = 0
 
@@ -82,8 +82,8 @@ def actions(fake: FakeTrooper) -> list[tuple[int, str]]:
     return [(order_of(fake, body["serverId"]), body["action"]) for body in sent(fake, "/api/order-status")]
 
 
-def test_a_job_has_a_server_for_itself(trooper: Trooper, fake: FakeTrooper, ssh: Path) -> None:
-    """Rented, run by ssh without the key, frozen; the exit status is the command's."""
+def test_a_job_has_its_own_server(trooper: Trooper, fake: FakeTrooper, ssh: Path) -> None:
+    """Rented, run through ssh without the key, frozen; the exit status is the command's."""
     ran = trooper(*JOB, "--json", "--", "exit 7")
     assert (ran.status, ran.json) == (7, {"order_id": 131, "exit_status": 7})
     called = ssh.read_text()
@@ -95,23 +95,23 @@ def test_a_job_has_a_server_for_itself(trooper: Trooper, fake: FakeTrooper, ssh:
     assert actions(fake)[-1] == (132, "stopped")
 
 
-def test_an_interrupted_job_puts_its_server_away(trooper: Trooper, fake: FakeTrooper, ssh: Path) -> None:
+def test_an_interrupted_job_releases_its_server(trooper: Trooper, fake: FakeTrooper, ssh: Path) -> None:
     """Ctrl-C while the command runs ends it, and the server is frozen."""
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/order", *JOB, "--", "sleep 60", when=ssh.exists)
     assert ran.status == 130
     assert actions(fake) == [(131, "frozen")]
 
 
-def test_a_job_that_is_interrupted_while_it_buys_puts_its_server_away(trooper: Trooper, fake: FakeTrooper) -> None:
-    """The purchase is followed to its end, and what was bought is frozen."""
+def test_a_job_interrupted_during_its_purchase_releases_its_server(trooper: Trooper, fake: FakeTrooper) -> None:
+    """The purchase is followed to its end, and the server that it bought is frozen."""
     hold = fake.hold_next("/api/order")
     ran = interrupted(trooper, fake, signal.SIGINT, "/api/order", *JOB, "--", "true", then=hold.release)
     assert ran.status == 130
     assert actions(fake) == [(131, "frozen")]
 
 
-def test_a_job_whose_server_does_not_come_up_puts_it_away(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
-    """The wait's failure is the command's, after the server is frozen."""
+def test_a_job_whose_server_does_not_start_releases_it(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
+    """The command reports the failure of the wait after the server is frozen."""
     fake.durations["create"] = 600
     with clock.forward(90, once=lambda: polls_since(fake, "/api/order") > 1):
         ran = trooper(*JOB, "--timeout", "90", "--", "true")
@@ -119,10 +119,10 @@ def test_a_job_whose_server_does_not_come_up_puts_it_away(trooper: Trooper, fake
     assert actions(fake) == [(131, "frozen")]
 
 
-def test_a_job_insists_on_putting_its_server_away(
+def test_a_job_retries_the_release_of_its_server(
     trooper: Trooper, fake: FakeTrooper, ssh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What fails is tried again; where it can't be done, the order and what to type are said, and it is a failure."""
+    """Failures are retried; if that does not help, the order and a command are named, and it is a failure."""
     monkeypatch.setattr("trooper_async.cli._jobs._PAUSE", 0.01)
     fake.fail_next("/api/order-status", status=500, times=6)
     assert trooper(*JOB, "--", "true").status == 0
@@ -134,8 +134,8 @@ def test_a_job_insists_on_putting_its_server_away(
     assert "`trooper freeze 132`" in ran.err
 
 
-def test_jobs_run_beside_each_other(trooper: Trooper, fake: FakeTrooper, ssh: Path, tmp_path: Path) -> None:
-    """While a job runs, another order can be made: the ledger is free."""
+def test_two_jobs_can_run_at_once(trooper: Trooper, fake: FakeTrooper, ssh: Path, tmp_path: Path) -> None:
+    """While a job runs, another order can be made: the ledger is not locked."""
     from trooper_async.cli._purchases import _is_locked
 
     seen = []
@@ -153,7 +153,7 @@ def test_jobs_run_beside_each_other(trooper: Trooper, fake: FakeTrooper, ssh: Pa
 
 
 def test_a_named_offer_is_waited_for(trooper: Trooper, fake: FakeTrooper) -> None:
-    """One that can be had is rented at once; one that is too dear or taken is waited for."""
+    """An available one is rented at once; one that is too dear or taken is waited for."""
     assert trooper("order", "3", *YES, "--wait-for-offer", "--no-wait").status == 0
     words = ("order", "3", *YES[:-1], "0.1", "--wait-for-offer")
     fake.durations["create"] = 30.0

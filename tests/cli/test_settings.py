@@ -1,4 +1,4 @@
-"""Where the key comes from, and what is refused."""
+"""Where the key and the other settings come from, and which are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(text: str, mode: int = 0o600) -> Path:
     return path
 
 
-def test_nothing_at_all(home: Path) -> None:
+def test_without_settings_there_is_no_key(home: Path) -> None:
     """Without environment and file there is no key, and the ledger is in the home's state folder."""
     settings = load()
     assert (settings.api_key, settings.base_url) == (None, None)
@@ -36,7 +36,7 @@ def test_nothing_at_all(home: Path) -> None:
 
 
 def test_the_environment_wins_over_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the file's entries counts where the environment has none."""
+    """An entry of the file counts only if the environment has none."""
     write('api_key = "of-the-file"\nbase_url = "https://file.example"\nledger = "~/mine.jsonl"\n')
     settings = load()
     assert (settings.api_key, settings.base_url) == ("of-the-file", "https://file.example")
@@ -47,8 +47,8 @@ def test_the_environment_wins_over_the_file(home: Path, monkeypatch: pytest.Monk
     assert "of-the" not in repr(load())
 
 
-def test_xdg_folders_are_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both folders move with their variables; a relative one is ignored, as XDG says."""
+def test_xdg_folders_are_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both folders follow their variables; a relative one is ignored, as XDG says."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "c"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
     assert config_path() == tmp_path / "c/trooper/config.toml"
@@ -58,8 +58,8 @@ def test_xdg_folders_are_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o610, 0o620])
-def test_a_file_that_others_can_open_is_refused(mode: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Any wider mode than 600: 2, what to do about it, and nothing of the file."""
+def test_a_file_with_a_wider_mode_is_refused(mode: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Any mode wider than 600: status 2, how to fix it, and no content of the file."""
     path = write('api_key = "of-the-file"\n', mode)
     assert run(["ps"]) == 2
     said = capsys.readouterr().err
@@ -76,8 +76,8 @@ def test_a_file_that_others_can_open_is_refused(mode: int, capsys: pytest.Captur
         ('"of-\\u0000" = 1', "has an entry"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused(text: str, problem: str) -> None:
-    """Not TOML, an unknown entry, a value that is no text: an error that holds no value of it."""
+def test_an_invalid_file_is_refused(text: str, problem: str) -> None:
+    """Not TOML, an unknown entry, a value that is not text: an error without any value of it."""
     write(text)
     with pytest.raises(ConfigurationError, match=problem) as caught:
         load()
@@ -85,22 +85,22 @@ def test_a_file_that_is_wrong_is_refused(text: str, problem: str) -> None:
     assert caught.value.__context__ is None
 
 
-def test_a_file_that_cannot_be_read_is_refused() -> None:
+def test_an_unreadable_file_is_refused() -> None:
     """A folder in its place is an error, not a missing file."""
     config_path().mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="can't be read"):
         load()
 
 
-def test_the_file_is_enough(fake: FakeTrooper, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a key and a base URL in the file, commands work without any environment."""
+def test_the_file_alone_is_sufficient(fake: FakeTrooper, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a key and a base URL in the file, commands work without environment variables."""
     write(f'api_key = "{fake.api_key}"\nbase_url = "{fake.url}"\n')
     assert run(["ps"]) == 0
     assert "training llama 1" in capsys.readouterr().out
 
 
 def test_help_and_demo_need_no_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    """A broken file does not stand in the way of --help."""
+    """A broken file does not prevent --help."""
     write("broken", 0o644)
     assert run(["ps", "--help"]) == 0
     assert "your servers" in capsys.readouterr().out

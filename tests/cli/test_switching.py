@@ -1,4 +1,4 @@
-"""start, stop, freeze, restart, resume: one or many, asked, awaited, reported."""
+"""start, stop, freeze, restart, resume: one or many servers, with questions, waits and reports."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from trooper_async.cli._context import Cli
 from trooper_async.testing import FakeTrooper
 
 
-def test_what_is_about_to_be_sent_is_in_the_file(tmp_path: Path) -> None:
-    """However soon after the last time: a restart that is not in the file when it is killed would be sent again."""
+def test_an_action_is_in_the_report_before_it_is_sent(tmp_path: Path) -> None:
+    """However little time has passed: otherwise a killed run would send a restart again."""
     file = tmp_path / "report.json"
     kept = _Kept(Cli(), file)
     whole = 0
@@ -51,10 +51,10 @@ def test_what_is_about_to_be_sent_is_in_the_file(tmp_path: Path) -> None:
         ("restart", "123", "running", "restarted"),
     ],
 )
-def test_a_switch_waits_for_its_end(
+def test_an_action_waits_for_its_end(
     trooper: Trooper, fake: FakeTrooper, verb: str, order: str, end: str, action: str
 ) -> None:
-    """The action is sent once, and the command ends when the server is there."""
+    """The action is sent once, and the command ends when the server has the status."""
     ran = trooper(verb, order, "--json")
     assert ran.status == 0
     (outcome,) = ran.json
@@ -62,16 +62,16 @@ def test_a_switch_waits_for_its_end(
     assert [body["action"] for body in sent(fake, "/api/order-status")] == [action]
 
 
-def test_start_may_migrate_where_that_is_said(trooper: Trooper, fake: FakeTrooper) -> None:
-    """--migration-allowed is sent along; by default it is not allowed."""
+def test_start_may_migrate_with_an_option(trooper: Trooper, fake: FakeTrooper) -> None:
+    """--migration-allowed is sent; by default it is not allowed."""
     trooper("start", "129", "--migration-allowed")
     trooper("start", "125")
     assert [body["migration_allowed"] for body in sent(fake, "/api/order-status")] == [True, False]
 
 
 @pytest.mark.parametrize(("answers", "status"), [("y\n", 0), ("n\n", 1), ("", 1)])
-def test_all_shows_and_asks(trooper: Trooper, fake: FakeTrooper, answers: str, status: int) -> None:
-    """--all shows what it would switch, and sends nothing without a yes."""
+def test_all_shows_the_servers_and_asks(trooper: Trooper, fake: FakeTrooper, answers: str, status: int) -> None:
+    """--all shows the servers that it would change, and sends nothing without a yes."""
     ran = trooper("stop", "--all", "--title", "training*", "--status", "running", answers=answers)
     assert ran.status == status
     assert ("training llama 2" in ran.out) is (status == 0)
@@ -83,7 +83,7 @@ def test_all_shows_and_asks(trooper: Trooper, fake: FakeTrooper, answers: str, s
 
 
 def test_yes_does_not_ask(trooper: Trooper, fake: FakeTrooper) -> None:
-    """With --yes the filters decide alone; where nothing fits, nothing is sent and all is well."""
+    """With --yes the filters decide alone; if nothing matches, nothing is sent and the status is 0."""
     ran = trooper("stop", "--all", "--title", "training*", "--yes", "--json")
     assert [outcome["order_id"] for outcome in ran.json] == [123, 124, 125]
     assert "?" not in ran.err
@@ -95,8 +95,8 @@ def test_yes_does_not_ask(trooper: Trooper, fake: FakeTrooper) -> None:
 @pytest.mark.parametrize(
     "arguments", [["stop"], ["stop", "1", "--all"], ["stop", "1", "--title", "x"], ["stop", "x"], ["stop", "0"]]
 )
-def test_a_choice_that_is_none_is_refused(trooper: Trooper, fake: FakeTrooper, arguments: list[str]) -> None:
-    """No ids and no --all, both, filters without --all, ids that are none: 2, and no request."""
+def test_an_ambiguous_selection_is_refused(trooper: Trooper, fake: FakeTrooper, arguments: list[str]) -> None:
+    """No ids and no --all, both, filters without --all, invalid ids: status 2, and no request."""
     ran = trooper(*arguments)
     assert ran.status == 2
     assert ran.error
@@ -104,8 +104,8 @@ def test_a_choice_that_is_none_is_refused(trooper: Trooper, fake: FakeTrooper, a
     assert fake.requests == []
 
 
-def test_one_that_fails_does_not_stop_the_others(trooper: Trooper) -> None:
-    """A locked server and one that is not there fail, the third is stopped: 1, and each has its reason."""
+def test_a_failed_server_does_not_stop_the_others(trooper: Trooper) -> None:
+    """A locked server and an unknown one fail, the third is stopped: status 1, and each has its reason."""
     trooper("lock", "123")
     ran = trooper("stop", "123", "124", "999", "--json")
     assert ran.status == 1
@@ -122,8 +122,8 @@ def test_one_that_fails_does_not_stop_the_others(trooper: Trooper) -> None:
     assert "hint:  unlock it first: `trooper unlock 123`" in alone.err
 
 
-def test_no_wait_returns_once_it_is_accepted(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """--no-wait sends and leaves; its report can be waited with, and nothing is sent again."""
+def test_no_wait_returns_once_accepted(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """--no-wait sends and ends; its report can be resumed, and nothing is sent again."""
     fake.durations["stop"] = 0.3
     file = tmp_path / "report.json"
     ran = trooper("stop", "123", "124", "999", "--no-wait", "--report", str(file), "--json")
@@ -142,8 +142,8 @@ def test_no_wait_returns_once_it_is_accepted(trooper: Trooper, fake: FakeTrooper
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "freeze", "restart"])
-def test_no_wait_sends_what_was_asked(trooper: Trooper, fake: FakeTrooper, verb: str) -> None:
-    """Each action has its --no-wait."""
+def test_no_wait_works_for_each_action(trooper: Trooper, fake: FakeTrooper, verb: str) -> None:
+    """Each action has --no-wait."""
     if verb == "start":
         fake.set_status(123, "stopped", "stopped")
     ran = trooper(verb, "123", "--no-wait", "--json")
@@ -151,8 +151,8 @@ def test_no_wait_sends_what_was_asked(trooper: Trooper, fake: FakeTrooper, verb:
     assert len(sent(fake, "/api/order-status")) == 1
 
 
-def test_a_lost_answer_is_unknown(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Without waiting, a restart whose response is lost ends with 4, and is not sent again."""
+def test_a_lost_response_without_a_wait_is_unknown(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Without waiting, a restart whose response is lost exits with 4, and is not sent again."""
     fake.drop_next("/api/order-status", when="after")
     ran = trooper("restart", "123", "--no-wait", "--json")
     assert (ran.status, ran.json[0]["sent"]) == (4, None)
@@ -161,8 +161,10 @@ def test_a_lost_answer_is_unknown(trooper: Trooper, fake: FakeTrooper) -> None:
     assert len(sent(fake, "/api/order-status")) == 1
 
 
-def test_a_wait_finds_out_what_a_lost_answer_meant(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
-    """With waiting, a restart that was done although its response was lost ends well; one that was not, with 4."""
+def test_a_wait_finds_out_what_a_lost_response_meant(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
+    """With waiting, a restart that was carried out although its response was lost succeeds; one that was not exits with
+    4.
+    """
     fake.durations["restart"] = 0.3
     fake.drop_next("/api/order-status", when="after")
     assert trooper("restart", "123").status == 0
@@ -173,7 +175,7 @@ def test_a_wait_finds_out_what_a_lost_answer_meant(trooper: Trooper, fake: FakeT
 
 
 def test_a_refused_key_ends_a_run_of_many(trooper: Trooper, fake: FakeTrooper) -> None:
-    """A refused key ends with 3, waiting or not, and is not tried for each server."""
+    """A refused key exits with 3, waiting or not, and is not tried for each server."""
     assert trooper("stop", "123", "124", api_key="wrong").status == 3
     fake.requests.clear()
     fake.fail_next("/api/order-status", status=401, times=9)
@@ -182,7 +184,7 @@ def test_a_refused_key_ends_a_run_of_many(trooper: Trooper, fake: FakeTrooper) -
 
 
 def test_a_timeout_is_a_failure_with_a_hint(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
-    """A server that does not get there in time: 1, and what to do next."""
+    """A server that is not there in time: status 1, and what to do next."""
     fake.durations["stop"] = 600
     with clock.forward(90, once=lambda: polls_since(fake, "/api/order-status") > 1):
         ran = trooper("stop", "123", "--timeout", "90")
@@ -191,8 +193,8 @@ def test_a_timeout_is_a_failure_with_a_hint(trooper: Trooper, fake: FakeTrooper,
     assert "`trooper wait 123` goes on waiting" in ran.err
 
 
-def test_resume_counts_what_it_goes_on_with(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """A wait that was too short is gone on with, so it is one of them; what failed for ever is none."""
+def test_resume_counts_the_servers_that_it_continues(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """A wait that timed out is continued, so it counts; a final failure does not."""
     transition = Transition(124, "stop", "stopped")
     fake.set_status(124, "stopped", "stopped")
     file = tmp_path / "report.json"
@@ -209,16 +211,16 @@ def test_resume_counts_what_it_goes_on_with(trooper: Trooper, fake: FakeTrooper,
     assert ran.status == 1
 
 
-def test_resume_takes_only_reports(trooper: Trooper, tmp_path: Path) -> None:
-    """What is no report, or not there, is 2."""
+def test_resume_accepts_only_reports(trooper: Trooper, tmp_path: Path) -> None:
+    """A file that is no report, or does not exist, is status 2."""
     file = tmp_path / "other.json"
     file.write_text(json.dumps({"no": "report"}))
     assert trooper("resume", str(file)).status == 2
     assert trooper("resume", str(tmp_path / "none")).status == 2
 
 
-def test_what_a_run_has_left_is_not_written_over(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """A report with servers of which it is not certain that they were sent stays; one that was left on purpose goes."""
+def test_an_unfinished_report_is_not_overwritten(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """A report with servers that may not have been sent stays; one that was left on purpose is replaced."""
     file = tmp_path / "report.json"
     doubtful = FleetOutcome(123, "stop", transition=Transition(123, "stop", "stopped"), sent=None)
     accepted = FleetOutcome(124, "stop", transition=Transition(124, "stop", "stopped"), sent=True)
@@ -240,15 +242,15 @@ def test_what_a_run_has_left_is_not_written_over(trooper: Trooper, fake: FakeTro
         assert len(FleetReport.from_json(file.read_text()).succeeded) == 1
 
 
-def test_a_report_that_cannot_be_written_sends_nothing(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
-    """Before the first request the report's file is tried: no folder, nothing sent."""
+def test_an_unwritable_report_sends_nothing(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:
+    """The report's file is tried before the first request: without its folder, nothing is sent."""
     ran = trooper("stop", "123", "--report", str(tmp_path / "none" / "report.json"))
     assert ran.status == 2
     assert "No such file" in ran.error
     assert sent(fake, "/api/order-status") == []
 
 
-def test_what_is_there_or_farther_is_left_alone(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_a_server_already_there_or_beyond_is_left_alone(trooper: Trooper, fake: FakeTrooper) -> None:
     """`stop --all` leaves frozen servers frozen, `restart --all` takes only running ones; --force sends to all."""
     fake.set_status(130, "running")
     stopped = trooper("stop", "--all", "--yes", "--json")

@@ -1,4 +1,4 @@
-"""In a real terminal: what lives on the screen while it is waited for, what stays, and Ctrl-C."""
+"""In a real terminal: the live display during a wait, what stays, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def variables(fake: FakeTrooper, tmp_path: Path) -> dict[str, str]:
     return environment(fake, tmp_path)
 
 
-def test_a_switch_shows_each_server_on_its_way(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """While it waits, the servers' statuses are on the screen; at the end only the result is."""
+def test_an_action_shows_each_servers_status(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """During the wait the servers' statuses are on the screen; at the end only the result is."""
     fake.durations["stop"] = 600
     with terminal("stop", "123", "124", environment=variables) as shown:
         shown.until("stopping 2 servers: 0 of 2", "training llama 1", "stopping → stopped")
@@ -36,11 +36,11 @@ def test_a_switch_shows_each_server_on_its_way(fake: FakeTrooper, variables: dic
     assert "stopping 2 servers" not in last
     assert [line for line in last.splitlines() if "training llama 2" in line and "stopped" in line]
     assert "2 done" in last
-    assert "\x1b[?25h" in shown.said  # the cursor is back
+    assert "\x1b[?25h" in shown.said  # the cursor is visible again
 
 
 def test_many_servers_are_counted_by_status(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """A fleet too large for a line each is shown by how many are in which status."""
+    """A fleet too large for one line per server is shown as counts by status."""
     fake.durations["stop"] = 600
     for number in range(20):
         fake.add_order(order_id=300 + number, title=f"bulk {number}")
@@ -54,7 +54,7 @@ def test_many_servers_are_counted_by_status(fake: FakeTrooper, variables: dict[s
 
 
 def test_watch_is_live_until_ctrl_c(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """The table follows what happens to the servers: switched, new, gone; Ctrl-C ends it with 130."""
+    """The table follows the servers: changed, new, gone; Ctrl-C ends it with 130."""
     with terminal("watch", "--interval", "0.05", environment=variables) as shown:
         shown.until("notebooks")
         fake.set_status(123, "stopping", "stopped")
@@ -72,8 +72,10 @@ def test_watch_is_live_until_ctrl_c(fake: FakeTrooper, variables: dict[str, str]
 
 
 @pytest.mark.parametrize("end", [Terminal.ctrl_c, Terminal.terminate])
-def test_ctrl_c_at_a_question(fake: FakeTrooper, variables: dict[str, str], end: Callable[[Terminal], None]) -> None:
-    """Ctrl-C and SIGTERM work at once where the command asks, and nothing is sent."""
+def test_ctrl_c_and_sigterm_work_at_a_question(
+    fake: FakeTrooper, variables: dict[str, str], end: Callable[[Terminal], None]
+) -> None:
+    """Ctrl-C and SIGTERM work at once while the command asks, and nothing is sent."""
     with terminal("order", "3", environment=variables) as shown:
         shown.until("Rent offer 3")
         end(shown)
@@ -82,8 +84,8 @@ def test_ctrl_c_at_a_question(fake: FakeTrooper, variables: dict[str, str], end:
     assert sent(fake, "/api/order") == []
 
 
-def test_questions_are_answered(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """Yes to price and terms rents the server; each status on its way stays on the screen."""
+def test_an_order_can_be_confirmed(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """Yes to price and terms rents the server; each intermediate status stays on the screen."""
     with terminal("order", "3", environment=variables) as shown:
         shown.until("Rent offer 3")
         shown.type("y")
@@ -96,7 +98,9 @@ def test_questions_are_answered(fake: FakeTrooper, variables: dict[str, str]) ->
 
 
 def test_a_second_ctrl_c_does_not_wait(fake: FakeTrooper, variables: dict[str, str], trooper: Trooper) -> None:
-    """With a purchase on the wire the first Ctrl-C waits for its response, the second leaves; the ledger knows it."""
+    """With a purchase in flight the first Ctrl-C waits for its response, the second ends the command; the ledger has
+    it.
+    """
     fake.delay_next("/api/order", 30)
     with terminal("order", "3", "--yes", "--max-price-h", "1", "--accept-terms", environment=variables) as shown:
         block_until(lambda: sent(fake, "/api/order"))
@@ -110,8 +114,10 @@ def test_a_second_ctrl_c_does_not_wait(fake: FakeTrooper, variables: dict[str, s
 
 
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colour_is_for_terminals_that_want_it(variables: dict[str, str], more: dict[str, str], coloured: bool) -> None:
-    """Colours on a terminal; none at all with NO_COLOR."""
+def test_colours_are_used_on_a_terminal_without_no_color(
+    variables: dict[str, str], more: dict[str, str], coloured: bool
+) -> None:
+    """Colours on a terminal; none with NO_COLOR."""
     with terminal("ps", environment={**variables, **more}) as shown:
         assert shown.end()[0] == 0
     assert ("\x1b[" in shown.said) is coloured
@@ -119,7 +125,7 @@ def test_colour_is_for_terminals_that_want_it(variables: dict[str, str], more: d
 
 
 def test_ssh_replaces_the_command(fake: FakeTrooper, variables: dict[str, str], tmp_path: Path) -> None:
-    """It waits until the server answers, then it is ssh, with the arguments, and without the key."""
+    """It waits until the server responds, then it becomes ssh, with the arguments, and without the key."""
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
     ssh.write_text('#!/bin/sh\necho "ssh was called: $*, key: ${TROOPER_API_KEY-none}"\nexit 7\n')
@@ -135,8 +141,8 @@ def test_ssh_replaces_the_command(fake: FakeTrooper, variables: dict[str, str], 
 
 
 @pytest.mark.parametrize("user", ["-oProxyCommand=x", "a b", "root;x"])
-def test_ssh_is_not_called_with_what_is_no_user(trooper: Trooper, fake: FakeTrooper, user: str) -> None:
-    """A user name that would be an option, or a command, of ssh is refused."""
+def test_ssh_is_not_called_with_an_invalid_user_name(trooper: Trooper, fake: FakeTrooper, user: str) -> None:
+    """A user name that ssh would take for an option or a command is refused."""
     port = fake._server(123).ssh_port
     fake.fail_next(
         "/api/credentials", status=200, body={"ip": "127.0.0.1", "ssh_port": port, "username": user, "password": "x"}
@@ -147,7 +153,7 @@ def test_ssh_is_not_called_with_what_is_no_user(trooper: Trooper, fake: FakeTroo
 
 
 def test_ssh_as_json_only_waits(trooper: Trooper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--json says where to log in, without the password; without ssh on the machine the command says so."""
+    """--json prints the login, without the password; if ssh is not installed the command says so."""
     where = trooper("ssh", "123", "--json").json
     assert (where["username"], where["ip"]) == ("root", "127.0.0.1")
     assert "password" not in where
@@ -156,7 +162,7 @@ def test_ssh_as_json_only_waits(trooper: Trooper, monkeypatch: pytest.MonkeyPatc
 
 
 def test_watch_in_a_pipe_writes_lines(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Without a terminal each change is a line; with --json one of JSON; failures are ridden out."""
+    """Without a terminal each change is a line; with --json one of JSON; failures are tolerated."""
 
     def asked() -> bool:
         return sum(request.path == "/api/orders" for request in list(fake.requests)) > 3
@@ -173,7 +179,7 @@ def test_watch_in_a_pipe_writes_lines(trooper: Trooper, fake: FakeTrooper) -> No
 
 
 def test_the_demo_has_a_prompt(tmp_path: Path) -> None:
-    """At a terminal `demo` greets, reads commands, survives the Ctrl-C that ends one of them, and `exit` leaves."""
+    """At a terminal `demo` greets, reads commands, survives Ctrl-C in one of them, and `exit` ends it."""
     with terminal("demo", environment={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}) as shown:
         shown.until("A fake fleet", "trooper>")
         shown.type("ps --title 'archive*'")
@@ -188,8 +194,8 @@ def test_the_demo_has_a_prompt(tmp_path: Path) -> None:
         assert shown.end()[0] == 0
 
 
-def test_what_a_terminal_shows_of_many(trooper: Trooper, fake: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The live displays in this process, as a terminal of that size would get them: switch, wait, watch, templates."""
+def test_live_displays_fit_the_terminal(trooper: Trooper, fake: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The live displays in this process, for a terminal of that size: action, wait, watch, templates."""
     shown = io.StringIO()
 
     def on_a_terminal(settings: Settings, as_json: bool, debug: bool) -> Cli:

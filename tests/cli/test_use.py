@@ -1,4 +1,4 @@
-"""What gets in the way of everyday use: pipes, outages, narrow screens, closed streams, unusable hints."""
+"""Everyday use: pipes, outages, narrow screens, closed streams, hints that work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def variables(fake: FakeTrooper, tmp_path: Path) -> dict[str, str]:
 
 
 def shell(line: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A line of bash, where `trooper` is this command."""
+    """A line of bash in which `trooper` is this command."""
     script = f'trooper() {{ {shlex.join(COMMAND)} "$@"; }}; {line}'
     return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env=variables)
 
@@ -41,7 +41,7 @@ def shell(line: str, variables: dict[str, str]) -> subprocess.CompletedProcess[s
 
 
 def test_a_table_can_be_filtered_and_redirected(variables: dict[str, str], tmp_path: Path) -> None:
-    """`ps | grep`, `ps > file` and `ps | head -1` do what they look like."""
+    """`ps | grep`, `ps > file` and `ps | head -1` work as expected."""
     assert shell("trooper ps | grep frozen", variables).stdout.split()[:3] == ["129", "archive", "2025"]
     shell(f"trooper ps > {tmp_path}/f", variables)
     lines = (tmp_path / "f").read_text().splitlines()
@@ -50,7 +50,7 @@ def test_a_table_can_be_filtered_and_redirected(variables: dict[str, str], tmp_p
     assert (head.stdout.split()[0], head.stderr) == ("123", "")
 
 
-def test_a_table_in_a_pipe_is_plain_and_whole(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_a_table_in_a_pipe_is_plain_and_complete(trooper: Trooper, fake: FakeTrooper) -> None:
     """No rules, no colours, nothing cut or wrapped, however long."""
     title = "x" * 300
     fake.add_order(order_id=300, title=title)
@@ -60,8 +60,8 @@ def test_a_table_in_a_pipe_is_plain_and_whole(trooper: Trooper, fake: FakeTroope
     assert "─" not in ran.out
 
 
-def test_lists_as_people_want_them(trooper: Trooper) -> None:
-    """Columns by name and order, sorted by value, without header, ids alone; a name that is none is refused."""
+def test_the_columns_of_a_list_can_be_chosen(trooper: Trooper) -> None:
+    """Columns by name and order, sorted, without header, ids only; an unknown name is refused."""
     ran = trooper("ps", "--columns", "status,id", "--no-header", "--sort", "-eur/h")
     assert ran.out.splitlines()[0].split() == ["frozen", "129"]
     assert ran.err == ""
@@ -77,7 +77,7 @@ def test_lists_as_people_want_them(trooper: Trooper) -> None:
 
 
 def test_a_long_list_is_paged_on_a_terminal(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """More rows than the screen has go through $PAGER; fewer do not."""
+    """A list with more rows than the screen goes through $PAGER; a shorter one does not."""
     for number in range(60):
         fake.add_order(order_id=400 + number, title=f"bulk {number}")
     pager = {**variables, "PAGER": "sed s/^/paged:/"}
@@ -89,8 +89,8 @@ def test_a_long_list_is_paged_on_a_terminal(fake: FakeTrooper, variables: dict[s
     assert "paged:" not in screen(shown.said)
 
 
-def test_show_has_all_of_one_server(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Status, cost, log in, history and installs; what can't be read is said, and the rest is shown."""
+def test_show_has_everything_about_one_server(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Status, cost, login, history and installs; unreadable parts are named, and the rest is shown."""
     ran = trooper("show", "125")
     for text in ("training llama 3", "1.65, 0.5775 now", "ssh -p", "Status changes", "Installed"):
         assert text in ran.out
@@ -106,8 +106,8 @@ def test_show_has_all_of_one_server(trooper: Trooper, fake: FakeTrooper) -> None
 # Waits and outages --------------------------------------------------------------------------------------------------
 
 
-def test_wait_says_what_became_of_each(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Of several servers each has its own outcome, in the table and as JSON."""
+def test_wait_prints_the_outcome_of_each_server(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Each of several servers has its own outcome, in the table and as JSON."""
     fake.set_status(123, "stopping", "stopped")
     words = ("wait", "123", "124", "--until", "running", "--timeout", "0.3")
     ran = trooper(*words)
@@ -120,7 +120,7 @@ def test_wait_says_what_became_of_each(trooper: Trooper, fake: FakeTrooper) -> N
 
 
 def test_without_a_terminal_each_status_is_a_line(trooper: Trooper, fake: FakeTrooper) -> None:
-    """A run that takes an hour says what it does: at the start, and for each status."""
+    """A run of an hour prints what it does: at the start, and for each status."""
     fake.durations["stop"] = 3600
 
     def both_were_seen() -> bool:
@@ -134,7 +134,7 @@ def test_without_a_terminal_each_status_is_a_line(trooper: Trooper, fake: FakeTr
     assert any(re.fullmatch(r"\[2/2\] order 12\d: stopped .*", line) for line in lines)
 
 
-def test_watch_in_a_pipe_says_that_the_api_does_not_respond(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_watch_in_a_pipe_reports_an_outage(trooper: Trooper, fake: FakeTrooper) -> None:
     """An outage is a line, with since when and why, and so is its end; with --json too."""
 
     def over() -> bool:
@@ -153,7 +153,7 @@ def test_watch_in_a_pipe_says_that_the_api_does_not_respond(trooper: Trooper, fa
             assert "the API responds again" in ran.out
 
 
-def test_waits_say_that_the_api_does_not_respond(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_waits_report_an_outage(trooper: Trooper, fake: FakeTrooper) -> None:
     """So do the commands that wait."""
     fake.set_status(123, "stopping", "stopped")
     fake.fail_next("/api/orders", status=503, times=8)
@@ -163,8 +163,8 @@ def test_waits_say_that_the_api_does_not_respond(trooper: Trooper, fake: FakeTro
     assert "the API responds again" in ran.err
 
 
-def test_watch_on_a_terminal_says_that_the_api_does_not_respond(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """The old table does not stay as if it were the present."""
+def test_watch_on_a_terminal_reports_an_outage(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """The old table is not shown as if it were current."""
     with terminal("watch", "--interval", "0.05", environment=variables) as shown:
         shown.until("notebooks")
         fake.fail_next("/api/orders", status=503, times=10**6)
@@ -173,7 +173,7 @@ def test_watch_on_a_terminal_says_that_the_api_does_not_respond(fake: FakeTroope
         assert shown.end()[0] == 130
 
 
-def test_watch_tells_of_a_server_that_leaves_the_filter(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_watch_reports_a_server_that_leaves_the_filter(trooper: Trooper, fake: FakeTrooper) -> None:
     """A running server that stops is a line of `watch --status running`."""
     stopped = False
 
@@ -194,7 +194,7 @@ def test_watch_tells_of_a_server_that_leaves_the_filter(trooper: Trooper, fake: 
 
 
 def test_watch_shows_what_fits_and_always_the_totals() -> None:
-    """33 or 1,500 servers on 24 lines: those on the way first, how many more there are, and the totals."""
+    """33 or 1,500 servers on 24 lines: those in transition first, how many more there are, and the totals."""
     for number in (33, 1500):
         board = Board()
         for order_id in range(1, number + 1):
@@ -214,8 +214,8 @@ def test_watch_shows_what_fits_and_always_the_totals() -> None:
         assert f"{number} servers, " in file.getvalue()
 
 
-def test_an_outage_is_no_part_of_a_finished_run(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Where nothing is waited for, nothing is watched: no request more than needed."""
+def test_a_finished_run_sends_no_extra_request(trooper: Trooper, fake: FakeTrooper) -> None:
+    """If nothing is waited for, nothing is polled."""
     assert trooper("stop", "123", "--no-wait").status == 0
     paths = [request.path for request in fake.requests]
     assert paths.count("/api/orders") <= 1
@@ -225,14 +225,14 @@ def test_an_outage_is_no_part_of_a_finished_run(trooper: Trooper, fake: FakeTroo
 
 
 def test_ssh_to_a_stopped_server_says_so_at_once(trooper: Trooper, fake: FakeTrooper) -> None:
-    """It is stopped, and how it is started: no wait for what nobody has begun."""
+    """It says that it is stopped, and how to start it, instead of waiting."""
     ran = trooper("ssh", "125")
     assert (ran.status, ran.error) == (1, "order 125 is stopped")
     assert "`trooper ssh 125 --start`" in ran.err
     assert [request.path for request in fake.requests] == ["/api/orders"]
 
 
-def test_ssh_starts_a_stopped_server_where_that_is_said(trooper: Trooper) -> None:
+def test_ssh_can_start_a_stopped_server(trooper: Trooper) -> None:
     """--start starts it, and then waits until it can be reached."""
     ran = trooper("ssh", "125", "--start", "--json")
     assert (ran.status, ran.json["ip"]) == (0, "127.0.0.1")
@@ -250,7 +250,7 @@ def test_ssh_to_an_unknown_server_ends_at_once(trooper: Trooper, fake: FakeTroop
 def test_ssh_config_has_an_entry_for_each_running_server(
     trooper: Trooper, fake: FakeTrooper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hosts by id and by title where only one has it; ssh itself reads it; nothing else of ~/.ssh is touched."""
+    """Hosts by id and by unique title; ssh itself can read it; nothing else in ~/.ssh is touched."""
     monkeypatch.setenv("HOME", str(tmp_path))
     fake.add_order(order_id=300, title="Notebooks!")
     fake.add_order(order_id=301, title="x\n  ProxyCommand evil")
@@ -260,7 +260,7 @@ def test_ssh_config_has_an_entry_for_each_running_server(
     assert file.stat().st_mode & 0o777 == 0o600
     text = file.read_text()
     assert "Host trooper-123 training-llama-1\n" in text
-    assert "Host trooper-128\n" in text  # another one is called so, too
+    assert "Host trooper-128\n" in text  # another one has the same title
     assert "evil" not in [word for line in text.splitlines() for word in line.split()[:1]]
     assert "ProxyCommand" not in text
     assert "trooper-125" not in text  # it is stopped
@@ -275,7 +275,7 @@ def test_ssh_config_has_an_entry_for_each_running_server(
 
 @pytest.mark.parametrize("width", [40, 52, 80, 200])
 def test_a_narrow_screen_keeps_status_and_title(width: int) -> None:
-    """No line is wider than the screen; address and paid-until go first; status and id stay whole, the title is cut."""
+    """No line is wider than the screen; address and paid-until go first; status and id are never cut, the title is."""
     orders = [
         Order(123, "starting", "running", title="a training run of llama", ip="203.0.113.123", ssh_port=34115),
         Order(124, "stopped", "stopped", title="x", blib_gpu_type="RTX 4090", blib_gpu_num=2),
@@ -290,7 +290,7 @@ def test_a_narrow_screen_keeps_status_and_title(width: int) -> None:
     assert ("address" in shown) == (width == 200)
 
 
-def test_a_password_is_never_folded(fake: FakeTrooper, variables: dict[str, str]) -> None:
+def test_a_password_is_never_wrapped(fake: FakeTrooper, variables: dict[str, str]) -> None:
     """However narrow the screen, it can be copied in one piece."""
     fake._server(123).password = password = "p" * 70
     with terminal("credentials", "123", "--show", environment=variables, columns=40) as shown:
@@ -303,7 +303,7 @@ def test_a_password_is_never_folded(fake: FakeTrooper, variables: dict[str, str]
 
 @pytest.mark.parametrize("line", ["trooper ps <&-", "trooper ps 2>&-", "trooper ps --json 2>&- <&-"])
 def test_a_closed_stream_is_no_crash(variables: dict[str, str], line: str) -> None:
-    """A stream that is closed is written to nowhere, and read as ended."""
+    """A closed stream is not written to, and counts as ended when read."""
     ran = shell(line, variables)
     assert (ran.returncode, "training llama 1" in ran.stdout) == (0, True)
     assert "Traceback" not in ran.stderr
@@ -313,7 +313,7 @@ def test_a_closed_stream_is_no_crash(variables: dict[str, str], line: str) -> No
 
 
 def test_an_encoding_that_lacks_a_character_is_no_crash(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """latin-1 and ASCII outputs get a ? in its place."""
+    """latin-1 and ASCII outputs get a ? instead."""
     fake.add_order(title="Zürich ☃")
     for encoding in ("latin-1", "ascii"):
         more = {**variables, "PYTHONIOENCODING": encoding}
@@ -322,15 +322,15 @@ def test_an_encoding_that_lacks_a_character_is_no_crash(fake: FakeTrooper, varia
         assert subprocess.run([*COMMAND, "ps", "--help"], capture_output=True, env=more, check=False).returncode == 0
 
 
-def test_json_is_read_by_others(fake: FakeTrooper, trooper: Trooper) -> None:
-    """Half a surrogate pair in a title is no text: a replacement character stands for it."""
+def test_json_is_valid_with_half_a_surrogate_pair(fake: FakeTrooper, trooper: Trooper) -> None:
+    """Half a surrogate pair in a title is replaced by a replacement character."""
     fake.fail_next("/api/orders", status=200, body='[{"order_id": 1, "status": "running", "title": "half \\ud83d"}]')
     ran = trooper("ps", "--json")
     assert (ran.status, ran.json[0]["title"]) == (0, "half \ufffd")
 
 
-def test_ctrl_z_shows_the_cursor_again(fake: FakeTrooper, variables: dict[str, str]) -> None:
-    """Stopped, the terminal is as it was; continued, the command goes on."""
+def test_ctrl_z_restores_the_terminal(fake: FakeTrooper, variables: dict[str, str]) -> None:
+    """While stopped, the terminal is as before; once continued, the command goes on."""
     fake.durations["stop"] = 600
     script = 'set -m; "$@"; echo it is stopped; read; fg >/dev/null'
     with terminal("stop", "123", "124", environment=variables, shell=script) as shown:
@@ -349,8 +349,8 @@ def test_ctrl_z_shows_the_cursor_again(fake: FakeTrooper, variables: dict[str, s
 # doctor and hints ---------------------------------------------------------------------------------------------------
 
 
-def test_doctor_names_the_cause_of_no_connection(trooper: Trooper) -> None:
-    """Nothing listens there: the cause, not just that there is no response."""
+def test_doctor_names_the_cause_of_a_failed_connection(trooper: Trooper) -> None:
+    """If nothing listens there it says so, not just that there is no response."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -360,8 +360,8 @@ def test_doctor_names_the_cause_of_no_connection(trooper: Trooper) -> None:
     assert url in ran.out
 
 
-def test_doctor_takes_no_login_page_for_the_api(trooper: Trooper, fake: FakeTrooper) -> None:
-    """HTML under 200 accepts no key."""
+def test_doctor_does_not_take_a_login_page_for_the_api(trooper: Trooper, fake: FakeTrooper) -> None:
+    """HTML under 200 does not mean that the key was accepted."""
     fake.fail_next("/api/test", status=200, body="<html>log in</html>")
     assert "200, but it is not JSON" in trooper("doctor").error
     fake.fail_next("/api/orders", status=200, body="<html>log in</html>")
@@ -369,8 +369,8 @@ def test_doctor_takes_no_login_page_for_the_api(trooper: Trooper, fake: FakeTroo
     assert (ran.status, "is accepted" in ran.out) == (1, False)
 
 
-def test_doctor_names_base_url_and_where_the_key_is_from(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Both are what is wrong most often; the key itself is not shown."""
+def test_doctor_names_the_base_url_and_the_source_of_the_key(trooper: Trooper, fake: FakeTrooper) -> None:
+    """Both are the most common mistakes; the key itself is not shown."""
     ran = trooper("doctor", key_source="TROOPER_API_KEY")
     assert fake.url in ran.out
     assert "is accepted (from TROOPER_API_KEY)" in ran.out
@@ -391,8 +391,8 @@ def commands(group: click.Group) -> dict[str, click.Command]:
 
 
 @pytest.mark.parametrize("name", sorted(_errors._HINTS))
-def test_a_hint_is_a_command_that_exists(name: str) -> None:
-    """What a hint quotes can be typed as it stands: a command that there is, with options that it has."""
+def test_every_hint_is_an_existing_command(name: str) -> None:
+    """The command in a hint can be typed as it is: it exists, with its options."""
     there = commands(_app.app)
     for quoted in re.findall("`([^`]*)`", _errors._HINTS[name]):
         program, *words = shlex.split(quoted)
@@ -406,15 +406,15 @@ def kinds_below(kind: type[TrooperError]) -> set[str]:
     return {kind.__name__}.union(*map(kinds_below, kind.__subclasses__()))
 
 
-def test_every_error_has_a_hint_of_this_command() -> None:
-    """No error of the package ends with what only a program can do."""
+def test_every_error_has_a_hint_for_the_command_line() -> None:
+    """No error of the package ends with advice that only a program can follow."""
     own = {name for name in kinds_below(TrooperError) if getattr(_errors, name, None) is None}
     from trooper_async import errors
 
     assert {name for name in own if hasattr(errors, name)} - {"TrooperError"} <= set(_errors._HINTS)
 
 
-def test_hints_are_filled_in(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
+def test_hints_contain_the_ids(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """Ids stand where a placeholder would: the server's, the install's, the purchase's."""
     fake.durations["stop"] = 600
     with clock.forward(90, once=lambda: polls_since(fake, "/api/order-status")):
@@ -425,7 +425,7 @@ def test_hints_are_filled_in(trooper: Trooper, fake: FakeTrooper, clock: Clock) 
 
 
 def test_debug_in_a_pipe_is_a_line_for_each_request(trooper: Trooper, fake: FakeTrooper) -> None:
-    """Not padded to any width; no traceback where a run only has servers that failed."""
+    """Not padded to any width; no traceback if a run only has servers that failed."""
     ran = trooper("stop", "124", "999", "--debug")
     assert ran.status == 1
     assert "Traceback" not in ran.err
@@ -445,10 +445,10 @@ def test_debug_in_a_pipe_is_a_line_for_each_request(trooper: Trooper, fake: Fake
     ],
     ids=lambda value: value[0],
 )
-def test_screens_of_every_width(
+def test_no_row_is_wrapped_at_any_width(
     fake: FakeTrooper, variables: dict[str, str], words: list[str], kept: list[str], columns: int
 ) -> None:
-    """On 40, 80 and 200 columns no row is wrapped, and what is needed most is there."""
+    """On 40, 80 and 200 columns no row is wrapped, and the most important columns are there."""
     fake.set_status(123, "starting", "running")
     with terminal(*words, environment=variables, columns=columns) as shown:
         shown.until(*kept)

@@ -2,7 +2,7 @@
 
     python -m tests.fleet.fleet_worker URL FILE stop|restart 124,125,…
 
-Where FILE is there, it goes on with that run.
+If FILE exists, it continues that run.
 """
 
 from __future__ import annotations

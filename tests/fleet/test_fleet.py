@@ -49,12 +49,12 @@ ACTIONS = {"start": "running", "stop": "stopped", "restart": "restarted", "freez
 
 
 def sent(fake: FakeTrooper) -> Counter[int]:
-    """How often each server's action came in."""
+    """How often each server's action arrived."""
     return Counter(request.json["serverId"] for request in fake.requests if request.path == "/api/order-status")
 
 
 def sent_orders(fake: FakeTrooper) -> set[int]:
-    """The ids of the orders that were sent an action."""
+    """The ids of the orders for which an action was sent."""
     return {order_of(fake, server_id) for server_id in sent(fake)}
 
 
@@ -63,7 +63,7 @@ def lists(fake: FakeTrooper) -> int:
 
 
 class Ended:
-    """`on_progress`, which counts how many orders have ended."""
+    """`on_progress`, which counts how many orders have finished."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -76,7 +76,7 @@ class Ended:
 
 
 async def test_500_servers_stop_with_eight_requests_at_once(fake_trooper: FakeTrooper) -> None:
-    """The waits are not bounded, the requests are; two locked, one stuck and one missing are outcomes of their own."""
+    """The waits are not limited, the requests are; two locked, one stuck and one missing have their own outcomes."""
     fake_trooper.durations["stop"] = 0.3
     orders = [fake_trooper.add_order() for _ in range(500)]
     locked, stuck, missing = {orders[7], orders[400]}, orders[100], orders[499]
@@ -130,7 +130,9 @@ async def test_500_servers_stop_with_eight_requests_at_once(fake_trooper: FakeTr
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_each_action(trooper: TrooperClient, fake_trooper: FakeTrooper, action: str) -> None:
+async def test_each_action_sends_its_word_and_waits(
+    trooper: TrooperClient, fake_trooper: FakeTrooper, action: str
+) -> None:
     """Start, stop, restart and freeze send their word of the API, and wait for the status it leads to."""
     begins = "stopped" if action == "start" else "running"
     orders = [fake_trooper.add_order(status=begins) for _ in range(3)]
@@ -143,8 +145,8 @@ async def test_each_action(trooper: TrooperClient, fake_trooper: FakeTrooper, ac
     assert [body["action"] for body in bodies] == [ACTIONS[action]] * 3
 
 
-async def test_start_with_migration(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """`migration_allowed` reaches the API for every order, and is remembered by the report."""
+async def test_start_with_migration_is_sent_and_stored(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """`migration_allowed` reaches the API for every order, and is stored in the report."""
     orders = [fake_trooper.add_order(status="frozen") for _ in range(2)]
     report = await trooper.fleet.start(orders, migration_allowed=True)
     bodies = [request.json for request in fake_trooper.requests if request.path == "/api/order-status"]
@@ -153,8 +155,8 @@ async def test_start_with_migration(trooper: TrooperClient, fake_trooper: FakeTr
     assert len(report.succeeded) == 2
 
 
-async def test_an_order_named_twice_is_done_once(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """An order and its id are the same order; any iterable will do, and none of orders is no error."""
+async def test_a_duplicate_order_is_sent_once(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """An order and its id are the same order; any iterable is accepted, and an empty one is no error."""
     order = fake_trooper.add_order()
     other = fake_trooper.add_order()
 
@@ -167,16 +169,16 @@ async def test_an_order_named_twice_is_done_once(trooper: TrooperClient, fake_tr
     assert (await trooper.fleet.stop([])).outcomes == ()
 
 
-async def test_missing_ids_cost_one_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """Ids are looked up by one read for all; those that are not there are looked for again, and send nothing."""
+async def test_unknown_ids_cost_one_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """All ids are looked up by one read; missing ones are looked up again, and send nothing."""
     report = await trooper.fleet.freeze(range(90_000, 90_050))
     assert {type(outcome.error) for outcome in report.failed} == {OrderNotFoundError}
     assert lists(fake_trooper) == len(fake_trooper.requests) == 3
     assert "order 90003" in str(report.failed[3].error)
 
 
-async def test_a_row_that_cannot_be_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """An id whose row is odd has that as its outcome, and the others go on."""
+async def test_an_unreadable_row_is_the_outcome_of_its_order(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """The order with the unreadable row has that as its outcome, and the others go on."""
     odd, plain = fake_trooper.add_order(), fake_trooper.add_order()
     fake_trooper.fail_next(
         "/api/orders", status=200, times=3, body=[{"order_id": odd.order_id, "serverId": "x"}, row(plain)]
@@ -189,8 +191,8 @@ def row(order: Order) -> dict[str, object]:
     return {"order_id": order.order_id, "serverId": order.server_id, "status": str(order.current_status)}
 
 
-async def test_a_lost_answer_is_waited_for(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """A restart whose response was lost is not sent again, and counts where it happened."""
+async def test_a_lost_response_is_waited_for(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A restart whose response was lost is not sent again, and succeeds if it took place."""
     orders = [fake_trooper.add_order() for _ in range(3)]
     fake_trooper.drop_next("/api/order-status", when="after")
     report = await trooper.fleet.restart(orders)
@@ -200,7 +202,7 @@ async def test_a_lost_answer_is_waited_for(trooper: TrooperClient, fake_trooper:
 
 
 async def test_a_lost_request_times_out_with_its_cause(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """What never arrived ends with its wait, and says that its outcome was unknown."""
+    """A request that never arrived fails with its wait, and says that its outcome was unknown."""
     order = fake_trooper.add_order()
     fake_trooper.drop_next("/api/order-status", when="before")
     restarting = asyncio.create_task(trooper.fleet.restart([order], timeout=600))
@@ -215,8 +217,8 @@ async def test_a_lost_request_times_out_with_its_cause(trooper: TrooperClient, f
     assert failed.sent is None
 
 
-async def test_without_waiting(fake_trooper: FakeTrooper) -> None:
-    """`wait=False` ends once all are accepted; a lost response is told, and `resume` waits without sending again."""
+async def test_a_run_without_waiting_ends_once_accepted(fake_trooper: FakeTrooper) -> None:
+    """`wait=False` ends once all are accepted; a lost response is reported, and `resume` waits without resending."""
     fake_trooper.durations["restart"] = 0.3
     orders = [fake_trooper.add_order() for _ in range(4)]
     seen: list[FleetProgress] = []
@@ -236,8 +238,8 @@ async def test_without_waiting(fake_trooper: FakeTrooper) -> None:
     assert all(sent(fake_trooper)[order.server_id] == 1 for order in orders)
 
 
-async def test_a_superseded_order_ends_alone(fake_trooper: FakeTrooper) -> None:
-    """Somebody else's action ends the wait of its order, and of no other."""
+async def test_a_superseded_order_does_not_affect_the_others(fake_trooper: FakeTrooper) -> None:
+    """Somebody else's action ends the wait for its order, and no other."""
     fake_trooper.durations["stop"] = 600
     orders = [fake_trooper.add_order() for _ in range(4)]
     async with fake_trooper.client(poll=PollSchedule(floor=0.02, cap=0.1)) as client, asyncio.TaskGroup() as group:
@@ -254,8 +256,8 @@ async def test_a_superseded_order_ends_alone(fake_trooper: FakeTrooper) -> None:
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.3])
-async def test_a_rate_limit_stretches_the_run(fake_trooper: FakeTrooper, retry_after: float | None) -> None:
-    """429s fail no order, although a single call would have given up: the timeout is what counts."""
+async def test_a_rate_limit_slows_the_run_down(fake_trooper: FakeTrooper, retry_after: float | None) -> None:
+    """429s fail no order, although a single call would have given up: only the timeout counts."""
     orders = [fake_trooper.add_order() for _ in range(20)]
     async with fake_trooper.client(retry=RetryPolicy(deadline=0.05, max_delay=0.2)) as client:
         fake_trooper.fail_next("/api/order-status", status=429, times=6, retry_after=retry_after)
@@ -263,7 +265,7 @@ async def test_a_rate_limit_stretches_the_run(fake_trooper: FakeTrooper, retry_a
     assert len(report.succeeded) == 20
 
 
-async def test_no_task_before_its_turn(fake_trooper: FakeTrooper) -> None:
+async def test_an_order_has_a_task_only_while_it_is_processed(fake_trooper: FakeTrooper) -> None:
     """Of many orders only as many have a task as are being sent or waited for."""
     orders = [fake_trooper.add_order() for _ in range(300)]
     async with fake_trooper.client() as client:
@@ -279,8 +281,8 @@ async def test_no_task_before_its_turn(fake_trooper: FakeTrooper) -> None:
             await run
 
 
-async def test_a_refused_key_ends_the_run_at_once(fake_trooper: FakeTrooper) -> None:
-    """A 401 is the outcome of all that was not sent; what was done is told, and the rest can be gone on with."""
+async def test_a_refused_key_ends_the_run(fake_trooper: FakeTrooper) -> None:
+    """A 401 is the outcome of all that was not sent; the report has what was done, and the rest can be resumed."""
     fake_trooper.durations["stop"] = 0.2
     orders = [fake_trooper.add_order() for _ in range(30)]
     begun = 0
@@ -302,8 +304,8 @@ async def test_a_refused_key_ends_the_run_at_once(fake_trooper: FakeTrooper) -> 
     assert sum(sent(fake_trooper).values()) == 31  # that of the refused one twice
 
 
-async def test_the_polls_403_twice_is_the_keys(fake_trooper: FakeTrooper) -> None:
-    """Where the list is refused the run ends; `resume` waits for what was sent, and sends the rest."""
+async def test_two_refused_polls_end_the_run(fake_trooper: FakeTrooper) -> None:
+    """If the list is refused with 403 the run ends; `resume` waits for what was sent, and sends the rest."""
     fake_trooper.durations["stop"] = 0.5
     orders = [fake_trooper.add_order() for _ in range(6)]
     async with fake_trooper.client() as client:
@@ -323,14 +325,16 @@ async def test_the_polls_403_twice_is_the_keys(fake_trooper: FakeTrooper) -> Non
     assert max(sent(fake_trooper).values()) == 1
 
 
-async def test_force_sends_to_all_without_a_look(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """With `force` the action goes out at once, also to a server that is farther than it."""
+async def test_force_sends_to_all_without_a_check(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """With `force` the action is sent at once, also to a server that is already beyond it."""
     frozen = fake_trooper.add_order(status="frozen")
     await trooper.fleet.stop([frozen], force=True, wait=False)
     assert [request.path for request in fake_trooper.requests] == ["/api/order-status"]
 
 
-async def test_what_is_there_or_farther_is_left_alone(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+async def test_a_server_already_there_or_beyond_is_left_alone(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
     """A stop leaves frozen servers frozen, a restart takes running ones only, and nothing is sent for the others."""
     running, stopped, frozen = (fake_trooper.add_order(status=one) for one in ("running", "stopped", "frozen"))
     report = await trooper.fleet.restart([running, stopped, frozen])
@@ -340,7 +344,7 @@ async def test_what_is_there_or_farther_is_left_alone(trooper: TrooperClient, fa
     assert sent(fake_trooper) == {running.server_id: 2}
 
 
-async def test_a_fleet_rides_out_an_outage(fake_trooper: FakeTrooper) -> None:
+async def test_a_fleet_tolerates_an_outage(fake_trooper: FakeTrooper) -> None:
     """What is safe to repeat is retried until each order's own deadline, whatever the client's retry policy says."""
     orders = [fake_trooper.add_order() for _ in range(100)]
     policy = RetryPolicy(attempts=1, budget=0, max_delay=0.05)
@@ -350,34 +354,34 @@ async def test_a_fleet_rides_out_an_outage(fake_trooper: FakeTrooper) -> None:
     assert len(report.succeeded) == 100
 
 
-async def test_servers_that_fail_for_long_do_not_hold_up_the_others(fake_trooper: FakeTrooper) -> None:
-    """More orders that cannot be sent than there are requests at once: the others are sent all the same."""
+async def test_failing_servers_do_not_hold_up_the_others(fake_trooper: FakeTrooper) -> None:
+    """Even if more orders fail than there are requests at once, the others are sent."""
     orders = [fake_trooper.add_order() for _ in range(12)]
     async with fake_trooper.client(retry=RetryPolicy(attempts=1, max_delay=0.05)) as client:
         fake_trooper.fail_next("/api/order-status", status=503, times=6)
         report = await client.fleet.stop(orders, concurrency=2)
     assert len(report.succeeded) == 12
     tries = [request.json["serverId"] for request in fake_trooper.requests if request.path == "/api/order-status"]
-    assert set(tries[:12]) == {order.server_id for order in orders}  # whoever failed waits for its next turn
+    assert set(tries[:12]) == {order.server_id for order in orders}  # a failed order waits for its next turn
 
 
-async def test_an_outage_that_lasts_ends_at_the_deadline(fake_trooper: FakeTrooper) -> None:
-    """An order that the API did not take before its deadline fails, and can be resumed."""
+async def test_a_lasting_outage_ends_at_the_deadline(fake_trooper: FakeTrooper) -> None:
+    """An order that the API did not accept before its deadline fails, and can be resumed."""
     order = fake_trooper.add_order()
     async with fake_trooper.client() as client:
         fake_trooper.fail_next("/api/order-status", status=503, times=10_000)
         stopping = asyncio.create_task(client.fleet.stop([order], timeout=600))
         await until(lambda: sent(fake_trooper)[order.server_id] > 1 and client._transport._gate._inside == 0)
         seen = lists(fake_trooper)
-        forward(600)  # between two tries
+        forward(600)  # between two attempts
         await until(lambda: lists(fake_trooper) > seen)  # it may have been accepted: it is waited for
         forward(600)
         (failed,) = (await stopping).failed
     assert failed.resumable
 
 
-async def test_a_lost_try_is_waited_for_although_the_next_one_is_refused(fake_trooper: FakeTrooper) -> None:
-    """A refusal says nothing of the try before it, which the API may have accepted."""
+async def test_a_lost_attempt_is_waited_for_although_the_next_is_refused(fake_trooper: FakeTrooper) -> None:
+    """A refusal says nothing about the attempt before it, which the API may have accepted."""
     order = fake_trooper.add_order()
     async with fake_trooper.client(retry=RetryPolicy(attempts=1)) as client:
         fake_trooper.drop_next("/api/order-status", when="after")
@@ -386,8 +390,8 @@ async def test_a_lost_try_is_waited_for_although_the_next_one_is_refused(fake_tr
     assert len(report.succeeded) == 1
 
 
-async def test_a_refusal_after_a_5xx_does_not_say_that_nothing_was_done(fake_trooper: FakeTrooper) -> None:
-    """The order's error is the 5xx, which proves nothing, and not the 403 that the second try met."""
+async def test_a_refusal_after_a_5xx_leaves_the_outcome_unknown(fake_trooper: FakeTrooper) -> None:
+    """The order's error is the 5xx, which proves nothing, and not the 403 of the second attempt."""
     order = fake_trooper.add_order()
     async with fake_trooper.client(retry=RetryPolicy(attempts=1)) as client:
         fake_trooper.fail_next("/api/order-status", status=500)
@@ -398,8 +402,8 @@ async def test_a_refusal_after_a_5xx_does_not_say_that_nothing_was_done(fake_tro
     assert failed.sent is None
 
 
-async def test_a_refusal_after_a_try_that_never_left_is_one(fake_trooper: FakeTrooper) -> None:
-    """Where nothing can have been done before, the refusal stands."""
+async def test_a_refusal_after_an_unsent_attempt_is_a_refusal(fake_trooper: FakeTrooper) -> None:
+    """If the attempt before it was certainly never sent, the refusal counts."""
     order = fake_trooper.add_order()
     async with fake_trooper.client(retry=RetryPolicy(attempts=1)) as client:
         send, tries = client._transport.attempt, 0
@@ -420,15 +424,15 @@ async def test_a_refusal_after_a_try_that_never_left_is_one(fake_trooper: FakeTr
 
 
 async def test_an_empty_list_is_read_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """One empty list does not make a fleet of orders that are not there."""
+    """After one empty list the orders do not count as missing."""
     order = fake_trooper.add_order()
     fake_trooper.fail_next("/api/orders", status=200, body=[])
     report = await trooper.fleet.stop([order])
     assert len(report.succeeded) == 1
 
 
-async def test_a_rate_limit_leaves_a_restart_its_proof(fake_trooper: FakeTrooper) -> None:
-    """The history before a restart is waited for at the pace, too: without it the restart takes longer to prove."""
+async def test_a_rate_limit_does_not_cost_a_restart_its_baseline(fake_trooper: FakeTrooper) -> None:
+    """The history before a restart also waits for its turn: without it the restart takes longer to confirm."""
     order = fake_trooper.add_order()
     async with fake_trooper.client(retry=RetryPolicy(deadline=0.05, max_delay=0.2)) as client:
         fake_trooper.fail_next("/api/order-status-history", status=429, times=3, retry_after=0.1)
@@ -438,8 +442,8 @@ async def test_a_rate_limit_leaves_a_restart_its_proof(fake_trooper: FakeTrooper
     assert transition.history_before
 
 
-async def test_a_403_of_one_order_is_its_own(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """`Access denied or server not found` ends no other order, and can be resumed: a firewall may have said it."""
+async def test_a_403_of_one_order_affects_only_that_order(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """`Access denied or server not found` ends no other order, and can be resumed: it may come from a firewall."""
     orders = [fake_trooper.add_order() for _ in range(3)]
     fake_trooper.remove_order(orders[0])
     report = await trooper.fleet.stop(orders, concurrency=1, force=True)
@@ -449,7 +453,7 @@ async def test_a_403_of_one_order_is_its_own(trooper: TrooperClient, fake_troope
 
 
 async def test_a_closed_client_ends_every_order(fake_trooper: FakeTrooper) -> None:
-    """`close()` in mid-run leaves a report in which nothing that was sent is missing."""
+    """`close()` during a run leaves a report that has everything that was sent."""
     fake_trooper.durations["stop"] = 5
     orders = [fake_trooper.add_order() for _ in range(6)]
     client = fake_trooper.client()
@@ -471,10 +475,10 @@ async def test_a_closed_client_ends_every_order(fake_trooper: FakeTrooper) -> No
 
 
 @pytest.mark.parametrize("coroutine", [False, True])
-async def test_progress_before_and_after_each(
+async def test_progress_is_called_before_and_after_each_order(
     trooper: TrooperClient, fake_trooper: FakeTrooper, coroutine: bool
 ) -> None:
-    """A function or a coroutine function is told right before each order is sent, and when it has ended."""
+    """A function or coroutine function is called right before each order is sent, and when it has finished."""
     orders = [fake_trooper.add_order() for _ in range(5)]
     await trooper.orders.lock(orders[2])
     calls: list[tuple[int, int, bool]] = []
@@ -510,8 +514,10 @@ class OfTheCaller(Exception):  # noqa: N818 - a name of the tests
 
 @pytest.mark.parametrize("error", [OfTheCaller(), AuthenticationError("x", status=401), asyncio.CancelledError()])
 @pytest.mark.parametrize("coroutine", [False, True])
-async def test_what_progress_raises_comes_out(fake_trooper: FakeTrooper, error: BaseException, coroutine: bool) -> None:
-    """An exception of the caller's function cancels the run and is raised as it is; the report still knows all."""
+async def test_an_exception_of_on_progress_cancels_the_run(
+    fake_trooper: FakeTrooper, error: BaseException, coroutine: bool
+) -> None:
+    """It is raised unchanged; the report is still complete."""
     fake_trooper.durations["stop"] = 0.3
     orders = [fake_trooper.add_order() for _ in range(8)]
     seen: list[FleetProgress] = []
@@ -566,7 +572,7 @@ async def test_a_cancelled_run_forgets_nothing(fake_trooper: FakeTrooper) -> Non
 
 
 async def test_converge_sends_only_what_is_needed(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """What is there or on its way is left alone, and the report says so."""
+    """A server that has the status or is in transition to it is left alone, and the report says so."""
     there = fake_trooper.add_order(status="stopped")
     coming = fake_trooper.add_order()
     fake_trooper.durations["stop"] = 0.2
@@ -590,7 +596,7 @@ async def test_converge_sends_only_what_is_needed(trooper: TrooperClient, fake_t
 
 
 async def test_only_starts_may_migrate(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """With `migration_allowed` a start is sent once only; a stop beside it is the setting that it always is."""
+    """With `migration_allowed` a start is once-only; a stop beside it stays a setting."""
     stops, starts = fake_trooper.add_order(), fake_trooper.add_order(status="frozen")
     fake_trooper.drop_next("/api/order-status", when="before", times=2)
     wanted, ended = {stops: "stopped", starts: "running"}, Ended()
@@ -610,39 +616,39 @@ async def test_only_starts_may_migrate(trooper: TrooperClient, fake_trooper: Fak
     [
         ("running", "running", "running", False),
         ("running", None, "running", False),
-        ("running", "stopped", "running", True),  # on its way elsewhere
-        ("running", "stopped", "stopped", True),  # the wish may have been forgotten
+        ("running", "stopped", "running", True),  # in transition to another status
+        ("running", "stopped", "stopped", True),  # the desired status may be outdated
         ("frozen", "running", "running", True),
         ("stopping", "stopped", "stopped", False),
         ("Stopping", None, "stopped", False),
         ("thinking", "stopped", "stopped", False),
-        ("thinking", None, "stopped", True),  # nobody knows where to
-        ("stopping", "running", "running", True),  # the wish, or the state it was in: not certain
+        ("thinking", None, "stopped", True),  # the target is unknown
+        ("stopping", "running", "running", True),  # the desired status may be the last one reached: not certain
         ("stopping", "running", "stopped", True),
         ("starting", "running", "stopped", True),
         ("stopped", "stopped", "running", True),
         ("stopped", None, "frozen", True),
-        ("frozen", "frozen", "stopped", False),  # a stop would first start it up
+        ("frozen", "frozen", "stopped", False),  # a stop would first start it
         ("freezing", "frozen", "stopped", False),
         ("freezing", None, "stopped", False),
         ("freezing", "running", "stopped", True),
     ],
 )
-async def test_what_is_there_or_on_its_way(
+async def test_converge_skips_a_server_only_if_certain(
     fake_trooper: FakeTrooper, current: str, desired: str | None, target: str, sends: bool
 ) -> None:
-    """Nothing is sent where it is certain that it is there or coming; a setting is sent where it is not certain."""
+    """Nothing is sent if the server certainly is there or coming; a setting is sent if that is not certain."""
     order = fake_trooper.add_order()
     listed = {**row(order), "status": current, "status_user": desired}
     fake_trooper.fail_next("/api/orders", status=200, body=[listed])
     async with fake_trooper.client() as client:
-        fake_trooper.fail_next("/api/order-status", status=403)  # whether it is asked is what matters
+        fake_trooper.fail_next("/api/order-status", status=403)  # whether a request is sent is what matters
         report = await client.fleet.converge({order: target}, wait=False)
     assert (sum(sent(fake_trooper).values()) == 1) is sends
     assert len(report.outcomes) == 1
 
 
-async def test_converge_refuses_two_wishes_for_one_order(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+async def test_converge_refuses_two_statuses_for_one_order(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """An order and its id with different statuses: nobody knows which one counts."""
     order = fake_trooper.add_order()
     wanted: dict[Order | int, str] = {order: "stopped", order.order_id: "frozen"}
@@ -651,15 +657,13 @@ async def test_converge_refuses_two_wishes_for_one_order(trooper: TrooperClient,
     assert not fake_trooper.requests
 
 
-async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
-    trooper: TrooperClient, fake_trooper: FakeTrooper
-) -> None:
-    """A 200 that is no JSON says nothing of a stop: its outcome keeps what may be under way."""
+async def test_an_unreadable_acceptance_may_have_been_sent(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A 200 that is not JSON says nothing about a stop: its outcome keeps the possible transition."""
     order = fake_trooper.add_order()
     fake_trooper.fail_next("/api/order-status", status=200, body="<html>", times=10_000)
     stopping = asyncio.create_task(trooper.fleet.stop([order], timeout=600))
     await until(lambda: sent(fake_trooper)[order.server_id] > 1 and trooper._transport._gate._inside == 0)
-    forward(600)  # between two tries
+    forward(600)  # between two attempts
     (outcome,) = (await stopping).failed
     assert isinstance(outcome.error, ResponseFormatError)
     assert (outcome.sent, outcome.transition) == (None, Transition(order.order_id, "stop", "stopped"))
@@ -667,7 +671,7 @@ async def test_an_acceptance_that_cannot_be_read_may_have_been_sent(
 
 
 @pytest.mark.parametrize("status", ["restarted", "terminated", "", 3, None])
-async def test_converge_to_nothing_else(trooper: TrooperClient, fake_trooper: FakeTrooper, status: str) -> None:
+async def test_converge_refuses_other_statuses(trooper: TrooperClient, fake_trooper: FakeTrooper, status: str) -> None:
     """A status that no action leads to is refused before anything is sent."""
     order = fake_trooper.add_order()
     with pytest.raises(ConfigurationError):
@@ -675,8 +679,10 @@ async def test_converge_to_nothing_else(trooper: TrooperClient, fake_trooper: Fa
     assert not fake_trooper.requests
 
 
-async def test_converge_of_what_cannot_be_read(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """Without a list that can be read nothing is sent, and why is each order's outcome."""
+async def test_converge_without_a_readable_list_sends_nothing(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Without a readable list nothing is sent, and the reason is each order's outcome."""
     orders = [fake_trooper.add_order() for _ in range(3)]
     fake_trooper.fail_next("/api/orders", status=400)
     report = await trooper.fleet.converge(dict.fromkeys(orders, "stopped"))
@@ -693,8 +699,8 @@ async def test_converge_of_what_cannot_be_read(trooper: TrooperClient, fake_troo
 # --- resume -------------------------------------------------------------------------------------------------------
 
 
-async def test_resume_goes_on_with_what_had_not_ended(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """Each kind of outcome has its way: ended for ever, waited for, sent now, or looked at first."""
+async def test_resume_continues_what_had_not_finished(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """Each kind of outcome is handled: final, waited for, sent now, or checked first."""
     o = [fake_trooper.add_order() for _ in range(9)]
     stopping = [Transition(order.order_id, "stop", OrderStatus.stopped) for order in o]
     for order in (o[2], o[3], o[4]):
@@ -722,7 +728,7 @@ async def test_resume_goes_on_with_what_had_not_ended(trooper: TrooperClient, fa
     assert resumed.elapsed > 100
 
 
-async def test_resume_of_restarts_sends_none_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+async def test_resume_sends_no_restart_twice(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """A restart that may have been sent is only waited for; one that was not is sent although its server runs."""
     happened, unsure, unsent = [fake_trooper.add_order() for _ in range(3)]
     transition = await trooper.orders.restart(happened)
@@ -746,8 +752,8 @@ async def test_resume_of_restarts_sends_none_again(trooper: TrooperClient, fake_
     assert isinstance(second.error.__cause__, OutcomeUnknownError)
 
 
-async def test_resume_remembers_the_migration(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """What was allowed to the run is allowed to what is sent by its resumption."""
+async def test_resume_keeps_migration_allowed(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """What the run was allowed also applies to what its resumption sends."""
     order = fake_trooper.add_order(status="frozen")
     report = FleetReport((FleetOutcome(order.order_id, "start"),), migration_allowed=True)
     assert (await trooper.fleet.resume(report)).migration_allowed
@@ -755,7 +761,7 @@ async def test_resume_remembers_the_migration(trooper: TrooperClient, fake_troop
     assert [body["migration_allowed"] for body in bodies] == [True]
 
 
-async def test_resume_takes_a_report(trooper: TrooperClient) -> None:
+async def test_resume_accepts_only_a_report(trooper: TrooperClient) -> None:
     """Anything else is refused."""
     with pytest.raises(ConfigurationError):
         await trooper.fleet.resume("{}")  # type: ignore[arg-type]  # what is tested
@@ -772,8 +778,8 @@ def worker(
 
 @pytest.mark.parametrize("action", ["stop", "restart"])
 @pytest.mark.parametrize("after", [1, 9])
-async def test_killed_and_resumed(fake_trooper: FakeTrooper, tmp_path: Path, action: str, after: int) -> None:
-    """kill -9 in mid-run, and resume from the report on disk: no action is sent twice, and all servers end right."""
+async def test_a_killed_run_is_resumed(fake_trooper: FakeTrooper, tmp_path: Path, action: str, after: int) -> None:
+    """kill -9 during a run, and resume from the report on disk: no action is sent twice, and all servers arrive."""
     orders = [fake_trooper.add_order() for _ in range(14)]
     file = tmp_path / "report.json"
     fake_trooper.delay_next("/api/order-status", 0, times=after)
@@ -803,18 +809,18 @@ async def test_killed_and_resumed(fake_trooper: FakeTrooper, tmp_path: Path, act
         {"on_progress": lambda: None},
     ],
 )
-async def test_odd_options_send_nothing(
+async def test_invalid_options_send_nothing(
     trooper: TrooperClient, fake_trooper: FakeTrooper, options: dict[str, Any]
 ) -> None:
-    """Options that can't be right are refused before anything is sent."""
+    """Invalid options are refused before anything is sent."""
     order = fake_trooper.add_order()
     with pytest.raises(ConfigurationError):
         await trooper.fleet.stop([order], **options)
     assert not fake_trooper.requests
 
 
-async def test_odd_orders_send_nothing(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """One thing among the orders that is none stops the run before it begins."""
+async def test_an_invalid_order_sends_nothing(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """One invalid item among the orders stops the run before it begins."""
     order = fake_trooper.add_order()
     with pytest.raises(ConfigurationError):
         await trooper.fleet.stop([order, "124"])  # type: ignore[list-item]  # what is tested

@@ -1,4 +1,4 @@
-"""Reports of fleets: what they say, and how they are stored."""
+"""Reports of fleets: their content, and how they are stored."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def report_of(*outcomes: FleetOutcome) -> FleetReport:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_errors_come_back(error: TrooperError) -> None:
-    """An error that was stored says what it said, with all that it knew, its cause too."""
+def test_a_stored_error_keeps_its_text_and_data(error: TrooperError) -> None:
+    """A stored error has the same text, data and cause when it is read."""
     report = report_of(FleetOutcome(1, "restart", error=error, seconds=3.25, transition=RESTART, sent=None))
     again = FleetReport.from_json(report.to_json())
     assert again == report
@@ -93,8 +93,8 @@ def test_errors_come_back(error: TrooperError) -> None:
     assert str(back.__cause__) == str(error.__cause__)
 
 
-def test_orders_and_transitions_come_back() -> None:
-    """What was stored is equal to what comes back: money, times, unknown words, and ends not yet known."""
+def test_stored_orders_and_transitions_are_equal() -> None:
+    """Stored objects are equal when read: money, times, unknown words, and unfinished ones."""
     report = report_of(
         FleetOutcome(1, "stop", order=ORDER, seconds=0.5, sent=True, sent_at=datetime(2026, 11, 24, 18, tzinfo=UTC)),
         FleetOutcome(2, "start", order=Order(2, "running", price_h=Decimal("1E+400"))),
@@ -108,8 +108,8 @@ def test_orders_and_transitions_come_back() -> None:
 
 
 @pytest.mark.parametrize("money", ["text", "number"])
-def test_a_report_is_a_dict_and_comes_back(money: Any) -> None:
-    """A report, with errors in it, is JSON types for other programs, and what it was when it is read again."""
+def test_a_report_round_trips_through_a_dict(money: Any) -> None:
+    """A report, with errors in it, becomes JSON types for other programs, and is the same when read again."""
     report = report_of(
         FleetOutcome(1, "restart", error=ERRORS[-1], seconds=3.25, transition=RESTART, sent=None),
         FleetOutcome(1, "stop", order=ORDER, seconds=0.5, sent=True),
@@ -126,7 +126,7 @@ def test_a_report_is_a_dict_and_comes_back(money: Any) -> None:
 
 
 def test_no_settings_of_templates_are_stored() -> None:
-    """A template's settings may hold a password: a report on the disk has none."""
+    """A template's settings may hold a password: a report on disk has none."""
     order = evolve(ORDER, template_installs=(TemplateInstall(3, config={"password": "hunter2"}),))
     text = report_of(
         FleetOutcome(1, "stop", order=order), FleetOutcome(2, "stop", error=SupersededError("x", order=order))
@@ -136,7 +136,7 @@ def test_no_settings_of_templates_are_stored() -> None:
 
 
 def test_failures_are_raised_as_a_group() -> None:
-    """`raise_for_failures` raises every order's error, and nothing where none failed."""
+    """`raise_for_failures` raises every order's error, and nothing if none failed."""
     FleetReport(()).raise_for_failures()
     report_of(FleetOutcome(1, "stop", order=ORDER), FleetOutcome(2, "stop")).raise_for_failures()
     report = report_of(*(FleetOutcome(number, "stop", error=error) for number, error in enumerate(ERRORS)))
@@ -146,7 +146,7 @@ def test_failures_are_raised_as_a_group() -> None:
 
 
 def test_an_error_of_a_later_release_is_kept() -> None:
-    """A class of errors that this release does not know becomes the base of all, with its text."""
+    """An error class that this release does not know becomes the base class, with its text."""
     text = report_of(FleetOutcome(1, "stop", error=ERRORS[0])).to_json().replace("APIConnectionError", "LaterError")
     error = FleetReport.from_json(text).outcomes[0].error
     assert type(error) is TrooperError
@@ -159,7 +159,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 
 @st.composite
 def damaged(draw: st.DrawFn) -> str:
-    """A stored report in which something, somewhere, is another value or is gone."""
+    """A stored report with a random value replaced or removed."""
     data = json.loads(json.dumps(STORED))
     place = data
     while True:
@@ -176,7 +176,7 @@ def damaged(draw: st.DrawFn) -> str:
 
 @given(damaged() | st.text() | st.integers(0, 2000).map(lambda length: json.dumps(STORED)[:length]))
 def test_a_damaged_report_is_refused(text: str) -> None:
-    """Whatever the text is, it is a report that can be used, or a ConfigurationError without the text in it."""
+    """Any text is a usable report, or a ConfigurationError that does not contain the text."""
     try:
         report = FleetReport.from_json(text)
     except ConfigurationError as error:
@@ -187,7 +187,7 @@ def test_a_damaged_report_is_refused(text: str) -> None:
 
 
 def test_a_value_of_the_wrong_kind_is_refused() -> None:
-    """An error whose seconds are text would fail only when it is printed."""
+    """An error whose seconds are text would otherwise fail only when it is printed."""
     text = json.dumps(STORED).replace('"seconds": 1.5', '"seconds": "1.5"')
     assert text != json.dumps(STORED)
     with pytest.raises(ConfigurationError, match="damaged"):
@@ -207,13 +207,13 @@ def test_a_value_of_the_wrong_kind_is_refused() -> None:
     ],
     ids=["sent as nothing", "perhaps sent as nothing", "order 0", "another action", "another order", "not it", "both"],
 )
-def test_a_report_that_contradicts_itself_is_refused(outcome: FleetOutcome) -> None:
+def test_a_contradictory_report_is_refused(outcome: FleetOutcome) -> None:
     """Resuming it could send a restart a second time."""
     with pytest.raises(ConfigurationError, match="damaged"):
         FleetReport.from_json(report_of(outcome).to_json())
 
 
-def test_a_later_release_is_named() -> None:
+def test_a_later_format_is_refused() -> None:
     """A report of a later format says that an update is needed."""
     with pytest.raises(ConfigurationError, match="later release"):
         FleetReport.from_json(json.dumps({**STORED, "trooper_fleet_report": 2}))

@@ -12,9 +12,7 @@ from trooper_async import ConfigurationError, FleetOutcome, FleetReport, ReportF
 from trooper_async.testing import FakeTrooper
 
 
-async def test_a_run_that_was_killed_is_continued(
-    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path
-) -> None:
+async def test_a_killed_run_is_continued(trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path) -> None:
     """Whatever was, or may have been, sent is in the file, and `resume` sends nothing twice."""
     orders = [fake_trooper.add_order() for _ in range(6)]
     path = tmp_path / "stop.report"
@@ -43,9 +41,7 @@ async def test_a_run_that_was_killed_is_continued(
         assert file.report is None  # a finished report is replaced by the next run's
 
 
-async def test_each_change_adds_a_line_of_its_own(
-    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path
-) -> None:
+async def test_each_change_adds_one_line(trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path) -> None:
     """The file grows with the number of changes, not with their number times that of the orders."""
     sizes = []
     for count in (20, 40):
@@ -58,8 +54,8 @@ async def test_each_change_adds_a_line_of_its_own(
     assert sizes[1] < 2.5 * sizes[0]
 
 
-def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
-    """The process was killed while it wrote: what the line says had not been sent."""
+def test_a_torn_last_line_is_ignored(tmp_path: Path) -> None:
+    """The process was killed while writing: the action in that line had not been sent."""
     path = tmp_path / "report"
     with ReportFile(path):
         pass
@@ -69,7 +65,7 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
         FleetReport.from_json(f"{text[:20]}\n{text}\n")
 
 
-def test_two_runs_cannot_have_one_file(tmp_path: Path) -> None:
+def test_two_runs_cannot_share_a_file(tmp_path: Path) -> None:
     """The file is locked while it is open."""
     path = tmp_path / "report"
     with ReportFile(path), pytest.raises(ConfigurationError, match="has not finished"):
@@ -78,7 +74,7 @@ def test_two_runs_cannot_have_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["text", "folder", "device", "missing folder"])
-def test_what_is_no_report_is_left_as_it_is(tmp_path: Path, what: str) -> None:
+def test_a_file_that_is_no_report_is_left_unchanged(tmp_path: Path, what: str) -> None:
     """Another file, a folder or a device is refused, and not written to."""
     path = tmp_path / "file"
     match what:
@@ -96,10 +92,10 @@ def test_what_is_no_report_is_left_as_it_is(tmp_path: Path, what: str) -> None:
         assert path.read_text() == "my notes\n"
 
 
-async def test_a_finished_report_can_be_read_and_an_empty_one_stored(
-    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path
-) -> None:
-    """`read` returns what is in the file, finished or not; a run without orders leaves nothing, unless it is stored."""
+async def test_read_returns_any_report(trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """`read` returns the report in the file, finished or not; a run without orders writes nothing, unless
+    it is stored.
+    """
     path = tmp_path / "report"
     with ReportFile(path) as file:
         assert file.read() is None
@@ -118,7 +114,7 @@ async def test_a_finished_report_can_be_read_and_an_empty_one_stored(
     assert file.report is None
 
 
-async def test_what_was_not_sent_has_no_time(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+async def test_an_action_that_was_not_sent_has_no_time(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """Neither a server that was left alone, nor one whose request was refused."""
     there, refused = fake_trooper.add_order(status="stopped"), fake_trooper.add_order()
     fake_trooper.fail_next("/api/order-status", status=400)
@@ -129,8 +125,8 @@ async def test_what_was_not_sent_has_no_time(trooper: TrooperClient, fake_troope
 PENDING = FleetReport((FleetOutcome(1, "stop"), FleetOutcome(2, "stop")))
 
 
-def test_a_run_is_resumed_without_a_moment_in_which_its_report_is_gone(tmp_path: Path) -> None:
-    """The same orders are added to the file, which is not emptied first: the process may be killed right then."""
+def test_a_resumed_run_always_has_its_report_on_disk(tmp_path: Path) -> None:
+    """The file is appended to and not emptied first: the process may be killed right then."""
     path = tmp_path / "report"
     with ReportFile(path) as file:
         file.store(PENDING)
@@ -144,8 +140,8 @@ def test_a_run_is_resumed_without_a_moment_in_which_its_report_is_gone(tmp_path:
 
 
 @pytest.mark.parametrize("length", [1, 20, 60, -1])
-def test_a_kill_during_the_first_line_leaves_a_file_that_can_be_used(tmp_path: Path, length: int) -> None:
-    """Nothing had been sent: there is no report in it."""
+def test_a_kill_during_the_first_line_leaves_a_usable_file(tmp_path: Path, length: int) -> None:
+    """Nothing had been sent: the file has no report."""
     path = tmp_path / "report"
     path.write_text(PENDING.to_json()[:length])
     with ReportFile(path) as file:
@@ -155,7 +151,7 @@ def test_a_kill_during_the_first_line_leaves_a_file_that_can_be_used(tmp_path: P
 
 
 def test_a_torn_line_is_not_continued_by_the_next_one(tmp_path: Path) -> None:
-    """What was killed while it wrote a line is resumed into a file that can be read again."""
+    """A run killed while writing a line is resumed into a file that can be read again."""
     path = tmp_path / "report"
     path.write_text(f"{PENDING.to_json()}\n{PENDING.to_json()[:40]}")
     for _ in range(2):
@@ -166,7 +162,7 @@ def test_a_torn_line_is_not_continued_by_the_next_one(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing fails, and can be tried again once there is room."""
+    """Writing fails, and can be repeated once there is room."""
     path = tmp_path / "report"
     write, room = os.write, 30
 
@@ -189,8 +185,8 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
         assert file.read() == PENDING
 
 
-def test_a_file_that_was_removed_meanwhile_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another run may remove its empty file between the moment in which it is opened here and that of the lock."""
+def test_a_file_removed_meanwhile_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run may remove its empty file between the moment it is opened here and the lock."""
     path, real = tmp_path / "report", os.open
 
     def removed(name: Path, flags: int, mode: int) -> int:
@@ -205,8 +201,8 @@ def test_a_file_that_was_removed_meanwhile_is_not_used(tmp_path: Path, monkeypat
     ReportFile(path).close()
 
 
-def test_a_report_stored_by_other_means_is_taken(tmp_path: Path) -> None:
-    """`to_json` without the end of its line."""
+def test_a_report_without_a_final_newline_is_accepted(tmp_path: Path) -> None:
+    """`to_json` written by other means has no newline at the end."""
     path = tmp_path / "report"
     path.write_text(PENDING.to_json())
     with ReportFile(path) as file:

@@ -1,6 +1,6 @@
-"""The public surface as its users see it: read by mypy and pyright, never run.
+"""The public surface as its users see it: checked by mypy and pyright, never run.
 
-What does not check here any more has changed for everybody who uses it.
+If something here no longer type-checks, it has changed for all users.
 """
 
 from __future__ import annotations

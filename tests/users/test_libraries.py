@@ -1,4 +1,4 @@
-"""Models in the libraries that programs hand them to."""
+"""Models in libraries that programs pass them to."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastapi import Body, FastAPI  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 
 
-def test_orjson() -> None:
-    """orjson writes what `to_dict` gives."""
+def test_orjson_writes_a_dict_of_a_model() -> None:
+    """orjson writes what `to_dict` returns."""
     assert Order.from_dict(orjson.loads(orjson.dumps(ORDER.to_dict()))) == ORDER
 
 
-def test_a_pandas_frame() -> None:
+def test_models_become_a_pandas_frame() -> None:
     """Dicts with money as numbers make a frame that can be summed, with a column for each field."""
     frame = pd.DataFrame([order.to_dict(money="number") for order in (ORDER, attrs.evolve(ORDER, order_id=124))])
     assert list(frame["order_id"]) == [123, 124]
@@ -33,8 +33,8 @@ def test_a_pandas_frame() -> None:
     assert pd.to_datetime(frame["paid_until"], utc=True).max() == pd.Timestamp(LATER)
 
 
-def test_pydantic() -> None:
-    """A model is a field of a pydantic model, validated and written by `from_dict` and `to_dict`."""
+def test_a_model_is_a_pydantic_field() -> None:
+    """A pydantic model can have a model as field, validated and written by `from_dict` and `to_dict`."""
 
     class Job(pydantic.BaseModel):
         order: Order
@@ -48,8 +48,8 @@ def test_pydantic() -> None:
     assert Job.model_json_schema()["properties"]["order"] == {"title": "Order", "type": "object"}
 
 
-def test_fastapi() -> None:
-    """An endpoint returns and takes models as they are, and they are in its OpenAPI document."""
+def test_fastapi_returns_and_accepts_models() -> None:
+    """An endpoint returns and accepts models, and they are in its OpenAPI document."""
     app = FastAPI()
 
     @app.get("/orders")

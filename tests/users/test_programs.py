@@ -1,4 +1,6 @@
-"""Ten programs as users write them, each a process of its own against the fake: what they print, and what is left."""
+"""Ten programs as users write them, each a process of its own using the fake: what they print, and that nothing is
+left.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,16 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeTrooper]:
-    """A fake whose servers take long enough to be seen on their way."""
+    """A fake whose servers take long enough to be seen in transition."""
     async with FakeTrooper(durations=0.5) as fake:
         yield fake
 
 
 @asynccontextmanager
 async def running(fake: FakeTrooper, *program: object, **settings: str) -> AsyncIterator[Process]:
-    """The program as a process of its own; killed if it does not end. Warnings, as of what is left open, fail it."""
+    """The program as a process of its own; killed if it does not end. Warnings, for example of unclosed resources, fail
+    it.
+    """
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # older kernels' debugger complains about Python's own modules
     environment = os.environ | {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url} | quiet | settings
     command = [sys.executable, "-W", "error::ResourceWarning", *map(str, program)]
@@ -53,7 +57,7 @@ async def running(fake: FakeTrooper, *program: object, **settings: str) -> Async
 
 
 async def output(process: Process, text: str = "") -> list[str]:
-    """What it prints once it has read `text`, to its end, which must be a good one with no word on stderr."""
+    """What it prints once it has read `text`, until it ends with status 0 and an empty stderr."""
     printed, complaints = await asyncio.wait_for(process.communicate(text.encode()), 120)
     assert (process.returncode, complaints.decode()) == (0, "")
     return printed.decode().splitlines()
@@ -78,7 +82,7 @@ def posts(fake: FakeTrooper) -> int:
 
 
 async def test_fastapi_streams_the_progress_of_a_restart(fake: FakeTrooper) -> None:
-    """Each status is a line as it is seen; errors become responses; the service ends well on SIGTERM."""
+    """Each status is a line as it is seen; errors become responses; the service ends with 0 on SIGTERM."""
     fake.durations["restart"] = 600
     order_id, lines = fake.add_order().order_id, list[object]()
     async with running(fake, "fastapi_service.py") as process, aiohttp.ClientSession(await url(process)) as http:
@@ -100,8 +104,8 @@ async def test_fastapi_streams_the_progress_of_a_restart(fake: FakeTrooper) -> N
     assert posts(fake) == 1
 
 
-async def test_fastapi_goes_on_when_a_reader_hangs_up(fake: FakeTrooper) -> None:
-    """A stream that nobody reads any more ends its wait, and disturbs no other."""
+async def test_fastapi_continues_when_a_reader_hangs_up(fake: FakeTrooper) -> None:
+    """A stream that nobody reads any more ends its wait, and affects no other."""
     fake.durations["restart"] = 30.0
     first, second = fake.add_order().order_id, fake.add_order(status="running").order_id
     async with running(fake, "fastapi_service.py") as process, aiohttp.ClientSession(await url(process)) as http:
@@ -113,7 +117,7 @@ async def test_fastapi_goes_on_when_a_reader_hangs_up(fake: FakeTrooper) -> None
 
 
 async def test_starlette_closes_the_client_with_the_application(fake: FakeTrooper) -> None:
-    """SIGTERM in mid-wait: the waiting request is answered or cut, and the client is closed."""
+    """SIGTERM during a wait: the waiting request gets a response or is cut, and the client is closed."""
     order_id = fake.add_order().order_id
     async with running(fake, "starlette_lifespan.py") as process, aiohttp.ClientSession(await url(process)) as http:
         async with http.post(f"/servers/{order_id}/stop") as response:
@@ -129,23 +133,23 @@ async def test_starlette_closes_the_client_with_the_application(fake: FakeTroope
             waiting.result().close()
 
 
-async def test_anyio_task_group_and_cancel_scope(fake: FakeTrooper) -> None:
+async def test_anyio_task_group_and_cancel_scope_work(fake: FakeTrooper) -> None:
     """Waits in a task group share one poll; a cancel scope ends a wait and closes the client; no task is left."""
     first, second, never = (fake.add_order().order_id for _ in range(3))
     async with running(fake, "anyio_group.py", first, second, never) as process:
         assert await output(process) == [f"stopped {first} {second}", "gave up", "left behind: []"]
 
 
-async def test_notebook(fake: FakeTrooper) -> None:
-    """In Jupyter: top-level await, one client over many cells, and no word on stderr."""
+async def test_a_notebook_works(fake: FakeTrooper) -> None:
+    """In Jupyter: top-level await, one client over many cells, and an empty stderr."""
     for _ in range(3):
         fake.add_order()
     async with running(fake, "notebook.py") as process:
         assert await output(process) == ["execute_result: 3", "stream: stopped", "stream: 3"]
 
 
-async def test_chat_bot(fake: FakeTrooper) -> None:
-    """A loop that looks at everything again and again, and commands at any time, through a short outage."""
+async def test_a_chat_bot_works(fake: FakeTrooper) -> None:
+    """A loop that regularly reads everything, and commands at any time, through a short outage."""
     order = fake.add_order()
     async with running(fake, "chat_bot.py") as process:
         assert process.stdin is not None
@@ -159,7 +163,7 @@ async def test_chat_bot(fake: FakeTrooper) -> None:
         assert await output(process, "\n") == []
 
 
-async def test_forked_workers_with_a_client_of_their_own_buy_once(fake: FakeTrooper, tmp_path: Path) -> None:
+async def test_forked_workers_with_their_own_client_buy_once(fake: FakeTrooper, tmp_path: Path) -> None:
     """Two workers, one ledger, one reference: one order is bought; a worker that finds the ledger locked is refused."""
     async with running(fake, "prefork.py", "after", tmp_path / "ledger") as process:
         results = await output(process)
@@ -169,8 +173,8 @@ async def test_forked_workers_with_a_client_of_their_own_buy_once(fake: FakeTroo
     assert posts(fake) == 1
 
 
-async def test_forked_workers_with_a_client_made_before_buy_nothing(fake: FakeTrooper, tmp_path: Path) -> None:
-    """What a parent process has locked protects no child: each is refused, and told what to do."""
+async def test_forked_workers_with_an_inherited_client_buy_nothing(fake: FakeTrooper, tmp_path: Path) -> None:
+    """The parent's lock does not protect a child: each is refused, with what to do."""
     async with running(fake, "prefork.py", "before", tmp_path / "ledger") as process:
         results = await output(process)
     assert len(results) == 2
@@ -181,8 +185,8 @@ async def test_forked_workers_with_a_client_made_before_buy_nothing(fake: FakeTr
 GUNICORN = ("-m", "gunicorn", "gunicorn_app:app", "--preload", "-k", "asgi", "-w", 2, "-b", "127.0.0.1:0")
 
 
-async def test_gunicorn_with_a_client_in_each_worker(fake: FakeTrooper) -> None:
-    """Each worker of `gunicorn --preload` makes its client at its start; SIGTERM ends them well."""
+async def test_gunicorn_works_with_a_client_in_each_worker(fake: FakeTrooper) -> None:
+    """Each worker of `gunicorn --preload` makes its client when it starts; they end with 0 on SIGTERM."""
     order = fake.add_order()
     async with running(fake, *GUNICORN, CLIENT="in each worker") as process:
         address = await line(process.stderr, r"Listening at: (http://\S+)")
@@ -200,14 +204,14 @@ async def test_gunicorn_with_a_client_in_each_worker(fake: FakeTrooper) -> None:
         assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
-async def test_gunicorn_with_a_client_made_before_the_fork(fake: FakeTrooper) -> None:
-    """A client that `gunicorn --preload` forks is refused at the start of each worker, and the log says what to do."""
+async def test_gunicorn_refuses_a_client_from_before_the_fork(fake: FakeTrooper) -> None:
+    """A client that `gunicorn --preload` forks is refused when each worker starts, and the log says what to do."""
     async with running(fake, *GUNICORN, CLIENT="before") as process:
         assert await line(process.stderr, "(made in another process, before a fork: make one per process)")
     assert fake.requests == []
 
 
-async def test_pandas_report(fake: FakeTrooper) -> None:
+async def test_a_pandas_report_works(fake: FakeTrooper) -> None:
     """Orders become a data frame with numbers that add up."""
     for status, price in (("running", "0.85"), ("stopped", "0.85"), ("running", "2.50")):
         gpu = "A100" if price == "2.50" else "RTX 4090"
@@ -231,8 +235,8 @@ async def test_mcp_tools_return_models(fake: FakeTrooper) -> None:
         assert one["price_h"] == 0.85
 
 
-async def test_blocking_tests_with_the_fake(fake: FakeTrooper, tmp_path: Path) -> None:
-    """A user's own pytest run, without pytest-asyncio: plain tests use the fixture, and hang nowhere."""
+async def test_blocking_tests_use_the_fake(fake: FakeTrooper, tmp_path: Path) -> None:
+    """A user's own pytest run, without pytest-asyncio: plain tests use the fixture, and none hangs."""
     program = shutil.copy(PROGRAMS / "sync_tests.py", tmp_path)  # away from the configuration of these tests
     options = (
         "-q",

@@ -1,4 +1,6 @@
-"""A bot as those of chat platforms are: one loop for weeks, a task for each command, and a look at all now and then."""
+"""A bot like those of chat platforms: one loop for weeks, a task for each command, and a regular look at
+all servers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ async def handle(client: TrooperClient, text: str) -> None:
 
 
 async def look(client: TrooperClient) -> None:
-    """What such bots do in the background: a look at everything, again and again, outages or not."""
+    """What such bots do in the background: read everything regularly, outages or not."""
     while True:
         try:
             await client.orders.list()

@@ -58,7 +58,7 @@ async def restart(request: Request, order_id: int) -> StreamingResponse:
         except TrooperError as error:
             yield json.dumps({"error": str(error)}) + "\n"
         finally:
-            wait.cancel()  # who hangs up waits no more; the restart goes on
+            wait.cancel()  # a client that hangs up waits no more; the restart continues
 
     return StreamingResponse(progress(), media_type="application/x-ndjson")
 

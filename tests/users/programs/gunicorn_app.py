@@ -1,6 +1,5 @@
-"""An application for `gunicorn --preload`, which is imported before its workers are forked.
-
-With `CLIENT=before` it makes its client at its import, shared by mistake; else each worker makes its own.
+"""An application for `gunicorn --preload`, which is imported before its workers are forked. With `CLIENT=before` it
+makes its client on import, shared by mistake; otherwise each worker makes its own.
 """
 
 from __future__ import annotations

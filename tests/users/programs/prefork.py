@@ -1,6 +1,5 @@
-"""Workers forked from a parent process, as those of Celery are; each is given the same job, under the same reference.
-
-With `before`, the client is made before the fork, and shared by mistake; with `after`, each worker makes its own.
+"""Workers forked from a parent process, like Celery's; each gets the same job, with the same reference. With `before`,
+the client is made before the fork, and shared by mistake; with `after`, each worker makes its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Starlette application: the client lives as long as the application, and ends with it."""
+"""A Starlette application: the client lives as long as the application."""
 
 from __future__ import annotations
 
