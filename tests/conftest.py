@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aioresponses import aioresponses as mocked
 from hypothesis import settings
 
-from tests.helpers import environment, leaks
+from tests.helpers import environment, leaks, preloaded
 from tests.helpers.requirements import required
 
 environment.isolate()
@@ -65,7 +67,9 @@ def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) ->
         patch.setenv("TMPDIR", folder)  # for children
         patch.setattr(tempfile, "tempdir", folder)
         before = leaks.held()
-        yield
+        starts_children = "tests.helpers.processes" in sys.modules
+        with preloaded.interpreter() if starts_children else nullcontext():
+            yield
         assert leaks.left_since(before) == []
 
 

@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from tests.helpers import preloaded
 from tests.helpers.conditions import until
 
 
 class Child:
     """A running process. `out` and `err` are what it has written so far."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    def __init__(self, process: subprocess.Popen[bytes] | preloaded.Forked, out: int, err: int) -> None:
         self._process = process
         self._out, self._err = bytearray(), bytearray()
-        self._readers = [
-            asyncio.create_task(_read(process.stdout, self._out)),
-            asyncio.create_task(_read(process.stderr, self._err)),
-        ]
+        self._open = {out: self._out, err: self._err}
+        for file in self._open:
+            asyncio.get_running_loop().add_reader(file, self._read, file)
 
     @property
     def out(self) -> str:
@@ -40,10 +39,11 @@ class Child:
 
     @property
     def running(self) -> bool:
-        return self._process.returncode is None
+        return self._process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        if self.running:
+            os.kill(self._process.pid, number)
 
     async def says(self, text: str) -> str:
         """Wait until it has written `text` to stdout or stderr, and return all of its stdout."""
@@ -54,24 +54,29 @@ class Child:
     async def ends(self) -> int:
         """Wait until it has ended and all of its output is read, and return its exit code."""
         await until(self._has_ended)
-        return await self._process.wait()
+        return self._process.wait()
 
     async def kill(self) -> None:
-        """End it and its process group, and what has read its output."""
+        """End it and its process group, and read no more of its output."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+        self._process.wait()
+        for file in list(self._open):
+            self._close(file)
 
     def _has_ended(self) -> bool:
-        return not self.running and all(reader.done() for reader in self._readers)
+        return not self.running and not self._open
 
+    def _read(self, file: int) -> None:
+        if chunk := os.read(file, 65536):
+            self._open[file] += chunk
+        else:
+            self._close(file)
 
-async def _read(stream: asyncio.StreamReader, into: bytearray) -> None:
-    while chunk := await stream.read(65536):
-        into += chunk
+    def _close(self, file: int) -> None:
+        asyncio.get_running_loop().remove_reader(file)
+        os.close(file)
+        del self._open[file]
 
 
 @asynccontextmanager
@@ -85,16 +90,24 @@ async def python(
         cwd: its working folder.
         env: variables beside those of the tests.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", *arguments),
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    child = Child(process)
+    words = list(map(str, arguments))
+    variables = {**os.environ, **(env or {})}
+    out, out_of_child = os.pipe()
+    err, err_of_child = os.pipe()
+    try:
+        process = preloaded.fork(words, cwd, variables, out_of_child, err_of_child) or subprocess.Popen(
+            [sys.executable, "-W", "error", *words],
+            cwd=cwd,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=out_of_child,
+            stderr=err_of_child,
+            start_new_session=True,
+        )
+    finally:
+        os.close(out_of_child)
+        os.close(err_of_child)
+    child = Child(process, out, err)
     try:
         yield child
     finally:

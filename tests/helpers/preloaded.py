@@ -1,0 +1,142 @@
+"""An interpreter that has imported what most children import, and forks one for each child that a test starts.
+
+A child then costs a few hundredths of a second of the processor; with imports of its own it costs a third of a second.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parents[2]
+_PROGRAM = "import sys; from tests.helpers import preloaded; exec(*preloaded.fork_children(int(sys.argv[1])))"
+_channel: socket.socket | None = None
+
+
+class Forked:
+    """A child that was forked, as `subprocess.Popen` shows one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+@contextmanager
+def interpreter() -> Iterator[None]:
+    """Run it in this block. Only Linux gives a child whose parent has ended to the tests (`leaks.adopt_orphans`)."""
+    global _channel
+    # CI runs the tests with their own imports as well.
+    if sys.platform != "linux" or os.environ.get("TROOPER_REQUIRE_ALL") == "1":
+        yield
+        return
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-W", "error", "-c", _PROGRAM, str(there.fileno())]
+    with (
+        here,
+        subprocess.Popen(
+            command,
+            cwd=_ROOT,
+            pass_fds=[there.fileno()],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # what Python makes of a pipe fits the children's pipes
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        there.close()
+        _channel = here
+        try:
+            yield
+        finally:
+            _channel = None
+            process.kill()
+
+
+def fork(arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: int, err: int) -> Forked | None:
+    """A child that runs `python *arguments`; None where the interpreter is not there or would have to be another one."""
+    special = any(name.startswith(("LC_", "PYTHON")) and name != "PYTHONPATH" for name in env)
+    if _channel is None or special or (arguments[0].startswith("-") and arguments[0] not in ("-c", "-m")):
+        return None
+    request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": dict(env)}
+    socket.send_fds(_channel, [json.dumps(request).encode()], [out, err])
+    pid = int(_channel.recv(16))
+    _channel.recv(1)  # its parent has ended, so it is a child of this process now
+    return Forked(pid)
+
+
+def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
+    """Import, and fork a child for each request. In a child: its program, and the globals to run it in."""
+    import trooper_async.cli._app  # noqa: F401
+    import trooper_async.client
+    import trooper_async.testing._fake  # noqa: F401
+
+    gc.freeze()
+    with socket.socket(fileno=file) as channel:
+        while True:
+            message, files, _, _ = socket.recv_fds(channel, 1 << 20, 2)
+            if not message:
+                raise SystemExit
+            request = json.loads(message)
+            if any("durable" in argument for argument in request["arguments"][:2]):
+                import trooper_async.durable  # the slowest import, which few programs need
+            if (between := os.fork()) == 0:
+                if child := os.fork():
+                    channel.send(str(child).encode())
+                    os._exit(0)
+                break
+            os.waitpid(between, 0)
+            channel.send(b".")
+            for received in files:
+                os.close(received)
+    return _program(request, files)
+
+
+def _program(request: dict[str, Any], files: list[int]) -> tuple[types.CodeType, dict[str, Any]]:
+    """Become the process that was asked for."""
+    os.setsid()
+    for number, received in enumerate([os.open(os.devnull, os.O_RDONLY), *files]):
+        os.dup2(received, number)
+        os.close(received)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    first, *sys.argv = request["arguments"]
+    paths = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    if first == "-c":
+        code, folder = compile(sys.argv[0], "<string>", "exec"), ""
+        sys.argv[0] = "-c"
+    elif first == "-m":
+        folder = os.getcwd()
+        code = compile(f"import runpy; runpy.run_module({sys.argv[0]!r}, None, '__main__', True)", "<string>", "exec")
+    else:
+        sys.argv.insert(0, first)
+        main.__file__ = first
+        code, folder = compile(Path(first).read_bytes(), first, "exec"), str(Path(first).parent.resolve())
+    sys.path[:1] = [folder, *paths]
+    return code, vars(main)
