@@ -6,6 +6,7 @@ A child then costs a few hundredths of a second of the processor; with imports o
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import socket
@@ -76,11 +77,15 @@ def interpreter() -> Iterator[None]:
             process.kill()
 
 
-def fork(arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: int, err: int) -> Forked | None:
-    """A child that runs `python *arguments`; None where the interpreter is not there or would have to be another one."""
+def serves(arguments: list[str], env: Mapping[str, str]) -> bool:
+    """Whether it runs, and is what `python *arguments` would be with these variables."""
     special = any(name.startswith(("LC_", "PYTHON")) and name != "PYTHONPATH" for name in env)
-    if _channel is None or special or (arguments[0].startswith("-") and arguments[0] not in ("-c", "-m")):
-        return None
+    return _channel is not None and not special and (arguments[0] in ("-c", "-m") or arguments[0][0] != "-")
+
+
+def fork(arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: int, err: int) -> Forked:
+    """A child that runs `python *arguments`."""
+    assert _channel is not None
     request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": dict(env)}
     socket.send_fds(_channel, [json.dumps(request).encode()], [out, err])
     pid = int(_channel.recv(16))
@@ -90,9 +95,8 @@ def fork(arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: in
 
 def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
     """Import, and fork a child for each request. In a child: its program, and the globals to run it in."""
-    import trooper_async.cli._app  # noqa: F401
-    import trooper_async.client
-    import trooper_async.testing._fake  # noqa: F401
+    for module in ("client", "cli._app", "testing._fake"):
+        importlib.import_module(f"trooper_async.{module}")
 
     gc.freeze()
     with socket.socket(fileno=file) as channel:
@@ -102,7 +106,7 @@ def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
                 raise SystemExit
             request = json.loads(message)
             if any("durable" in argument for argument in request["arguments"][:2]):
-                import trooper_async.durable  # the slowest import, which few programs need
+                importlib.import_module("trooper_async.durable")  # the slowest import, which few programs need
             if (between := os.fork()) == 0:
                 if child := os.fork():
                     channel.send(str(child).encode())

@@ -79,6 +79,20 @@ class Child:
         del self._open[file]
 
 
+def _start(
+    arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: int, err: int
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
+    )
+
+
 @asynccontextmanager
 async def python(
     *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -95,15 +109,8 @@ async def python(
     out, out_of_child = os.pipe()
     err, err_of_child = os.pipe()
     try:
-        process = preloaded.fork(words, cwd, variables, out_of_child, err_of_child) or subprocess.Popen(
-            [sys.executable, "-W", "error", *words],
-            cwd=cwd,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=out_of_child,
-            stderr=err_of_child,
-            start_new_session=True,
-        )
+        start = preloaded.fork if preloaded.serves(words, variables) else _start
+        process = start(words, cwd, variables, out_of_child, err_of_child)
     finally:
         os.close(out_of_child)
         os.close(err_of_child)
