@@ -1,4 +1,4 @@
-"""examples/ci_job.py in a process of its own, with a real SSH server as the rented one."""
+"""examples/ci_job.py as a process, with a real SSH server as the rented one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSWORD = "a-password-for-tests-only"
 
 
 class Machine(asyncssh.SSHServer):
-    """What is rented: it lets the user in by the password, and does what a command of the tests says."""
+    """The rented machine: it accepts the password, and executes the commands of the tests."""
 
     def password_auth_supported(self) -> bool:
         return True
@@ -37,7 +37,7 @@ class Machine(asyncssh.SSHServer):
 
 
 class Ssh:
-    """The SSH server of the rented machine. `commands` are those that it was given."""
+    """The SSH server of the rented machine. `commands` are those that it received."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -87,7 +87,7 @@ def actions(fake: FakeTrooper) -> list[Any]:
 
 
 async def test_the_server_is_ordered_once_and_frozen_after_each_job(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
-    """Output and exit code are the command's, which gets its arguments as they are; the second job starts it."""
+    """Output and exit code are the command's, which gets its arguments unchanged; the second job starts it."""
     async with job(fake_trooper, "say", "out put\n", "it's\n", "3") as child:
         assert await child.ends() == 3
     assert (child.out, "it's\n" in child.err) == ("out put\n", True)
@@ -102,8 +102,10 @@ async def test_the_server_is_ordered_once_and_frozen_after_each_job(fake_trooper
 
 
 @pytest.mark.parametrize("command", ["killed", "crash"])
-async def test_a_command_that_does_not_end_well(command: str, fake_trooper: FakeTrooper, ssh: Ssh) -> None:
-    """One that is killed, and a connection that is lost, fail the job; the server is frozen."""
+async def test_a_killed_command_or_a_lost_connection_fails_the_job(
+    command: str, fake_trooper: FakeTrooper, ssh: Ssh
+) -> None:
+    """The server is frozen."""
     async with job(fake_trooper, command) as child:
         assert await child.ends() == (137 if command == "killed" else 1)
     assert ("was not run to its end" in child.err) is (command == "crash")
@@ -111,10 +113,10 @@ async def test_a_command_that_does_not_end_well(command: str, fake_trooper: Fake
 
 
 @pytest.mark.parametrize("ends", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM, signal.SIGINT]])
-async def test_a_job_that_is_cancelled_freezes_its_server(
+async def test_a_cancelled_job_freezes_its_server(
     ends: list[signal.Signals], fake_trooper: FakeTrooper, ssh: Ssh
 ) -> None:
-    """Also while the API does not respond, and by the signals that CI systems send one after the other."""
+    """Even if the API does not respond, and with the successive signals that CI systems send."""
     async with job(fake_trooper, "work") as child:
         assert await child.says("working\n") == "working\n"  # at once, although the command goes on
         fake_trooper.fail_next("/api/order-status", status=400, times=2)
@@ -127,8 +129,8 @@ async def test_a_job_that_is_cancelled_freezes_its_server(
     assert ("interrupted" in child.err, "Traceback" in child.err) == (True, False)
 
 
-async def test_after_kill_9_the_next_job_says_what_runs(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
-    """It uses no server that may be at work for another job, and names what is billed."""
+async def test_after_kill_9_the_next_job_names_the_running_server(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
+    """It uses no server that another job may be using, and names what is billed."""
     async with job(fake_trooper, "work") as child:
         await child.says("working")
         child.send(signal.SIGKILL)
@@ -141,7 +143,7 @@ async def test_after_kill_9_the_next_job_says_what_runs(fake_trooper: FakeTroope
     assert (actions(fake_trooper), len(fake_trooper.sent("/api/order"))) == ([], 1)
 
 
-async def test_a_job_that_is_cancelled_while_it_orders(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
+async def test_a_job_cancelled_during_its_order_freezes_its_server(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
     """The order is followed to its end, and its server frozen."""
     async with job(fake_trooper, "work") as child:
         with fake_trooper.hold_next("/api/order") as hold:
@@ -151,8 +153,8 @@ async def test_a_job_that_is_cancelled_while_it_orders(fake_trooper: FakeTrooper
     assert (actions(fake_trooper), ssh.commands) == (["frozen"], [])
 
 
-async def test_a_server_that_is_just_being_frozen_is_waited_for(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
-    """The job before it has just ended: that is no server in use."""
+async def test_a_server_being_frozen_is_waited_for(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
+    """The previous job has just ended: that server is not in use."""
     order = fake_trooper.add_order(title="ci", status="freezing", desired_status="frozen", price_h=Decimal("0.2"))
     async with job(fake_trooper, "say", "", "", "0") as child:
         await until(lambda: len(fake_trooper.sent("/api/orders")) > 1)
@@ -169,10 +171,10 @@ async def test_a_server_that_is_just_being_frozen_is_waited_for(fake_trooper: Fa
         ("frozen", None, "0.21", "costs 0.21 EUR per hour"),
     ],
 )
-async def test_a_server_that_can_not_be_used_is_left_alone(
+async def test_a_server_that_cannot_be_used_is_left_alone(
     status: str, desired: str | None, price: str, problem: str, fake_trooper: FakeTrooper, ssh: Ssh
 ) -> None:
-    """One that is in use, or is too dear: nothing is sent, and the job fails."""
+    """One that is in use, or too dear: nothing is sent, and the job fails."""
     fake_trooper.add_order(title="ci", status=status, desired_status=desired, price_h=Decimal(price))
     async with job(fake_trooper, "work") as child:
         assert (await child.ends(), problem in child.err) == (1, True)
@@ -180,7 +182,7 @@ async def test_a_server_that_can_not_be_used_is_left_alone(
 
 
 async def test_a_terminated_server_is_replaced(fake_trooper: FakeTrooper, ssh: Ssh) -> None:
-    """It may stay in the list for ever, and is no server in use."""
+    """It may stay in the list forever, and is not in use."""
     fake_trooper.add_order(title="ci", status="terminated")
     async with job(fake_trooper, "say", "", "", "0") as child:
         assert await child.ends() == 0
@@ -195,7 +197,7 @@ async def test_nothing_is_ordered_above_the_limit(fake_trooper: FakeTrooper) -> 
 
 
 @pytest.mark.parametrize("limit", ["cheap", "0", "-1", "nan", "inf"])
-def test_a_limit_that_is_none_is_refused(limit: str) -> None:
+def test_an_invalid_limit_is_refused(limit: str) -> None:
     """It ends before anything is sent."""
     with pytest.raises(ArgumentTypeError, match="is no amount of EUR above 0"):
         euros(limit)

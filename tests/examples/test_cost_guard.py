@@ -46,7 +46,7 @@ class Days:
         self.passes(hours=0)
 
     def passes(self, *, hours: float = 0, minutes: float = 0) -> None:
-        """Put the clock forward. It stands until then."""
+        """Put the clock forward. It stands still until then."""
         more = timedelta(hours=hours, minutes=minutes)
         self._ahead += more
         self.fake.advance(more.total_seconds())
@@ -59,7 +59,7 @@ class Days:
 
     @asynccontextmanager
     async def guarded(self, *options: str, says: str = "watching ") -> AsyncIterator[Child]:
-        """The program, once it says so. It is killed (SIGKILL) at the end of the block."""
+        """The program, once it prints so. It is killed (SIGKILL) at the end of the block."""
         async with processes.python("-c", PROGRAM, *options, cwd=self.folder, env=self.env) as child:
             await child.says(says)
             yield child
@@ -71,7 +71,7 @@ class Days:
             self.passes(minutes=1)
 
     async def looks(self) -> None:
-        """Wait until the guard has looked at all orders as they are now."""
+        """Wait until the guard has read all orders in their current state."""
         lists = len(self.fake.sent(LIST))
         await until(lambda: len(self.fake.sent(LIST)) >= lists + 3)
 
@@ -88,8 +88,8 @@ STOPPED = ("--stopped-hours", "2", "--act")
 """What the fake adds has had its status for an hour."""
 
 
-async def test_what_is_stopped_for_too_long_is_frozen_and_nothing_else_is(days: Days) -> None:
-    """Stopped for more than two hours: frozen, once. Running, locked, or of another title: left alone."""
+async def test_a_server_stopped_for_too_long_is_frozen(days: Days) -> None:
+    """Stopped for more than two hours: frozen, once. Running, locked, or with another title: left alone."""
     idle = days.fake.add_order(status="stopped", title="job 1")
     others = [
         days.fake.add_order(status="running", title="job 2"),
@@ -113,7 +113,7 @@ async def test_what_is_stopped_for_too_long_is_frozen_and_nothing_else_is(days: 
 
 
 async def test_nothing_is_sent_without_act(days: Days) -> None:
-    """It says once what it would do, and once more after the server was started and stopped again."""
+    """It prints once what it would do, and once more after the server was started and stopped again."""
     order = days.fake.add_order(status="stopped")
     async with days.guarded("--stopped-hours", "0.5") as child:
         await child.says("--act would freeze it")
@@ -130,8 +130,8 @@ async def test_nothing_is_sent_without_act(days: Days) -> None:
     assert sent_of(days.fake) == []
 
 
-async def test_what_runs_for_too_long_is_frozen_only_where_that_is_asked_for(days: Days) -> None:
-    """`--running-hours` has nothing to do with what is stopped; a restart does not begin the hours anew."""
+async def test_a_server_running_for_too_long_is_frozen_only_on_request(days: Days) -> None:
+    """`--running-hours` does not apply to stopped servers; a restart does not reset the hours."""
     job, stopped = days.fake.add_order(status="running"), days.fake.add_order(status="stopped")
     async with days.guarded("--running-hours", "2", "--act"):
         days.fake.set_status(job, "restarting", "restarted")
@@ -143,9 +143,7 @@ async def test_what_runs_for_too_long_is_frozen_only_where_that_is_asked_for(day
 
 
 @pytest.mark.parametrize("how", ["between two looks", "during an outage"])
-async def test_a_server_that_was_started_and_stopped_again_is_not_frozen_for_its_earlier_hours(
-    days: Days, how: str
-) -> None:
+async def test_earlier_hours_of_a_restarted_server_do_not_count(days: Days, how: str) -> None:
     """The history is read right before a server is frozen."""
     order = days.fake.add_order(status="stopped")
     async with days.guarded(*STOPPED) as child:
@@ -165,8 +163,8 @@ async def test_a_server_that_was_started_and_stopped_again_is_not_frozen_for_its
 
 
 @pytest.mark.parametrize("change", ["started", "locked", "frozen"])
-async def test_what_was_changed_a_moment_ago_is_not_frozen(days: Days, change: str) -> None:
-    """Neither a server that was started or locked between the list and the freeze, nor one that was frozen."""
+async def test_a_server_changed_just_now_is_not_frozen(days: Days, change: str) -> None:
+    """Neither one that was started or locked between the list and the freeze, nor one that was frozen."""
     order = days.fake.add_order(status="stopped")
     with days.fake.hold_next(HISTORY) as hold:
         async with days.guarded("--stopped-hours", "0.5", "--act"):
@@ -178,13 +176,13 @@ async def test_what_was_changed_a_moment_ago_is_not_frozen(days: Days, change: s
             hold.release()
             await days.looks()
             assert days.fake.sent(ACTION) == []
-            if change == "started":  # and is still stopped long after
+            if change == "started":  # and is still stopped much later
                 days.passes(minutes=20)
                 await days.is_frozen(order)
 
 
-async def test_a_history_that_does_not_tell_freezes_nothing(days: Days) -> None:
-    """It is behind, has no times, or cannot be read: nothing is frozen, and that is said."""
+async def test_an_inconclusive_history_freezes_nothing(days: Days) -> None:
+    """If it lags, has no times, or cannot be read, nothing is frozen, and it says so."""
     rows = [
         [{"status_user": "running", "status_since": "2025-09-25T10:30:00.000Z"}],
         [{"status_user": "stopped"}],
@@ -208,8 +206,8 @@ async def test_a_history_that_does_not_tell_freezes_nothing(days: Days) -> None:
 
 
 @pytest.mark.parametrize("minutes", [5 / 60, 5, 180], ids=["5 s", "5 min", "3 h"])
-async def test_an_outage_is_said_when_it_begins_and_when_it_is_over(days: Days, minutes: float) -> None:
-    """Once each, however long it lasts; what was due meanwhile is frozen then."""
+async def test_an_outage_is_reported_when_it_begins_and_ends(days: Days, minutes: float) -> None:
+    """Once each, however long it lasts; what became due meanwhile is frozen then."""
     order = days.fake.add_order(status="stopped")
     days.passes(hours=0.999)
     async with days.guarded(*STOPPED) as child:
@@ -224,8 +222,8 @@ async def test_an_outage_is_said_when_it_begins_and_when_it_is_over(days: Days, 
     assert child.out.count("cannot be read") == 1
 
 
-async def test_it_starts_in_an_outage(days: Days) -> None:
-    """A machine that boots while the API is down is guarded all the same."""
+async def test_it_can_start_during_an_outage(days: Days) -> None:
+    """A machine that boots while the API is down is guarded nevertheless."""
     order = days.fake.add_order(status="stopped")
     with outage(days.fake, LIST):
         async with days.guarded("--stopped-hours", "0.5", "--act", says="cannot be read yet"):
@@ -233,7 +231,7 @@ async def test_it_starts_in_an_outage(days: Days) -> None:
             await days.is_frozen(order)
 
 
-async def test_a_freeze_that_fails_is_said_and_tried_again(days: Days) -> None:
+async def test_a_failed_freeze_is_reported_and_retried(days: Days) -> None:
     """A refusal does not end the guard."""
     order = days.fake.add_order(status="stopped")
     days.fake.fail_next(ACTION, status=400, body={"error": "not now"})
@@ -242,8 +240,8 @@ async def test_a_freeze_that_fails_is_said_and_tried_again(days: Days) -> None:
         await days.is_frozen(order)
 
 
-async def test_a_freeze_is_sent_once_however_late_it_shows_and_again_if_it_has_no_effect(tmp_path: Path) -> None:
-    """What was accepted is not sent again for a quarter of an hour, while the list still shows the old state."""
+async def test_a_freeze_without_effect_is_sent_again_only_after_15_minutes(tmp_path: Path) -> None:
+    """An accepted freeze is not repeated for a quarter of an hour, while the list still shows the old state."""
     with FakeTrooper(profile=Profile(read_lag=60.0)) as fake:
         days = Days(fake, tmp_path)
         order = fake.add_order(status="stopped")
@@ -258,8 +256,8 @@ async def test_a_freeze_is_sent_once_however_late_it_shows_and_again_if_it_has_n
             await until(lambda: len(sent_of(fake)) == 2)
 
 
-async def test_killed_and_started_again_it_forgets_nothing(days: Days) -> None:
-    """At any moment: the hours are those of the history, and a freeze that was sent is not sent again."""
+async def test_a_killed_guard_forgets_nothing(days: Days) -> None:
+    """Killed at any moment: the hours are those of the history, and a freeze that was sent is not sent again."""
     first, second = days.fake.add_order(status="stopped"), days.fake.add_order(status="stopped")
     async with days.guarded(*STOPPED):
         await until(lambda: len(days.fake.sent(HISTORY)) == 2)
@@ -277,7 +275,7 @@ async def test_killed_and_started_again_it_forgets_nothing(days: Days) -> None:
 
 
 async def test_two_copies_do_no_harm(days: Days) -> None:
-    """Each freezes what is due; a freeze that both send is one."""
+    """Each freezes what is due; a freeze that both send has the effect of one."""
     order = days.fake.add_order(status="stopped")
     kept = days.fake.add_order(status="stopped", is_locked=True)
     async with days.guarded(*STOPPED), days.guarded(*STOPPED):
@@ -289,8 +287,8 @@ async def test_two_copies_do_no_harm(days: Days) -> None:
     assert status_of(days.fake, kept) == "stopped"
 
 
-async def test_the_end_of_a_paid_period_is_said_once_and_again_for_the_next(days: Days) -> None:
-    """Within the minutes before it, and not for what is frozen, or far away."""
+async def test_the_end_of_a_paid_period_is_reported_once(days: Days) -> None:
+    """Within the minutes before it, and again for the next period; not for frozen servers, nor earlier."""
     soon = datetime.now(UTC) + timedelta(minutes=5)
     paid = days.fake.add_order(paid_until=soon)
     days.fake.add_order(paid_until=soon, status="frozen")
@@ -308,8 +306,8 @@ async def test_the_end_of_a_paid_period_is_said_once_and_again_for_the_next(days
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "1e9", "x"])
 @pytest.mark.parametrize("option", ["--stopped-hours", "--running-hours"])
-async def test_a_limit_that_is_none_is_refused(days: Days, option: str, limit: str) -> None:
-    """Before anything is sent: every running server would be frozen at once."""
+async def test_an_invalid_limit_is_refused(days: Days, option: str, limit: str) -> None:
+    """Before anything is sent: otherwise every running server would be frozen at once."""
     async with processes.python(SCRIPT, f"{option}={limit}", "--act", env=days.env) as child:
         assert await child.ends() == 2
     assert option in child.err
@@ -318,14 +316,14 @@ async def test_a_limit_that_is_none_is_refused(days: Days, option: str, limit: s
 
 
 async def test_act_needs_a_limit(days: Days) -> None:
-    """With none, nothing would ever be frozen."""
+    """Without one, nothing would ever be frozen."""
     async with processes.python(SCRIPT, "--act", env=days.env) as child:
         assert await child.ends() == 2
     assert "--act needs --stopped-hours or --running-hours" in child.err
 
 
 async def test_a_refused_key_ends_it(days: Days) -> None:
-    """At the start: it leaves with 1, and says what to do."""
+    """It exits with 1 at the start, and says what to do."""
     env = {**days.env, "TROOPER_API_KEY": "wrong"}
     async with processes.python(SCRIPT, *STOPPED, env=env) as child:
         assert await child.ends() == 1
@@ -334,8 +332,8 @@ async def test_a_refused_key_ends_it(days: Days) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-async def test_lines_reach_a_file_at_once_and_survive_sigterm(days: Days, encoding: str) -> None:
-    """Under `> log`, whatever characters a title has."""
+async def test_lines_are_written_at_once_and_before_sigterm(days: Days, encoding: str) -> None:
+    """With `> log`, whatever characters a title has."""
     order = days.fake.add_order(title="\N{ROCKET} \N{EURO SIGN}", status="stopped")
     redirect = "import os, sys; os.dup2(os.open('log', os.O_RDWR | os.O_CREAT), 1); os.execv(sys.argv[1], sys.argv[1:])"
     options = ("-W", "error", "-c", PROGRAM, "--stopped-hours", "0.5", "--act")
@@ -354,8 +352,8 @@ async def test_lines_reach_a_file_at_once_and_survive_sigterm(days: Days, encodi
     assert (child.out, child.err) == ("", "")
 
 
-async def test_run_as_a_user_runs_it(days: Days) -> None:
-    """The program itself, until Ctrl-C, which ends it with 130 and without a traceback."""
+async def test_it_runs_as_a_user_runs_it(days: Days) -> None:
+    """The unchanged program, until Ctrl-C, which ends it with 130 and without a traceback."""
     order = days.fake.add_order(status="stopped")
     async with processes.python(SCRIPT, "--stopped-hours", "0.5", env=days.env) as child:
         await child.says(f"order {order.order_id} ")

@@ -1,4 +1,4 @@
-"""examples/dashboard.py over bare HTTP, and run as a user runs it; always on the fake server."""
+"""examples/dashboard.py over plain HTTP, and run as a user runs it; always on the fake server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def serving(fake: FakeTrooper) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         task.cancel()
-        async with asyncio.timeout(LIMIT):  # an open stream would hold it up for 60 s
+        async with asyncio.timeout(LIMIT):  # an open stream would delay it by 60 s
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
@@ -63,7 +63,7 @@ async def states(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, An
 
 
 async def first(feed: AsyncIterator[dict[str, Any]], condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """The first state of which that is true."""
+    """The first state for which the condition holds."""
     async for state in feed:
         if condition(state):
             return state
@@ -84,10 +84,10 @@ async def first(feed: AsyncIterator[dict[str, Any]], condition: Callable[[dict[s
         ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
     ],
 )
-async def test_only_the_own_page_switches(
+async def test_only_the_page_itself_can_send_actions(
     url: str, fake_trooper: FakeTrooper, headers: dict[str, str], status: int
 ) -> None:
-    """A POST needs the origin of the page itself, under a name of the loopback: else nothing is sent to the API."""
+    """A POST needs the page's own origin, on a loopback name: otherwise nothing is sent to the API."""
     order = fake_trooper.add_order()
     headers = {name: value.format(url=url) for name, value in headers.items()}
     stop = f"{url}/orders/{order.order_id}/stop"
@@ -98,7 +98,7 @@ async def test_only_the_own_page_switches(
 
 @pytest.mark.parametrize("path", ["/", "/events"])
 async def test_other_sites_read_nothing(url: str, path: str) -> None:
-    """Another origin, or a foreign name that points at this machine (DNS rebinding), gets neither page nor stream."""
+    """Another origin, or a foreign name for this machine (DNS rebinding), gets neither page nor stream."""
     names = ("evil.example", "127.0.0.1.evil.example:80", "localhost.evil.example")
     async with aiohttp.ClientSession() as session:
         for headers in ({"Origin": "https://evil.example"}, *({"Host": name} for name in names)):
@@ -106,8 +106,8 @@ async def test_other_sites_read_nothing(url: str, path: str) -> None:
                 assert (response.status, await response.read()) == (403, b"")
 
 
-async def test_the_policy_names_a_nonce_of_its_own_each_time(url: str) -> None:
-    """Only the page's own script and style run, by a nonce that nobody can know; nobody can frame the page."""
+async def test_the_policy_has_a_new_nonce_each_time(url: str) -> None:
+    """Only the page's own script and style run, by an unpredictable nonce; no site can frame the page."""
     nonces = []
     async with aiohttp.ClientSession() as session:
         for _ in range(2):
@@ -120,8 +120,8 @@ async def test_the_policy_names_a_nonce_of_its_own_each_time(url: str) -> None:
     assert len(set(nonces)) == 2
 
 
-async def test_an_error_of_the_client_is_told(url: str, fake_trooper: FakeTrooper) -> None:
-    """A 502 with its text where nothing was done, a 504 where that is not known."""
+async def test_an_error_of_the_client_becomes_a_status(url: str, fake_trooper: FakeTrooper) -> None:
+    """A 502 with its text if nothing was done, a 504 if that is unknown."""
     order = fake_trooper.add_order().order_id
     async with aiohttp.ClientSession(headers={"Origin": url}) as session:
         async with session.post(f"{url}/orders/99/stop") as response:
@@ -138,8 +138,8 @@ async def test_an_error_of_the_client_is_told(url: str, fake_trooper: FakeTroope
             assert response.status == 404
 
 
-async def test_an_outage_is_told_from_the_first_moment_on(fake_trooper: FakeTrooper) -> None:
-    """Also an account without servers is known once the API has responded, and not before."""
+async def test_an_outage_is_reported_from_the_start(fake_trooper: FakeTrooper) -> None:
+    """An account without servers, too, is shown as such only once the API has responded."""
     holds = [fake_trooper.hold_next("/api/orders") for _ in range(2)]
     async with serving(fake_trooper) as url, aiohttp.ClientSession() as session, session.get(f"{url}/events") as one:
         for hold in holds:
@@ -154,8 +154,8 @@ async def test_an_outage_is_told_from_the_first_moment_on(fake_trooper: FakeTroo
         assert (state["orders"], state["outage"]) == ([], None)
 
 
-async def test_bars_say_what_is_not_known(url: str, fake_trooper: FakeTrooper) -> None:
-    """From the first failed poll until the next good one."""
+async def test_bars_show_what_is_unknown(url: str, fake_trooper: FakeTrooper) -> None:
+    """From the first failed poll to the next successful one."""
     fake_trooper.add_order()
     async with aiohttp.ClientSession() as session, session.get(f"{url}/events") as response:
         feed = states(response)
@@ -173,7 +173,7 @@ async def test_bars_say_what_is_not_known(url: str, fake_trooper: FakeTrooper) -
 
 
 async def test_browsers_share_one_watch_and_leave_nothing_behind(url: str, fake_trooper: FakeTrooper) -> None:
-    """Each of many streams gets every state; one that is closed takes its task along, and the others go on."""
+    """Each of many streams gets every state; a closed one ends its task, and the others go on."""
     order = fake_trooper.add_order()
     tasks = asyncio.all_tasks()
     async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as stack:
@@ -195,8 +195,8 @@ async def test_browsers_share_one_watch_and_leave_nothing_behind(url: str, fake_
 
 
 async def test_a_slow_browser_gets_the_latest_state(url: str, fake_trooper: FakeTrooper) -> None:
-    """Who does not read for a while misses states in between, not the last one, and holds up nobody."""
-    order, *_ = [fake_trooper.add_order(title="x" * 200_000) for _ in range(10)]  # 2 MB that are sent each time
+    """A browser that stops reading misses intermediate states, but not the last one, and delays no other."""
+    order, *_ = [fake_trooper.add_order(title="x" * 200_000) for _ in range(10)]  # 2 MB, sent each time
     words = [f"word {number}" for number in range(20)]
     events = f"{url}/events"
     async with aiohttp.ClientSession() as session, session.get(events) as slow, session.get(events) as quick:
@@ -217,8 +217,8 @@ async def test_a_slow_browser_gets_the_latest_state(url: str, fake_trooper: Fake
 # --- as a user runs it ------------------------------------------------------------------------------------------------
 
 
-async def test_run_on_the_embedded_fake_until_ctrl_c() -> None:
-    """It prints its URL, streams a lively fleet, and Ctrl-C ends it at once, with 130 and open streams cut."""
+async def test_it_runs_on_the_embedded_fake_until_ctrl_c() -> None:
+    """It prints its URL, streams a busy fleet, and Ctrl-C ends it at once, with 130 and open streams closed."""
     not_used = {"TROOPER_API_KEY": "never-used", "TROOPER_BASE_URL": "https://127.0.0.1:1"}
     async with aiohttp.ClientSession() as session, processes.python(SCRIPT, "--port", "0", env=not_used) as child:
         url = (await child.says("\n")).strip()
@@ -233,7 +233,7 @@ async def test_run_on_the_embedded_fake_until_ctrl_c() -> None:
 
 
 async def test_a_refused_key_ends_it(fake_trooper: FakeTrooper) -> None:
-    """The server does not go on with what it can't know any more: the error comes out, and the port is free again."""
+    """The error is raised, the server does not continue without data, and the port is free again."""
     port = unused_port()
     with pytest.raises(AuthenticationError):
         await dashboard.serve(fake_trooper.client(api_key="wrong-key"), port, interval=0.02)
@@ -241,7 +241,7 @@ async def test_a_refused_key_ends_it(fake_trooper: FakeTrooper) -> None:
         socket.create_connection(("127.0.0.1", port))
 
 
-async def test_a_port_that_is_taken_is_told() -> None:
+async def test_a_port_in_use_is_reported() -> None:
     """One line on stderr and exit code 1, no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         async with processes.python(SCRIPT, "--port", str(taken.getsockname()[1])) as child:

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")  # they share one browser,
 
 expect.set_options(timeout=LIMIT * 1000)
 FOUND = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-# as root there is no sandbox to be had, and nothing is asked of the network
+# root has no sandbox, and nothing is requested from the network
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 SWITCHES += ["--disable-component-update", "--disable-sync"]
 WIDTHS = (320, 390, 600, 650, 800, 1000, 1400)
@@ -44,7 +44,7 @@ EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """A headless Chromium, with a folder of its own for the temporary files that it makes at any time."""
+    """A headless Chromium, with its own folder for the temporary files that it makes at any time."""
     if not FOUND:
         missing("a Chromium", "apt-get install chromium")
     async with async_playwright() as playwright:
@@ -56,12 +56,12 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    """A page in a profile of its own that says yes to every question; an error of its script fails the test."""
+    """A page in its own profile that says yes to every question; an error of its script fails the test."""
     async with await browser.new_context() as profile:
         page = await profile.new_page()
         page.on("dialog", lambda dialog: dialog.accept())
         errors: list[Error] = []
-        page.on("pageerror", lambda error: errors.append(error))  # a bound method it does not take
+        page.on("pageerror", lambda error: errors.append(error))  # it accepts no bound method
         yield page
         assert errors == []
 
@@ -92,7 +92,7 @@ async def bars(row: Locator) -> list[str]:
 
 
 async def test_a_click_stops_a_server_and_its_bar_changes(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """The button sends one stop; status, bar, cost and buttons follow what the API then says."""
+    """The button sends one stop; status, bar, cost and buttons follow what the API then returns."""
     fake_trooper.durations["stop"] = 0.5
     order = fake_trooper.add_order(title="mine")
     other = fake_trooper.add_order(status="frozen")
@@ -115,7 +115,7 @@ async def test_a_click_stops_a_server_and_its_bar_changes(page: Page, url: str, 
 
 
 async def test_every_button_sends_its_action_once(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """Start is sent at once; what interrupts a server asks first, and is not sent on a no; a locked one has none."""
+    """Start is sent at once; an interruption asks first, and is not sent on a no; a locked server has no buttons."""
     actions = {"Stop": "stopped", "Freeze": "frozen", "Restart": "restarted", "Start": "running"}
     orders = {name: fake_trooper.add_order(status="stopped" if name == "Start" else "running") for name in actions}
     locked = fake_trooper.add_order(is_locked=True)
@@ -137,7 +137,7 @@ async def test_every_button_sends_its_action_once(page: Page, url: str, fake_tro
 
 
 async def test_text_of_the_api_is_only_text(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """HTML in a title, a status, a name or an error is shown as it is written; and the policy would not let it in."""
+    """HTML in a title, a status, a name or an error is shown as text; and the policy would block it."""
     order = fake_trooper.add_order(title=EVIL, status=EVIL, blib_gpu_type=EVIL, country_code=EVIL)
     fake_trooper.fail_next("/api/order-status", status=400, body={"error": EVIL})
     said: list[str] = []
@@ -163,7 +163,7 @@ async def test_text_of_the_api_is_only_text(page: Page, url: str, fake_trooper: 
 
 
 async def test_another_sites_page_can_do_nothing(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """A page of another origin reaches neither the buttons, whatever it tries, nor the stream."""
+    """A page of another origin reaches neither the buttons nor the stream, whatever it tries."""
     fake_trooper.add_order()
     await page.goto(f"{fake_trooper.url}/api/test")
     answer = await page.evaluate(
@@ -184,7 +184,7 @@ async def test_another_sites_page_can_do_nothing(page: Page, url: str, fake_troo
 
 
 async def test_the_stream_survives_faults_of_the_api(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """A failing, silent and nonsensical API is ridden out, and what changed meanwhile is shown."""
+    """A failing, silent or nonsensical API is tolerated, and changes made meanwhile are shown."""
     order = fake_trooper.add_order()
     await page.goto(url)
     await expect(row(page, order.order_id).locator(".status")).to_have_text("running")
@@ -200,8 +200,8 @@ async def test_the_stream_survives_faults_of_the_api(page: Page, url: str, fake_
     await expect(page.locator("#link")).to_have_text("live")
 
 
-async def test_a_hidden_page_hangs_up_and_comes_back(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """A hidden tab has no stream, so that six tabs do not block the seventh; shown again it is up to date."""
+async def test_a_hidden_page_closes_its_stream_and_reopens_it(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
+    """A hidden tab has no stream, so that six tabs do not block a seventh; shown again it is up to date."""
     order = fake_trooper.add_order()
     await page.goto(url)
     await expect(row(page, order.order_id)).to_be_visible()
@@ -212,13 +212,13 @@ async def test_a_hidden_page_hangs_up_and_comes_back(page: Page, url: str, fake_
         async for state in states(response):
             if state["orders"] and state["orders"][0]["current_status"] == "stopped":
                 break
-    await page.wait_for_timeout(200)  # were there a stream, it would have brought the news
+    await page.wait_for_timeout(200)  # with a stream, the change would have been shown
     await expect(row(page, order.order_id).locator(".status")).to_have_text("running")
     await page.evaluate(hide % "false" + "document.dispatchEvent(new Event('visibilitychange'))")
     await expect(row(page, order.order_id).locator(".status")).to_have_text("stopped")
 
 
-async def test_a_sparse_api_is_shown_too(page: Page) -> None:
+async def test_a_sparse_api_is_shown(page: Page) -> None:
     """Null and missing fields, numbers as text, no desired status: all is shown, and nothing as undefined or NaN."""
     async with (
         FakeTrooper(profile=evolve(Profile.load("loose"), current_field="current_status", desired_field=None)) as fake,
@@ -235,8 +235,8 @@ async def test_a_sparse_api_is_shown_too(page: Page) -> None:
 # --- while the API does not respond -----------------------------------------------------------------------------------
 
 
-async def test_until_the_api_has_responded_nothing_is_claimed(page: Page, fake_trooper: FakeTrooper) -> None:
-    """From the first moment on it is said since when, and no number of servers, cost or empty account is shown."""
+async def test_before_the_first_response_nothing_is_claimed(page: Page, fake_trooper: FakeTrooper) -> None:
+    """It says at once since when it has been waiting, and shows no number of servers, cost or empty account."""
     fake_trooper.add_order()
     holds = [fake_trooper.hold_next("/api/orders") for _ in range(2)]
     async with serving(fake_trooper) as url:
@@ -253,7 +253,7 @@ async def test_until_the_api_has_responded_nothing_is_claimed(page: Page, fake_t
         await expect(page.locator("#running")).to_have_text("1 of 1")
 
 
-async def test_an_api_that_fails_from_the_start_is_told(page: Page, fake_trooper: FakeTrooper) -> None:
+async def test_an_api_that_fails_from_the_start_is_reported(page: Page, fake_trooper: FakeTrooper) -> None:
     """With its error; the first success ends it, for an account without servers too."""
     fake_trooper.fail_next("/api/orders", status=503, times=30)
     holds = [fake_trooper.hold_next("/api/orders") for _ in range(2)]
@@ -269,7 +269,7 @@ async def test_an_api_that_fails_from_the_start_is_told(page: Page, fake_trooper
 
 
 async def test_bars_end_where_an_outage_begins(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """Until it is over, nothing more is drawn, and the page says that it shows what was then."""
+    """Until it ends, nothing more is drawn, and the page says that it shows an old state."""
     order = fake_trooper.add_order()
     await page.goto(url)
     mine = row(page, order.order_id)
@@ -309,7 +309,7 @@ async def until_drawn(page: Page) -> None:
 
 
 @pytest.mark.parametrize("lost", [True, False])
-async def test_what_may_have_been_done_is_not_called_undone(
+async def test_an_unknown_outcome_is_not_called_undone(
     page: Page, url: str, fake_trooper: FakeTrooper, lost: bool
 ) -> None:
     """A lost response is one thing, a refusal another."""
@@ -324,10 +324,8 @@ async def test_what_may_have_been_done_is_not_called_undone(
     await expect(page.get_by_role("alert")).to_contain_text(said)
 
 
-async def test_without_the_dashboard_it_is_not_known_what_was_done(
-    page: Page, url: str, fake_trooper: FakeTrooper
-) -> None:
-    """The process that was asked has gone: it may have sent the action."""
+async def test_without_the_dashboard_an_outcome_is_unknown(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
+    """The dashboard process is gone: it may have sent the action."""
     order = fake_trooper.add_order(title="mine")
     await page.goto(url)
     await page.route("**/orders/**", lambda route: route.abort())
@@ -335,11 +333,11 @@ async def test_without_the_dashboard_it_is_not_known_what_was_done(
     await expect(page.get_by_role("alert")).to_contain_text("Stop mine: it is not known whether it was done.")
 
 
-# --- for everybody ----------------------------------------------------------------------------------------------------
+# --- accessibility ----------------------------------------------------------------------------------------------------
 
 
 def motley(fake: FakeTrooper) -> None:
-    """A server of each kind, with titles and words that need room."""
+    """A server of each kind, with long titles and words."""
     words = ("running", "stopped", "frozen", "terminated", "starting", "an-unheard-of-status-of-the-api")
     for nth, word in enumerate(words):
         fake.add_order(title=(LONG, UNBROKEN, "a", "", EVIL)[nth % 5], status=word, is_locked=nth == 2)
@@ -347,7 +345,7 @@ def motley(fake: FakeTrooper) -> None:
 
 
 async def with_trouble(page: Page, fake: FakeTrooper, url: str) -> None:
-    """The page with all that it can show: each kind of server, a failed action, and an outage."""
+    """The page with everything that it can show: each kind of server, a failed action, and an outage."""
     await page.goto(url)
     await expect(page.locator("li")).to_have_count(7)
     fake.fail_next("/api/order-status", status=400, body={"error": UNBROKEN * 3})
@@ -384,7 +382,9 @@ async def test_nothing_scrolls_sideways(page: Page, url: str, fake_trooper: Fake
 
 @pytest.mark.parametrize("width", [320, 1200])
 @pytest.mark.parametrize("colours", ["light", "dark", "forced"])
-async def test_wcag_aa_by_axe(browser: Browser, url: str, fake_trooper: FakeTrooper, colours: str, width: int) -> None:
+async def test_axe_finds_no_violation_of_wcag_aa(
+    browser: Browser, url: str, fake_trooper: FakeTrooper, colours: str, width: int
+) -> None:
     """axe-core finds no violation of WCAG 2.2 A and AA, whatever the page shows."""
     found = importlib.util.find_spec("axe_playwright_python")
     if found is None or found.origin is None:
@@ -407,7 +407,9 @@ async def test_wcag_aa_by_axe(browser: Browser, url: str, fake_trooper: FakeTroo
     assert {"color-contrast", "button-name", "target-size"} <= {rule["id"] for rule in result["passes"]}
 
 
-async def test_bars_and_dots_are_there_in_forced_colours(browser: Browser, url: str, fake_trooper: FakeTrooper) -> None:
+async def test_bars_and_dots_are_visible_in_forced_colours(
+    browser: Browser, url: str, fake_trooper: FakeTrooper
+) -> None:
     """They are information: the browser does not paint them over."""
     fake_trooper.add_order()
     async with await browser.new_context(forced_colors="active") as profile:
@@ -422,7 +424,7 @@ async def test_bars_and_dots_are_there_in_forced_colours(browser: Browser, url: 
 
 
 async def test_each_button_names_its_server(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """A screen reader hears which server it stops, and the question names it as well."""
+    """A screen reader announces which server it stops, and the question names it as well."""
     for title in ("one", "two"):
         fake_trooper.add_order(title=title)
     await page.goto(url)
@@ -436,10 +438,8 @@ async def test_each_button_names_its_server(page: Page, url: str, fake_trooper: 
     assert asked == ["Stop two?"]
 
 
-async def test_the_keyboard_does_everything_and_keeps_its_place(
-    page: Page, url: str, fake_trooper: FakeTrooper
-) -> None:
-    """Tab reaches each button; the focus stays on the one that was pressed, and comes back to it from a message."""
+async def test_everything_works_with_the_keyboard(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
+    """Tab reaches each button; the focus stays on the pressed one, and returns to it after a message."""
     order = fake_trooper.add_order(title="mine")
     await page.goto(url)
     await expect(row(page, order.order_id)).to_be_visible()
@@ -471,7 +471,7 @@ async def test_the_keyboard_does_everything_and_keeps_its_place(
 
 
 async def test_changes_are_announced(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
-    """In a polite live region, with the server's name: not what was there from the start, and a flood in short."""
+    """In a polite live region, with the server's name: nothing at the start, and many changes as a summary."""
     order = fake_trooper.add_order(title="mine")
     await page.goto(url)
     await expect(row(page, order.order_id)).to_be_visible()

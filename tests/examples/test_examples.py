@@ -16,8 +16,8 @@ from trooper_async.testing import FakeTrooper
 NOT_USED = {"TROOPER_API_KEY": "never-used", "TROOPER_BASE_URL": "https://127.0.0.1:1"}
 
 
-async def test_quickstart_takes_several_servers_through_their_day() -> None:
-    """It ends with 0, prints a line for each status, and ignores TROOPER_* unless it is told to go live."""
+async def test_quickstart_runs_all_actions_on_several_servers() -> None:
+    """It exits with 0, prints a line for each status, and ignores TROOPER_* unless it is told to go live."""
     async with processes.python(quickstart.__file__, env=NOT_USED) as child:
         assert (await child.ends(), child.err) == (0, "")
     for status in ("starting", "running", "stopping", "stopped", "freezing", "frozen", "migrating", "restarting"):
@@ -35,7 +35,7 @@ async def test_quickstart_ends_cleanly_on_ctrl_c() -> None:
 
 
 def live(fake: FakeTrooper) -> AbstractAsyncContextManager[processes.Child]:
-    """quickstart --live, whose API is the fake."""
+    """quickstart --live, with the fake as its API."""
     environment = {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
     return processes.python(quickstart.__file__, "--live", "--max-price-h", "0.2", env=environment)
 
@@ -45,8 +45,10 @@ def frozen(fake: FakeTrooper) -> int:
 
 
 @pytest.mark.parametrize("ends", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
-async def test_quickstart_freezes_what_was_being_ordered(ends: list[signal.Signals], fake_trooper: FakeTrooper) -> None:
-    """A signal, also a second one, while the order is in flight: it is frozen, its id and price are said."""
+async def test_quickstart_freezes_a_server_whose_order_was_in_flight(
+    ends: list[signal.Signals], fake_trooper: FakeTrooper
+) -> None:
+    """One or two signals while the order is in flight: it is frozen, and its id and price are printed."""
     async with live(fake_trooper) as child:
         with fake_trooper.hold_next("/api/order") as hold:
             await hold.arrived()
@@ -60,7 +62,7 @@ async def test_quickstart_freezes_what_was_being_ordered(ends: list[signal.Signa
 
 
 async def test_quickstart_says_that_an_order_may_have_been_made(fake_trooper: FakeTrooper) -> None:
-    """The response to the order is lost and Ctrl-C comes: what is unknown, what it costs and which order it may be."""
+    """The response to the order is lost and Ctrl-C comes: it prints the cost and the possible order."""
     fake_trooper.add_order()
     async with live(fake_trooper) as child:
         with fake_trooper.hold_next("/api/orders") as before:
@@ -77,7 +79,7 @@ async def test_quickstart_says_that_an_order_may_have_been_made(fake_trooper: Fa
 
 
 async def test_quickstart_freezes_after_an_error(fake_trooper: FakeTrooper) -> None:
-    """Whatever fails once the server is bought, it is frozen, and where it is is said."""
+    """Whatever fails once the server is bought, it is frozen, and its status is printed."""
     fake_trooper.fail_next("/api/order-title", status=400)
     async with live(fake_trooper) as child:
         assert await child.ends() == 1
@@ -85,8 +87,8 @@ async def test_quickstart_freezes_after_an_error(fake_trooper: FakeTrooper) -> N
     assert "`trooper freeze 123` freezes it" in child.out
 
 
-async def test_quickstart_says_that_nothing_is_on_offer(fake_trooper: FakeTrooper) -> None:
-    """Then nothing is bought, and it ends with 1."""
+async def test_quickstart_without_an_offer_says_so(fake_trooper: FakeTrooper) -> None:
+    """Nothing is bought, and it exits with 1."""
     for blib in fake_trooper.blibs.values():
         blib.is_available = False
     async with live(fake_trooper) as child:
@@ -94,8 +96,8 @@ async def test_quickstart_says_that_nothing_is_on_offer(fake_trooper: FakeTroope
 
 
 @pytest.mark.parametrize("arguments", [["--live"], ["--max-price-h", "cheap"]])
-async def test_quickstart_spends_nothing_by_mistake(arguments: list[str]) -> None:
-    """Going live needs a price limit: without, nothing is sent and it ends with 2."""
+async def test_quickstart_needs_a_price_limit_to_go_live(arguments: list[str]) -> None:
+    """Without a limit, nothing is sent and it exits with 2."""
     async with processes.python(quickstart.__file__, *arguments, env=NOT_USED) as child:
         assert await child.ends() == 2
     assert "max-price-h" in child.err
@@ -104,7 +106,7 @@ async def test_quickstart_spends_nothing_by_mistake(arguments: list[str]) -> Non
 EXAMPLES = Path(quickstart.__file__).parent
 
 
-def test_the_readme_lists_each_example_once() -> None:
+def test_the_page_lists_each_example_once() -> None:
     """Each has a row, and each row is an example."""
     rows = re.findall(r"^\| \[(\w+\.py)\]\((\w+\.py)\) \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     assert sorted(rows) == [(path.name, path.name) for path in sorted(EXAMPLES.glob("*.py"))]
@@ -122,7 +124,7 @@ async def test_an_example_runs_on_the_fake_as_the_readme_says(tmp_path: Path) ->
             assert await child.ends() == 0
 
 
-def test_examples_use_what_is_public() -> None:
-    """They are copied, and what is private may change in any release."""
+def test_examples_use_public_names_only() -> None:
+    """They are copied, and private names may change in any release."""
     private = r"(?:from|import) trooper_async\.(?:\w+\.)*_|from trooper_async\S* import .*\b_"
     assert [path.name for path in EXAMPLES.glob("*.py") if re.search(private, path.read_text())] == []

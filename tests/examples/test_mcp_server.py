@@ -36,7 +36,7 @@ PREVIEW = {"blib_id": 3}  # 0.195 EUR/h
 
 
 class User:
-    """Whoever sits before the MCP client: what they were asked, and what they answer."""
+    """The user of the MCP client: what they were asked, and what they reply."""
 
     def __init__(self, *, yes: bool = True) -> None:
         self.asked: list[str] = []
@@ -66,7 +66,7 @@ class Assistant:
         return await self._call(tool, arguments, fails=False)
 
     async def fail(self, tool: str, **arguments: Any) -> str:
-        """The text of the tool error that this call ends with."""
+        """The text of the tool error that this call raises."""
         return await self._call(tool, arguments, fails=True)
 
     async def preview(self, **arguments: Any) -> str:
@@ -132,7 +132,7 @@ async def assistant(
 async def over_stdio(
     fake: FakeTrooper, operator: dict[str, str] | None = None, *, user: User | None = None, **options: Any
 ) -> AsyncIterator[Assistant]:
-    """The example in a process of its own; it ends by itself once its stdin is closed, and never shows the key."""
+    """The example as a process; it ends by itself once its stdin is closed, and never shows the key."""
     variables = environment(fake, operator or {})
     server = StdioServerParameters(command=sys.executable, args=["-W", "error", str(SCRIPT)], env=variables)
     with tempfile.TemporaryFile("w+") as log:
@@ -148,7 +148,7 @@ async def over_stdio(
 
 @asynccontextmanager
 async def serving_http(fake: FakeTrooper, operator: dict[str, str] | None = None) -> AsyncIterator[str]:
-    """The example in a process of its own, as an HTTP server; its URL. SIGTERM ends it, whoever is connected."""
+    """The example as a process, as an HTTP server; its URL. SIGTERM ends it, whoever is connected."""
     variables = environment(fake, operator or {})
     async with processes.python(SCRIPT, "--http", str(port := free_port()), env=variables) as child:
         await child.says("Uvicorn running")
@@ -177,8 +177,8 @@ def sent(fake: FakeTrooper, path: str = "/api/order-status") -> list[Any]:
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 
-async def test_each_tool_says_what_it_does_to_a_server(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """The hints tell what only reads, what interrupts a server, and what can be repeated."""
+async def test_each_tool_describes_its_effect(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """The hints say which tools only read, which interrupt a server, and which can be repeated."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
         hints = {
             name: (its.read_only_hint, its.destructive_hint, its.idempotent_hint)
@@ -195,7 +195,7 @@ async def test_each_tool_says_what_it_does_to_a_server(fake_trooper: FakeTrooper
 
 
 async def test_servers_and_offers_are_listed(fake_trooper: FakeTrooper) -> None:
-    """With what one decides by: status, cost, end of the paid period; offers that are sold out are left out."""
+    """With the facts for a decision: status, cost, end of the paid period; sold out offers are left out."""
     order = fake_trooper.add_order(title="job 1", is_locked=True)
     fake_trooper.set_status(order, "stopping", "stopped")
     fake_trooper.add_order(title="job 2", status="stopped")
@@ -215,7 +215,7 @@ async def test_servers_and_offers_are_listed(fake_trooper: FakeTrooper) -> None:
 
 
 async def test_servers_are_started_stopped_and_awaited(fake_trooper: FakeTrooper) -> None:
-    """An action returns once accepted, wait says when it has taken effect."""
+    """An action returns once accepted, `wait` says when it has taken effect."""
     order = fake_trooper.add_order().order_id
     async with assistant(fake_trooper) as one:
         assert await one.call("freeze", order_id=order) == f"order {order}: freeze is accepted, and leads to frozen"
@@ -228,8 +228,8 @@ async def test_servers_are_started_stopped_and_awaited(fake_trooper: FakeTrooper
     assert [body.get("migration_allowed") for body in sent(fake_trooper)] == [None, True, None]
 
 
-async def test_an_action_is_watched_from_when_it_was_accepted(fake_trooper: FakeTrooper) -> None:
-    """Not from when the assistant waits: by then nobody could see that a restart has happened."""
+async def test_an_action_is_watched_from_its_acceptance(fake_trooper: FakeTrooper) -> None:
+    """Not from the assistant's call of `wait`: by then a restart might no longer be visible."""
     order = fake_trooper.add_order().order_id
     fake_trooper.durations["restart"] = 0  # over between two polls
     async with assistant(fake_trooper, poll=PollSchedule()) as one:
@@ -240,8 +240,8 @@ async def test_an_action_is_watched_from_when_it_was_accepted(fake_trooper: Fake
     assert paths == ["/api/orders", "/api/order-status-history", "/api/order-status", "/api/orders"]
 
 
-async def test_a_wait_holds_up_no_other_tool_and_ends_with_its_seconds(fake_trooper: FakeTrooper) -> None:
-    """It ends as an error that says to wait again; what it waits for goes on."""
+async def test_a_wait_blocks_no_other_tool_and_has_a_timeout(fake_trooper: FakeTrooper) -> None:
+    """At its end it is an error that says to wait again; the action goes on."""
     fake_trooper.durations["freeze"] = 600
     order = fake_trooper.add_order().order_id
     async with assistant(fake_trooper) as one:
@@ -255,16 +255,16 @@ async def test_a_wait_holds_up_no_other_tool_and_ends_with_its_seconds(fake_troo
         assert "is frozen" in waiting.result()
 
 
-async def test_a_wait_for_what_somebody_else_began(fake_trooper: FakeTrooper) -> None:
-    """Where nothing was sent from here, it is the requested status that is waited for."""
+async def test_an_action_of_somebody_else_can_be_awaited(fake_trooper: FakeTrooper) -> None:
+    """If nothing was sent from here, it waits for the requested status."""
     order = fake_trooper.add_order().order_id
     async with assistant(fake_trooper) as one:
         assert "is running: " in await one.call("wait", order_id=order)
 
 
 @pytest.mark.parametrize("waited", [False, True])
-async def test_a_wait_says_how_the_server_is_now(fake_trooper: FakeTrooper, waited: bool) -> None:
-    """Not how it was when the action took effect: it may have been started elsewhere since, and is waited for then."""
+async def test_a_wait_returns_the_current_status(fake_trooper: FakeTrooper, waited: bool) -> None:
+    """If the server was started elsewhere since, it waits for that, and does not return the old status."""
     fake_trooper.durations["start"] = 0.3
     order = fake_trooper.add_order().order_id
     async with assistant(fake_trooper) as one, fake_trooper.client() as elsewhere:
@@ -279,7 +279,7 @@ async def test_a_wait_says_how_the_server_is_now(fake_trooper: FakeTrooper, wait
 
 
 async def test_a_lost_response_can_be_waited_for(fake_trooper: FakeTrooper) -> None:
-    """What may have been done is said to be that, and the wait tells."""
+    """The outcome is reported as unknown, and `wait` finds out."""
     order = fake_trooper.add_order().order_id
     fake_trooper.drop_next("/api/order-status", when="after")
     async with assistant(fake_trooper) as one:
@@ -297,10 +297,10 @@ Transport = Callable[..., AbstractAsyncContextManager[Assistant]]
 
 
 @pytest.mark.parametrize("missing", [*mcp_server.BUYING, None])
-async def test_without_the_operators_limits_there_is_no_tool_that_buys(
+async def test_without_the_operators_limits_no_tool_buys(
     fake_trooper: FakeTrooper, tmp_path: Path, missing: str | None
 ) -> None:
-    """Ledger, price and number of servers, all three: what is missing is said."""
+    """Ledger, price and number of servers are all needed: it says what is missing."""
     operator = limited(tmp_path / "ledger") if missing else {}
     async with assistant(fake_trooper, {**operator, missing: ""} if missing else {}) as one:
         assert not {"preview_order", "order", "resolve"} & set(await one.tools())
@@ -310,10 +310,10 @@ async def test_without_the_operators_limits_there_is_no_tool_that_buys(
 
 
 @TRANSPORTS
-async def test_an_order_is_previewed_asked_for_and_made(
+async def test_an_order_is_previewed_confirmed_and_made(
     fake_trooper: FakeTrooper, tmp_path: Path, transport: Transport, mode: str
 ) -> None:
-    """The user is asked by their MCP client, once, in the words of the preview."""
+    """The user is asked by their MCP client, once, with the text of the preview."""
     user = User()
     async with transport(fake_trooper, limited(tmp_path / "ledger"), user=user, mode=mode) as one:
         text = await one.call("preview_order", blib_id=3)
@@ -333,7 +333,7 @@ async def test_an_order_is_previewed_asked_for_and_made(
 async def test_nothing_is_bought_unless_the_user_agrees(
     fake_trooper: FakeTrooper, tmp_path: Path, transport: Transport, mode: str
 ) -> None:
-    """Whatever the assistant says: no tick, a refusal, a closed window and a form filled in wrongly are a no."""
+    """Whatever the assistant says: no tick, a refusal, a closed window and a wrongly filled form are a no."""
     user = User(yes=False)
     async with transport(fake_trooper, limited(tmp_path / "ledger"), user=user, mode=mode) as one:
         preview = await one.preview()
@@ -349,14 +349,14 @@ async def test_nothing_is_bought_unless_the_user_agrees(
 
 
 async def test_a_client_that_cannot_ask_relies_on_confirm(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """Then it is the assistant's word, within the operator's limits."""
+    """Then the assistant's `confirm` counts, within the operator's limits."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
         assert "order 123" in await one.call("order", preview=await one.preview(), confirm=True)
 
 
 @pytest.mark.parametrize("confirm", [False, "true", "True", "yes", 1, 1.0, None, [True], "confirmed by the user"])
-async def test_confirm_is_true_and_nothing_else(fake_trooper: FakeTrooper, tmp_path: Path, confirm: object) -> None:
-    """No text, number or list is taken for it, and the user is not even asked."""
+async def test_confirm_must_be_true(fake_trooper: FakeTrooper, tmp_path: Path, confirm: object) -> None:
+    """No text, number or list counts as true, and the user is not even asked."""
     user = User()
     async with assistant(fake_trooper, limited(tmp_path / "ledger"), user=user) as one:
         assert "confirm" in await one.fail("order", preview=await one.preview(), confirm=confirm)
@@ -365,7 +365,7 @@ async def test_confirm_is_true_and_nothing_else(fake_trooper: FakeTrooper, tmp_p
     assert sent(fake_trooper, "/api/order") == []
 
 
-async def test_arguments_of_its_own_get_an_assistant_nowhere(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+async def test_extra_arguments_of_an_assistant_have_no_effect(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
     """Price, limits, offer, terms and consent are no arguments of an order."""
     user = User(yes=False)
     attempts: list[dict[str, Any]] = [
@@ -382,7 +382,7 @@ async def test_arguments_of_its_own_get_an_assistant_nowhere(fake_trooper: FakeT
 
 
 @pytest.mark.parametrize("transport", [assistant, over_stdio, over_http])
-async def test_an_assistant_that_wants_too_much_gets_what_is_allowed(
+async def test_an_assistant_cannot_exceed_the_limits(
     fake_trooper: FakeTrooper, tmp_path: Path, transport: Transport
 ) -> None:
     """No number of previews and no argument gives more servers than the operator allows, nor does freezing some."""
@@ -409,8 +409,8 @@ async def test_an_assistant_that_wants_too_much_gets_what_is_allowed(
     assert [body["blib_id"] for body in sent(fake_trooper, "/api/order")] == [3, 3, 3]
 
 
-async def test_servers_that_the_list_does_not_show_yet_count(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """A list that lags behind the purchases gives no room for more."""
+async def test_servers_missing_from_a_lagging_list_count(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """A list that lags behind the purchases does not allow more."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger", servers="1")) as one:
         previews = [await one.preview() for _ in range(2)]
         await one.call("order", preview=previews[0], confirm=True)
@@ -420,7 +420,7 @@ async def test_servers_that_the_list_does_not_show_yet_count(fake_trooper: FakeT
 
 
 async def test_a_preview_buys_one_server(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """Replayed at once, later, and in a process that does not know it any more, it says what it has bought."""
+    """Used again at once, later, or in a new process, it returns what it has bought."""
     operator = limited(tmp_path / "ledger", servers="9")
     async with assistant(fake_trooper, operator) as one:
         preview = await one.preview()
@@ -433,8 +433,8 @@ async def test_a_preview_buys_one_server(fake_trooper: FakeTrooper, tmp_path: Pa
     assert len(sent(fake_trooper, "/api/order")) == 1
 
 
-async def test_what_differs_from_the_preview_is_not_bought(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """A new price, lower too, other hardware under the same id, an offer that is gone, a preview that never was."""
+async def test_nothing_is_bought_that_differs_from_the_preview(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Another price, even a lower one, other hardware under the same id, a missing offer, an unknown preview."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
         preview = await one.preview()
         blib = fake_trooper.blibs[3]
@@ -451,8 +451,8 @@ async def test_what_differs_from_the_preview_is_not_bought(fake_trooper: FakeTro
     assert sent(fake_trooper, "/api/order") == []
 
 
-async def test_nothing_dearer_than_allowed_is_previewed(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """The limit is the operator's; what is sold out or unknown has no preview either."""
+async def test_no_preview_above_the_limit(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """The limit is the operator's; sold out and unknown offers have no preview either."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger", price="0.194")) as one:
         assert "at most 0.194 EUR/h are allowed" in await one.fail("preview_order", blib_id=3)
         assert "at most 0.194 EUR/h are allowed" in await one.fail("preview_order", blib_id=3, max_price_h=99)
@@ -472,10 +472,10 @@ async def test_nothing_dearer_than_allowed_is_previewed(fake_trooper: FakeTroope
         ("0.5", "2.5"),
     ],
 )
-async def test_a_limit_that_is_none_allows_nothing(
+async def test_an_invalid_limit_allows_no_purchase(
     fake_trooper: FakeTrooper, tmp_path: Path, price: str, servers: str
 ) -> None:
-    """It is said by the tools that buy; the others work."""
+    """The buying tools say so; the others work."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger", price=price, servers=servers)) as one:
         await one.call("list_servers")
         assert f"TROOPER_MAX_PRICE_H={price}" in await one.fail("preview_order", **PREVIEW)
@@ -487,7 +487,7 @@ async def test_a_limit_that_is_none_allows_nothing(
 
 @pytest.mark.parametrize("made", [True, False])
 async def test_a_lost_purchase_is_resolved_by_a_tool(fake_trooper: FakeTrooper, tmp_path: Path, made: bool) -> None:
-    """Until the user has said what became of it, nothing more is bought, under no other preview either."""
+    """Until the user decides what became of it, nothing more is bought, under no other preview either."""
     user = User()
     async with assistant(fake_trooper, limited(tmp_path / "ledger"), user=user) as one:
         preview, other = [await one.preview() for _ in range(2)]
@@ -516,7 +516,7 @@ async def test_a_lost_purchase_is_resolved_by_a_tool(fake_trooper: FakeTrooper, 
     assert len(sent(fake_trooper, "/api/order")) == (1 if made else 2)
 
 
-async def test_a_purchase_is_not_resolved_against_the_users_word(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+async def test_a_purchase_is_not_resolved_without_the_users_consent(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
     """The user is asked there too."""
     fake_trooper.drop_next("/api/order", when="after")
     async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
@@ -527,8 +527,8 @@ async def test_a_purchase_is_not_resolved_against_the_users_word(fake_trooper: F
         assert purchase in await one.call("unresolved_purchases")
 
 
-async def test_a_server_that_was_bought_after_all_takes_its_place(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """An assistant that says that each purchase was not made gets no more servers than are allowed."""
+async def test_a_server_that_was_bought_after_all_counts(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """An assistant that resolves every purchase as not made gets no more servers than allowed."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger", servers="2")) as one:
         for _ in range(2):
             fake_trooper.drop_next("/api/order", when="after")
@@ -539,10 +539,10 @@ async def test_a_server_that_was_bought_after_all_takes_its_place(fake_trooper: 
 
 
 @pytest.mark.parametrize("moment", ["held", "answered"])
-async def test_killed_in_a_purchase_the_next_process_buys_nothing_more(
+async def test_killed_during_a_purchase_the_next_process_buys_nothing(
     fake_trooper: FakeTrooper, tmp_path: Path, moment: str
 ) -> None:
-    """The ledger knows of it, whether or not its response came; another process has it resolved."""
+    """The ledger has it, whether or not its response came; another process resolves it."""
     operator = limited(tmp_path / "ledger")
     variables = environment(fake_trooper, operator)
     hold = fake_trooper.hold_next("/api/order") if moment == "held" else None
@@ -576,7 +576,7 @@ async def test_killed_in_a_purchase_the_next_process_buys_nothing_more(
 
 
 async def test_a_purchase_whose_call_was_cancelled_is_not_forgotten(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """It is followed to its end, and said to be an order that nobody was told of."""
+    """It is followed to its end, and reported as an undelivered order."""
     async with assistant(fake_trooper, limited(tmp_path / "ledger")) as one:
         preview = await one.preview()
         with fake_trooper.hold_next("/api/order") as hold:
@@ -596,10 +596,10 @@ async def test_a_purchase_whose_call_was_cancelled_is_not_forgotten(fake_trooper
 # --- what does not work, and what goes on -----------------------------------------------------------------------------
 
 
-async def test_a_ledger_that_another_client_holds_stops_purchases_only(
+async def test_a_ledger_in_use_by_another_client_blocks_only_purchases(
     fake_trooper: FakeTrooper, tmp_path: Path
 ) -> None:
-    """Buying says why not, for as long as that is so; everything else works."""
+    """The buying tools say why, for as long as it lasts; everything else works."""
     order = fake_trooper.add_order().order_id
     async with over_stdio(fake_trooper, limited(tmp_path / "ledger")) as one:
         async with fake_trooper.client(ledger=tmp_path / "ledger"):
@@ -616,7 +616,7 @@ async def test_a_ledger_that_another_client_holds_stops_purchases_only(
 
 
 async def test_several_mcp_clients_can_share_a_ledger(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """It is open during a purchase only; what one has bought counts for the other."""
+    """It is open during a purchase only; purchases of one count for the other."""
     operator = limited(tmp_path / "ledger", servers="2")
     async with over_stdio(fake_trooper, operator) as first, over_stdio(fake_trooper, operator) as second:
         previews = [await one.preview() for one in (first, second, second)]
@@ -625,8 +625,8 @@ async def test_several_mcp_clients_can_share_a_ledger(fake_trooper: FakeTrooper,
         assert "2 are allowed" in await second.fail("order", preview=previews[2], confirm=True)
 
 
-async def test_a_ledger_that_cannot_be_opened_stops_purchases_only(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """A folder, a file of something else, a folder that does not exist: it is said by the tools that need it."""
+async def test_an_unusable_ledger_blocks_only_purchases(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """A folder, another file, a missing folder: the tools that need it say so."""
     (tmp_path / "letter").write_text("Dear Sir or Madam,\n")
     for ledger in (tmp_path, tmp_path / "letter", tmp_path / "nowhere" / "ledger"):
         async with over_stdio(fake_trooper, limited(ledger)) as one:
@@ -638,8 +638,10 @@ async def test_a_ledger_that_cannot_be_opened_stops_purchases_only(fake_trooper:
 @pytest.mark.parametrize(
     ("key", "said"), [("", "TROOPER_API_KEY"), ("two words", "printable ASCII"), ("refused", "Check the API key")]
 )
-async def test_a_bad_key_is_said_by_the_tools(fake_trooper: FakeTrooper, tmp_path: Path, key: str, said: str) -> None:
-    """The server starts, lists its tools, and each says what is wrong, the key itself not."""
+async def test_a_bad_key_is_reported_by_the_tools(
+    fake_trooper: FakeTrooper, tmp_path: Path, key: str, said: str
+) -> None:
+    """The server starts, lists its tools, and each says what is wrong, without the key."""
     operator = {**limited(tmp_path / "ledger"), "TROOPER_API_KEY": key}
     async with over_stdio(fake_trooper, operator) as one:
         assert "order" in await one.tools()
@@ -647,7 +649,7 @@ async def test_a_bad_key_is_said_by_the_tools(fake_trooper: FakeTrooper, tmp_pat
             assert said in await one.fail(tool, **arguments)
 
 
-async def test_failures_are_tool_errors_that_say_what_to_do(fake_trooper: FakeTrooper) -> None:
+async def test_failures_are_tool_errors_with_a_next_step(fake_trooper: FakeTrooper) -> None:
     """They say what is wrong; the server goes on."""
     locked = fake_trooper.add_order(is_locked=True).order_id
     async with over_stdio(fake_trooper) as one:
@@ -661,8 +663,8 @@ async def test_failures_are_tool_errors_that_say_what_to_do(fake_trooper: FakeTr
         await one.call("list_servers")
 
 
-def test_no_next_step_is_in_python() -> None:
-    """Where the library's hint names a Python call, the server has a step of its own: the assistant has only tools."""
+def test_no_hint_names_a_python_call() -> None:
+    """If the library's hint names a Python call, the server has its own: the assistant has only tools."""
     own = {*mcp_server.NEXT_STEPS, PurchaseUnknownError}
     never_here = {"UnresolvedPurchaseError", "TemplateFailedError", "PurchaseNotReadyError", "ClientClosedError"}
     kinds = [getattr(errors, name) for name in errors.__all__ if name not in never_here]
@@ -686,10 +688,10 @@ def test_no_next_step_is_in_python() -> None:
         ({"Origin": "null"}, 403),
     ],
 )
-async def test_http_answers_only_to_its_own_name(
+async def test_http_responds_only_under_its_own_name(
     fake_trooper: FakeTrooper, headers: dict[str, str], status: int
 ) -> None:
-    """Pages of other sites, and names that point at this machine (DNS rebinding), are refused."""
+    """Pages of other sites, and foreign names for this machine (DNS rebinding), are refused."""
     start = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
     body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start}
     async with serving_http(fake_trooper) as url, aiohttp.ClientSession() as session:

@@ -42,7 +42,7 @@ def berlin(text: str, fold: int = 0) -> datetime:
         ("2026-10-24 20:00", "freeze 2026-10-24 19:00", "start 2026-10-25 08:00"),  # a night of 14 hours
     ],
 )
-def test_what_was_due_last_and_what_is_due_next(now: str, last: str, following: str) -> None:
+def test_the_last_and_the_next_due_time(now: str, last: str, following: str) -> None:
     """By the wall clock, over midnight, the turn of the year, and both changes of the clocks."""
 
     def due(text: str) -> Due:
@@ -52,16 +52,16 @@ def test_what_was_due_last_and_what_is_due_next(now: str, last: str, following: 
     assert around(berlin(now), TIMES, BERLIN) == (due(last), due(following))
 
 
-def test_a_time_that_the_clocks_skip_comes_an_hour_later() -> None:
-    """02:30 is not there on 2026-03-29: it is 03:30 of the new time."""
+def test_a_time_skipped_by_the_clocks_comes_an_hour_later() -> None:
+    """02:30 does not exist on 2026-03-29: it is 03:30 of the new time."""
     times = {"start": time(2, 30)}
     _, due = around(berlin("2026-03-29 01:00"), times, BERLIN)
     assert due.at == berlin("2026-03-29 03:30")
     assert around(due.at, times, BERLIN)[1].at == berlin("2026-03-30 02:30")
 
 
-def test_a_time_that_comes_twice_counts_once() -> None:
-    """02:30 comes twice on 2026-10-25: the first one is meant, and in the second one the next is tomorrow's."""
+def test_a_time_that_occurs_twice_counts_once() -> None:
+    """02:30 occurs twice on 2026-10-25: the first one counts, and after it the next is tomorrow's."""
     times = {"start": time(2, 30)}
     _, due = around(berlin("2026-10-25 01:00"), times, BERLIN)
     assert due.at == berlin("2026-10-25 02:30")
@@ -73,7 +73,7 @@ def test_a_time_that_comes_twice_counts_once() -> None:
     "zone", ["America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Casablanca", "UTC"]
 )
 def test_every_local_day_has_each_time_once(zone: str) -> None:
-    """For three years, wherever the clocks change, by whatever, at whichever hour."""
+    """For three years, wherever the clocks change, by any amount, at any hour."""
     times, at = {"freeze": time(0, 0), "start": time(2, 30)}, datetime(2026, 1, 1, tzinfo=UTC)
     seen: list[Due] = []
     while len(seen) < 3 * 365 * 2:
@@ -123,14 +123,14 @@ class Nights:
 
     @asynccontextmanager
     async def started(self, *options: str, title: str = "job-*", says: str = "next: ") -> AsyncIterator[Child]:
-        """The program, once it says what comes next. It is killed (SIGKILL) at the end of the block."""
+        """The program, once it prints what comes next. It is killed (SIGKILL) at the end of the block."""
         given = ("--title", title, "--timezone", "Europe/Berlin", *options)
         async with processes.python("-c", PROGRAM, *given, cwd=self.folder, env=self.env) as child:
             await child.says(says)
             yield child
 
     def report(self, name: str, title: str = "job-%2A") -> FleetReport | None:
-        """What is stored of an evening or a morning."""
+        """The stored report of an evening or a morning."""
         path = self.folder / "nightly" / title / name
         text = path.read_text() if path.exists() else ""
         return FleetReport.from_json(text) if text.endswith("\n") else None
@@ -150,7 +150,7 @@ def nights(fake_trooper: FakeTrooper, tmp_path: Path) -> Nights:
 
 
 def fleet(fake: FakeTrooper) -> list[int]:
-    """Two servers to be frozen, and four that are not: locked, of another title, frozen by hand, and stopped."""
+    """Two servers to freeze, and four to leave alone: locked, with another title, frozen by hand, and stopped."""
     ours = [fake.add_order(title=f"Job-{number}").order_id for number in (1, 2)]
     fake.add_order(title="job-3", is_locked=True)
     fake.add_order(title="web")
@@ -159,8 +159,8 @@ def fleet(fake: FakeTrooper) -> list[int]:
     return ours
 
 
-async def test_what_is_frozen_in_the_evening_is_started_in_the_morning_and_nothing_else(nights: Nights) -> None:
-    """Not what has another title, is locked, is stopped, was frozen by hand, or is not due yet."""
+async def test_what_is_frozen_in_the_evening_is_started_in_the_morning(nights: Nights) -> None:
+    """And nothing else: no other title, nor a locked, stopped or manually frozen server, nor before its time."""
     ours = fleet(nights.fake)
     async with nights.started() as child:
         await nights.wall.is_looked_at()
@@ -192,7 +192,7 @@ def refused(fake: FakeTrooper) -> int:
 async def test_a_day_with_outages(
     nights: Nights, failures: int, evening: str, morning: str, paths: tuple[str, ...]
 ) -> None:
-    """What fails in an outage is tried again, however long that lasts, and each request is accepted once."""
+    """What fails during an outage is retried, however long that lasts, and each request is accepted once."""
     ours = fleet(nights.fake)
     async with nights.started() as child:
         for due, ends, status, report in (
@@ -214,8 +214,8 @@ async def test_a_day_with_outages(
     assert child.err == ""
 
 
-async def test_an_outage_without_any_connection_that_begins_in_the_middle(tmp_path: Path) -> None:
-    """What had failed before it is tried again after it."""
+async def test_an_outage_without_any_connection_in_the_middle(tmp_path: Path) -> None:
+    """What had failed before it is retried after it."""
     with FakeTrooper(port=free_port()) as fake:
         nights = Nights(fake, tmp_path)
         ours = fleet(fake)
@@ -230,8 +230,8 @@ async def test_an_outage_without_any_connection_that_begins_in_the_middle(tmp_pa
             await nights.are("frozen", *ours, report=EVENING)
 
 
-async def test_an_outage_of_the_whole_night_ends_what_was_to_be_frozen(nights: Nights) -> None:
-    """Once the other time has come, nothing is frozen any more; what was not frozen is not started either."""
+async def test_an_outage_of_the_whole_night_cancels_the_freezes(nights: Nights) -> None:
+    """Once the morning has come, nothing is frozen any more; what was not frozen is not started either."""
     ours = fleet(nights.fake)
     async with nights.started() as child:
         with outage(nights.fake, ACTION):
@@ -245,8 +245,8 @@ async def test_an_outage_of_the_whole_night_ends_what_was_to_be_frozen(nights: N
     assert sent_of(nights.fake) == []
 
 
-async def test_a_list_that_is_incomplete_once_is_not_believed(nights: Nights) -> None:
-    """Otherwise a server that it lacks would run all night, or not be started."""
+async def test_a_single_incomplete_list_is_not_trusted(nights: Nights) -> None:
+    """Otherwise a server missing in it would run all night, or not be started."""
     ours = fleet(nights.fake)
     async with nights.started():
         nights.fake.fail_next(LIST, status=200, body=[])
@@ -257,7 +257,7 @@ async def test_a_list_that_is_incomplete_once_is_not_believed(nights: Nights) ->
         await nights.are("running", *ours, report=MORNING)
 
 
-async def test_a_history_that_cannot_be_read_for_a_while_is_read_again(nights: Nights) -> None:
+async def test_an_unreadable_history_is_read_again(nights: Nights) -> None:
     """Nothing is started before it is known whether somebody else has started it."""
     ours = fleet(nights.fake)
     async with nights.started():
@@ -270,8 +270,8 @@ async def test_a_history_that_cannot_be_read_for_a_while_is_read_again(nights: N
         await nights.are("running", *ours, report=MORNING)
 
 
-async def test_a_server_that_refuses_for_a_while_is_asked_again(nights: Nights) -> None:
-    """Such as one that is being installed at that moment; one that is locked meanwhile is left alone."""
+async def test_a_server_that_refuses_is_retried(nights: Nights) -> None:
+    """For example one that is being installed; one that is locked meanwhile is left alone."""
     first, second = fleet(nights.fake)
     busy = {"error": "The server is busy"}
     nights.fake.fail_next(ACTION, status=400, body=busy, times=4)
@@ -287,8 +287,8 @@ async def test_a_server_that_refuses_for_a_while_is_asked_again(nights: Nights) 
     assert len(sent_of(nights.fake)) == 3
 
 
-async def test_a_freeze_that_was_accepted_and_has_no_effect_is_sent_again(nights: Nights) -> None:
-    """Once it has not come in time; one that is on its way is waited for."""
+async def test_an_accepted_freeze_without_effect_is_sent_again(nights: Nights) -> None:
+    """After its timeout; a server that is freezing is waited for."""
     slow, lost = fleet(nights.fake)
     nights.fake.durations["freeze"] = 600
     async with nights.started() as child:
@@ -303,8 +303,8 @@ async def test_a_freeze_that_was_accepted_and_has_no_effect_is_sent_again(nights
     assert sorted(sent_of(nights.fake)) == [(slow, "frozen"), (lost, "frozen"), (lost, "frozen")]
 
 
-async def test_a_server_that_was_started_by_hand_in_the_night_is_left_alone(nights: Nights) -> None:
-    """Also if it was frozen again since; one that was restarted while its freeze was tried is started as usual."""
+async def test_a_server_started_by_hand_at_night_is_left_alone(nights: Nights) -> None:
+    """Even if it was frozen again; one restarted while its freeze was retried is started as usual."""
     again, running, restarted = (nights.fake.add_order(title=f"job-{number}").order_id for number in range(3))
     async with nights.started() as child:
         with outage(nights.fake, ACTION):
@@ -332,7 +332,7 @@ PHASES = [
 
 
 async def finish(nights: Nights, ours: list[int], begun: str) -> None:
-    """A second process does what the first one, killed at `begun`, has left, until the next day."""
+    """A second process finishes what the first one, killed at `begun`, has left, until the next day."""
     async with nights.started():
         if begun < "2026-11-25":
             nights.now("2026-11-24 19:10")
@@ -344,7 +344,7 @@ async def finish(nights: Nights, ours: list[int], begun: str) -> None:
 
 @pytest.mark.parametrize(("due", "path"), PHASES)
 async def test_killed_with_a_request_in_flight(nights: Nights, due: str, path: str) -> None:
-    """The next process continues, and sends nothing that was sent."""
+    """The next process continues, and sends nothing twice."""
     ours = fleet(nights.fake)
     async with nights.started():
         if due > "2026-11-25":
@@ -359,7 +359,7 @@ async def test_killed_with_a_request_in_flight(nights: Nights, due: str, path: s
 
 @pytest.mark.parametrize("phase", ["before", "between tries", "waiting", "asleep", "morning", "day"])
 async def test_killed_between_requests(nights: Nights, phase: str) -> None:
-    """Before the evening, between two tries, while it waits until all are frozen or run, at night and by day."""
+    """Before the evening, between two attempts, while it waits until all are frozen or run, at night and by day."""
     ours = fleet(nights.fake)
     slow = {"waiting": "freeze", "morning": "thaw"}.get(phase)
     if slow is not None:
@@ -388,7 +388,7 @@ async def test_killed_between_requests(nights: Nights, phase: str) -> None:
     await finish(nights, ours, begun)
 
 
-async def test_a_missed_time_is_made_up_for_but_not_the_first_time(nights: Nights) -> None:
+async def test_a_missed_time_is_made_up_for_except_the_first(nights: Nights) -> None:
     """Down from 18:59 to 22:00, it freezes at 22:00. Started for the first time, or after weeks, it waits."""
     ours = fleet(nights.fake)
     nights.now("2026-11-24 20:00")
@@ -411,8 +411,8 @@ async def test_a_missed_time_is_made_up_for_but_not_the_first_time(nights: Night
     assert len(sent_of(nights.fake)) == 4
 
 
-async def test_what_is_started_late_is_not_frozen_when_it_is_started_again(nights: Nights) -> None:
-    """An evening on which nothing ran is over, too: what somebody starts at 21:00 runs on."""
+async def test_a_server_started_late_is_not_frozen_after_the_evening(nights: Nights) -> None:
+    """An evening without running servers is finished, too: a server started at 21:00 runs on."""
     order = nights.fake.add_order(title="job-1", status="stopped").order_id
     async with nights.started() as child:
         nights.now("2026-11-24 19:00")
@@ -424,8 +424,8 @@ async def test_what_is_started_late_is_not_frozen_when_it_is_started_again(night
     assert sent_of(nights.fake) == []
 
 
-async def test_a_second_copy_exits_and_another_title_does_not(nights: Nights) -> None:
-    """In one folder: each title has a report of its own, and both fleets are frozen."""
+async def test_a_second_copy_exits_but_another_title_does_not(nights: Nights) -> None:
+    """In one folder each title has its own report, and both fleets are frozen."""
     ours = fleet(nights.fake)
     web = next(one for one in nights.fake._world.servers.values() if one.title == "web").order_id
     async with nights.started(), nights.started(title="web") as other:
@@ -468,8 +468,8 @@ async def test_a_night_in_which_the_clocks_change(
     assert len(sent_of(nights.fake)) == 4
 
 
-async def test_a_refused_key_or_an_unknown_title_is_noticed_at_the_start(nights: Nights) -> None:
-    """A key that is refused ends it with a sentence; a title that no server has is said."""
+async def test_a_refused_key_or_an_unknown_title_is_reported_at_the_start(nights: Nights) -> None:
+    """A refused key ends it with a sentence; a title that no server has is reported."""
     fleet(nights.fake)
     async with nights.started(title="jobs-*") as child:
         assert "no server has the title jobs-*" in child.out
@@ -481,8 +481,8 @@ async def test_a_refused_key_or_an_unknown_title_is_noticed_at_the_start(nights:
     assert (child.out.count("\n"), child.err) == (1, "")
 
 
-async def test_it_starts_in_an_outage(nights: Nights) -> None:
-    """A machine that boots while the API is down has its fleet frozen all the same."""
+async def test_it_can_start_during_an_outage(nights: Nights) -> None:
+    """A machine that boots while the API is down has its fleet frozen nevertheless."""
     ours = fleet(nights.fake)
     with outage(nights.fake, LIST):
         async with nights.started() as child:
@@ -493,8 +493,8 @@ async def test_it_starts_in_an_outage(nights: Nights) -> None:
             await nights.are("frozen", *ours, report=EVENING)
 
 
-async def test_a_dry_run_says_what_matches_and_does_nothing(nights: Nights) -> None:
-    """Each server with what would become of it."""
+async def test_a_dry_run_lists_the_servers_and_sends_nothing(nights: Nights) -> None:
+    """Each server with what would be done to it."""
     fleet(nights.fake)
     async with nights.started("--dry-run", says="job-5") as child:
         assert await child.ends() == 0
@@ -511,7 +511,7 @@ async def test_a_dry_run_says_what_matches_and_does_nothing(nights: Nights) -> N
 @pytest.mark.parametrize(
     "wrong", [["--freeze", "8:00:00:00"], ["--freeze", "08:00"], ["--timezone", "Mars/Base"]], ids=str
 )
-async def test_options_that_cannot_be_are_refused(nights: Nights, wrong: list[str]) -> None:
+async def test_invalid_options_are_refused(nights: Nights, wrong: list[str]) -> None:
     """With a sentence, before anything is sent."""
     async with nights.started(*wrong, says="error: ") as child:
         assert await child.ends() == 2
@@ -520,8 +520,8 @@ async def test_options_that_cannot_be_are_refused(nights: Nights, wrong: list[st
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-async def test_lines_reach_a_file_at_once_and_survive_sigterm(nights: Nights, encoding: str) -> None:
-    """Under `> log`, whatever characters a title has."""
+async def test_lines_are_written_at_once_and_before_sigterm(nights: Nights, encoding: str) -> None:
+    """With `> log`, whatever characters a title has."""
     order = nights.fake.add_order(title="job-\N{ROCKET} \N{EURO SIGN}").order_id
     redirect = (
         "import os, sys; os.dup2(os.open('log', os.O_WRONLY | os.O_CREAT), 1); os.execv(sys.argv[1], sys.argv[1:])"
@@ -544,8 +544,8 @@ async def test_lines_reach_a_file_at_once_and_survive_sigterm(nights: Nights, en
     assert (child.out, child.err) == ("", "")
 
 
-async def test_run_as_a_user_runs_it(nights: Nights) -> None:
-    """The program itself: it says what is next, by the wall clock of the zone, and leaves quietly on Ctrl-C."""
+async def test_it_runs_as_a_user_runs_it(nights: Nights) -> None:
+    """The unchanged program: it prints what is next, by the wall clock of the zone, and ends quietly on Ctrl-C."""
     tokyo = ZoneInfo("Asia/Tokyo")
     options = ("--title", "job-*", "--timezone", "Asia/Tokyo", "--start", "07:30")
     async with processes.python(SCRIPT, *options, cwd=nights.folder, env=nights.env) as child:

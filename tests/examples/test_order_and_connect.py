@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "order_and_connect.py"
 
 
 async def script(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of the example, run in a folder of its own."""
+    """Exit code, output and errors of the example, run in its own folder."""
     async with processes.python(SCRIPT, *arguments, cwd=folder, env=environment) as child:
         return await child.ends(), child.out, child.err
 
@@ -37,7 +37,7 @@ def bought(fake: FakeTrooper) -> int:
 async def test_it_ends_with_the_ssh_command_and_never_shows_the_password(
     trooper: TrooperClient, fake_trooper: FakeTrooper, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The server runs under its name, the template is there, and what is printed holds no password."""
+    """The server runs under its name, the template is installed, and the output has no password."""
     command = await order_and_connect(trooper, "mine", PYTORCH.lower(), Decimal("0.2"))
 
     (order,) = await trooper.orders.list()
@@ -51,8 +51,8 @@ async def test_it_ends_with_the_ssh_command_and_never_shows_the_password(
     assert login.password not in out + err + command
 
 
-async def test_a_repeat_under_the_same_name_buys_and_installs_nothing_more(fake_trooper: FakeTrooper) -> None:
-    """Cancelled in the middle and begun again, also once nothing is on offer any more: one server, one install."""
+async def test_the_same_name_buys_and_installs_only_once(fake_trooper: FakeTrooper) -> None:
+    """Cancelled in the middle and repeated, even when nothing is on offer any more: one server, one install."""
     fake_trooper.durations["create"] = 0.5
     async with fake_trooper.client() as client:
         task = asyncio.create_task(order_and_connect(client, "mine", PYTORCH, None))
@@ -68,10 +68,10 @@ async def test_a_repeat_under_the_same_name_buys_and_installs_nothing_more(fake_
     assert sum(request.path == "/api/template-install-add" for request in fake_trooper.requests) == 1
 
 
-async def test_nothing_is_bought_for_a_template_that_is_not_there_or_above_the_limit(
+async def test_a_missing_template_or_a_price_above_the_limit_buys_nothing(
     trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """What can be known to fail fails before the purchase."""
+    """What is certain to fail fails before the purchase."""
     with pytest.raises(NotThereError, match=f"'PyTroch'; there are {PYTORCH}"):
         await order_and_connect(trooper, "mine", "PyTroch", None)
     with pytest.raises(PriceError):
@@ -79,15 +79,15 @@ async def test_nothing_is_bought_for_a_template_that_is_not_there_or_above_the_l
     assert bought(fake_trooper) == 0
 
 
-async def test_the_cheapest_offer_that_can_be_had_is_ordered(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """One that is sold out does not count, however cheap."""
+async def test_the_cheapest_available_offer_is_ordered(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """A sold out offer does not count, however cheap."""
     fake_trooper.blibs[3].is_available = False
     await order_and_connect(trooper, "mine", PYTORCH, None)
     assert [order.blib_name for order in await trooper.orders.list()] == ["RTX 4090 Single"]
 
 
-async def test_a_failed_installation_is_told(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """The error of the client comes out as it is; run again, it fails again instead of handing out a login."""
+async def test_a_failed_installation_is_an_error(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """The client's error is raised unchanged; a repeat fails again instead of printing a login."""
     fake_trooper.failing_templates.add(1)
     for _ in range(2):
         with pytest.raises(TemplateFailedError):
@@ -95,8 +95,8 @@ async def test_a_failed_installation_is_told(trooper: TrooperClient, fake_troope
     assert len(fake_trooper.sent("/api/template-install-add")) == 1
 
 
-async def test_nothing_is_bought_where_nothing_is_on_offer(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """It says so, instead of ordering what is sold out."""
+async def test_without_an_available_offer_nothing_is_bought(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
+    """It says so, instead of ordering a sold out one."""
     for blib in fake_trooper.blibs.values():
         blib.is_available = False
     with pytest.raises(NotThereError, match="no server is on offer"):
@@ -105,10 +105,10 @@ async def test_nothing_is_bought_where_nothing_is_on_offer(trooper: TrooperClien
 
 
 @pytest.mark.parametrize("status", ["frozen", "stopped"])
-async def test_a_repeat_starts_a_server_that_was_frozen(
+async def test_the_same_name_starts_a_frozen_server(
     status: str, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """The same name again: the server is started, also once another offer is the cheapest; nothing is bought."""
+    """The server is started, even when another offer is now the cheapest; nothing is bought."""
     first = await order_and_connect(trooper, "mine", PYTORCH, None)
     fake_trooper.set_status(123, status)
     fake_trooper.blibs[3].is_available = False
@@ -116,16 +116,16 @@ async def test_a_repeat_starts_a_server_that_was_frozen(
     assert (bought(fake_trooper), (await trooper.orders.get(123)).current_status) == (1, "running")
 
 
-async def test_run_on_the_embedded_fake(tmp_path: Path) -> None:
-    """It ends with 0, ignores TROOPER_* unless it is told to go live, and leaves no file."""
+async def test_it_runs_on_the_embedded_fake(tmp_path: Path) -> None:
+    """It exits with 0, ignores TROOPER_* unless it is told to go live, and leaves no file."""
     status, out, err = await script(tmp_path, TROOPER_API_KEY="never-used", TROOPER_BASE_URL="https://127.0.0.1:1")
     assert (status, err) == (0, "")
     assert re.fullmatch(r"ssh -p \d+ root@127.0.0.1", out.splitlines()[-1])
     assert not list(tmp_path.iterdir())
 
 
-async def test_run_live_twice_buys_once(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """The ledger in the working directory makes two runs one purchase; another name is another one."""
+async def test_two_live_runs_buy_once(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """The ledger in the working directory makes two runs one purchase; another name is another purchase."""
     live = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
     command = ("--live", "--max-price-h", "0.2")
     first = await script(tmp_path, *command, **live)
@@ -140,7 +140,7 @@ async def test_run_live_twice_buys_once(fake_trooper: FakeTrooper, tmp_path: Pat
 
 @pytest.mark.parametrize("arguments", [["--live"], ["--max-price-h", "cheap"]])
 async def test_going_live_needs_a_price_limit(arguments: list[str], tmp_path: Path) -> None:
-    """Without one nothing is sent and it ends with 2."""
+    """Without one nothing is sent and it exits with 2."""
     status, _, err = await script(tmp_path, *arguments, TROOPER_BASE_URL="https://127.0.0.1:1")
     assert status == 2
     assert "max-price-h" in err
@@ -150,16 +150,16 @@ LIVE = ("--live", "--max-price-h", "0.2")
 
 
 def live(fake: FakeTrooper, folder: Path, *arguments: str) -> AbstractAsyncContextManager[processes.Child]:
-    """The example as a process of its own, whose API is the fake; its ledger is in `folder`."""
+    """The example as a process, with the fake as its API; its ledger is in `folder`."""
     environment = {"TROOPER_API_KEY": fake.api_key, "TROOPER_BASE_URL": fake.url}
     return processes.python(SCRIPT, *(arguments or LIVE), cwd=folder, env=environment)
 
 
 @pytest.mark.parametrize("ends", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
-async def test_interrupted_while_it_orders(
+async def test_interrupted_during_the_order_it_names_the_order(
     ends: list[signal.Signals], fake_trooper: FakeTrooper, tmp_path: Path
 ) -> None:
-    """It follows the order to its end, and says its id, its price and what to do; run again it buys nothing."""
+    """It follows the order to its end, and prints id, price and what to do; repeated it buys nothing."""
     async with live(fake_trooper, tmp_path) as child:
         with fake_trooper.hold_next("/api/order") as hold:
             await hold.arrived()
@@ -171,8 +171,8 @@ async def test_interrupted_while_it_orders(
         assert (await child.ends(), bought(fake_trooper)) == (0, 1)
 
 
-async def test_interrupted_while_it_installs(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """Run again it waits for the install that has begun, and only then hands out the login."""
+async def test_interrupted_during_the_install_a_repeat_waits_for_it(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Run again it waits for the pending install, and only then prints the login."""
     fake_trooper.durations["install"] = 3600
     async with live(fake_trooper, tmp_path) as child:
         await until(lambda: fake_trooper.sent("/api/template-install-add"))
@@ -189,8 +189,8 @@ async def test_interrupted_while_it_installs(fake_trooper: FakeTrooper, tmp_path
     assert len(fake_trooper.sent("/api/template-install-add")) == 1
 
 
-async def test_after_a_failed_install_it_fails(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """Both times it ends with 1, without a login, and says how to try again, and what the server costs."""
+async def test_a_failed_install_fails_every_run(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Each run exits with 1, without a login, and says how to try again, and what the server costs."""
     fake_trooper.failing_templates.add(1)
     for _ in range(2):
         async with live(fake_trooper, tmp_path) as child:
@@ -200,10 +200,10 @@ async def test_after_a_failed_install_it_fails(fake_trooper: FakeTrooper, tmp_pa
         assert "order 123 costs 0.195 EUR per hour" in child.err
 
 
-async def test_a_server_that_is_gone_is_told(
+async def test_a_vanished_server_is_reported(
     fake_trooper: FakeTrooper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Terminated, or missing on three polls: it says so, and does not wait; under another name it buys another."""
+    """Terminated, or missing on three polls: it says so, and does not wait; another name buys another."""
     fast = functools.partial(fake_trooper.client, ledger=tmp_path / "purchases.jsonl")
     monkeypatch.setattr(example, "TrooperClient", lambda ledger: fast())
     options = {"template": PYTORCH, "max_price_h": None, "resolve": None}
@@ -217,8 +217,8 @@ async def test_a_server_that_is_gone_is_told(
     assert (await example.live(Namespace(name="other", **options)), bought(fake_trooper)) == (0, 2)
 
 
-async def test_a_lost_response_is_resolved_where_the_user_is(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """It names the candidate and the way on; until that is taken nothing more is bought, then it continues with it."""
+async def test_a_lost_response_can_be_resolved(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """It names the candidate and the next command; until that is run nothing is bought, then it continues."""
     fake_trooper.add_order()
     fake_trooper.drop_next("/api/order", when="after")
     for _ in range(2):
@@ -240,7 +240,7 @@ async def test_a_lost_response_is_resolved_where_the_user_is(fake_trooper: FakeT
 
 
 async def test_an_order_that_was_not_made_is_resolved_as_none(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """Only then it is sent again, and only by a command without --resolve, which is no command that buys."""
+    """Only then it is sent again, and only by a command without --resolve, which itself never buys."""
     fake_trooper.fail_next("/api/order", status=500)
     async with live(fake_trooper, tmp_path) as child:
         await until(lambda: fake_trooper.sent("/api/order"))
@@ -255,7 +255,7 @@ async def test_an_order_that_was_not_made_is_resolved_as_none(fake_trooper: Fake
 
 
 @pytest.mark.parametrize("arguments", [["--resolve", "1"], ["--live", "--resolve", "x"], ["--live", "--resolve", "0"]])
-async def test_a_resolve_that_is_none_is_refused(arguments: list[str], tmp_path: Path) -> None:
-    """It ends with 2 before anything is sent or written."""
+async def test_an_invalid_resolve_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """It exits with 2 before anything is sent or written."""
     status, _, err = await script(tmp_path, *arguments, TROOPER_BASE_URL="https://127.0.0.1:1")
     assert (status, "--resolve" in err, list(tmp_path.iterdir())) == (2, True, [])

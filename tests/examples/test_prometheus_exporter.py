@@ -1,4 +1,4 @@
-"""examples/prometheus_exporter.py in a process of its own, read as Prometheus reads it."""
+"""examples/prometheus_exporter.py as a process, read as Prometheus reads it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Exporter:
 
 @asynccontextmanager
 async def reading(child: processes.Child) -> AsyncIterator[Exporter]:
-    """The exporter that this process is, once it has polled."""
+    """The exporter in this process, after its first poll."""
     async with aiohttp.ClientSession() as session:
         await child.says("/metrics")
         found = re.search(r"http://127\.0\.0\.1:\d+/metrics", child.err)
@@ -75,8 +75,8 @@ async def exporter(fake: FakeTrooper, *arguments: str | Path, key: str | None = 
         yield running
 
 
-async def test_servers_with_their_status_and_what_they_cost(fake_trooper: FakeTrooper) -> None:
-    """What a frozen server costs is documented nowhere, so it has no price; a status is followed as it changes."""
+async def test_servers_have_a_status_and_a_cost(fake_trooper: FakeTrooper) -> None:
+    """The cost of a frozen server is not documented, so it has none; a status change is followed."""
     fake_trooper.add_order(order_id=1, title='a "b"', price_h=Decimal("0.80"))
     fake_trooper.add_order(order_id=2, title="c", price_h=Decimal("0.80"), status="stopped", desired_status="running")
     fake_trooper.add_order(order_id=3, title="d", status="frozen")
@@ -117,8 +117,8 @@ async def test_an_outage_shows_no_servers(fake_trooper: FakeTrooper) -> None:
         assert "returned 400" in running.child.err
 
 
-async def test_purchases_that_need_a_decision(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
-    """They are counted while another process has the ledger open, and until they are resolved."""
+async def test_unresolved_purchases_are_counted(fake_trooper: FakeTrooper, tmp_path: Path) -> None:
+    """Even while another process has the ledger open, until they are resolved."""
     ledger = tmp_path / "ledger"
     missing = tmp_path / "none-yet"
     damaged = tmp_path / "damaged"
@@ -139,8 +139,8 @@ async def test_purchases_that_need_a_decision(fake_trooper: FakeTrooper, tmp_pat
             assert (await running.scrape())[key] == 0
 
 
-def test_a_purchase_that_never_reached_its_caller() -> None:
-    """It is unresolved once nothing can be waiting for it any more."""
+def test_an_undelivered_purchase_is_counted() -> None:
+    """It is unresolved once no caller can be waiting for it."""
     now = datetime.now(UTC)
     earlier, bought = now - timedelta(hours=2), Purchase("1", "create", 1, "bought", now, None, None, 7)
     for purchase, unresolved in (
@@ -158,7 +158,7 @@ def test_a_purchase_that_never_reached_its_caller() -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 async def test_it_ends_on_a_signal(end: signal.Signals, fake_trooper: FakeTrooper) -> None:
-    """With 0 and without a traceback; the key is in nothing that it writes, and it has changed nothing."""
+    """With 0 and without a traceback; the key is in no output, and nothing was changed."""
     async with exporter(fake_trooper) as running:
         samples = await running.scrape()
         assert samples["up",] == 1
@@ -172,10 +172,10 @@ async def test_it_ends_on_a_signal(end: signal.Signals, fake_trooper: FakeTroope
     ("arguments", "key", "code", "problem"),
     [((), "wrong", 1, "401"), (("--every", "0"), "never-used", 2, "--every"), (("--every", "nan"), "x", 2, "--every")],
 )
-async def test_what_can_not_work_ends_it_at_the_start(
+async def test_an_invalid_configuration_ends_it_at_the_start(
     arguments: tuple[str, ...], key: str, code: int, problem: str, fake_trooper: FakeTrooper
 ) -> None:
-    """A key that is refused, and a pause that is none."""
+    """A refused key, or an invalid pause."""
     environment = {"TROOPER_API_KEY": key, "TROOPER_BASE_URL": fake_trooper.url}
     command = (prometheus_exporter.__file__, "--port", "0", *arguments)
     async with processes.python(*command, env=environment) as child:
@@ -197,7 +197,7 @@ def day(fake_trooper: FakeTrooper, tmp_path: Path) -> Day:
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
 async def test_an_outage_of_any_length(day: Day, seconds: float) -> None:
-    """While it lasts /metrics is served, without old statuses, and the age grows; then all is as it is."""
+    """While it lasts /metrics is served, without old statuses, and the age grows; then everything is current again."""
     async with day.started(SCRIPT, "--port", "0") as child, reading(child) as running:
         assert (await running.scrape())[RUNNING] == 1
         await day.passes(27, child)  # it polls every 30 s
@@ -218,8 +218,8 @@ async def test_an_outage_of_any_length(day: Day, seconds: float) -> None:
     assert "Traceback" not in child.err
 
 
-async def test_it_starts_in_an_outage(day: Day) -> None:
-    """It is served, and says how long there has been no good poll: the alert on the age comes."""
+async def test_it_can_start_during_an_outage(day: Day) -> None:
+    """It serves /metrics with the time since the last successful poll, so the alert on the age fires."""
     with outage(day.fake, LIST):
         async with day.started(SCRIPT, "--port", "0") as child, reading(child) as running:
             await day.passes(3 * 3600, child)
@@ -231,8 +231,8 @@ async def test_it_starts_in_an_outage(day: Day) -> None:
             assert (samples["up",], samples["outages_total",], samples[RUNNING]) == (1, 1, 1)
 
 
-async def test_killed_and_started_again_and_two_copies(day: Day) -> None:
-    """A copy on the same port ends with 1 and a sentence; after kill -9 the port is free, and nothing is kept."""
+async def test_a_killed_exporter_and_a_second_copy(day: Day) -> None:
+    """A copy on the same port exits with 1 and a sentence; after kill -9 the port is free, and nothing is left."""
     options = ("--port", str(free_port()))
     async with day.started(SCRIPT, *options) as child, reading(child) as running:
         async with day.started(SCRIPT, *options) as second:

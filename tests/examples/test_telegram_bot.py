@@ -1,4 +1,4 @@
-"""examples/telegram_bot.py against a local stand-in of Telegram's Bot API, over real HTTP."""
+"""examples/telegram_bot.py with a local stand-in of Telegram's Bot API, over real HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ CHAT, STRANGER = 77, 78
 
 
 class FakeTelegram:
-    """What the bot needs of https://core.telegram.org/bots/api: getMe, getUpdates as a long poll, sendMessage."""
+    """The part of https://core.telegram.org/bots/api that the bot needs: getMe, getUpdates as a long poll,
+    sendMessage.
+    """
 
     def __init__(self) -> None:
         self.url = ""
@@ -113,7 +115,7 @@ async def telegram() -> AsyncIterator[FakeTelegram]:
 
 @asynccontextmanager
 async def bot(telegram: FakeTelegram, trooper: TrooperClient) -> AsyncIterator[None]:
-    """The bot at work; at the end it is stopped, and nothing that it began is left."""
+    """The running bot; at the end it is stopped, and nothing that it began is left."""
     before = asyncio.all_tasks()
     task = asyncio.create_task(serve(TOKEN, [CHAT], trooper, telegram.url))
     try:
@@ -134,7 +136,7 @@ def changes(fake: FakeTrooper) -> list[dict[str, Any]]:
 async def test_each_command_gets_a_reply_when_accepted_and_when_done(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Two replies each; the second one says where the server is then."""
+    """The second reply has the new status of the server."""
     order = fake_trooper.add_order(title="job 1")
     async with bot(telegram, trooper):
         for verb, end in (("stop", "stopped"), ("freeze", "frozen"), ("run", "running"), ("restart", "running")):
@@ -146,7 +148,7 @@ async def test_each_command_gets_a_reply_when_accepted_and_when_done(
     assert [body["action"] for body in changes(fake_trooper)] == ["stopped", "frozen", "running", "restarted"]
 
 
-async def test_servers_are_listed_and_their_titles_escaped(
+async def test_servers_are_listed_with_escaped_titles(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """A title is text, whatever it looks like; a long list comes in several messages."""
@@ -165,7 +167,7 @@ async def test_servers_are_listed_and_their_titles_escaped(
     assert lines[1] == f"order {orders[1].order_id} {title} is stopped"
 
 
-async def test_a_wait_holds_up_no_other_command(
+async def test_a_wait_blocks_no_other_command(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """While one server takes its time, others are stopped, and waited for."""
@@ -178,7 +180,7 @@ async def test_a_wait_holds_up_no_other_command(
         await telegram.hears(f"order {quick.order_id} ", "is stopped")
 
 
-async def test_stopping_the_bot_ends_its_waits_and_tells_their_chats(
+async def test_stopping_the_bot_ends_its_waits_and_notifies_their_chats(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """Nothing is left behind, and the next run gets no command again."""
@@ -209,7 +211,7 @@ async def test_only_the_allowed_chats_get_replies(
 async def test_an_old_message_is_not_executed(
     ago: float, telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """It gets a reply with both times, and so does one from the future, since one of the clocks is wrong then."""
+    """It gets a reply with both times, and so does one from the future, since one clock is wrong then."""
     order = fake_trooper.add_order()
     await telegram.send(f"/freeze {order.order_id}", ago=ago)  # before the bot was started
     async with bot(telegram, trooper):
@@ -223,7 +225,7 @@ async def test_an_old_message_is_not_executed(
 async def test_telegrams_own_start_only_greets(
     text: str, telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Telegram sends it when a chat or a link is opened, the link's number included: no server is started."""
+    """Telegram sends it when a chat or a link is opened, with the link's number: no server is started."""
     fake_trooper.add_order(order_id=123, status="stopped")
     async with bot(telegram, trooper):
         await telegram.send(text)
@@ -232,7 +234,7 @@ async def test_telegrams_own_start_only_greets(
 
 
 @pytest.mark.parametrize("text", ["/run", "/run@trooper_bot", "/stop x", "/stop -1", "/freeze 1 2", "/RESTART ²"])
-async def test_a_command_that_names_no_server_is_explained(
+async def test_a_command_without_a_server_is_explained(
     text: str, telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
     """Nothing is sent for it."""
@@ -245,7 +247,7 @@ async def test_a_command_that_names_no_server_is_explained(
 async def test_a_lost_response_is_waited_for(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """The API's response to a restart is lost: it is not sent again, and the chat hears when it is proven."""
+    """The response to a restart is lost: it is not sent again, and the chat is notified once it is confirmed."""
     order = fake_trooper.add_order()
     fake_trooper.drop_next("/api/order-status", when="after")
     async with bot(telegram, trooper):
@@ -256,7 +258,7 @@ async def test_a_lost_response_is_waited_for(
 
 
 async def test_errors_are_replies(telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """What the client raises is what the chat reads, escaped."""
+    """The chat gets the client's error, escaped."""
     locked = fake_trooper.add_order(is_locked=True)
     async with bot(telegram, trooper):
         await telegram.send("/stop 999")
@@ -271,7 +273,7 @@ async def test_errors_are_replies(telegram: FakeTelegram, trooper: TrooperClient
 async def test_a_lost_reply_does_not_end_the_wait(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Telegram fails once: the next reply comes all the same."""
+    """Telegram fails once: the next reply is sent nevertheless."""
     order = fake_trooper.add_order()
     telegram.lose = 1
     async with bot(telegram, trooper):
@@ -287,8 +289,10 @@ def run(telegram: FakeTelegram, **environment: str) -> AbstractAsyncContextManag
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-async def test_run_as_a_user_runs_it(end: signal.Signals, telegram: FakeTelegram, fake_trooper: FakeTrooper) -> None:
-    """It ends with 0 on a signal in mid-wait; neither token nor key are in what it logs, an outage included."""
+async def test_it_runs_as_a_user_runs_it(
+    end: signal.Signals, telegram: FakeTelegram, fake_trooper: FakeTrooper
+) -> None:
+    """It exits with 0 on a signal during a wait; neither token nor key are logged, even in an outage."""
     fake_trooper.durations["freeze"] = 600
     order = fake_trooper.add_order()
     key = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
@@ -306,8 +310,8 @@ async def test_run_as_a_user_runs_it(end: signal.Signals, telegram: FakeTelegram
 
 
 @pytest.mark.parametrize("environment", [{}, {"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_CHATS": ""}])
-async def test_without_chats_it_listens_to_nobody(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No chats means nobody, not everybody: it does not start, and says what is missing."""
+async def test_without_chats_it_does_not_start(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chats means nobody, not everybody: it says what is missing."""
     for name in ("TELEGRAM_TOKEN", "TELEGRAM_CHATS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -323,10 +327,10 @@ async def test_without_chats_it_listens_to_nobody(environment: dict[str, str], m
         ({"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_BASE_URL": "http://127.0.0.1:1/bot"}, "All connection attempts failed"),
     ],
 )
-async def test_what_keeps_it_from_starting_is_said_without_the_token(
+async def test_a_failed_start_is_reported_without_the_token(
     environment: dict[str, str], problem: str, telegram: FakeTelegram
 ) -> None:
-    """A token that is refused is not shown either."""
+    """A refused token is not shown either."""
     async with run(telegram, TROOPER_API_KEY="never-used", **environment) as child:
         assert await child.ends() == 1
     assert problem in child.err

@@ -27,7 +27,7 @@ Event = tuple[str, Any]
 
 @asynccontextmanager
 async def serving(client: TrooperClient) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that calls the service, in this process and around this client."""
+    """A session that calls the service, in this process and with this client."""
     server = web_app.Server(web_app.application(client), 0)
     task = asyncio.create_task(server.serve())
     await until(lambda: server.started or task.done())
@@ -50,7 +50,7 @@ async def call(http: aiohttp.ClientSession, path: str, method: str = "GET") -> t
 
 
 async def act(http: aiohttp.ClientSession, order_id: int, action: str) -> str:
-    """Where the progress of an accepted action is."""
+    """The URL of an accepted action's progress."""
     status, body = await call(http, f"/servers/{order_id}/{action}", "POST")
     assert status == 202, body
     progress: str = body["progress"]
@@ -76,12 +76,12 @@ async def events(
 
 
 def busy() -> set[asyncio.Task[Any]]:
-    """The tasks that there are, without those of servers' idle connections."""
+    """The running tasks, except those of servers' idle connections."""
     return {task for task in asyncio.all_tasks() if "RequestHandler.start" not in repr(task.get_coro())}
 
 
 def waits() -> list[asyncio.Task[Any]]:
-    """The waits of the service that go on."""
+    """The service's active waits."""
     return [task for task in asyncio.all_tasks() if "Orders.wait" in repr(task.get_coro())]
 
 
@@ -114,7 +114,7 @@ async def test_progress_is_streamed(
     assert (name, done["current_status"], done["desired_status"]) == ("done", after, after)
 
 
-async def test_progress_can_be_asked_for_again(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
+async def test_progress_can_be_requested_again(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
     """Later, and from another instance of the service: the action is not sent again."""
     order = fake_trooper.add_order()
     progress = await act(http, order.order_id, "restart")
@@ -125,7 +125,7 @@ async def test_progress_can_be_asked_for_again(http: aiohttp.ClientSession, fake
 
 
 async def test_a_lost_response_can_be_waited_for(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
-    """The API's response to a restart is lost: the error says where its progress is, and it is not sent again."""
+    """The response to a restart is lost: the error has the URL of its progress, and it is not sent again."""
     order = fake_trooper.add_order()
     fake_trooper.drop_next("/api/order-status", when="after")
     status, body = await call(http, f"/servers/{order.order_id}/restart", "POST")
@@ -137,7 +137,7 @@ async def test_a_lost_response_can_be_waited_for(http: aiohttp.ClientSession, fa
 async def test_many_streams_share_one_client_and_its_poll(
     http: aiohttp.ClientSession, fake_trooper: FakeTrooper
 ) -> None:
-    """Fifty streams at once cost no more reads of the list than the time they take allows one wait."""
+    """Fifty concurrent streams need no more list reads than one wait would in that time."""
     fake_trooper.durations["stop"] = 0.5
     orders = [fake_trooper.add_order() for _ in range(50)]
     loop = asyncio.get_running_loop()
@@ -148,10 +148,10 @@ async def test_many_streams_share_one_client_and_its_poll(
     assert len(fake_trooper.sent("/api/orders")) <= (loop.time() - began) / 0.02 + 2  # the floor; a look-up of ids
 
 
-async def test_a_timeout_fails_and_what_was_sent_goes_on(
+async def test_a_timeout_ends_the_stream_but_not_the_action(
     http: aiohttp.ClientSession, fake_trooper: FakeTrooper
 ) -> None:
-    """The stream ends in time and says how far it got; asked again, it ends well."""
+    """The stream ends in time and says how far it got; requested again, it succeeds."""
     fake_trooper.durations["stop"] = 600
     order = fake_trooper.add_order()
     progress = await act(http, order.order_id, "stop")
@@ -164,7 +164,7 @@ async def test_a_timeout_fails_and_what_was_sent_goes_on(
 async def test_a_quiet_stream_is_kept_open(
     http: aiohttp.ClientSession, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Comments come as long as nothing changes, so that no proxy takes the stream for dead."""
+    """Comments are sent while nothing changes, so that no proxy closes the stream."""
     monkeypatch.setattr(web_app, "QUIET", 0.01)
     fake_trooper.durations["stop"] = 600
     order = fake_trooper.add_order()
@@ -186,12 +186,12 @@ async def test_a_quiet_stream_is_kept_open(
         ("/servers/99", 404),
     ],
 )
-async def test_a_request_that_is_wrong_is_refused(http: aiohttp.ClientSession, path: str, status: int) -> None:
-    """With a status of its own, before anything is waited for."""
+async def test_an_invalid_request_is_refused(http: aiohttp.ClientSession, path: str, status: int) -> None:
+    """With its own status, before anything is waited for."""
     assert (await call(http, path))[0] == status
 
 
-async def test_errors_are_statuses(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
+async def test_errors_have_their_statuses(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
     """Unknown 404, locked 409, a 429 with its Retry-After, a failing API 502; each with its text."""
     order, locked = fake_trooper.add_order(), fake_trooper.add_order(is_locked=True)
     status, body = await call(http, "/servers/99/start", "POST")
@@ -206,7 +206,7 @@ async def test_errors_are_statuses(http: aiohttp.ClientSession, fake_trooper: Fa
 
 
 async def test_superseded_and_vanished_fail(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
-    """A server that somebody else starts in the meantime fails with 409, one that vanishes with 410."""
+    """A server started by somebody else meanwhile fails with 409, one that vanishes with 410."""
     fake_trooper.durations["stop"] = 60
     started, gone = fake_trooper.add_order(), fake_trooper.add_order()
     progress = [await act(http, order.order_id, "stop") for order in (started, gone)]
@@ -221,8 +221,8 @@ async def test_superseded_and_vanished_fail(http: aiohttp.ClientSession, fake_tr
     assert [(name, failure["status"]) for name, failure in ends] == [("failed", 409), ("failed", 410)]
 
 
-async def test_a_reader_that_hangs_up_disturbs_nobody(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
-    """Of three that wait for a server two hang up: their waits end, the third goes on to its end, nothing is left."""
+async def test_a_reader_that_hangs_up_affects_no_other(http: aiohttp.ClientSession, fake_trooper: FakeTrooper) -> None:
+    """Of three readers two hang up: their waits end, the third continues to its end, nothing is left."""
     fake_trooper.durations["stop"] = 60
     order = fake_trooper.add_order()
     progress = await act(http, order.order_id, "stop")
@@ -238,7 +238,7 @@ async def test_a_reader_that_hangs_up_disturbs_nobody(http: aiohttp.ClientSessio
     await until(lambda: busy() == before)  # the poll has ended, too
 
 
-async def test_the_end_does_not_wait_for_streams(fake_trooper: FakeTrooper) -> None:
+async def test_shutdown_does_not_wait_for_streams(fake_trooper: FakeTrooper) -> None:
     """A stream ends with a 503 when the service does, and the client is closed."""
     fake_trooper.durations["stop"] = 600
     order, lines = fake_trooper.add_order(), list[str]()
@@ -261,7 +261,7 @@ async def test_the_end_does_not_wait_for_streams(fake_trooper: FakeTrooper) -> N
 async def test_browsers_are_refused(
     headers: dict[str, str], status: int, http: aiohttp.ClientSession, fake_trooper: FakeTrooper
 ) -> None:
-    """What a web page sends is refused: with an Origin, whatever it is, and under a foreign name of this machine."""
+    """Requests from a web page are refused: with any Origin, or a foreign name for this machine."""
     order = fake_trooper.add_order()
     async with http.post(f"/servers/{order.order_id}/stop", headers=headers) as response:
         assert response.status == status
@@ -281,7 +281,7 @@ async def url_of(child: processes.Child) -> str:
     return found[0]
 
 
-async def test_run_on_the_embedded_fake() -> None:
+async def test_it_runs_on_the_embedded_fake() -> None:
     """It serves the fake's servers, ignores TROOPER_* unless it is told to go live, and ends on Ctrl-C."""
     async with run(TROOPER_API_KEY="never-used", TROOPER_BASE_URL="https://127.0.0.1:1") as child:
         async with aiohttp.ClientSession(await url_of(child)) as http:
@@ -293,8 +293,8 @@ async def test_run_on_the_embedded_fake() -> None:
 
 
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
-async def test_run_live_until_a_signal(end: signal.Signals, code: int, fake_trooper: FakeTrooper) -> None:
-    """A signal ends it at once although a stream is open, which gets its end; the key is in nothing that it writes."""
+async def test_it_runs_live_until_a_signal(end: signal.Signals, code: int, fake_trooper: FakeTrooper) -> None:
+    """A signal ends it at once although a stream is open, which is ended; the key is in no output."""
     fake_trooper.durations["stop"] = 600
     fake_trooper.add_order()
     key = {"TROOPER_API_KEY": fake_trooper.api_key, "TROOPER_BASE_URL": fake_trooper.url}
