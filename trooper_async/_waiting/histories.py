@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 from trooper_async._api.endpoints import STATUS_HISTORY, Call
 from trooper_async._http.retry import ONE_ATTEMPT
@@ -13,16 +14,8 @@ from trooper_async.models import StatusChange
 
 _AT_ONCE = 4
 
-
-class Reader(Protocol):
-    """A wait for a restart."""
-
-    other_error: TrooperError | None
-
-    @property
-    def order_id(self) -> int: ...
-
-    def take_history(self, rows: list[StatusChange] | None, at: float) -> None: ...
+Take: TypeAlias = Callable[[list[StatusChange] | TrooperError, float], None]
+"""Takes a history, or why it cannot be read, and the time of the response by the loop's clock."""
 
 
 class Histories:
@@ -30,44 +23,35 @@ class Histories:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._waiting: dict[Reader, None] = {}
-        self._reading: dict[Reader, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._reading: dict[Take, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    def ask(self, wait: Reader) -> None:
-        """Read the history of the wait's order when its turn comes."""
-        if wait not in self._reading:
-            self._waiting[wait] = None
-            self._next()
+    def ask(self, order_id: int, take: Take) -> None:
+        """Read an order's history when its turn comes, unless `take` has asked for it already."""
+        if take not in self._reading:
+            self._reading[take] = asyncio.create_task(self._read(order_id, take), name="trooper history")
 
-    def forget(self, wait: Reader) -> None:
-        """The wait has ended: cut its request."""
-        self._waiting.pop(wait, None)
-        task = self._reading.pop(wait, None)
+    def forget(self, take: Take) -> None:
+        """Nobody needs it any more: cut the request."""
+        task = self._reading.pop(take, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
-            self._next()
 
     async def settle(self) -> None:
         """Wait for the requests that were cut."""
         if self._ending:
             await asyncio.wait(self._ending)
 
-    def _next(self) -> None:
-        while self._waiting and len(self._reading) < _AT_ONCE:
-            wait = next(iter(self._waiting))
-            del self._waiting[wait]
-            self._reading[wait] = asyncio.create_task(self._read(wait), name="trooper history")
-
-    async def _read(self, wait: Reader) -> None:
-        history = Call(STATUS_HISTORY, "orders.history", f"order {wait.order_id}", {"order_id": wait.order_id})
-        rows = None
-        try:
-            rows = await self._transport.request(history, retry=ONE_ATTEMPT)
-        except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
-            wait.other_error = error
-        if self._reading.pop(wait, None) is not None:  # it was not forgotten meanwhile
-            wait.take_history(rows, asyncio.get_running_loop().time())
-            self._next()
+    async def _read(self, order_id: int, take: Take) -> None:
+        history = Call(STATUS_HISTORY, "orders.history", f"order {order_id}", {"order_id": order_id})
+        read: list[StatusChange] | TrooperError
+        async with self._places:
+            try:
+                read = await self._transport.request(history, retry=ONE_ATTEMPT)
+            except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
+                read = error
+        if self._reading.pop(take, None) is not None:  # it was not forgotten meanwhile
+            take(read, asyncio.get_running_loop().time())

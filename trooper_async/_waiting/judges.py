@@ -284,9 +284,6 @@ class ConvergedJudge(Judge):
 
     __slots__ = ()
 
-    def __init__(self, cap: float, *, fail_on: Collection[str] = ()) -> None:
-        super().__init__(cap, fail_on=fail_on)
-
     def _judge(self, order: Order, at: float) -> Verdict:
         if order.desired_status is None:
             return Verdict.UNJUDGEABLE

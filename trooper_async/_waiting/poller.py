@@ -367,11 +367,8 @@ class Poller(Generic[M]):
         for item_id in self._by_item.keys() & snapshot.changed_since(self._notified):
             audience |= {one.number: one for one in self._by_item[item_id]}
         self._notified = snapshot
-        for number, one in self._in_slices(audience, youngest):
-            if one is None:
-                yield
-                continue
-            self._every_poll.pop(number, None)
+        for count, one in enumerate(self._present(audience, youngest), 1):
+            self._every_poll.pop(one.number, None)
             try:
                 wants_next = one.observe(snapshot, began, received)
             except BaseException as error:  # noqa: BLE001 - of the caller's function: its own wait fails, no other
@@ -380,7 +377,9 @@ class Poller(Generic[M]):
             if one.ended:
                 self.drop(one)
             elif wants_next:
-                self._every_poll[number] = one
+                self._every_poll[one.number] = one
+            if count % _NOTIFIED_IN_A_ROW == 0:
+                yield
 
     def _failed(self, attempt: FailedAttempt, youngest: int, now: float) -> SlicedWork[None]:
         error = attempt.error
@@ -415,19 +414,12 @@ class Poller(Generic[M]):
             one.outage(since, error)
 
     def _fail_all(self, error: BaseException, youngest: float = math.inf) -> SlicedWork[None]:
-        for _, one in self._in_slices(dict(self._subscriptions), youngest):
-            if one is None:
-                yield
-                continue
+        for count, one in enumerate(self._present(self._subscriptions.copy(), youngest), 1):
             one.fail(copy(error))
             self.drop(one)
-
-    def _in_slices(
-        self, audience: dict[int, Subscription[M]], youngest: float
-    ) -> Iterator[tuple[int, Subscription[M] | None]]:
-        """Those of `audience` that still exist and had joined in time; now and then None, for a turn of the loop."""
-        for count, (number, one) in enumerate(audience.items(), 1):
             if count % _NOTIFIED_IN_A_ROW == 0:
-                yield number, None
-            if number <= youngest and number in self._subscriptions:
-                yield number, one
+                yield
+
+    def _present(self, audience: dict[int, Subscription[M]], youngest: float) -> Iterator[Subscription[M]]:
+        """Those of `audience` that had joined in time and still exist."""
+        return (one for number, one in audience.items() if number <= youngest and number in self._subscriptions)

@@ -124,15 +124,16 @@ class Wait(Subscription[Order]):
                 _call(self._on_change, sighting)
         verdict = self.judge.observe(sighting, began, received)
         if verdict is Verdict.READ_HISTORY:
-            self._histories.ask(self)
+            self._histories.ask(self.order_id, self._take_history)
         elif verdict is not Verdict.WAIT:
             self._end(verdict)
         return self.judge.wants_every_poll
 
-    def take_history(self, rows: list[StatusChange] | None, at: float) -> None:
-        """Take note of the status history as read at that time; None: it could not be read."""
-        over = isinstance(self.judge, RestartJudge) and self.judge.read_history(rows, at) is Verdict.DONE
-        if over and not self.ended:
+    def _take_history(self, read: list[StatusChange] | TrooperError, at: float) -> None:
+        rows = None if isinstance(read, TrooperError) else read
+        if isinstance(read, TrooperError):
+            self.other_error = read
+        if isinstance(self.judge, RestartJudge) and self.judge.read_history(rows, at) is Verdict.DONE:
             self._end(Verdict.DONE)
 
     def fail(self, error: BaseException) -> None:
@@ -151,7 +152,7 @@ class Wait(Subscription[Order]):
         if not self.ended:
             self.verdict = verdict
             if isinstance(self.judge, RestartJudge):
-                self._histories.forget(self)
+                self._histories.forget(self._take_history)
             self._on_end(self)
 
     def result(self, poller: Poller[Order]) -> Order:
