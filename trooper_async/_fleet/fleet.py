@@ -303,7 +303,7 @@ class Fleet:
     ) -> FleetReport:
         """Carry out the action of each order where it is needed, or with `force` everywhere."""
         operation = f"fleet.{name}"
-        outcomes = [FleetOutcome(order_id, action) for order_id, (_, action) in orders.items()]
+        outcomes = (FleetOutcome(order_id, action) for order_id, (_, action) in orders.items())
         run = self._run(operation, outcomes, **options)
         unread = [order_id for order_id, (order, _) in orders.items() if not force or not isinstance(order, Order)]
         seen = await self._look(unread, operation)
@@ -317,7 +317,7 @@ class Fleet:
 
         return await run.carry_out(job(order_id, *wanted) for order_id, wanted in orders.items())
 
-    def _run(self, operation: str, outcomes: list[FleetOutcome], **options: Unpack[RunOptions]) -> Run:
+    def _run(self, operation: str, outcomes: Iterable[FleetOutcome], **options: Unpack[RunOptions]) -> Run:
         if type(options["concurrency"]) is not int or options["concurrency"] < 1:
             raise ConfigurationError(
                 "concurrency must be a whole number above 0: nothing was sent", operation=operation
