@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache, lru_cache, reduce
+from functools import cache, lru_cache, partial, reduce
 from operator import or_
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -61,7 +61,7 @@ def names_in_api(model: type[AttrsInstance]) -> dict[str, tuple[str, ...]]:
 def prepare() -> None:
     """Import cattrs now, which takes about 40 ms: call this before an event loop depends on quick responses."""
     _api_converter()
-    _own_converter()
+    _own_converter(complete=False)
 
 
 def structure(data: JSON, kind: type[T]) -> T:
@@ -78,14 +78,14 @@ def structure(data: JSON, kind: type[T]) -> T:
     raise ResponseFormatError(f"${path}", expected)
 
 
-def from_data(data: object, kind: type[T]) -> T:
-    """Read what `to_data` wrote, strictly.
+def from_data(data: object, kind: type[T], *, complete: bool = False) -> T:
+    """Read what `to_data` wrote, strictly. With `complete`, fields that have a default must be there, too.
 
     Raises:
         ConfigurationError: a field is missing or of the wrong kind, or the fields contradict each other.
     """
     try:
-        return _own_converter().structure(data, kind)
+        return _own_converter(complete=complete).structure(data, kind)
     except Unexpected as error:
         problem = f"${error.path} should be {error.expected}"
     except ConfigurationError as error:  # of the model itself
@@ -359,9 +359,15 @@ def _literal_hook(kind: Any) -> Hook:
     return to_literal
 
 
+def add_hook(kind: type, read: Hook) -> None:
+    """Let `from_data` read another class with `read`, which raises `Unexpected` for what it cannot read."""
+    _STRICT[kind] = read
+    _own_converter.cache_clear()
+
+
 @cache
-def _own_converter() -> Converter:
-    converter = _new_converter({**_STRICT, dict: _to_object}, _own_model_hook)
+def _own_converter(*, complete: bool) -> Converter:
+    converter = _new_converter({**_STRICT, dict: _to_object}, partial(_own_model_hook, complete=complete))
     converter.register_structure_hook_factory(lambda kind: _origin(kind) is Literal, _literal_hook)
 
     def optional_hook(kind: Any) -> Hook:
@@ -373,7 +379,7 @@ def _own_converter() -> Converter:
     return converter
 
 
-def _own_model_hook(model: type[AttrsInstance], converter: Converter) -> Hook:
+def _own_model_hook(model: type[AttrsInstance], converter: Converter, *, complete: bool) -> Hook:
     hints = get_type_hints(model)
     table = [(one, hints[one.name], converter.get_structure_hook(hints[one.name])) for one in fields(model)]
 
@@ -388,7 +394,7 @@ def _own_model_hook(model: type[AttrsInstance], converter: Converter) -> Hook:
                 except Unexpected as error:
                     error.inside(f".{one.name}")
                     raise
-            elif one.default is NOTHING:
+            elif one.default is NOTHING or (complete and one.name != EXTRA):
                 raise Unexpected("there", f".{one.name}")
         return model(**given)
 

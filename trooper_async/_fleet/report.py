@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal
 
-from attrs import evolve, field, fields, frozen
+from attrs import evolve, field, frozen
 
 from trooper_async import errors
-from trooper_async._base.converter import Money
-from trooper_async._base.json_text import loads
+from trooper_async._base import stored
+from trooper_async._base.converter import Money, add_hook, from_data, to_data
+from trooper_async._base.values import Unexpected
 from trooper_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -28,7 +29,7 @@ from trooper_async.errors import (
 )
 from trooper_async.models import JSON, Action, Order, Transition
 
-T = TypeVar("T")
+_MARK = "trooper_fleet_report"
 
 
 @frozen
@@ -64,16 +65,11 @@ class FleetOutcome:
             A dict by field names. The settings of an order's templates, and its `extra`, are left out, since they may
             be secret.
         """
-        return {
-            "order_id": self.order_id,
-            "action": self.action,
-            "order": _order_data(self.order, money) if self.order else None,
-            "error": _error_data(self.error, money) if self.error else None,
-            "seconds": self.seconds,
-            "transition": self.transition.to_dict() if self.transition else None,
-            "sent": self.sent,
-            "sent_at": self.sent_at.isoformat() if self.sent_at else None,
-        }
+        data = to_data(evolve(self, order=None, error=None))
+        assert isinstance(data, dict)  # noqa: S101 - of a model
+        data["order"] = _order_data(self.order, money) if self.order else None
+        data["error"] = _error_data(self.error, money) if self.error else None
+        return data
 
     @property
     def ended(self) -> bool:
@@ -163,10 +159,7 @@ class FleetReport:
         Raises:
             ConfigurationError: a field is missing or of the wrong kind, or the report contradicts itself.
         """
-        # raised outside `suppress`: the exceptions in it hold the data, and would be the context of ours
-        with suppress(*_NOT_A_REPORT):
-            return _report(data)
-        raise ConfigurationError("this is not the data of a FleetReport")
+        return _consistent(from_data(data, cls, complete=True), "this is not the data of a FleetReport")
 
     def to_json(self) -> str:
         """Return this report as text, to be stored.
@@ -174,7 +167,7 @@ class FleetReport:
         Returns:
             JSON text for `from_json`, in another process or a later release too.
         """
-        return json.dumps({"trooper_fleet_report": 1, **self.to_dict()})
+        return json.dumps({_MARK: 1, **self.to_dict()})
 
     @classmethod
     def from_json(cls, text: str) -> FleetReport:
@@ -191,7 +184,8 @@ class FleetReport:
             ConfigurationError: the text is not a stored report, contradicts itself, or is one of a later release.
         """
         *lines, last = text.split("\n")
-        reports = [_from_line(line) for line in lines or [last]]
+        damaged = "this stored FleetReport is damaged"
+        reports = [_consistent(stored.read(line, _MARK, cls), damaged) for line in lines or [last]]
         outcomes = {outcome.order_id: outcome for report in reports for outcome in report.outcomes}
         elapsed = max(report.elapsed for report in reports)
         return cls(tuple(outcomes.values()), elapsed, reports[0].migration_allowed)
@@ -220,32 +214,6 @@ class FleetProgress:
         return self._report()
 
 
-_NOT_A_REPORT = (ValueError, TypeError, KeyError, AttributeError, RecursionError, TrooperError)
-"""The exceptions that reading a damaged report raises."""
-
-
-def _from_line(text: str) -> FleetReport:
-    problem = "not a stored FleetReport (FleetReport.to_json writes one)"
-    # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
-    with suppress(*_NOT_A_REPORT):
-        data = loads(text.encode())
-        if not isinstance(data, dict):
-            raise TypeError
-        if data["trooper_fleet_report"] != 1:
-            problem = "this FleetReport was stored by a later release: update trooper-async"
-            raise ValueError
-        problem = "this stored FleetReport is damaged"
-        return _report(data)
-    raise ConfigurationError(problem)
-
-
-def _report(data: Mapping[str, object]) -> FleetReport:
-    outcomes, elapsed, migration_allowed = data["outcomes"], data["elapsed"], data["migration_allowed"]
-    if not isinstance(outcomes, list) or not isinstance(migration_allowed, bool):
-        raise TypeError
-    return FleetReport(tuple(map(_outcome, outcomes)), _seconds(elapsed), migration_allowed)
-
-
 def _order_data(order: Order, money: Money) -> dict[str, JSON]:
     # a template's settings may hold a password, and so may unknown fields
     installs = order.template_installs and tuple(
@@ -268,30 +236,14 @@ def _error_data(error: TrooperError, money: Money) -> dict[str, JSON]:
     return data
 
 
-def _outcome(data: JSON) -> FleetOutcome:
-    if not isinstance(data, dict):
-        raise TypeError
-    order_id, sent = data["order_id"], data["sent"]
-    action: Action = data["action"]  # type: ignore[assignment]  # checked in the next line
-    if type(order_id) is not int or action not in get_args(Action) or not isinstance(sent, bool | None):
-        raise ValueError
-    outcome = FleetOutcome(
-        order_id=order_id,
-        action=action,
-        order=_optional(data["order"], _order),
-        error=_optional(data["error"], _error),
-        seconds=_seconds(data["seconds"]),
-        transition=_optional(data["transition"], _transition),
-        sent=sent,
-        sent_at=_optional(data.get("sent_at"), _time),
-    )
-    if not _is_consistent(outcome):
-        raise ValueError
-    return outcome
+def _consistent(report: FleetReport, problem: str) -> FleetReport:
+    """Return the report; refuse one that contradicts itself: resuming it could send a restart again."""
+    if not all(map(_is_consistent, report.outcomes)):
+        raise ConfigurationError(problem)
+    return report
 
 
 def _is_consistent(outcome: FleetOutcome) -> bool:
-    """Whether an outcome is consistent: resuming an inconsistent one could send a restart again."""
     transition, order = outcome.transition, outcome.order
     if outcome.order_id < 1 or (
         order is not None and (outcome.error is not None or order.order_id != outcome.order_id)
@@ -302,57 +254,34 @@ def _is_consistent(outcome: FleetOutcome) -> bool:
     return (transition.order_id, transition.action) == (outcome.order_id, outcome.action)
 
 
-def _error(data: JSON) -> TrooperError:
-    if not isinstance(data, dict) or not isinstance(data["message"], str):
+def _error(data: object, _: type) -> TrooperError:
+    with suppress(TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        return _error_of(data)
+    raise Unexpected("an error")
+
+
+def _error_of(data: Any) -> TrooperError:
+    if not isinstance(data["message"], str):
         raise TypeError
-    kind = getattr(errors, str(data["type"]), None)
+    kind = getattr(errors, data["type"], None)
     if not (isinstance(kind, type) and issubclass(kind, TrooperError)):
         kind = TrooperError  # an error class of a later release
     error: TrooperError = kind.__new__(kind, data["message"])  # as unpickling does: each __init__ is different
     error.args = (data["message"],)
-    objects: dict[str, Callable[[JSON], object]] = {
-        "order": _order,
-        "last_error": _error,
-        "transition": _transition,
-        "cause": _error,
-    }
     for name, value in data.items():
-        if name == "type":
-            continue
-        setattr(error, "__cause__" if name == "cause" else name, _optional(value, objects.get(name, _scalar)))
+        if name in _MODELS and value is not None:
+            value = from_data(value, _MODELS[name], complete=True)
+        elif isinstance(value, Decimal):
+            value = float(value)
+        elif isinstance(value, list | dict):
+            raise TypeError
+        if name != "type":
+            setattr(error, "__cause__" if name == "cause" else name, value)
     str(error)  # a value of the wrong type would make this fail: better now than later
     return error
 
 
-def _optional(data: JSON, read: Callable[[JSON], T]) -> T | None:
-    return None if data is None else read(data)
+_MODELS: dict[str, type] = {"order": Order, "transition": Transition, "last_error": TrooperError, "cause": TrooperError}
+"""What the attributes of an error are that are no plain values."""
 
-
-def _order(data: JSON) -> Order:
-    if not isinstance(data, dict):
-        raise TypeError
-    return Order.from_dict(data)
-
-
-def _transition(data: JSON) -> Transition:
-    if not isinstance(data, dict) or not data.keys() >= {one.name for one in fields(Transition)}:
-        raise TypeError  # every field is written, so a missing one was lost
-    return Transition.from_dict(data)
-
-
-def _seconds(data: object) -> float:
-    if isinstance(data, bool) or not isinstance(data, int | float | Decimal):
-        raise TypeError
-    return float(data)
-
-
-def _time(data: JSON) -> datetime:
-    if not isinstance(data, str) or (time := datetime.fromisoformat(data)).tzinfo is None:
-        raise TypeError
-    return time
-
-
-def _scalar(data: JSON) -> object:
-    if isinstance(data, list | dict):
-        raise TypeError
-    return float(data) if isinstance(data, Decimal) else data
+add_hook(TrooperError, _error)
