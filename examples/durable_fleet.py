@@ -67,7 +67,7 @@ async def work() -> None:
             stack.callback(DBOS.destroy)
             await stack.enter_async_context(durable.Accounts(client))
             DBOS.launch()
-            await stack.enter_async_context(durable.takeover(url, interval=1))
+            await stack.enter_async_context(durable.takeover(url, interval=0.5))
         async with TrooperClient() as trooper:
             orders = [order.order_id for order in await trooper.orders.find(title="fleet *")]
         with SetWorkflowID(f"{RUN} the fleet tonight"):  # begun twice under one id, it is one

@@ -16,19 +16,15 @@ from tests.helpers.requirements import missing
 from tests.tools.crash.__main__ import create
 from tests.tools.crash.postgres import Postgres, binaries, postgres
 from trooper_async import TrooperClient
-from trooper_async.durable import _accounts, _steps, _workflows
+from trooper_async.durable import _accounts, _workflows
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are shorter than in use."""
     for module, pauses in (
-        (
-            _accounts,
-            {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LAST_LOOK": 1.0, "_LOOK": 0.1},
-        ),
+        (_accounts, {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LAST_LOOK": 1.0}),
         (_workflows, {"_QUEUE_POLL": 0.02, "_LOOK_AGAIN": 0.02}),
-        (_steps, {"_AGAIN": 0.05}),
     ):
         for name, seconds in pauses.items():
             monkeypatch.setattr(module, name, seconds)

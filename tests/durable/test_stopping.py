@@ -8,26 +8,21 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy
 import sqlalchemy.event
-import sqlalchemy.exc
-from dbos import DBOS
-from dbos._core import WorkflowHandleAsyncPolling
 
 from tests.durable.test_workflows import ORDER, SWITCH, TERMS, result, start, status
 from tests.helpers.clock import forward
 from tests.helpers.conditions import LIMIT, until
 from tests.helpers.durable import application, eventually, operator
 from tests.helpers.processes import python
-from trooper_async import TrooperClient, durable, errors
+from trooper_async import FleetReport, TrooperClient, durable, errors
 from trooper_async._groups.orders import Orders
-from trooper_async.durable import _accounts
 from trooper_async.testing import FakeTrooper
 
 # Who sends makes sure, right before, that the work is still his ------------------------------------------------------
@@ -181,16 +176,18 @@ def disk() -> Iterator[Disk]:
     """Writes fail while it is full."""
     disk = Disk()
 
-    def execute(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def execute(cursor: Any, statement: str, *rest: Any) -> None:
         writes = statement.lstrip().split(None, 1)[0].upper() in ("INSERT", "UPDATE", "DELETE")
         if disk.full and writes and disk.word in statement:
             disk.refused += 1
             disk.full = not disk.once
-            raise sqlalchemy.exc.OperationalError(statement, None, sqlite3.OperationalError("disk is full"))
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
 
-    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", execute)
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "do_execute", execute)
     yield disk
-    sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", execute)
+    sqlalchemy.event.remove(sqlalchemy.engine.Engine, "do_execute", execute)
 
 
 @contextmanager
@@ -211,7 +208,7 @@ def after(group: type, method: str, do: Callable[[], None]) -> Iterator[None]:
 
 @pytest.mark.parametrize("method", ["create", "wait", "stop"])
 async def test_a_full_disk_ends_and_forgets_nothing(
-    method: str, fake_trooper: FakeTrooper, database: str, disk: Disk, caplog: pytest.LogCaptureFixture
+    method: str, fake_trooper: FakeTrooper, database: str, disk: Disk
 ) -> None:
     """The disk is full right after a purchase, a wait or a setting: all goes on once there is room, sent once."""
     order = fake_trooper.add_order().order_id
@@ -223,89 +220,85 @@ async def test_a_full_disk_ends_and_forgets_nothing(
         with after(Orders, method, fill):
             bought = await start("job", durable.order, "acme", 1, **TERMS)
             stopped = await start("stop", durable.switch, "acme", order, "stop")
-            await until(lambda: "waits for its database" in caplog.text)
+            await until(lambda: disk.refused)
         assert await status("job") in ("PENDING", "ENQUEUED")
         disk.full = False
         assert await bought.get_result() == 124
         assert await stopped.get_result() == "stopped"
-    assert len(fake_trooper.sent(ORDER)) == 1
+    assert [len(fake_trooper.sent(path)) for path in (ORDER, SWITCH)] == [1, 1]
 
 
-async def test_an_outcome_that_cannot_be_stored_is_stored_later(
-    fake_trooper: FakeTrooper, database: str, disk: Disk
-) -> None:
-    """The workflow is done and the disk is full: another run of it stores what it came to, and sends nothing."""
-    disk.word = "workflow_output"
-    async with application(lambda account: fake_trooper.client(), database):
-        disk.full = True
-        await start("job", durable.order, "acme", 1, **TERMS)
-        await until(lambda: disk.refused > 1)  # DBOS stores the first failure as the outcome, if it can
-        assert await status("job-purchase") in ("PENDING", "ENQUEUED")
-        disk.full = False
-        assert await result("job") == 123
-    assert len(fake_trooper.sent(ORDER)) == 1
-
-
+@pytest.mark.parametrize("once", [True, False])
 @pytest.mark.parametrize("refusal", [None, 400], ids=["bought", "refused"])
-async def test_an_outcome_that_was_replaced_by_a_failure_of_the_database(
-    refusal: int | None, fake_trooper: FakeTrooper, database: str, disk: Disk
+async def test_an_outcome_that_cannot_be_stored_is_stored_later(
+    refusal: int | None, once: bool, fake_trooper: FakeTrooper, database: str, disk: Disk
 ) -> None:
-    """A single write fails, and DBOS may store that failure as a purchase's outcome: what was bought is still known."""
+    """A purchase is done and the disk is full: no failure of the database takes the place of what it came to."""
     if refusal is not None:
         fake_trooper.fail_next(ORDER, status=refusal)
-    disk.word, disk.once = "workflow_output", True
+    disk.word, disk.once = "workflow_output", once
     async with application(lambda account: fake_trooper.client(), database):
         disk.full = True
         job = await start("job", durable.order, "acme", 1, **TERMS)
+        await until(lambda: disk.refused)
+        if not once:
+            assert await status("job-purchase") in ("PENDING", "ENQUEUED")
+        disk.full = False
         if refusal is None:
             assert await job.get_result() == 123
         else:
             with pytest.raises(errors.BadRequestError):
                 await job.get_result()
-        assert await status("job-purchase") == "ERROR"
     assert len(fake_trooper.sent(ORDER)) == 1
 
 
-async def test_a_read_that_fails_is_not_the_outcome_of_a_purchase_in_flight(
-    fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
+async def test_the_outcome_of_a_fleets_start_is_stored_later(
+    fake_trooper: FakeTrooper, database: str, disk: Disk
 ) -> None:
-    """The database fails while an order waits for its purchase: it waits again, and ends with what was bought."""
-    failures = [sqlalchemy.exc.OperationalError("SELECT", None, sqlite3.OperationalError("disk I/O error"))]
-    get_result = WorkflowHandleAsyncPolling.get_result
-
-    async def fails_once(handle: WorkflowHandleAsyncPolling[Any], **options: Any) -> Any:
-        if failures and handle.workflow_id == "job-purchase":
-            raise failures.pop()
-        return await get_result(handle, **options)
-
-    monkeypatch.setattr(WorkflowHandleAsyncPolling, "get_result", fails_once)
-    hold = fake_trooper.hold_next(ORDER)
+    """The start of a frozen server is done and the disk is full: the report of its fleet says what it came to."""
+    frozen = fake_trooper.add_order(status="frozen").order_id
+    disk.word, disk.once = "workflow_output", True
     async with application(lambda account: fake_trooper.client(), database):
-        job = await start("job", durable.order, "acme", 1, **TERMS)
-        await until(lambda: fake_trooper.sent(ORDER) and not failures)
-        hold.release()
-        assert await job.get_result() == 123
+        disk.full = True
+        text = await durable.converge("acme", {frozen: "running"}, migration_allowed=True)
+    (outcome,) = FleetReport.from_json(text).succeeded
+    assert (outcome.order_id, outcome.order and outcome.order.current_status, disk.refused) == (frozen, "running", 1)
+    assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-async def test_what_takes_long_to_begin_again_gets_more_time(
-    fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_database_that_is_read_only_for_a_while_ends_nothing(
+    fake_trooper: FakeTrooper, server_database: str, request: pytest.FixtureRequest
 ) -> None:
-    """On a machine that is too slow, work is not begun again and again before it has begun: the pauses grow."""
-    row, resumed = SimpleNamespace(workflow_id="slow", queue_name=None), list[float]()
+    """On Postgres: work waits, and goes on once a new connection may write; nobody has to cut the old ones."""
+    order = fake_trooper.add_order().order_id
+    name = server_database.rpartition("/")[2]
+    failures: list[str] = []
 
-    async def pending(**options: Any) -> list[Any]:
-        return [row]
+    def failed(context: sqlalchemy.engine.ExceptionContext) -> None:
+        failures.append(str(context.original_exception))
 
-    async def resume(workflow_id: str, **options: Any) -> None:
-        resumed.append(time.monotonic())
-
-    monkeypatch.setattr(_accounts, "_LOOK", 0.01)
-    async with application(lambda account: fake_trooper.client(), database):
-        monkeypatch.setattr(DBOS, "list_workflows_async", pending)
-        monkeypatch.setattr(DBOS, "resume_workflow_async", resume)
-        await until(lambda: len(resumed) > 6)
-    pauses = [after - before for before, after in pairwise(resumed)][:6]
-    assert all(took >= least for took, least in zip(pauses, [0.02, 0.04, 0.08, 0.16, 0.16, 0.16], strict=True)), pauses
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "handle_error", failed)
+    request.addfinalizer(lambda: sqlalchemy.event.remove(sqlalchemy.engine.Engine, "handle_error", failed))
+    async with (
+        application(lambda account: fake_trooper.client(), server_database),
+        await psycopg.AsyncConnection.connect(server_database, autocommit=True) as operator,
+    ):
+        await operator.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'.encode())
+        await operator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        starting = [
+            asyncio.create_task(start("job", durable.order, "acme", 1, **TERMS)),
+            asyncio.create_task(start("stop", durable.switch, "acme", order, "stop")),
+        ]
+        await until(lambda: any("read-only transaction" in failure for failure in failures))
+        await operator.execute("SET default_transaction_read_only = off")
+        await operator.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only'.encode())
+        bought, stopped = await asyncio.gather(*starting)
+        assert await bought.get_result() == 124
+        assert await stopped.get_result() == "stopped"
+    assert [len(fake_trooper.sent(path)) for path in (ORDER, SWITCH)] == [1, 1]
 
 
 async def test_without_dbos_the_import_says_what_to_install() -> None:

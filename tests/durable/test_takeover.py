@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 import psycopg
 import pytest
+from dbos import DBOS
 
-from tests.durable.test_workflows import SWITCH, result, start, status
+from tests.durable.test_workflows import SWITCH, result, start
 from tests.helpers.conditions import until
 from tests.helpers.durable import application, eventually, operator
 from tests.tools.crash.__main__ import many
 from tests.tools.crash.postgres import Postgres
 from tests.tools.crash.run import Worker, forkserver
 from trooper_async import TrooperClient, durable, errors
+from trooper_async.durable import _takeover
 from trooper_async.testing import FakeTrooper
 
 LOOK = 0.2
@@ -54,123 +55,89 @@ async def test_what_a_killed_worker_had_begun_goes_on_elsewhere(
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-async def is_waited_for(connection: psycopg.AsyncConnection) -> bool:
-    """Whether somebody waits for a lock."""
-    rows = await connection.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-    return await rows.fetchone() is not None
-
-
-async def test_a_worker_whose_connection_is_cut_keeps_its_work(
-    fake_trooper: FakeTrooper, server_database: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It locks its id again, also when another worker holds that for a while and removes it from the list, as one does
-    that takes it for gone; it is listed again, and goes on looking."""
+async def test_a_worker_that_beats_keeps_its_work(fake_trooper: FakeTrooper, server_database: str) -> None:
+    """Its work is taken over only once nobody has seen a beat of it at six looks in a row."""
     fake_trooper.durations["stop"] = 100
-    order, mine = fake_trooper.add_order().order_id, uuid.uuid4().hex
-    lock = "(hashtextextended('trooper ' || %s, 0))"
+    order = fake_trooper.add_order().order_id
+
     async with (
-        application(lambda account: fake_trooper.client(), server_database, executor_id=mine),
-        durable.takeover(server_database, interval=LOOK),
-        await psycopg.AsyncConnection.connect(server_database, autocommit=True) as another,
+        application(lambda account: fake_trooper.client(), server_database, executor_id="other"),
+        durable.takeover(server_database),
     ):
-        handle = await start("stop", durable.switch, "acme", order, "stop")
+        await start("stop", durable.switch, "acme", order, "stop")
         await until(lambda: fake_trooper.sent(SWITCH))
-        await another.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
-        )
-        await another.execute(f"SELECT pg_advisory_lock{lock}", [mine])
-        await until(lambda: "take-over waits for the database" in caplog.text)
-        await eventually(lambda: is_waited_for(another))
-        await another.execute("DELETE FROM trooper_workers")
-        await another.execute("SELECT pg_advisory_unlock_all()")
-
-        async def is_locked() -> bool:
-            row = await (await another.execute(f"SELECT pg_try_advisory_lock{lock}", [mine])).fetchone()
-            await another.execute("SELECT pg_advisory_unlock_all()")
-            return row == (False,)
-
-        await eventually(is_locked)
-
-        async def is_listed() -> bool:
-            rows = await another.execute("SELECT executor_id FROM trooper_workers")
-            return await rows.fetchall() == [(mine,)]
-
-        await eventually(is_listed)
-        assert await status("stop") == "PENDING"
-        fake_trooper.set_status(order, "stopped")
-        assert await handle.get_result() == "stopped"
-    assert len(fake_trooper.sent(SWITCH)) == 1
-
-
-async def test_a_look_of_another_worker_keeps_none_from_its_id(server_database: str) -> None:
-    """Who looks whether an id is free holds its lock for a moment: a worker that begins then waits for it."""
-    mine = uuid.uuid4().hex
     async with (
-        application(lambda account: TrooperClient("key"), server_database, executor_id=mine),
-        await psycopg.AsyncConnection.connect(server_database, autocommit=True) as another,
+        application(lambda account: fake_trooper.client(), server_database, executor_id="mine"),
+        durable.takeover(server_database, interval=LOOK),
+        await psycopg.AsyncConnection.connect(server_database, autocommit=True) as other,
     ):
-        await another.execute("SELECT pg_advisory_lock(hashtextextended('trooper ' || %s, 0))", [mine])
 
-        async def begin() -> None:
-            async with durable.takeover(server_database, interval=LOOK):
-                pass
+        async def looks(number: int) -> None:
+            async def has_looked() -> bool:
+                rows = await other.execute("SELECT beats FROM trooper_workers WHERE executor_id = 'mine'")
+                return any(beats >= number for (beats,) in await rows.fetchall())
 
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(begin())
-            await eventually(lambda: is_waited_for(another))
-            await another.execute("SELECT pg_advisory_unlock_all()")
+            await eventually(has_looked)
+
+        for number in range(3, 24, 3):
+            await looks(number)
+            await other.execute("UPDATE trooper_workers SET beats = beats + 1 WHERE executor_id = 'other'")
+        (row,) = await DBOS.list_workflows_async(workflow_ids=["stop"])
+        assert (row.executor_id, row.status) == ("other", "PENDING")
+        fake_trooper.set_status(order, "stopped")
+        assert await result("stop") == "stopped"
+        workers = await (await other.execute("SELECT executor_id FROM trooper_workers")).fetchall()
+        assert workers == [("mine",)]
 
 
-async def test_an_executor_id_that_is_not_its_own_is_refused(
-    server_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The id that DBOS gives by itself is everybody's; and two workers with one id would be taken for one."""
-    monkeypatch.setattr("trooper_async.durable._takeover._LOCK_TIMEOUT", "100ms")
+async def test_an_outage_proves_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a look that failed, six more without a beat are needed: the others could not write theirs either."""
+    looks: list[int | None] = [1, 1, 1, 1, 1, 1, None, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+    taken: list[tuple[str, int]] = []
+
+    async def beat(url: str) -> dict[str, int]:
+        await until(lambda: looks)
+        if (beats := looks.pop(0)) is None:
+            raise psycopg.OperationalError("the database is away")
+        return {"other": beats}
+
+    async def take_over(url: str, worker: str, beats: int) -> None:
+        taken.append((worker, beats))
+
+    monkeypatch.setattr(_takeover, "_beat", beat)
+    monkeypatch.setattr(_takeover, "_take_over", take_over)
+    watching = asyncio.create_task(_takeover._watch("", 0))
+    try:
+        await until(lambda: not looks)
+        assert taken == []
+        looks.append(2)
+        await until(lambda: taken == [("other", 2)])
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def test_only_one_takes_over(server_database: str) -> None:
+    """Of two that see no beat, or where the worker has beaten in the meantime, the second finds nothing to do."""
+    async with application(lambda account: TrooperClient("key"), server_database, executor_id="mine"):
+        async with durable.takeover(server_database):
+            pass
+        url = server_database
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            await connection.execute("INSERT INTO trooper_workers VALUES ('other', 7)")
+            await _takeover._take_over(url, "other", 6)  # it has beaten since
+            rows = await connection.execute("SELECT executor_id FROM trooper_workers ORDER BY 1")
+            assert await rows.fetchall() == [("mine",), ("other",)]
+            await asyncio.gather(*(_takeover._take_over(url, "other", 7) for _ in range(2)))
+            rows = await connection.execute("SELECT executor_id FROM trooper_workers ORDER BY 1")
+            assert await rows.fetchall() == [("mine",)]
+
+
+async def test_the_executor_id_that_dbos_gives_is_refused(server_database: str) -> None:
+    """It is every worker's."""
     async with application(lambda account: TrooperClient("key"), server_database):
         with pytest.raises(errors.ConfigurationError, match="executor_id of its own"):
             async with durable.takeover(server_database):
-                raise AssertionError
-    async with (
-        application(lambda account: TrooperClient("key"), server_database, executor_id="one"),
-        durable.takeover(server_database, interval=LOOK),
-    ):
-        with pytest.raises(errors.ConfigurationError, match="executor_id of its own"):
-            async with durable.takeover(server_database):
-                raise AssertionError
-
-
-@asynccontextmanager
-async def pooler(server: Postgres) -> AsyncIterator[int]:
-    """Something that stands in front of Postgres and, as poolers do, tells its clients a process id of its own."""
-    port = int(server.url.rpartition(":")[2].partition("/")[0])
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, rewrite: bool) -> None:
-        while data := await reader.read(65536):
-            if rewrite and (at := data.find(b"K\x00\x00\x00\x0c")) >= 0:
-                data = data[: at + 5] + (4_000_000).to_bytes(4) + data[at + 9 :]
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, ahead = await asyncio.open_connection("127.0.0.1", port)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(forward(reader, ahead, rewrite=False))
-            tasks.create_task(forward(behind, writer, rewrite=True))
-
-    front = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with front:
-        yield front.sockets[0].getsockname()[1]
-
-
-async def test_a_pooler_is_refused(server: Postgres, server_database: str) -> None:
-    """A lock that is taken through a pooler may be anybody's."""
-    async with (
-        application(lambda account: TrooperClient("key"), server_database, executor_id="one"),
-        pooler(server) as port,
-    ):
-        with pytest.raises(errors.ConfigurationError, match="a pooler is between"):
-            async with durable.takeover(f"postgresql://postgres@127.0.0.1:{port}/postgres"):
                 raise AssertionError
 
 

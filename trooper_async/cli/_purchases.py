@@ -260,4 +260,5 @@ async def _decide_durable(cli: Cli, database: str, purchase: str, order_id: int 
         (one,) = exact or found
         await durable.resolve(client, one, order_id)
     decided = "not made" if order_id is None else f"order {order_id}"
-    cli.result(one, f"purchase {printable(one.workflow_id)}: decided as {decided}; its workflow goes on in a worker")
+    text = f"decided as {decided}, unless it was decided before; a worker continues it"
+    cli.result(one, f"purchase {printable(one.workflow_id)}: {text}")

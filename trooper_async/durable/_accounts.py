@@ -1,38 +1,39 @@
-"""One client for each account, and how a worker stops: reads and waits are cancelled at once (the next process repeats
-them), requests in flight get time to finish, and requests held back by a rate limit are dropped unsent."""
+"""One client for each account, and how a worker stops: waits are cancelled at once (the next process repeats them),
+requests in flight get time to finish, and requests held back by a rate limit are dropped unsent."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
+import sqlite3
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from types import TracebackType
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
+import psycopg
 from attrs import evolve
-from dbos import DBOS
-from dbos import error as dbos_errors
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, ExceptionContext
 
 from trooper_async import TrooperClient, errors
+from trooper_async._base.cancellation import finished
 
 T = TypeVar("T")
 LOG = logging.getLogger("trooper_async.durable")
-WORKFLOWS: list[str] = []  # the names of ours
 
 _PASSING = (
     *(errors.APIConnectionError, errors.ServerError, errors.RateLimitError, errors.AuthenticationError),
-    *(errors.ClientClosedError, errors.ResponseFormatError),
+    *(errors.ClientClosedError, errors.ResponseFormatError, errors.OutcomeUnknownError),
 )
-_LOOK = 30.0  # seconds between two looks for work that stands still
 _GET_CLIENT = 30.0  # seconds that the caller's function may take
 _LAST_LOOK = 10.0  # seconds that a call always has, even if its deadline passed while no worker ran
 _PAUSE, _LONGEST_PAUSE, _LONGEST_RETRY_AFTER = 1.0, 30.0, 120.0
+_PASSING_SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
 class Accounts:
@@ -52,102 +53,59 @@ class Accounts:
         self._get, self._grace = get, grace
         self._clients: dict[str, TrooperClient] = {}
         self._getting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._stopping = asyncio.Event()
-        self._resting: set[asyncio.Task[object]] = set()
-        self._sending = 0
-        self.alive: Counter[str] = Counter()
-        """How many runs each workflow has here."""
+        self._running: set[asyncio.Task[Any]] = set()
+        self._sending: set[asyncio.Task[Any]] = set()
+        self.stopping = False
 
     async def __aenter__(self) -> Self:
-        if Accounts.opened is not None and not Accounts.opened.stopping:
+        if Accounts.opened is not None:
             raise errors.ConfigurationError("another Accounts is open in this process: one at a time")
         Accounts.opened = self
-        self._looking: asyncio.Task[None] = asyncio.create_task(self._look(), name="trooper look")
+        event.listen(Engine, "handle_error", _outlast)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        stop, cancelled = asyncio.create_task(self._stop(), name="trooper stop"), None
-        while not stop.done():
-            try:
-                await asyncio.wait([stop])
-            except asyncio.CancelledError as again:  # it goes on once this has ended
-                cancelled = again
-        stop.result()
-        if cancelled is not None:
-            raise cancelled
+        await finished(asyncio.create_task(self._stop(), name="trooper stop"))
 
     async def _stop(self) -> None:
-        began = time.monotonic()
-        self._stopping.set()
-        for task in (*self._resting, self._looking):
+        ends = time.monotonic() + self._grace
+        self.stopping = True
+        for task in self._running - self._sending:
             task.cancel()
-        await asyncio.wait([self._looking])
-        await self._idle(began + self._grace / 2)
-        closing = [asyncio.create_task(client.close(), name="trooper close") for client in self._clients.values()]
-        await self._idle(began + self._grace)
-        if closing:
-            await asyncio.wait(closing, timeout=max(0.1, began + self._grace - time.monotonic()))
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._grace / 2)
+        closing = {asyncio.create_task(client.close(), name="trooper close") for client in self._clients.values()}
+        if left := closing | self._running:
+            await asyncio.wait(left, timeout=max(0.1, ends - time.monotonic()))
         if self._sending:
-            LOG.error("%d requests are still in flight: the next process looks for their outcome", self._sending)
-
-    async def _look(self) -> None:
-        """Run those workflows again that stand still here, since their database could not be written for a while."""
-        before: set[str] = set()
-        pause = _LOOK
-        while True:
-            await asyncio.sleep(pause)
-            with suppress(SQLAlchemyError, dbos_errors.DBOSException):
-                rows = await DBOS.list_workflows_async(
-                    name=WORKFLOWS,
-                    status="PENDING",
-                    executor_id=DBOS.executor_id,
-                    app_version=DBOS.application_version,
-                    load_input=False,
-                )
-                still = {row.workflow_id: row.queue_name for row in rows if not self.alive[row.workflow_id]}
-                stuck = still.keys() & before
-                for workflow_id in stuck:
-                    await DBOS.resume_workflow_async(workflow_id, queue_name=still[workflow_id])
-                # a machine that takes longer than this to begin them gets more time each time
-                before, pause = set(still), min(2 * pause, 16 * _LOOK) if stuck else _LOOK
-
-    async def _idle(self, until: float) -> None:
-        while self._sending and time.monotonic() < until:  # noqa: ASYNC110 - or until a time
-            await asyncio.sleep(0.02)
+            LOG.error("%d requests are still in flight: the next process looks for their outcome", len(self._sending))
+        event.remove(Engine, "handle_error", _outlast)
+        Accounts.opened = None
 
     @contextmanager
-    def running(self, may_be_cut: bool) -> Iterator[None]:
-        """Around what stopping cuts, or waits for. If this process is being stopped, the workflow is left here."""
-        self.check_open()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - within a workflow or a step
-        self._sending += not may_be_cut
-        if may_be_cut:
-            self._resting.add(task)
-        try:
+    def running(self) -> Iterator[None]:
+        """Around each workflow. Nothing is stored of one that stopping cancels, and the next process continues it."""
+        self._check_open()
+        with _within(self._running):
             yield
-        finally:
-            self._sending -= not may_be_cut
-            self._resting.discard(task)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether it is being left: nothing new is sent."""
-        return self._stopping.is_set()
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Around a request whose outcome would be unknown if it were cut: stopping waits for it."""
+        with _within(self._sending):
+            yield
+        self._check_open()
 
-    def check_open(self) -> None:
-        """Nothing is stored of a workflow that is left by this, and the next process goes on with it."""
+    def _check_open(self) -> None:
         if self.stopping:
             raise asyncio.CancelledError
 
-    async def persist(
-        self, account: str, deadline: float, call: Callable[[TrooperClient, float], Awaitable[T]], once: bool = False
-    ) -> T:
+    async def persist(self, account: str, deadline: float, call: Callable[[TrooperClient, float], Awaitable[T]]) -> T:
         """Make a call, with the account's client and the seconds left, again until the deadline by `time.time()`.
 
-        It is made again if it changed nothing and may work later; unless `once`, also if its outcome is unknown.
+        It is made again after every failure that may pass, whether or not the outcome is known.
         """
         pause = _PAUSE
         while True:
@@ -157,25 +115,20 @@ class Accounts:
                 return await call(client, max(_LAST_LOOK, deadline - time.time()))
             except errors.TrooperError as error:
                 failure, refused = _without_settings(error), _refuses_key(error)
-            if once and isinstance(failure, errors.OutcomeUnknownError):
-                raise failure
-            self.check_open()
-            passes = refused or client is None or isinstance(failure, (*_PASSING, errors.OutcomeUnknownError))
+            self._check_open()
             asked = (failure.retry_after or 0.0) if isinstance(failure, errors.APIStatusError) else 0.0
             wait = max(pause, min(asked, _LONGEST_RETRY_AFTER))
+            passes = refused or client is None or isinstance(failure, _PASSING)
             if not passes or time.time() + wait > deadline:
                 raise failure
             LOG.warning("account %s: %s; trying again in %.0f s", account, failure.message, wait)
             if client is not None and refused and self._clients.get(account) is client:
                 await self._clients.pop(account).close()
-            try:
-                await asyncio.wait_for(self._stopping.wait(), wait)
-            except TimeoutError:
-                pause = min(_LONGEST_PAUSE, 2 * pause)
+            await asyncio.sleep(wait)
+            pause = min(_LONGEST_PAUSE, 2 * pause)
 
     async def _client(self, account: str) -> TrooperClient:
         async with self._getting[account]:
-            self.check_open()
             if account in self._clients:
                 return self._clients[account]
             try:
@@ -191,6 +144,27 @@ class Accounts:
             raise errors.ConfigurationError(f"the function of Accounts {problem} for account {account!r}")
 
 
+@contextmanager
+def _within(tasks: set[asyncio.Task[Any]]) -> Iterator[None]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - within a workflow or a step
+    tasks.add(task)
+    try:
+        yield
+    finally:
+        tasks.discard(task)
+
+
+def _outlast(failure: ExceptionContext) -> None:
+    """Treat a database that is read-only or full as a lost connection, which DBOS waits for instead of failing the
+    workflow. It then opens a new one: an old one may stay read-only for good, or fail after a full disk."""
+    error = failure.original_exception
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or (
+        isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE
+    ):
+        failure.is_disconnect = True
+
+
 def _without_settings(error: errors.TrooperError) -> errors.TrooperError:
     """The error without the settings of templates, which may hold a password: errors are stored."""
     failure = copy(error)
@@ -198,8 +172,6 @@ def _without_settings(error: errors.TrooperError) -> errors.TrooperError:
         failure.order = failure.order and evolve(failure.order, template_installs=None)
     if isinstance(failure, errors.TemplateFailedError):
         failure.install = evolve(failure.install, config=None)
-    if isinstance(failure, errors.PurchaseUnknownError):
-        failure.candidates = ()
     return failure
 
 

@@ -55,8 +55,7 @@ async def embedded(
                 "name": "trooper",
                 "application_version": "1",  # of the workflows' steps
                 "system_database_url": f"sqlite:///{path}",
-                # a connection that once met a full disk may fail for good
-                "db_engine_kwargs": {"connect_args": {"factory": Connection}, "pool_recycle": 30},
+                "db_engine_kwargs": {"connect_args": {"factory": Connection}},
                 "log_level": "ERROR",
                 "enable_otlp": False,
             }

@@ -19,8 +19,7 @@ from trooper_async.durable._embedded import Connection
 
 PURCHASES = "trooper-purchases"
 """The queue of purchases, partitioned by account, which makes those of an account one at a time."""
-PURCHASE, DECIDE = "purchase", "decide"
-UNDECIDED, DECISION = "undecided", "decision"
+PURCHASE, UNDECIDED, DECISION = "purchase", "undecided", "decision"
 
 
 class NotBoughtError(TrooperError):
@@ -76,7 +75,7 @@ async def undecided(client: DBOSClient) -> list[UndecidedPurchase]:
 
 
 async def resolve(client: DBOSClient, what: UndecidedPurchase | str, order: Order | int | None) -> None:
-    """Say what became of a purchase of unknown outcome. The first decision is final.
+    """Say what became of a purchase of unknown outcome. The first decision counts, later ones have no effect.
 
     Its workflow continues as soon as a worker runs. A request can take three minutes and still succeed, so look at the
     account after that time before you say that nothing was bought.
@@ -87,8 +86,7 @@ async def resolve(client: DBOSClient, what: UndecidedPurchase | str, order: Orde
         order: the order that was bought, or its id; None if nothing was bought.
 
     Raises:
-        ConfigurationError: that order existed before, no such purchase waits for a decision, or it was decided
-            otherwise.
+        ConfigurationError: that order existed before, or no such purchase waits for a decision.
     """
     workflow_id = what if isinstance(what, str) else what.workflow_id
     order_id = order.order_id if isinstance(order, Order) else order
@@ -98,28 +96,8 @@ async def resolve(client: DBOSClient, what: UndecidedPurchase | str, order: Orde
     if order_id is not None and (type(order_id) is not int or order_id in question.known):
         text = f"order {order_id!r:.40} is not what purchase {workflow_id} bought: it was there before"
         raise ConfigurationError(text, operation="durable.resolve")
-    decision_id = f"{workflow_id}-{question.run}-decision"
-    (row,) = await client.list_workflows_async(workflow_ids=[workflow_id], load_input=False)
-    try:
-        await client.enqueue_async(
-            {
-                "workflow_name": "trooper.decide",
-                "queue_name": PURCHASES,
-                "queue_partition_key": decision_id,  # not the account's, which is held by the purchase itself
-                "workflow_id": decision_id,
-                "workflow_id_reuse_policy": "reject",
-                "application_name": row.application_name,
-                "app_version": row.app_version or "",  # the workers that run the purchase take it, too
-            },
-            workflow_id,
-            order_id,
-        )
-    except dbos_errors.DBOSWorkflowIDInUseError:
-        (first,) = await client.list_workflows_async(workflow_ids=[decision_id])
-        decided = first.input["args"][1] if first.input is not None else None
-        if decided != order_id:
-            text = f"purchase {workflow_id} was decided before, as {decided or 'not made'}, and that holds"
-            raise ConfigurationError(text, operation="durable.resolve") from None
+    # of several messages with one key, DBOS delivers the first
+    await client.send_async(workflow_id, (order_id,), DECISION, idempotency_key=question.run)
 
 
 async def _question(client: DBOSClient, workflow_id: str) -> UndecidedPurchase | None:

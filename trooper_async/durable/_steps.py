@@ -17,15 +17,13 @@ from typing import Any, ParamSpec, TypedDict, TypeVar
 
 from dbos import DBOS
 from dbos import error as dbos_errors
-from sqlalchemy.exc import SQLAlchemyError
 
 from trooper_async import TrooperClient, check_before_sending, errors
-from trooper_async.durable._accounts import LOG, WORKFLOWS, Accounts
+from trooper_async.durable._accounts import LOG, Accounts
 
 P = ParamSpec("P")
 T = TypeVar("T")
 MARK, PROGRESS = "sending", "progress"
-_AGAIN = 5.0  # seconds until a database that could not be written is tried again
 
 
 class Mark(TypedDict):
@@ -37,45 +35,25 @@ class Mark(TypedDict):
 
 
 def workflow(name: str) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
-    """A workflow that waits for a database that is full or read-only, where DBOS would end it."""
-
-    WORKFLOWS.append(f"trooper.{name}")
-
     def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         @DBOS.workflow(name=f"trooper.{name}", max_recovery_attempts=None)
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            ours, own_id = await accounts(), workflow_id()
-            ours.alive[own_id] += 1
-            try:
+            while Accounts.opened is None:
+                LOG.error("no Accounts is open in this process, and its workflows wait for one")
+                await asyncio.sleep(1)
+            with Accounts.opened.running():
                 return await function(*args, **kwargs)
-            except SQLAlchemyError as error:
-                LOG.error("workflow %s waits for its database: %s", own_id, getattr(error, "orig", error))
-                await rest(asyncio.sleep, _AGAIN)
-            finally:
-                ours.alive[own_id] -= 1
-                if not ours.alive[own_id]:
-                    del ours.alive[own_id]
-            # this run is given the outcome of the next one, which `Accounts` has begun
-            raise dbos_errors.DBOSWorkflowConflictIDError(own_id)
 
         return run
 
     return decorate
 
 
-async def accounts() -> Accounts:
-    """Those of this process; what DBOS recovers before they are open waits for them."""
-    while Accounts.opened is None:
-        LOG.error("no Accounts is open in this process, and its workflows wait for one")
-        await asyncio.sleep(1)
+def accounts() -> Accounts:
+    if Accounts.opened is None:  # they were closed in the meantime
+        raise asyncio.CancelledError
     return Accounts.opened
-
-
-async def rest(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Wait for something that stopping may cut."""
-    with (await accounts()).running(may_be_cut=True):
-        return await work(*args, **kwargs)
 
 
 async def deadline_of(timeout: float) -> float:
@@ -83,27 +61,13 @@ async def deadline_of(timeout: float) -> float:
     return await DBOS.run_step_async({"name": "deadline"}, lambda: time.time() + timeout)
 
 
-async def repeat(
-    name: str,
-    account: str,
-    deadline: float,
-    call: Callable[[TrooperClient, float], Awaitable[T]],
-    last: Callable[[], T | None] = lambda: None,
-) -> T:
-    """A step that may be cut and run again: a read, a wait or a setting, persistently (`Accounts.persist`).
+async def repeat(name: str, account: str, deadline: float, call: Callable[[TrooperClient, float], Awaitable[T]]) -> T:
+    """A step that may run again: a read, a wait or a setting, persistently (`Accounts.persist`)."""
 
-    `last` may have a result all the same if that fails.
-    """
+    async def step() -> T:
+        return await accounts().persist(account, deadline, call)
 
-    async def run() -> T:
-        try:
-            return await rest((await accounts()).persist, account, deadline, call)
-        except errors.TrooperError:
-            if (result := last()) is None:
-                raise
-            return result
-
-    return await DBOS.run_step_async({"name": name, "preemptible": True}, run)
+    return await DBOS.run_step_async({"name": name, "preemptible": True}, step)
 
 
 async def send_once(
@@ -117,50 +81,35 @@ async def send_once(
     Returns:
         The mark. Without a result, an earlier run may have sent it, or its response was lost.
     """
-    ours, active = await accounts(), True
+    ours = accounts()
     mark = Mark(run=uuid.uuid4().hex, note=None, result=None)
 
     async def check() -> None:
-        if ours.stopping or not active:  # a run that has left the step must write nothing more
+        if ours.stopping:
             raise errors.ClientClosedError("this worker is being stopped: nothing was sent")
         await DBOS.set_event_async(MARK, mark)
 
     async def attempt(client: TrooperClient, left: float) -> None:
         mark["note"] = await look(client)
-        try:
-            mark["result"] = await send(client, mark["note"])
-        except errors.OutcomeUnknownError:
-            raise
-        except errors.TrooperError:
-            await _write(None)  # nothing was done: a later run may send it
-            raise
+        with ours.sending():
+            try:
+                with check_before_sending(check):
+                    mark["result"] = await send(client, mark["note"])
+            except errors.OutcomeUnknownError as error:
+                LOG.error("workflow %s: %s", workflow_id(), error.message)
+            except errors.TrooperError:
+                await DBOS.set_event_async(MARK, None)  # nothing was done: a later run may send it
+                raise
+            else:
+                await DBOS.set_event_async(MARK, mark)
 
     async def step() -> Mark:
-        nonlocal active
         marked: Mark | None = await DBOS.get_event_async(workflow_id(), MARK, 0)
-        if marked is not None and marked["run"] != mark["run"]:
-            return marked
-        try:
-            with check_before_sending(check):
-                await ours.persist(account, deadline, attempt, once=True)
-            await _write(mark)
-        except errors.OutcomeUnknownError as error:
-            LOG.error("workflow %s: %s", workflow_id(), error.message)
-        finally:
-            active = False
-        return mark
+        if marked is None:
+            await ours.persist(account, deadline, attempt)
+        return marked or mark
 
-    with ours.running(may_be_cut=False):  # until its outcome is stored
-        return await DBOS.run_step_async({"name": "send"}, step)
-
-
-async def _write(mark: Mark | None) -> None:
-    while True:  # however long the database cannot be written: what the mark says is known here alone
-        try:
-            return await DBOS.set_event_async(MARK, mark)
-        except SQLAlchemyError as error:
-            LOG.error("workflow %s waits for its database: %s", workflow_id(), getattr(error, "orig", error))
-        await asyncio.sleep(_AGAIN)
+    return await DBOS.run_step_async({"name": "send"}, step)
 
 
 @asynccontextmanager
@@ -177,8 +126,7 @@ async def progress() -> AsyncIterator[Callable[[object], None]]:
         with suppress(dbos_errors.DBOSWorkflowConflictIDError):  # of a run that no longer owns the workflow
             while await news.wait():
                 news.clear()
-                with suppress(SQLAlchemyError):
-                    await DBOS.set_event_async(PROGRESS, latest[0])
+                await DBOS.set_event_async(PROGRESS, latest[0])
                 await asyncio.sleep(1)
 
     task = asyncio.create_task(store(), name="trooper progress")

@@ -18,14 +18,12 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import Context
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from attrs import evolve
-from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, WorkflowHandleAsync
-from sqlalchemy.exc import SQLAlchemyError
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, StepOptions
 
 from trooper_async import (
     Blib,
@@ -39,22 +37,20 @@ from trooper_async import (
     TrooperClient,
     errors,
 )
+from trooper_async._buying.record import not_ready
 from trooper_async.durable._accounts import LOG
-from trooper_async.durable._purchases import DECIDE, DECISION, PURCHASE, PURCHASES, UNDECIDED, NotBoughtError
+from trooper_async.durable._purchases import DECISION, PURCHASE, PURCHASES, UNDECIDED, NotBoughtError
 from trooper_async.durable._steps import (
-    MARK,
     PROGRESS,
     Mark,
+    accounts,
     deadline_of,
     progress,
     repeat,
-    rest,
     send_once,
     workflow,
     workflow_id,
 )
-
-T = TypeVar("T")
 
 _TARGETS = {"start": "running", "stop": "stopped", "freeze": "frozen", "restart": "running"}
 _FOREVER = 10 * 365 * 86400.0
@@ -139,7 +135,7 @@ async def converge(
     for one, handle in starts.items():
         outcome = FleetOutcome(one, "start", transition=Transition(one, "start", "running", migration_allowed=True))
         try:
-            outcomes[one] = evolve(outcome, order=Order(one, await _outcome(handle)), sent=True)
+            outcomes[one] = evolve(outcome, order=Order(one, await handle.get_result()), sent=True)
         except errors.TrooperError as error:
             outcomes[one] = evolve(outcome, error=error, sent=None)
     return FleetReport(tuple(outcomes[one] for one in targets), report.elapsed, migration_allowed).to_json()
@@ -249,45 +245,26 @@ async def migrate(
 
 
 async def _buy_and_wait(account: str, migrated: int | None, blib_id: int, terms: dict[str, Any], timeout: float) -> int:
-    await DBOS.register_queue_async(PURCHASES, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
+    until_done: StepOptions = {"name": "queue", "retries_allowed": True, "max_attempts": 10**9, "backoff_rate": 1.0}
+    await DBOS.run_step_async(until_done, _make_queue)
     reference = f"{workflow_id()}-purchase"
     with SetWorkflowID(reference), SetEnqueueOptions(queue_partition_key=account):
         buying = await DBOS.enqueue_workflow_async(PURCHASES, purchase, account, migrated, blib_id, terms, timeout)
-    try:
-        order_id = await _outcome(buying)
-    except errors.OutcomeUnknownError:
-        mark: Mark | None = await DBOS.get_event_async(reference, MARK, 0)
-        if mark is None or mark["result"] is None:
-            raise
-        order_id = int(mark["result"])
+    order_id = await buying.get_result(polling_interval_sec=_QUEUE_POLL)
     kind: Literal["create", "migrate"] = "create" if migrated is None else "migrate"
     transition = Transition(order_id, kind, OrderStatus.running)
     try:
         await _wait(account, await deadline_of(timeout), transition)
     except errors.TrooperError as error:
         bought = Purchase(reference, kind, blib_id, "bought", datetime.now(UTC), reference, None, order_id, migrated)
-        text, subject = f"bought as order {order_id}, but not running yet: {error.message}", f"order {order_id}"
-        raise errors.PurchaseNotReadyError(
-            text, purchase=bought, transition=transition, last_error=error, subject=subject
-        ) from None
+        failure = not_ready(error, bought, transition, f"durable.{kind}")
+        failure.last_error = error  # a cause would not be stored
+        raise failure from None
     return order_id
 
 
-async def _outcome(child: WorkflowHandleAsync[T]) -> T:
-    """The outcome of a workflow that this one began.
-
-    Raises:
-        OutcomeUnknownError: the database failed while the outcome was stored, and DBOS stored that failure instead.
-    """
-    try:
-        return await rest(child.get_result, polling_interval_sec=_QUEUE_POLL)
-    except SQLAlchemyError:
-        # in a context of its own, since what a workflow reads is stored as a step, and repeated by its next run
-        status = await asyncio.create_task(child.get_status(), context=Context())
-        if status.status != "ERROR":
-            raise  # a failure of this workflow's own read
-    text = "its outcome could not be stored, since the database failed"
-    raise errors.OutcomeUnknownError(text, subject=f"workflow {child.get_workflow_id()}")
+async def _make_queue() -> None:
+    await DBOS.register_queue_async(PURCHASES, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
 
 
 @workflow(PURCHASE)
@@ -317,17 +294,11 @@ async def purchase(account: str, migrated: int | None, blib_id: int, terms: dict
     if order_id is None:
         LOG.error("purchase %s of account %s is in doubt, and waits for a decision", reference, account)
         await DBOS.set_event_async(UNDECIDED, {"run": mark["run"], **mark["note"]})
-        (order_id,) = await rest(DBOS.recv_async, DECISION, _FOREVER)
+        (order_id,) = await DBOS.recv_async(DECISION, _FOREVER)
         await DBOS.set_event_async(UNDECIDED, None)
     if order_id is None:
         raise NotBoughtError("it was in doubt, and was decided as not made", subject=f"purchase {reference}")
     return order_id
-
-
-@workflow(DECIDE)
-async def decide(purchase_id: str, order_id: int | None) -> None:
-    """Take a decision to its purchase. Its own id makes the first decision hold."""
-    await DBOS.send_async(purchase_id, (order_id,), DECISION)
 
 
 @contextmanager
@@ -363,7 +334,7 @@ async def _wait(account: str, deadline: float, transition: Transition) -> str:
 async def _converge(account: str, deadline: float, targets: Mapping[int, str]) -> FleetReport:
     report: FleetReport | None = None
 
-    async def converge(client: TrooperClient, left: float) -> str:
+    async def converge(client: TrooperClient, left: float) -> None:
         nonlocal report
 
         def on_progress(now: FleetProgress) -> None:
@@ -377,9 +348,14 @@ async def _converge(account: str, deadline: float, targets: Mapping[int, str]) -
         for outcome in report.failed:
             if outcome.resumable and outcome.error is not None:
                 raise outcome.error  # after a pause, all that may pass is resumed
+
+    async def step() -> str:
+        try:
+            await accounts().persist(account, deadline, converge)
+        except errors.TrooperError:
+            if report is None:
+                raise
+        assert report is not None  # noqa: S101 - the call above has made it
         return report.to_json()
 
-    def last() -> str | None:
-        return None if report is None else report.to_json()
-
-    return FleetReport.from_json(await repeat("converge", account, deadline, converge, last))
+    return FleetReport.from_json(await DBOS.run_step_async({"name": "converge", "preemptible": True}, step))

@@ -28,8 +28,7 @@ _FILE_SIZES = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 def run(orders: dict[str, Any], parent: Connection) -> None:
     """Work as `orders` say, once the parent says so."""
-    _accounts._LOOK = 3.0  # on a busy machine work may take seconds to begin
-    _accounts._PAUSE, _accounts._LAST_LOOK, _workflows._QUEUE_POLL, _steps._AGAIN = 0.1, 3.0, 0.1, 0.3
+    _accounts._PAUSE, _accounts._LAST_LOOK, _workflows._QUEUE_POLL = 0.1, 3.0, 0.1
     if orders["blind"]:
         _steps.MARK = uuid.uuid4().hex  # each life has a name of its own for the marks, and finds no other's
     faulthandler.enable()
@@ -69,7 +68,6 @@ async def application(orders: dict[str, Any]) -> AsyncIterator[None]:
             "application_version": "1",
             "notification_listener_polling_interval_sec": 0.1,
             "log_level": "CRITICAL",
-            "db_engine_kwargs": {"pool_recycle": 5},
             "enable_otlp": False,
         }
     )
@@ -78,7 +76,7 @@ async def application(orders: dict[str, Any]) -> AsyncIterator[None]:
             await stack.enter_async_context(durable.Accounts(client, grace=4))
             DBOS.launch()
             if on_postgres:
-                await stack.enter_async_context(durable.takeover(orders["database"], interval=0.5))
+                await stack.enter_async_context(durable.takeover(orders["database"], interval=1))
             yield
     finally:
         await asyncio.to_thread(DBOS.destroy)
