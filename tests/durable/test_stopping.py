@@ -299,10 +299,3 @@ async def test_a_database_that_is_read_only_for_a_while_ends_nothing(
         assert await bought.get_result() == 124
         assert await stopped.get_result() == "stopped"
     assert [len(fake_trooper.sent(path)) for path in (ORDER, SWITCH)] == [1, 1]
-
-
-async def test_without_dbos_the_import_says_what_to_install() -> None:
-    """The error names the extra."""
-    async with python("-c", "import sys; sys.modules['dbos'] = None; import trooper_async.durable") as script:
-        assert await script.ends() == 1
-        assert "pip install 'trooper-async[durable]'" in script.err
