@@ -112,8 +112,8 @@ def test_the_page_lists_each_example_once() -> None:
     assert sorted(rows) == [(path.name, path.name) for path in sorted(EXAMPLES.glob("*.py"))]
 
 
-async def test_an_example_runs_on_the_fake_as_the_readme_says(tmp_path: Path) -> None:
-    """Its key and its variables are those of the fake that is a process of its own."""
+async def test_an_example_runs_on_the_fake_as_the_page_says(tmp_path: Path) -> None:
+    """Its key and variables are those of a fake in another process."""
     found = re.search(r"TROOPER_API_KEY=(\S+)\n", (EXAMPLES / "README.md").read_text())
     assert found is not None
     async with processes.python("-m", "trooper_async.testing", "--port", "0", "--seconds", "0") as fake:

@@ -1,4 +1,4 @@
-"""What the tests of purchases buy, and what they look at."""
+"""What the tests of purchases buy, and what they check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIST = "/api/orders"
 
 
 async def buy(trooper: TrooperClient, **arguments: Any) -> Transition:
-    """`orders.create` of the first offer for an hour, where the arguments say nothing else."""
+    """`orders.create` of the first offer for an hour, unless the arguments say otherwise."""
     return await trooper.orders.create(BLIB, **{"contract_interval": "HOUR", "terms_accepted": True, **arguments})
 
 
@@ -27,7 +27,7 @@ async def buy_and_wait(trooper: TrooperClient, **arguments: Any) -> Order:
 
 
 async def lose(fake: FakeTrooper, trooper: TrooperClient, **arguments: Any) -> PurchaseUnknownError:
-    """Buy, and lose the response after the work was done."""
+    """Buy, and lose the response after the purchase was made."""
     fake.drop_next(POST, when="after")
     with pytest.raises(PurchaseUnknownError) as caught:
         await buy(trooper, **arguments)

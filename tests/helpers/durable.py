@@ -28,7 +28,7 @@ async def application(
     version: str = "1",
     grace: float = 8.0,
 ) -> AsyncIterator[None]:
-    """DBOS, launched, with these accounts; leaving it is what a process does that is asked to end."""
+    """DBOS, launched, with these accounts; leaving it is what a process does when it is asked to end."""
     DBOS(
         config={
             "name": name,
@@ -53,7 +53,7 @@ async def application(
 
 @contextmanager
 def operator(database: str) -> Iterator[DBOSClient]:
-    """What an operator's script has, in a process that is no worker."""
+    """The client of an operator's script, in a process that is no worker."""
     client = DBOSClient(system_database_url=database)
     try:
         yield client

@@ -1,4 +1,4 @@
-"""The environment that tests run in, whoever starts them: variables, time zone and signals."""
+"""The environment of the tests, whoever starts them: variables, time zone and signals."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import signal
 import time
 
-# Where things are found, and what steers the tests and their tools.
+# The variables that locate things, and those that configure the tests and their tools.
 _KEPT = ("HOME", "PATH", "TMPDIR")
 _KEPT_PREFIXES = ("COV_", "COVERAGE_", "HYPOTHESIS_", "PYTEST_", "TROOPER_REQUIRE_")
 _SET = {"LANG": "C.UTF-8", "TERM": "xterm-256color", "TZ": "UTC"}
 
 
 def isolate() -> None:
-    """Drop the variables of whoever runs the tests, and handle signals as a program in the foreground does."""
+    """Remove the variables of whoever runs the tests, and handle signals as a program in the foreground does."""
     for name in list(os.environ):
         if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             del os.environ[name]

@@ -52,7 +52,7 @@ async def _fake(fake: FakeTrooper, run: Run, **options: Any) -> None:
 
 
 def echoing(fake: FakeTrooper, status: int, body: object = None, **faults: Any) -> FakeTrooper:
-    """The fake, whose next lists fail and tell the key to whoever asks. (No test's frame may hold it.)"""
+    """The fake, whose next lists fail and repeat the key in their text. (No frame of a test may hold it.)"""
     echo = {"error": f"what is {KEY}?", "next": f"try {KEY}", "message": KEY, "success": False}
     fake.fail_next("/api/orders", status=status, times=9, body=echo if body is None else body, **faults)
     return fake

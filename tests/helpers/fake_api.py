@@ -1,4 +1,4 @@
-"""The fake server, driven by a bare aiohttp session: what it proves about the client must not rest on the client."""
+"""The fake server, called with plain aiohttp, since tests of the fake must not rely on the client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.conditions import until
 from tests.tools.api_document import SAMPLES
 from trooper_async.testing import FakeTrooper
 
-LONG = 600.0  # what takes so long does not end while a test looks at it, unless the test lets the time pass
+LONG = 600.0  # longer than any test takes, unless the test lets the time pass
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Api:
             return Reply(response.status, json.loads(text) if text else None, response.headers)
 
     async def row(self, order_id: int) -> Any:
-        """The row of an order in GET /api/orders, None where there is none."""
+        """The row of an order in GET /api/orders, None if there is none."""
         rows = (await self("/api/orders")).json
         return next((row for row in rows if row["order_id"] == order_id), None)
 
@@ -52,7 +52,7 @@ class Api:
 
 
 async def arrived(fake: FakeTrooper, count: int) -> None:
-    """Wait until so many requests have come in."""
+    """Wait until so many requests have arrived."""
     await until(lambda: len(fake.requests) >= count)
 
 

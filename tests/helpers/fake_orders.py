@@ -1,4 +1,4 @@
-"""What a test has to know of the orders of a fake server."""
+"""What tests need to know about the orders of a fake server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def order_of(fake: FakeTrooper, server_id: int) -> int:
 
 
 def sent_of(fake: FakeTrooper) -> list[tuple[int, str]]:
-    """The state changes that were sent and not refused, in order: the order's id, and the API's word for the action."""
+    """The actions that were sent and accepted, in order: the order's id, and the API's word for the action."""
     sent = [one for one in fake.requests if one.path == "/api/order-status" and (one.status or 200) < 400]
     return [(order_of(fake, one.json["serverId"]), one.json["action"]) for one in sent]
 

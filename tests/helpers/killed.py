@@ -14,7 +14,7 @@ from trooper_async.testing import FakeTrooper
 
 
 async def killed_run(fake: FakeTrooper, path: Path, count: int, after: int | None, rng: random.Random) -> None:
-    """Let a process buy, and kill it at some moment after so many requests of its own; None lets it end."""
+    """Let a process buy, and kill it at some moment after so many of its requests; None lets it end."""
     before = len(fake.requests)
     async with processes.python(buyer.__file__, fake.url, fake.api_key, path, str(count)) as child:
         if after is None:

@@ -1,4 +1,4 @@
-"""Noticing what a test leaves behind: processes, threads, sockets, temporary files."""
+"""Detecting what a test leaves behind: processes, threads, sockets, temporary files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE = 20.0  # seconds for what is just ending
 
 
 def adopt_orphans() -> None:
-    """Become the parent of each descendant that loses its own, so that none of them is overlooked."""
+    """Become the parent of each orphaned descendant, so that none is overlooked."""
     if _LINUX:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -1,4 +1,4 @@
-"""Models with all that can be in them."""
+"""Models with every field set."""
 
 from __future__ import annotations
 

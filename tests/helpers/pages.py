@@ -1,4 +1,4 @@
-"""The Python blocks of the project's pages and public docstrings, and of which kind each is."""
+"""The Python blocks of the project's pages and public docstrings, and the kind of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGES = [
 
 
 class Block(NamedTuple):
-    """A Python block, and where it stands."""
+    """A Python block, and its place."""
 
     page: str
     line: int

@@ -1,4 +1,4 @@
-"""Starting a child process that is gone, with everything it started, when the test is over."""
+"""Starting a child process that is gone, with everything it started, after the test."""
 
 from __future__ import annotations
 

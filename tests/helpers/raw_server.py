@@ -1,4 +1,4 @@
-"""A server that writes what it is told, byte for byte."""
+"""A server that writes given bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = b'{"test": "hello"}'
 
 
 class Answer(NamedTuple):
-    """The bytes of a response, and what comes after them."""
+    """The bytes of a response, and what happens after them."""
 
     data: bytes
     then: Literal["next", "hang up", "nothing"] = "next"
@@ -33,7 +33,7 @@ def http(body: bytes = TEXT, *headers: str, status: str = "200 OK", length: int 
 
 
 class Request(NamedTuple):
-    """What came in on a connection."""
+    """A request that was received on a connection."""
 
     head: str
     body: bytes
@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
 
 class RawServer:
-    """A server whose responses are given byte for byte, one after the other, the last one for all further requests."""
+    """A server whose responses are given as bytes, in order, the last one for all further requests."""
 
     def __init__(self, *answers: bytes | Answer, port: int = 0) -> None:
         self.answers = [answer if isinstance(answer, Answer) else Answer(answer) for answer in answers or (http(),)]
@@ -76,7 +76,7 @@ class RawServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stop_listening(self) -> None:
-        """Refuse new connections; those that are there go on."""
+        """Refuse new connections; existing ones go on."""
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What some tests need and a machine may not have: they are skipped there, and CI does not let them be."""
+"""What some tests need and a machine may not have: there they are skipped, which CI does not allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def missing(what: str, remedy: str) -> NoReturn:
 
 
 def required(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """With TROOPER_REQUIRE_ALL=1 what was skipped because something it needs is missing has failed."""
+    """With TROOPER_REQUIRE_ALL=1 a test that was skipped because something is missing counts as failed."""
     if os.environ.get("TROOPER_REQUIRE_ALL") == "1" and report.skipped and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if reason.startswith(_NEEDS):

@@ -1,4 +1,4 @@
-"""What a response means, in one go: `interpret` pauses, for the event loop's sake."""
+"""The meaning of a response, in one call: `interpret` pauses for the event loop."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ T = TypeVar("T")
 def interpreted(
     call: Call[T], response: Response, *, redact: Callable[[str], str] = str, now: float = 0.0
 ) -> T | FailedAttempt:
-    """What the response to `call` means."""
+    """The meaning of the response to `call`."""
     work = interpret(call, response, redact=redact, now=now)
     return at_once(work)

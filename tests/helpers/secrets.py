@@ -1,4 +1,4 @@
-"""The search for secrets: all that can be reached from an exception or an object."""
+"""The search for secrets: everything that can be reached from an exception or an object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trooper_async._waiting.store import Store
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that hang on it, also those that a traceback would not print."""
+    """An exception and all those attached to it, including those that a traceback would not print."""
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo:
@@ -27,7 +27,9 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def told(error: BaseException) -> str:
-    """All that a crash reporter could tell of an exception: its texts, its attributes, and every frame's locals."""
+    """Everything that a crash reporter could show of an exception: its texts, its attributes, and every
+    frame's locals.
+    """
     parts = []
     for one in chain(error):
         report = traceback.TracebackException.from_exception(one, capture_locals=True)
@@ -41,7 +43,7 @@ def told(error: BaseException) -> str:
 def texts(root: object) -> Iterator[str]:
     """Every text that can be reached from an object by its attributes and items, without the event loop."""
     seen: set[int] = set()
-    kept: list[object] = []  # so that no id is given twice
+    kept: list[object] = []  # so that no id is reused
     todo = [root]
     while todo:
         one = todo.pop()

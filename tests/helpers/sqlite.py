@@ -1,4 +1,4 @@
-"""What DBOS needs of SQLite on Python 3.12 and newer: `unixepoch('subsec')`, which SQLite has from 3.42 on."""
+"""What DBOS needs of SQLite on Python 3.12 and newer: `unixepoch('subsec')`, which SQLite has since 3.42."""
 
 from __future__ import annotations
 

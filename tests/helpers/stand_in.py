@@ -1,4 +1,4 @@
-"""A small API with a behaviour chosen at random, of which the fake's code serves nothing."""
+"""A small API with a behaviour chosen at random, which shares no code with the fake."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Moment(NamedTuple):
 
 
 class Behaviour:
-    """What is open in the API's document, chosen at random. Times are whole seconds."""
+    """What the API document leaves open, chosen at random. Times are whole seconds."""
 
     def __init__(self, seed: int) -> None:
         pick = random.Random(seed)
@@ -200,7 +200,7 @@ class StandIn:
 
 
 class Clock:
-    """A time that goes forward when it is told to."""
+    """A time that advances when told to."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -210,7 +210,7 @@ class Clock:
 
 
 class OverHttp:
-    """What a recording asks, of any server, in the time of a clock."""
+    """The requests of a recording, to any server, in the time of a clock."""
 
     def __init__(self, url: str, key: str, session: aiohttp.ClientSession, clock: Clock) -> None:
         self.url, self.session, self._clock = url, session, clock

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Suspending:
-    """Awaits a coroutine, and cancels the task that does at its `nth` suspension."""
+    """Awaits a coroutine, and cancels its own task at the `nth` suspension."""
 
     def __init__(self, awaitable: Awaitable[Any], nth: int) -> None:
         self._awaitable = awaitable

@@ -1,4 +1,4 @@
-"""A wall clock that a test sets, for a program in this process or in another one."""
+"""A wall clock that a test sets, for a program in this or another process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.helpers.conditions import until
 
 
 class Wall:
-    """The clock is two files in a folder: the time, which stands until it is set, and a byte for each look at it."""
+    """The clock is two files in a folder: the time, which stands still until it is set, and a byte for each reading."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -22,13 +22,13 @@ class Wall:
         new.replace(self._time)
 
     def __call__(self) -> datetime:
-        """Look at the clock."""
+        """Read the clock."""
         with self._looks.open("ab") as looks:
             looks.write(b".")
         return datetime.fromisoformat(self._time.read_text())
 
     async def is_looked_at(self) -> None:
-        """Wait until the program has looked at this time, done what it does about it, and looked again."""
+        """Wait until the program has read this time, done what it does about it, and read the clock again."""
         looks = self._count()
         await until(lambda: self._count() >= looks + 4)
 

@@ -1,4 +1,4 @@
-"""The fake server, driven by a bare aiohttp session: what it proves about the client must not rest on the client."""
+"""The fake server, called with plain aiohttp, since tests of the fake must not rely on the client."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def kinds(value: Any) -> Any:
 
 @pytest.mark.parametrize("profile", ["document", "prose"])
 @pytest.mark.parametrize("path", SAMPLES)
-async def test_answers_have_the_fields_and_kinds_of_the_document(path: str, profile: str) -> None:
-    """Every endpoint takes the document's sample request and answers with the fields and JSON kinds of its sample."""
+async def test_responses_have_the_documented_fields_and_kinds(path: str, profile: str) -> None:
+    """Every endpoint accepts the document's sample request and returns the fields and JSON kinds of its sample."""
     async with running(profile=profile, durations={"install": 0.0}) as (fake, api):
         fake.add_order(order_id=123, server_id=123)
         for number in range(1, 6):  # install 5 is the one of the samples
@@ -56,8 +56,8 @@ async def test_answers_have_the_fields_and_kinds_of_the_document(path: str, prof
         assert (reply.status, kinds(reply.json)) == (200, expected)
 
 
-def test_the_samples_are_those_of_all_endpoints() -> None:
-    """The table of samples has all 18 endpoints, and each text of it is JSON."""
+def test_the_samples_cover_all_endpoints() -> None:
+    """The table of samples has all 18 endpoints, and each of its texts is JSON."""
     assert len(SAMPLES) == 18
     for sample in SAMPLES.values():
         assert sample.response
@@ -66,7 +66,7 @@ def test_the_samples_are_those_of_all_endpoints() -> None:
 
 
 async def test_private_offers_need_the_key() -> None:
-    """GET /api/blibs shows private offers only with the key, which it does not demand."""
+    """GET /api/blibs includes private offers only with the key, which it does not require."""
     async with running() as (fake, api):
         without = await api("/api/blibs", headers={})
         with_key = await api("/api/blibs")
@@ -80,7 +80,7 @@ async def test_private_offers_need_the_key() -> None:
 
 
 async def test_offers_can_be_changed() -> None:
-    """A test can change the price and availability of an offer, and what is sold out cannot be ordered."""
+    """A test can change the price and availability of an offer, and a sold out one cannot be ordered."""
     async with running() as (fake, api):
         fake.blibs[1].price_h = Decimal("0.9")
         fake.blibs[1].is_available = False
@@ -92,7 +92,7 @@ async def test_offers_can_be_changed() -> None:
         assert refused.status == 400
 
 
-async def test_an_order_appears_and_comes_to_run() -> None:
+async def test_a_new_order_starts_and_runs() -> None:
     """POST /api/order makes an order that starts, then runs, and gets its templates."""
     async with running(durations={"create": LONG}) as (fake, api):
         order_id = (await api("/api/order", SAMPLES["/api/order"].request)).json["orderId"]
@@ -127,8 +127,8 @@ async def test_an_order_appears_and_comes_to_run() -> None:
         ({"templates": [{"id": 99}]}, "Invalid templates"),
     ],
 )
-async def test_orders_are_refused(change: dict[str, Any], error: str) -> None:
-    """An order that is not as the API wants it is a 400, and nothing is bought."""
+async def test_invalid_orders_are_refused(change: dict[str, Any], error: str) -> None:
+    """An order that the API would refuse is a 400, and nothing is bought."""
     async with running() as (_, api):
         reply = await api("/api/order", {**SAMPLES["/api/order"].request, **change})
 
@@ -136,8 +136,8 @@ async def test_orders_are_refused(change: dict[str, Any], error: str) -> None:
         assert (await api("/api/orders")).json == []
 
 
-async def test_longer_intervals_take_any_total() -> None:
-    """What an interval other than HOUR costs in total is not documented, so any total is taken."""
+async def test_longer_intervals_accept_any_total() -> None:
+    """The total of intervals other than HOUR is not documented, so any is accepted."""
     async with running() as (_, api):
         body = {**SAMPLES["/api/order"].request, "contract_interval": "DAY", "total_price": 19.99}
         order_id = (await api("/api/order", body)).json["orderId"]
@@ -157,10 +157,10 @@ async def test_longer_intervals_take_any_total() -> None:
         ("running", "frozen", "freeze", "freezing", "frozen"),
     ],
 )
-async def test_a_transition_passes_through_its_own_status(
+async def test_an_action_passes_through_its_own_status(
     before: str, action: str, verb: str, passing: str, target: str
 ) -> None:
-    """An action shows its status on the way, then the target, and its end is a new row of the history."""
+    """An action shows its intermediate status, then the target, and its end is a new row of the history."""
     async with running(durations={verb: LONG}) as (fake, api):
         order = fake.add_order(status=before)
         accepted = await api("/api/order-status", {"serverId": order.server_id, "action": action})
@@ -175,8 +175,8 @@ async def test_a_transition_passes_through_its_own_status(
         assert longer_history[1:] == history
 
 
-async def test_a_transition_ends_by_itself() -> None:
-    """By default a transition takes a moment of real time, and nobody has to push it."""
+async def test_an_action_ends_by_itself() -> None:
+    """By default a transition takes a moment of real time, without help from the test."""
     async with running() as (fake, api):
         order = fake.add_order(status="stopped")
         reply = await api("/api/order-status", {"serverId": order.server_id, "action": "running"})
@@ -186,8 +186,8 @@ async def test_a_transition_ends_by_itself() -> None:
                 pass
 
 
-async def test_what_is_on_its_way_is_not_begun_again() -> None:
-    """The same action again changes nothing while it is under way, or done."""
+async def test_a_repeated_action_changes_nothing() -> None:
+    """The same action again changes nothing while it is pending, or finished."""
     async with running(durations={"stop": LONG}) as (fake, api):
         order = fake.add_order()
         body = {"serverId": order.server_id, "action": "stopped"}
@@ -204,8 +204,8 @@ async def test_what_is_on_its_way_is_not_begun_again() -> None:
     ("profile", "stopping", "stopped"),
     [("document", "stopped", "stopped"), ("reached", "running", "stopped"), ("undesired", None, None)],
 )
-async def test_the_readings_of_the_desired_status(profile: str, stopping: Any, stopped: Any) -> None:
-    """The desired status is the wish, the last state that was reached, or not there at all."""
+async def test_the_desired_status_has_three_readings(profile: str, stopping: Any, stopped: Any) -> None:
+    """It is the requested state, the last state reached, or missing."""
     async with running(profile=profile, durations={"stop": LONG}) as (fake, api):
         order = fake.add_order()
         await api("/api/order-status", {"serverId": order.server_id, "action": "stopped"})
@@ -219,7 +219,7 @@ async def test_the_readings_of_the_desired_status(profile: str, stopping: Any, s
 
 
 async def test_a_migration_out_of_frozen_changes_the_port() -> None:
-    """Starting a frozen server with a migration allowed moves it, and its SSH port with it; without, it stays."""
+    """Starting a frozen server with a migration allowed moves it, with a new SSH port; otherwise both stay."""
     async with running() as (fake, api):
         moved, stays = fake.add_order(status="frozen"), fake.add_order(status="frozen")
         body = {"serverId": moved.server_id, "action": "running", "migration_allowed": True}
@@ -245,7 +245,7 @@ async def greeting(port: int) -> bytes:
 
 
 async def test_ssh_greets() -> None:
-    """Behind an order's default address and port something greets as an SSH server does."""
+    """An order's default address and port greet as an SSH server does."""
     async with running() as (fake, _):
         order = fake.add_order()
         assert order.ip == "127.0.0.1"
@@ -253,8 +253,8 @@ async def test_ssh_greets() -> None:
         assert await greeting(order.ssh_port) == b"SSH-2.0-FakeTrooper\r\n"
 
 
-async def test_somebody_else_switches() -> None:
-    """What a test sets shows at once, and ends what was under way."""
+async def test_a_test_can_set_the_status() -> None:
+    """A status set by a test shows at once, and ends a pending action."""
     async with running(durations={"start": LONG}) as (fake, api):
         order = fake.add_order(status="stopped")
         await api("/api/order-status", {"serverId": order.server_id, "action": "running"})
@@ -262,7 +262,7 @@ async def test_somebody_else_switches() -> None:
         fake.advance(LONG)  # the start would be at its end
         row = await api.row(order.order_id)
         assert (row["status"], row["status_user"]) == ("provisioning", "running")
-        assert len(await api.history(order.order_id)) == 1  # on the way is no change yet
+        assert len(await api.history(order.order_id)) == 1  # in transition there is no change yet
 
         fake.set_status(order.order_id, "terminated")
         row = await api.row(order.order_id)
@@ -270,7 +270,7 @@ async def test_somebody_else_switches() -> None:
 
 
 async def test_an_order_can_be_removed() -> None:
-    """A removed order is not in the list any more, and the API denies it as any unknown one."""
+    """A removed order is not in the list any more, and the API denies it like any unknown one."""
     async with running() as (fake, api):
         order = fake.add_order()
         fake.remove_order(order)
@@ -283,8 +283,8 @@ async def test_an_order_can_be_removed() -> None:
         assert fake.add_order(order_id=order.order_id).order_id == order.order_id
 
 
-async def test_the_history_is_the_last_five_newest_first() -> None:
-    """The history has five rows at most, the newest first and, as in the document's sample, with the lowest id."""
+async def test_the_history_has_the_last_five_newest_first() -> None:
+    """At most five rows, the newest first and, as in the document's sample, with the lowest id."""
     async with running() as (fake, api):
         order = fake.add_order(status="stopped")
         for word in ("running", "frozen", "running", "stopped", "running", "stopped"):
@@ -299,7 +299,7 @@ async def test_the_history_is_the_last_five_newest_first() -> None:
 
 
 async def test_a_server_id_may_differ_from_the_order_id() -> None:
-    """Status, title, lock and credentials go by the server id, history and the rest by the order id."""
+    """Status, title, lock and credentials use the server id, history and the rest the order id."""
     async with running() as (fake, api):
         order = fake.add_order(order_id=7, server_id=700)
         assert (await api("/api/order-title", {"serverId": 700, "title": "renamed"})).status == 200
@@ -313,8 +313,8 @@ async def test_a_server_id_may_differ_from_the_order_id() -> None:
 # --- locks, titles, credentials -----------------------------------------------------------------------------------
 
 
-async def test_a_lock_prevents_status_changes() -> None:
-    """A locked server is neither switched nor migrated, until it is unlocked."""
+async def test_a_lock_prevents_actions() -> None:
+    """A locked server can be neither stopped nor migrated, until it is unlocked."""
     async with running() as (fake, api):
         order = fake.add_order()
         switch = {"serverId": order.server_id, "action": "stopped"}
@@ -331,8 +331,8 @@ async def test_a_lock_prevents_status_changes() -> None:
         assert (await api("/api/order-status", switch)).status == 200
 
 
-async def test_credentials_are_each_orders_own() -> None:
-    """Every order has a password of its own, and keeps it."""
+async def test_each_order_has_its_own_credentials() -> None:
+    """Every order has its own password, which does not change."""
     async with running() as (fake, api):
         orders = [fake.add_order(), fake.add_order()]
         first = [(await api("/api/credentials", {"serverId": order.server_id})).json for order in orders]
@@ -352,7 +352,7 @@ async def test_credentials_are_each_orders_own() -> None:
     "path", [path for path in SAMPLES if path not in ("/api/test", "/api/blibs", "/api/templates")]
 )
 async def test_a_wrong_key_is_refused(path: str, headers: dict[str, str]) -> None:
-    """Without the right key an endpoint that wants one answers 401 with the document's text and does nothing."""
+    """Without the right key a private endpoint returns 401 with the document's text and does nothing."""
     async with running() as (fake, api):
         fake.add_order()
         reply = await api(path, SAMPLES[path].request, query=SAMPLES[path].query, headers=headers)
@@ -363,8 +363,8 @@ async def test_a_wrong_key_is_refused(path: str, headers: dict[str, str]) -> Non
         assert len((await api("/api/orders")).json) == 1
 
 
-async def test_public_endpoints() -> None:
-    """What is public needs no key; a wrong one is refused where a key would make a difference."""
+async def test_public_endpoints_need_no_key() -> None:
+    """A wrong key is refused where a key would make a difference."""
     async with running() as (_, api):
         wrong = {"Authorization": "Bearer wrong"}
         statuses = {
@@ -391,7 +391,7 @@ async def test_public_endpoints() -> None:
         ("/api/template-config", None),
     ],
 )
-async def test_what_is_not_there_is_denied(path: str, body: Any) -> None:
+async def test_an_unknown_order_is_denied(path: str, body: Any) -> None:
     """An unknown order, server or installation is a 403 with the document's text."""
     async with running() as (_, api):
         reply = await api(path, body, query="" if body else "order_id=99")
@@ -418,8 +418,8 @@ async def test_what_is_not_there_is_denied(path: str, body: Any) -> None:
         ("/api/order-status-history", None),
     ],
 )
-async def test_bad_requests_are_refused(path: str, body: Any) -> None:
-    """A body or query that is not as the document says is a 400 with an error text."""
+async def test_invalid_requests_are_refused(path: str, body: Any) -> None:
+    """A body or query that is not as documented is a 400 with an error text."""
     async with running() as (fake, api):
         fake.add_order(order_id=123, server_id=123)
         reply = await api(path, body)
@@ -427,8 +427,8 @@ async def test_bad_requests_are_refused(path: str, body: Any) -> None:
         assert reply.json["error"]
 
 
-async def test_unreadable_bodies_and_unknown_paths() -> None:
-    """What is no JSON is a 400, an unknown path 404, a wrong method 405, and all of it is recorded."""
+async def test_unreadable_bodies_and_unknown_paths_are_refused() -> None:
+    """Invalid JSON is a 400, an unknown path 404, a wrong method 405, and each is recorded."""
     async with running() as (fake, api):
         key = {"Authorization": f"Bearer {fake.api_key}"}
         for data in (b'{"serverId"', b"[" * 100_000, b"\xff"):
@@ -445,7 +445,7 @@ async def test_unreadable_bodies_and_unknown_paths() -> None:
 
 
 async def test_a_migration_replaces_the_order() -> None:
-    """The new order comes under its own id and runs at the end, when the old one is gone."""
+    """The new order has its own id and runs at the end, when the old one is gone."""
     async with running(durations={"migrate": LONG}) as (fake, api):
         old = fake.add_order(title="mine")
         await api("/api/template-install-add", {"order_id": old.order_id, "template_id": 2})
@@ -467,7 +467,7 @@ async def test_a_migration_replaces_the_order() -> None:
 
 
 async def test_a_migration_can_drop_the_data() -> None:
-    """Without `keep_data` the templates are not there any more."""
+    """Without `keep_data` the templates are gone."""
     async with running(durations={"migrate": 0.0}) as (fake, api):
         order = fake.add_order()
         await api("/api/template-install-add", {"order_id": order.order_id, "template_id": 2})
@@ -476,8 +476,8 @@ async def test_a_migration_can_drop_the_data() -> None:
         assert (await api.row(new_id))["template_installs"] == []
 
 
-async def test_a_migration_can_be_called_off_by_the_test() -> None:
-    """Setting the status of an order that is migrating keeps it from vanishing."""
+async def test_a_test_can_cancel_a_migration() -> None:
+    """Setting the status of a migrating order keeps it."""
     async with running(durations={"migrate": LONG}) as (fake, api):
         order = fake.add_order()
         await api("/api/buy-migration", {"order_id": order.order_id, "target_blib_id": 2, "keep_data": True})
@@ -486,8 +486,8 @@ async def test_a_migration_can_be_called_off_by_the_test() -> None:
         assert (await api.row(order.order_id))["status"] == "running"
 
 
-async def test_quotes_add_up_and_repeat() -> None:
-    """A quote's due is its cost less what remains, exact to the cent, and the same when asked again."""
+async def test_a_quote_adds_up_and_is_repeatable() -> None:
+    """A quote's due is its cost less what remains, exact to the cent, and the same when requested again."""
     async with running() as (fake, api):
         order = fake.add_order(contract_interval="DAY")
         body = {"order_id": order.order_id, "target_blib_id": 2}
@@ -503,8 +503,8 @@ async def test_quotes_add_up_and_repeat() -> None:
         assert order.order_id == options["currentOrder"]["id"]
 
 
-async def test_the_budget_is_spent() -> None:
-    """A migration beyond the budget is refused with the document's text; one within it is taken from it."""
+async def test_a_migration_needs_and_reduces_the_budget() -> None:
+    """A migration beyond the budget is refused with the document's text; otherwise its price is deducted."""
     async with running() as (fake, api):
         first, second = fake.add_order(), fake.add_order()
         fake.budget = Decimal("1")
@@ -521,8 +521,8 @@ async def test_the_budget_is_spent() -> None:
 # --- templates ----------------------------------------------------------------------------------------------------
 
 
-async def test_templates_install_or_fail() -> None:
-    """An installation is queued, runs, and is completed; one of a failing template fails, until retried with luck."""
+async def test_an_install_succeeds_or_fails() -> None:
+    """An installation is queued, runs, and is completed; one of a failing template fails, until a successful retry."""
     async with running(durations={"install": LONG}) as (fake, api):
         order = fake.add_order()
 
@@ -551,11 +551,11 @@ async def test_templates_install_or_fail() -> None:
         assert await shown() == [(1, "Completed")]
 
 
-# --- habits -------------------------------------------------------------------------------------------------------
+# --- options ------------------------------------------------------------------------------------------------------
 
 
-async def test_etags() -> None:
-    """With ETags, an unchanged list is a 304 without a body for who names its tag, and a changed one a new 200."""
+async def test_etags_give_a_304_for_an_unchanged_list() -> None:
+    """With ETags, an unchanged list is a 304 without a body for a matching tag, and a changed one a new 200."""
     async with running(profile=Profile(etag="honoured")) as (fake, api):
         order = fake.add_order()
         key = {"Authorization": f"Bearer {fake.api_key}"}
@@ -570,14 +570,14 @@ async def test_etags() -> None:
         assert "ETag" not in (await api("/api/blibs")).headers
 
 
-async def test_no_etag_by_default() -> None:
-    """Unless asked for, there is no tag: the document promises none."""
+async def test_there_is_no_etag_by_default() -> None:
+    """By default there is no tag, since the document mentions none."""
     async with running() as (_, api):
         assert "ETag" not in (await api("/api/orders", headers=None)).headers
 
 
-async def test_loose_types() -> None:
-    """With loose types numbers are text, booleans 0 or 1, some fields null or missing, and unknown ones there."""
+async def test_loose_types_change_the_kinds_of_fields() -> None:
+    """With loose types numbers are text, booleans 0 or 1, some fields null or missing, and unknown ones are added."""
     async with running(profile="loose") as (fake, api):
         order = fake.add_order(is_locked=True)
         install = {"order_id": order.order_id, "template_id": 1, "config": {"deep": 1}}
@@ -593,7 +593,7 @@ async def test_loose_types() -> None:
 
 
 async def test_reads_can_lag() -> None:
-    """With a lag, list and history show what was; all else shows what is."""
+    """With a lag, list and history show an old state; everything else is current."""
     async with running(profile=Profile(read_lag=LONG), durations={"create": 0.0}) as (fake, api):
         order, removed = fake.add_order(), fake.add_order()
         fake.set_status(order, "stopped")
@@ -610,8 +610,8 @@ async def test_reads_can_lag() -> None:
 # --- faults -------------------------------------------------------------------------------------------------------
 
 
-async def test_the_next_requests_fail() -> None:
-    """As many requests as asked for are answered with the given status and nothing is done; the next one works."""
+async def test_the_next_requests_can_fail() -> None:
+    """As many requests as given get the given status and do nothing; the next one works."""
     async with running() as (fake, api):
         order = fake.add_order(title="before")
         fake.fail_next("/api/order-title", times=2)
@@ -623,7 +623,7 @@ async def test_the_next_requests_fail() -> None:
         assert (await api("/api/order-title", body)).status == 200
 
 
-async def test_failures_look_as_they_are_asked_for() -> None:
+async def test_a_failure_has_the_given_form() -> None:
     """Status, Retry-After, other headers and the body of a failure can be given."""
     async with running() as (fake, api):
         fake.fail_next("/api/orders", status=429, retry_after=3, headers={"X-Limit": "60"})
@@ -643,8 +643,8 @@ async def test_failures_look_as_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("when", "title"), [("before", "old"), ("after", "new")])
-async def test_the_line_is_cut(when: Any, title: str) -> None:
-    """A cut line gives no response; what was asked for is done only where it is cut afterwards."""
+async def test_a_response_can_be_lost(when: Any, title: str) -> None:
+    """The connection is closed without a response; the request is carried out only if that is `after`."""
     async with running() as (fake, api):
         order = fake.add_order(title="old")
         fake.drop_next("/api/order-title", when=when)
@@ -655,8 +655,8 @@ async def test_the_line_is_cut(when: Any, title: str) -> None:
         assert [request.status for request in fake.requests] == [None, 200]
 
 
-async def test_an_answer_is_held_back() -> None:
-    """A delayed response is that of the moment of arrival, and the work was done then."""
+async def test_a_response_can_be_delayed() -> None:
+    """A delayed response is the one of the moment of arrival, and the request was carried out then."""
     async with running() as (fake, api):
         order = fake.add_order(status="stopped")
         fake.delay_next("/api/orders", 0.1)
@@ -669,8 +669,8 @@ async def test_an_answer_is_held_back() -> None:
         assert asyncio.get_running_loop().time() - fake.requests[0].started >= 0.1
 
 
-async def test_faults_of_one_path_come_in_order() -> None:
-    """Each request has one fault, in the order in which they were asked for; other paths have none."""
+async def test_the_faults_of_a_path_apply_in_order() -> None:
+    """Each request has one fault, in the order in which they were added; other paths have none."""
     async with running() as (fake, api):
         fake.fail_next("/api/orders", status=503)
         fake.fail_next("/api/orders", status=429)
@@ -678,8 +678,8 @@ async def test_faults_of_one_path_come_in_order() -> None:
         assert [(await api("/api/orders")).status for _ in range(3)] == [503, 429, 200]
 
 
-def test_faults_that_could_never_happen_are_refused() -> None:
-    """A path, moment, number or status that can't be is a ValueError, not a test that proves nothing."""
+def test_an_invalid_fault_is_refused() -> None:
+    """An invalid path, moment, number or status is a ValueError, not a test that proves nothing."""
     fake = FakeTrooper()
     with pytest.raises(ValueError, match="no endpoint '/api/order-state': there is /api/order-status,"):
         fake.fail_next("/api/order-state")
@@ -695,8 +695,8 @@ def test_faults_that_could_never_happen_are_refused() -> None:
         fake.delay_next("/api/orders", float("nan"))
 
 
-def test_durations_are_those_of_transitions() -> None:
-    """A number is for all transitions, a mapping for those that it names; what is none is a ValueError, later too."""
+def test_durations_apply_to_transitions() -> None:
+    """A number is for all transitions, a mapping for those that it names; an invalid one is a ValueError, later too."""
     assert set(FakeTrooper(durations=3).durations.values()) == {3}
     fake = FakeTrooper(durations={"stop": 60})
     assert (fake.durations["stop"], fake.durations["start"]) == (60, 0.05)
@@ -714,7 +714,7 @@ def test_durations_are_those_of_transitions() -> None:
 
 
 async def test_requests_are_recorded_without_secrets() -> None:
-    """A record has what was asked and answered, and its repr nothing that was sent, nor does the fake's the key."""
+    """A record has request and response; its repr shows nothing that was sent, and the fake's not the key."""
     async with running(api_key="s3cret-key") as (fake, api):
         order = fake.add_order()
         before = asyncio.get_running_loop().time()
@@ -733,8 +733,8 @@ async def test_requests_are_recorded_without_secrets() -> None:
         assert fake.url in repr(fake)
 
 
-async def test_what_was_sent_to_a_path() -> None:
-    """`sent` is the bodies of a path in order, also of what failed; for a path that is none it is a ValueError."""
+async def test_sent_lists_the_bodies_of_a_path() -> None:
+    """In order, including failed requests; an unknown path is a ValueError."""
     async with running() as (fake, api):
         assert fake.sent("/api/order-title") == []
         fake.fail_next("/api/order-title")
@@ -750,7 +750,9 @@ async def test_what_was_sent_to_a_path() -> None:
 
 
 def test_a_fake_that_does_not_run_says_so() -> None:
-    """Before it is entered there is no URL, and no order can be added (a client of no URL would call the real API)."""
+    """Before it is entered there is no URL, and no order can be added (a client without a URL would call
+    the real API).
+    """
     fake = FakeTrooper()
     with pytest.raises(RuntimeError, match="with FakeTrooper"):
         _ = fake.url
@@ -758,8 +760,8 @@ def test_a_fake_that_does_not_run_says_so() -> None:
         fake.add_order()
 
 
-async def test_orders_are_made_as_asked_for() -> None:
-    """The order that is handed out is the one in the list; an id that is taken is refused."""
+async def test_an_order_can_be_added_with_any_fields() -> None:
+    """The returned order is the one in the list; a taken id is refused."""
     async with running() as (fake, api):
         order = fake.add_order(
             status="running", desired_status="stopped", blib_id=2, title="mine", price_h=Decimal("1.5")
@@ -779,8 +781,8 @@ async def test_orders_are_made_as_asked_for() -> None:
             fake.add_order(tittle="x")  # type: ignore[call-arg]
 
 
-async def test_a_body_that_breaks_off_is_survived() -> None:
-    """A client that hangs up within its request does no harm, and nothing of it is done."""
+async def test_an_incomplete_body_is_tolerated() -> None:
+    """A client that hangs up during its request does no harm, and the request is not carried out."""
     async with running() as (fake, api):
         _, writer = await asyncio.open_connection("127.0.0.1", int(fake.url.rpartition(":")[2]))
         writer.write(b"POST /api/order HTTP/1.1\r\nHost: fake\r\nContent-Length: 100\r\n\r\n{")
@@ -791,8 +793,8 @@ async def test_a_body_that_breaks_off_is_survived() -> None:
         assert [request.path for request in fake.requests] == ["/api/orders"]
 
 
-async def test_a_port_that_is_taken_is_an_os_error() -> None:
-    """A second fake on the same port fails, and cleans up what it had begun."""
+async def test_a_port_in_use_is_an_os_error() -> None:
+    """A second fake on the same port fails, and cleans up."""
     async with running() as (fake, _):
         with pytest.raises(OSError, match="in use"):
             async with FakeTrooper(port=int(fake.url.rpartition(":")[2])):
@@ -826,8 +828,8 @@ async def test_the_command_serves_until_it_is_stopped(stop: signal.Signals) -> N
     assert (process.returncode, errors) == (0, b"")
 
 
-def test_the_command_says_when_the_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port in use ends the command with one line and exit code 1."""
+def test_the_command_reports_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with one line and exit code 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as end:
         main(["--port", str(taken.getsockname()[1])])
     assert end.value.code == 1
@@ -837,7 +839,7 @@ def test_the_command_says_when_the_port_is_taken(capsys: pytest.CaptureFixture[s
 # --- with the client ----------------------------------------------------------------------------------------------
 
 
-async def test_its_client_is_pointed_at_it() -> None:
+async def test_its_client_uses_the_fake() -> None:
     """`fake.client()` is a client of this server with its key, and passes options on."""
     async with FakeTrooper() as fake:
         order = fake.add_order(status="stopped")
@@ -848,8 +850,8 @@ async def test_its_client_is_pointed_at_it() -> None:
             assert await client.ping() == "meinstring5"
 
 
-async def test_its_client_repeats_fast() -> None:
-    """What fails for a while is repeated by `fake.client()` without the pauses that a real API needs."""
+async def test_its_client_retries_fast() -> None:
+    """`fake.client()` retries failures without the pauses that a real API needs."""
     async with FakeTrooper() as fake, fake.client() as client:
         fake.fail_next("/api/test", status=503, times=3)
         assert await client.ping() == "meinstring5"

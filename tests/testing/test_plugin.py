@@ -1,4 +1,4 @@
-"""The pytest plugin, in pytest runs of its own that load it by its entry point, as if the package were installed."""
+"""The pytest plugin, in separate pytest runs that load it by its entry point, as if the package were installed."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_unrelated():
 
 
 class Runner:
-    """Runs pytest in a folder of its own, with the package on its path and its entry points announced."""
+    """Runs pytest in its own folder, with the package on its path and its entry points registered."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "project"
         self.folder.mkdir()
-        # Plugins that are only here: hypothesis alone costs more to import than all else.
+        # Plugins that are needed only here: hypothesis alone takes longer to import than everything else.
         self.without = ["cacheprovider", "randomly", "hypothesispytest", "anyio"]
         self.site = folder / "site"
         metadata = self.site / "trooper_async-0.dist-info"
@@ -92,12 +92,12 @@ def run(tmp_path: Path) -> Runner:
 
 
 def marked(test: str) -> str:
-    """The test as the strict mode wants it."""
+    """The test as strict mode needs it."""
     return f"import pytest\npytestmark = pytest.mark.asyncio\n{test}"
 
 
 def test_the_fixtures_work_in_strict_mode(run: Runner) -> None:
-    """`fake_trooper` is a running server and `trooper` its client in the strict mode of pytest-asyncio, its default."""
+    """`fake_trooper` is a running server and `trooper` its client in pytest-asyncio's strict mode, its default."""
     code, output = run(marked(FAKE + CLIENT))
     assert code == 0, output
     assert "2 passed" in output
@@ -110,8 +110,8 @@ def test_the_fixtures_work_in_auto_mode(run: Runner) -> None:
     assert "2 passed" in output
 
 
-def test_a_conftest_can_load_it(run: Runner) -> None:
-    """Where the entry point is blocked, a conftest can name the plugin."""
+def test_a_conftest_can_load_the_plugin(run: Runner) -> None:
+    """If the entry point is blocked, a conftest can name the plugin."""
     run.folder.joinpath("conftest.py").write_text('pytest_plugins = ["trooper_async.testing.plugin"]\n')
     code, output = run(marked(FAKE), "-p", "no:trooper_async")
     assert code == 0, output
@@ -128,14 +128,14 @@ def test_the_fixtures_are_listed(run: Runner) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
-def test_other_peoples_runs_are_left_alone(run: Runner, options: tuple[str, ...]) -> None:
-    """A run that has nothing to do with Trooper passes and imports no server, with pytest-asyncio and without."""
+def test_unrelated_runs_are_left_alone(run: Runner, options: tuple[str, ...]) -> None:
+    """A run without Trooper passes and imports no server, with pytest-asyncio and without."""
     code, output = run(UNRELATED, *options)
     assert code == 0, output
 
 
-def test_what_is_missing_is_said(run: Runner) -> None:
-    """Without pytest-asyncio a test that asks for a client is told that it is needed, and by what it is not."""
+def test_a_missing_plugin_is_named(run: Runner) -> None:
+    """Without pytest-asyncio a test that requests a client fails with what to install."""
     code, output = run("def test_it(trooper): ...\n", "-p", "no:asyncio")
     assert code == 1
     assert "the fixture `trooper` needs pytest-asyncio" in output
@@ -144,15 +144,15 @@ def test_what_is_missing_is_said(run: Runner) -> None:
 
 @pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
 def test_blocking_tests_use_the_fake(run: Runner, options: tuple[str, ...]) -> None:
-    """`fake_trooper` and `session_fake_trooper` serve sync tests, with pytest-asyncio and without."""
+    """`fake_trooper` and `session_fake_trooper` work in sync tests, with pytest-asyncio and without."""
     code, output = run(BLOCKING, *options)
     assert code == 0, output
     assert "3 passed" in output
 
 
 @pytest.mark.parametrize("scope", ["class", "module", "package", "session"])
-def test_the_client_lives_in_the_loop_of_its_test(run: Runner, scope: str) -> None:
-    """In a loop of a wider scope too, the fixtures work, and the client belongs to the loop of the test."""
+def test_the_client_belongs_to_the_loop_of_its_test(run: Runner, scope: str) -> None:
+    """The fixtures also work in a loop of a wider scope."""
     mark = f'import pytest\npytestmark = pytest.mark.asyncio(loop_scope="{scope}")\n'
     test = indent(CLIENT.replace("(fake", "(self, fake"), "    ")
     code, output = run(f"{mark}class TestIt:{test}{test.replace('waits', 'waits_again')}")
@@ -160,15 +160,15 @@ def test_the_client_lives_in_the_loop_of_its_test(run: Runner, scope: str) -> No
     assert "2 passed" in output
 
 
-def test_the_default_scope_of_loops_is_followed(run: Runner) -> None:
-    """The project's own default scope of loops needs no marker."""
+def test_the_default_loop_scope_is_followed(run: Runner) -> None:
+    """The project's default loop scope needs no marker."""
     code, output = run(FAKE + CLIENT, "-o", "asyncio_mode=auto", "-o", "asyncio_default_test_loop_scope=session")
     assert code == 0, output
     assert "2 passed" in output
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
-def test_tests_of_anyio_use_the_fixtures(run: Runner, options: tuple[str, ...]) -> None:
+def test_anyio_tests_use_the_fixtures(run: Runner, options: tuple[str, ...]) -> None:
     """Under anyio's plugin both fixtures work, in its loop, with pytest-asyncio beside it and without."""
     run.without.remove("anyio")
     code, output = run(ANYIO + FAKE + CLIENT, *options)

@@ -1,4 +1,4 @@
-"""Profiles: their format, and a fake that behaves as they say."""
+"""Profiles: their format, and a fake that behaves accordingly."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ SLOW = Actions(
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_profiles_of_the_package_are_read_and_written(name: str) -> None:
-    """Every file in the folder is a profile with a sentence about it, and comes back from its own JSON."""
+def test_the_packages_profiles_are_read_and_written(name: str) -> None:
+    """Every file in the folder is a profile with a description, and round-trips through its JSON."""
     profile = Profile.load(name)
     assert profile == Profile.from_json(profile.to_json()) == Profile.load(FOLDER / f"{name}.json")
     assert profile.about.endswith(".")
     assert len({Profile.load(other).about for other in PROFILES}) == len(PROFILES)
 
 
-def test_the_default_is_the_document() -> None:
-    """A profile that says nothing is that of the document, which spells out all actions."""
+def test_the_default_profile_is_the_document() -> None:
+    """An empty profile equals that of the document, which spells out all actions."""
     assert Profile() == Profile.from_json('{"profile": 1}') == evolve(Profile.load("document"), about=Profile().about)
     written = json.loads((FOLDER / "document.json").read_text())
     assert set(written["actions"]) == {action.name for action in fields(Actions)}
@@ -73,8 +73,8 @@ def test_every_field_is_documented() -> None:
         (BACKWARDS, "times rise from 0"),
     ],
 )
-def test_what_is_no_profile_is_refused(text: str, problem: str) -> None:
-    """Text that is no profile, of a later release, or with a field or value that can't be, is told."""
+def test_an_invalid_profile_is_refused(text: str, problem: str) -> None:
+    """Invalid text, a later format, or an invalid field or value is reported."""
     with pytest.raises(ConfigurationError, match=re.escape(problem)):
         Profile.from_json(text)
 
@@ -87,15 +87,15 @@ def test_what_is_no_profile_is_refused(text: str, problem: str) -> None:
         {"after": 0, "current": None, "desired": None},
     ],
 )
-def test_words_are_words(step: dict[str, Any]) -> None:
+def test_a_status_is_a_short_word(step: dict[str, Any]) -> None:
     """A status in a profile is a short word without digits, and an action ends at one."""
     text = json.dumps({"profile": 1, "actions": {"stop": {"steps": [step], "history": []}}})
     with pytest.raises(ConfigurationError, match="status"):
         Profile.from_json(text)
 
 
-def test_a_profile_that_is_not_there_is_told() -> None:
-    """An unknown name is a ConfigurationError that lists the names there are; a file that is not there an OSError."""
+def test_an_unknown_profile_is_reported() -> None:
+    """An unknown name is a ConfigurationError that lists the known ones; a missing file an OSError."""
     with pytest.raises(ConfigurationError, match="there is no profile 'lagged': there are document, "):
         FakeTrooper(profile="lagged")
     with pytest.raises(FileNotFoundError):
@@ -107,8 +107,8 @@ def test_a_profile_that_is_not_there_is_told() -> None:
 # --- the behaviour ------------------------------------------------------------------------------------------------
 
 
-async def test_an_action_goes_as_the_profile_says() -> None:
-    """The words, their times, the reply and the rows of the history, early and late, are the profile's."""
+async def test_an_action_follows_the_profile() -> None:
+    """The words, their times, the response and the rows of the history, early and late, are the profile's."""
     async with running(profile=Profile(actions=SLOW)) as (fake, api):
         order = fake.add_order()
         accepted = await api("/api/order-status", {"serverId": order.server_id, "action": "stopped"})
@@ -138,8 +138,8 @@ async def test_an_action_goes_as_the_profile_says() -> None:
         ({"durations": 0.0}, 0.0, "off"),
     ],
 )
-async def test_times_are_scaled_on_demand(settings: dict[str, Any], after: float, word: str) -> None:
-    """`scale` is for all times of a profile; a duration stretches the steps of its action."""
+async def test_times_can_be_scaled(settings: dict[str, Any], after: float, word: str) -> None:
+    """`scale` applies to all times of a profile; a duration stretches the steps of its action."""
     async with running(profile=Profile(actions=SLOW), **settings) as (fake, api):
         order = fake.add_order()
         await api("/api/order-status", {"serverId": order.server_id, "action": "stopped"})
@@ -150,7 +150,7 @@ async def test_times_are_scaled_on_demand(settings: dict[str, Any], after: float
 
 
 def test_all_times_are_scaled() -> None:
-    """Steps, rows, lag, installs and the span of the rate limit; whole seconds of a Retry-After are rounded up."""
+    """Steps, rows, lag, installs and the period of the rate limit; a Retry-After is rounded up to whole seconds."""
     limit = RateLimit(5, 10.0, 3)
     profile = Profile(actions=SLOW, read_lag=4.0, install_seconds=2.0, rate_limit=limit).scaled(0.5)
     assert [step.after for step in profile.actions.stop.steps] == [0, 5, 10, 30]
@@ -159,8 +159,8 @@ def test_all_times_are_scaled() -> None:
 
 
 @pytest.mark.parametrize("name", ["early_history", "late_history"])
-async def test_rows_of_the_history_may_come_early_or_late(name: str) -> None:
-    """A row may be there before the action has ended, or be missing when it has."""
+async def test_history_rows_may_be_early_or_late(name: str) -> None:
+    """A row may appear before the action has ended, or still be missing afterwards."""
     async with running(profile=name, durations=LONG) as (fake, api):
         order = fake.add_order()
         await api("/api/order-status", {"serverId": order.server_id, "action": "restarted"})
@@ -175,7 +175,7 @@ async def test_rows_of_the_history_may_come_early_or_late(name: str) -> None:
 
 
 async def test_fields_have_the_kinds_of_the_profile() -> None:
-    """A field can be text, null or missing, within another too, and new ones are added, at one endpoint or at all."""
+    """A field can be text, null or missing, also nested, and new ones are added, at one endpoint or at all."""
     kinds = {
         "/api/orders": {"price_h": "text", "ip": "null", "template_installs.status": "text", "host": "list"},
         "*": {"title": "missing", "region": "text"},
@@ -196,7 +196,7 @@ async def test_fields_have_the_kinds_of_the_profile() -> None:
 
 
 async def test_headers_are_those_of_the_profile() -> None:
-    """Headers of every response, and gzip for who accepts it."""
+    """Headers of every response, and gzip for clients that accept it."""
     async with running(profile=Profile(headers={"Server": "nginx", "Age": "3"}, gzip=True)) as (fake, api):
         fake.add_order()
         reply = await api("/api/orders")
@@ -229,7 +229,7 @@ async def test_refusals_are_those_of_the_profile() -> None:
 
 @pytest.mark.parametrize("retry_after", [7, None])
 async def test_the_rate_is_limited(retry_after: int | None) -> None:
-    """One request too many is a 429 that does nothing, with the pause that the profile has; later there is room."""
+    """One request too many is a 429 that does nothing, with the profile's pause; later requests are accepted."""
     async with running(profile=Profile(rate_limit=RateLimit(3, LONG, retry_after))) as (fake, api):
         order = fake.add_order(title="old")
         statuses = [(await api("/api/orders")).status for _ in range(3)]
@@ -242,8 +242,8 @@ async def test_the_rate_is_limited(retry_after: int | None) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-async def test_every_endpoint_answers_under_every_profile(name: str) -> None:
-    """The document's sample requests succeed whatever the profile."""
+async def test_every_endpoint_works_under_every_profile(name: str) -> None:
+    """The document's sample requests succeed with every profile."""
     async with running(profile=name, durations={"install": 0.0}) as (fake, api):
         for path, sample in SAMPLES.items():
             fake.reset()

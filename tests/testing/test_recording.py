@@ -1,4 +1,4 @@
-"""A recording: a profile of what an API shows, with nothing of an account in it."""
+"""A recording: a profile of an API's behaviour, without data of the account."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOCUMENTED = Refusals().key
 
 @asynccontextmanager
 async def recorded_fake(**settings: Any) -> AsyncIterator[tuple[FakeTrooper, OverHttp, Clock]]:
-    """A fake whose time goes forward as the recording sleeps."""
+    """A fake whose time advances as the recording sleeps."""
     clock = Clock()
     async with FakeTrooper(**settings) as fake, aiohttp.ClientSession() as session:
         fake._clock = clock
@@ -44,13 +44,13 @@ async def stand_in(seed: int) -> AsyncIterator[tuple[StandIn, OverHttp]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_the_fake_of_a_recording_is_like_what_was_recorded(seed: int) -> None:
-    """States, words, headers, kinds and the ends of waits are the same; nothing of the account is in the profile."""
+async def test_the_fake_of_a_recording_behaves_like_the_original(seed: int) -> None:
+    """States, words, headers, kinds and the ends of waits are the same; the profile has no data of the account."""
     assert await calibration.differences(seed) == []
 
 
-async def test_a_fake_is_recorded_as_it_is() -> None:
-    """The steps, rows and replies of the profile that a fake has come out again."""
+async def test_recording_a_fake_gives_its_profile() -> None:
+    """The steps, rows and responses of the fake's profile are recorded."""
     async with recorded_fake(profile=Profile(actions=WHOLE_SECONDS, history_ids="rising")) as (fake, api, _):
         order = fake.add_order()
         profile = await record(api, seconds=3, exercise=order.order_id)
@@ -64,7 +64,7 @@ async def test_a_fake_is_recorded_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("before", ["running", "stopped", "frozen"])
-async def test_an_exercise_puts_the_server_back(before: str) -> None:
+async def test_an_exercise_restores_the_server(before: str) -> None:
     """Whatever its status was, it goes through all five actions, each once, and ends where it began, unlocked."""
     told: list[str] = []
     async with recorded_fake() as (fake, api, _):
@@ -82,8 +82,8 @@ async def test_an_exercise_puts_the_server_back(before: str) -> None:
     ]  # fmt: skip
 
 
-async def test_reads_alone_change_nothing() -> None:
-    """Without an exercise only GETs are sent, and the actions are the document's."""
+async def test_without_an_exercise_nothing_changes() -> None:
+    """Only GETs are sent, and the actions are the document's."""
     async with recorded_fake(profile="loose") as (fake, api, clock):
         fake.add_order()
         began = clock()
@@ -99,8 +99,8 @@ async def test_reads_alone_change_nothing() -> None:
     assert kinds["beta_field"] == "object"
 
 
-async def test_a_rate_limit_is_noted_and_waited_out() -> None:
-    """A 429 is no end: the pause is kept, and the limit is in the profile."""
+async def test_a_rate_limit_is_recorded_and_waited_out() -> None:
+    """A 429 does not end the recording: it pauses, and the limit is in the profile."""
     async with recorded_fake(profile=Profile(rate_limit=RateLimit(30, 50.0, 7))) as (fake, api, _):
         fake.add_order()
         profile = await record(api, seconds=40)
@@ -109,7 +109,7 @@ async def test_a_rate_limit_is_noted_and_waited_out() -> None:
     assert (profile.rate_limit.seconds, profile.rate_limit.retry_after) == (7.0, 7)
 
 
-async def test_nothing_of_the_account_is_kept() -> None:
+async def test_no_account_data_is_recorded() -> None:
     """Titles, names, addresses, prices, times and texts that may name something are not in a profile."""
     for seed in range(12):
         async with stand_in(seed) as (_, api):
@@ -132,8 +132,8 @@ async def test_nothing_of_the_account_is_kept() -> None:
         ((503, {"error": "down"}), DOCUMENTED),
     ],
 )
-async def test_how_a_wrong_key_is_refused_is_recorded(met: tuple[int, Any], recorded: Refusal) -> None:
-    """Its status, its text where that names nothing, and where the text is; one GET with that key is sent."""
+async def test_the_refusal_of_a_wrong_key_is_recorded(met: tuple[int, Any], recorded: Refusal) -> None:
+    """Its status, its text if that names nothing, and the place of the text; one GET is sent with that key."""
     async with stand_in(0) as (serving, api):
         serving.behaviour.no_key = met
         stranger = OverHttp(api.url, calibration.WRONG_KEY, api.session, Clock())
@@ -143,8 +143,8 @@ async def test_how_a_wrong_key_is_refused_is_recorded(met: tuple[int, Any], reco
     assert calibration.WRONG_KEY not in profile.to_json()
 
 
-async def test_a_refusal_that_names_the_server_is_not_kept() -> None:
-    """Also where its title is plain words, as the text is."""
+async def test_a_refusal_that_names_the_server_is_not_recorded() -> None:
+    """Even if its title consists of plain words, like the text."""
     async with recorded_fake(profile=Profile(refusals=Refusals(locked=Refusal(409, "my training is locked")))) as (
         fake,
         api,
@@ -156,8 +156,8 @@ async def test_a_refusal_that_names_the_server_is_not_kept() -> None:
             assert profile.refusals.locked == Refusal(409, text)
 
 
-async def test_what_can_not_be_recorded_is_told() -> None:
-    """No list, an unknown or locked server, one on its way, a refused action and one without end are told as such."""
+async def test_a_failed_recording_says_why() -> None:
+    """No list, an unknown or locked server, one in transition, a refused action and an endless one are reported."""
     async with recorded_fake(durations={"freeze": 9e9}) as (fake, api, _):
         order, locked = fake.add_order(), fake.add_order(is_locked=True)
         moving = fake.add_order(status="stopping", desired_status="stopped")
@@ -179,8 +179,8 @@ async def test_what_can_not_be_recorded_is_told() -> None:
             await record(api, seconds=0)
 
 
-async def test_the_lock_does_not_outlive_a_failure() -> None:
-    """Where the request under the lock is lost, the server is unlocked all the same."""
+async def test_a_failure_does_not_leave_the_lock() -> None:
+    """If the response under the lock is lost, the server is unlocked nevertheless."""
     async with recorded_fake() as (fake, api, _):
         order = fake.add_order()
         fake.drop_next("/api/order-status")

@@ -1,4 +1,4 @@
-"""The fake's controls over HTTP, as a program in another language uses them."""
+"""The fake's controls over HTTP, for programs in other languages."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def control(api: Api, name: str, body: Any = None, *, status: int = 200) -
         return await response.json()
 
 
-async def test_every_control_acts() -> None:
-    """Orders, statuses, faults, times, offers, the budget and templates: each changes what the next request sees."""
+async def test_every_control_works() -> None:
+    """Orders, statuses, faults, times, offers, the budget and templates: each affects the next request."""
     async with running() as (fake, api):
         ids = await control(api, "add_order", {"status": "stopped", "price_h": 0.5, "paid_until": WHEN, "title": "one"})
         row = await api.row(ids["order_id"])
@@ -74,8 +74,10 @@ def only_order(ids: dict[str, int]) -> dict[str, int]:
     return {"order_id": ids["order_id"]}
 
 
-async def test_a_response_is_held_over_http() -> None:
-    """`hold_next` gives a number; `arrived` responds once the request is there, and `release` lets its response go."""
+async def test_a_response_can_be_held_over_http() -> None:
+    """`hold_next` returns a number; `arrived` responds once the request is there, and `release` lets its
+    response go.
+    """
     async with running() as (_, api):
         hold = await control(api, "hold_next", {"path": "/api/test"})
         arrived = asyncio.create_task(control(api, "arrived", hold))
@@ -86,8 +88,8 @@ async def test_a_response_is_held_over_http() -> None:
         assert (await asking).status == 200
 
 
-async def test_requests_can_be_read() -> None:
-    """What was received comes as JSON, without the controls themselves."""
+async def test_received_requests_are_listed() -> None:
+    """Received requests are listed as JSON, without the controls themselves."""
     async with running() as (fake, api):
         await api("/api/order-title", {"serverId": 5, "title": "x"})
         await control(api, "advance", {"seconds": 1})
@@ -128,8 +130,8 @@ async def test_requests_can_be_read() -> None:
         ("advance", [1], "the body must be a JSON object"),
     ],
 )
-async def test_a_control_that_can_not_be_is_refused(name: str, body: Any, error: str) -> None:
-    """A control with a wrong path, name or value is a 400 that says which."""
+async def test_an_invalid_control_is_refused(name: str, body: Any, error: str) -> None:
+    """A control with an invalid path, name or value is a 400 that names it."""
     async with running() as (_, api):
         assert error in (await control(api, name, body, status=400))["error"]
 
@@ -142,8 +144,8 @@ async def test_an_unknown_control_gets_the_help() -> None:
                 assert (response.status, await response.text()) == (404, HELP)
 
 
-def test_the_help_names_every_control() -> None:
-    """`--help` shows the controls, and all of them."""
+def test_the_help_lists_every_control() -> None:
+    """`--help` lists all controls."""
     command = [sys.executable, "-m", "trooper_async.testing", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert HELP in shown
@@ -152,6 +154,6 @@ def test_the_help_names_every_control() -> None:
     }
 
 
-def test_a_fake_has_the_controls_in_process_too() -> None:
-    """Every control over HTTP is one of `FakeTrooper` as well."""
+def test_every_control_is_a_method_too() -> None:
+    """Every control over HTTP is a method of `FakeTrooper`."""
     assert [name for name in CONTROLS if not hasattr(FakeTrooper, name)] == []

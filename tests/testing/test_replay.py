@@ -1,4 +1,4 @@
-"""The replay: the client's waits against the fake of a profile, and what is said of them."""
+"""The replay: the client's waits on the fake of a profile, and the verdict on them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ UNSEEN = Course((Step(0, "running", "running"),), (Row(1.5, "running"),))
 
 
 @pytest.mark.parametrize("name", PROFILES)
-async def test_the_waits_are_right_under_every_profile(name: str) -> None:
-    """Under no profile of the package does a wait end early, never, or with an error."""
+async def test_waits_are_right_under_every_profile(name: str) -> None:
+    """With no profile of the package does a wait end early, never, or with an error."""
     results = await replay(Profile.load(name), poll=FAST)
     assert [result.action for result in results] == ["start", "stop", "freeze", "restart", "create", "migrate", "thaw"]
     assert [str(result) for result in results if result.verdict not in RIGHT] == []
@@ -30,15 +30,15 @@ async def test_the_waits_are_right_under_every_profile(name: str) -> None:
 
 
 async def test_long_actions_are_scaled() -> None:
-    """Actions of minutes are replayed in seconds, with the poll of a real client, and told at their own pace."""
+    """Actions of minutes are replayed in seconds, with the polls of a real client, and reported in original times."""
     results = await replay(Profile().scaled(1000))
     assert {result.action_seconds for result in results} == {50.0}
     assert {result.verdict for result in results} <= RIGHT
     assert all(result.seconds >= 50 for result in results)
 
 
-async def test_what_goes_wrong_is_told() -> None:
-    """A word that comes too early, one that is none of the package's, another end, and a sign that comes late."""
+async def test_a_wrong_wait_is_reported() -> None:
+    """A word that comes too early, an unknown one, another end, and late evidence."""
     actions = Actions(stop=OFF_AND_ON, start=PARKED, freeze=ELSEWHERE, restart=UNSEEN)
     results = {one.action: one for one in await replay(Profile(actions=actions), poll=FAST, seconds=5.0, timeout=5.0)}
     assert [results[name].verdict for name in ("stop", "start", "freeze", "restart")] == [
@@ -50,8 +50,8 @@ async def test_what_goes_wrong_is_told() -> None:
     assert "freeze: it ends 2.00 s after the acceptance, and its wait fails: SupersededError" in str(results["freeze"])
 
 
-async def test_a_lag_is_no_lateness() -> None:
-    """Where reads lag, a wait can only end later, and is in time all the same."""
+async def test_a_lag_does_not_count_as_lateness() -> None:
+    """If reads lag, a wait can only end later, and still counts as in time."""
     results = await replay(evolve(Profile(), read_lag=0.25), poll=FAST)
     assert {result.verdict for result in results} <= RIGHT
     assert all(result.seconds >= result.action_seconds + 0.25 for result in results)

@@ -1,4 +1,4 @@
-"""The fake serves from a thread of its own: who can use it, who may change it, and what is left of it at the end."""
+"""The fake serves from its own thread: who can use it, who may change it, and what is left at the end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, 
 
 
 def get(fake: FakeTrooper, path: str) -> Any:
-    """What a blocking client gets."""
+    """The response to a blocking client."""
     request = urllib.request.Request(fake.url + path, headers={"Authorization": f"Bearer {fake.api_key}"})
     with urllib.request.urlopen(request, timeout=60) as response:
         return json.load(response)
@@ -40,8 +40,8 @@ def threads() -> list[threading.Thread]:
 # --- who can use it -----------------------------------------------------------------------------------------------
 
 
-def test_blocking_code_can_use_it() -> None:
-    """A test without an event loop starts it, asks it, and changes it."""
+def test_blocking_code_can_use_the_fake() -> None:
+    """A test without an event loop starts it, sends requests, and changes it."""
     with FakeTrooper() as fake:
         order = fake.add_order(status="stopped")
         assert get(fake, "/api/orders")[0]["status"] == "stopped"
@@ -50,8 +50,8 @@ def test_blocking_code_can_use_it() -> None:
         assert [request.status for request in fake.requests] == [200, 200]
 
 
-def test_an_application_in_another_thread_can_use_it() -> None:
-    """A sync test whose application runs in a loop of its own thread, as under Starlette's `TestClient`, works."""
+def test_an_application_in_another_thread_can_use_the_fake() -> None:
+    """A sync test whose application runs in a loop in its own thread, as under Starlette's `TestClient`."""
 
     async def stop(order_id: int) -> str:
         async with fake.client() as client:
@@ -62,8 +62,8 @@ def test_an_application_in_another_thread_can_use_it() -> None:
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-def test_it_outlives_the_loops_of_its_clients(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """One fake serves one loop after another, asyncio's or uvloop's, entered in either way."""
+def test_the_fake_outlives_the_loops_of_its_clients(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """One fake serves successive loops, asyncio's or uvloop's, entered in either way."""
 
     async def waits(fake: FakeTrooper, order_id: int) -> str:
         async with fake.client() as client:
@@ -82,8 +82,8 @@ def test_it_outlives_the_loops_of_its_clients(new_loop: Callable[[], asyncio.Abs
         assert runner.run(enters()) == "running"
 
 
-def test_it_needs_no_event_loop_to_be_entered() -> None:
-    """`async with` awaits nothing, so it works under any async library, trio included."""
+def test_entering_the_fake_needs_no_event_loop() -> None:
+    """`async with` awaits nothing, so it works under any async library, including trio."""
     fake = FakeTrooper()
     for coroutine in (fake.__aenter__(), fake.__aexit__(None, None, None)):
         with pytest.raises(StopIteration):  # it ends at the first step
@@ -91,8 +91,8 @@ def test_it_needs_no_event_loop_to_be_entered() -> None:
     assert threads() == []
 
 
-async def test_it_answers_while_the_loop_of_the_test_is_blocked() -> None:
-    """A test that blocks its own loop gets its response all the same: nothing waits for that loop."""
+async def test_the_fake_responds_while_the_tests_loop_is_blocked() -> None:
+    """A test that blocks its own loop gets its response nevertheless."""
     with FakeTrooper() as fake:
         assert get(fake, "/api/test") == {"test": "meinstring5"}
 
@@ -100,7 +100,7 @@ async def test_it_answers_while_the_loop_of_the_test_is_blocked() -> None:
 # --- who may change it --------------------------------------------------------------------------------------------
 
 
-def test_what_threads_ask_for_is_neither_lost_nor_mixed() -> None:
+def test_concurrent_changes_are_neither_lost_nor_mixed() -> None:
     """Controls used by eight threads at once, while eight others read: every change is there at the end."""
     with FakeTrooper() as fake, ThreadPoolExecutor(16) as pool:
 
@@ -131,8 +131,8 @@ def test_what_threads_ask_for_is_neither_lost_nor_mixed() -> None:
         assert failed == 80
 
 
-def test_a_control_holds_for_the_next_request() -> None:
-    """What was asked for has happened when the call returns, two hundred times in a row."""
+def test_a_control_applies_to_the_next_request() -> None:
+    """The change has happened when the call returns, two hundred times in a row."""
     with FakeTrooper() as fake:
         order = fake.add_order()
         for number in range(200):
@@ -141,7 +141,7 @@ def test_a_control_holds_for_the_next_request() -> None:
 
 
 async def test_a_response_is_held_until_it_is_released() -> None:
-    """A held request has done its work at `arrived`, and its response, that of then, comes after `release`."""
+    """A held request was carried out at `arrived`, and its response, of that moment, is sent after `release`."""
     async with FakeTrooper() as fake, fake.client() as client:
         order = fake.add_order(status="stopped")
         with fake.hold_next("/api/orders") as hold:
@@ -168,8 +168,8 @@ def test_blocking_code_can_hold_a_response() -> None:
         assert asked.result(60) == {"test": "meinstring5"}
 
 
-async def test_a_request_that_does_not_come_is_told() -> None:
-    """Waiting for an arrival that never is ends with the path; once released before, a hold holds nothing."""
+async def test_a_request_that_does_not_arrive_is_reported() -> None:
+    """Waiting for it fails with the path; a hold that was already released holds nothing."""
     async with FakeTrooper() as fake, fake.client() as client:
         hold = fake.hold_next("/api/test")
         with pytest.raises(TimeoutError, match="no request to /api/test arrived within"):
@@ -183,7 +183,7 @@ async def test_a_request_that_does_not_come_is_told() -> None:
             fake.hold_next("/api/tests")
 
 
-async def test_who_hangs_up_is_not_waited_for() -> None:
+async def test_a_client_that_hangs_up_is_not_waited_for() -> None:
     """A client that gives up while it is held does no harm: its hold can be released, and the next request works."""
     async with FakeTrooper() as fake, aiohttp.ClientSession() as session:
         hold = fake.hold_next("/api/test")
@@ -199,8 +199,8 @@ async def test_who_hangs_up_is_not_waited_for() -> None:
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_left_behind() -> None:
-    """Closing is quick and leaves no thread and no task, also with responses held back and clients that hung up."""
+async def test_closing_leaves_nothing_behind() -> None:
+    """Closing is quick and leaves no thread and no task, even with held responses and clients that hung up."""
     tasks = asyncio.all_tasks()
     async with aiohttp.ClientSession() as session:
         with FakeTrooper() as fake:
@@ -219,8 +219,8 @@ async def test_nothing_is_left_behind() -> None:
     gc.collect()  # an unclosed socket would warn, and a warning is an error here
 
 
-def test_a_client_that_does_not_read_does_not_delay_the_end() -> None:
-    """Closing does not wait for a response of megabytes that nobody takes."""
+def test_a_client_that_does_not_read_does_not_delay_closing() -> None:
+    """Closing does not wait for a response of megabytes that nobody reads."""
     with FakeTrooper() as fake, socket.create_connection(("127.0.0.1", int(fake.url.rpartition(":")[2]))) as client:
         fake.fail_next("/api/test", body="x" * 50_000_000)
         client.sendall(b"GET /api/test HTTP/1.1\r\nHost: fake\r\n\r\n")
@@ -229,8 +229,8 @@ def test_a_client_that_does_not_read_does_not_delay_the_end() -> None:
         assert threads() == []
 
 
-def test_connections_that_come_at_the_end_are_closed() -> None:
-    """What connects while the fake is closing is closed too: no socket is left for the garbage collector."""
+def test_connections_made_during_closing_are_closed() -> None:
+    """A connection made while the fake is closing is closed too: no socket is left for the garbage collector."""
     for _ in range(30):
         with ExitStack() as stack, FakeTrooper() as fake:
             address = ("127.0.0.1", int(fake.url.rpartition(":")[2]))
@@ -239,7 +239,7 @@ def test_connections_that_come_at_the_end_are_closed() -> None:
     gc.collect()  # an unclosed socket would warn, and a warning is an error here
 
 
-def test_it_can_be_closed_again_and_started_again() -> None:
+def test_a_fake_can_be_closed_twice_and_restarted() -> None:
     """A second close does nothing; a second start while it runs is an error; after a close it starts anew."""
     fake = FakeTrooper()
     fake.close()
@@ -255,7 +255,7 @@ def test_it_can_be_closed_again_and_started_again() -> None:
 
 
 def test_closing_from_two_threads_is_closing_once() -> None:
-    """Whoever closes it, and how often at once: the thread ends, and nobody waits for ever."""
+    """Whoever closes it, and how often at once: the thread ends, and nobody waits forever."""
     for _ in range(20):
         fake = FakeTrooper()
         fake.start()
@@ -264,8 +264,8 @@ def test_closing_from_two_threads_is_closing_once() -> None:
         assert threads() == []
 
 
-def test_who_forgets_to_close_is_told() -> None:
-    """A fake that nobody closed stops when nobody can reach it any more, with a warning that is shown by default."""
+def test_a_fake_that_was_not_closed_warns() -> None:
+    """A fake that nobody closed stops when it is no longer referenced, with a warning that is shown by default."""
     fake = FakeTrooper()
     fake.start()
     url = fake.url
@@ -275,7 +275,7 @@ def test_who_forgets_to_close_is_told() -> None:
     assert threads() == []
 
 
-def test_a_reset_makes_it_as_new() -> None:
+def test_a_reset_restores_the_initial_state() -> None:
     """After `reset` orders, requests, faults and changed durations and offers are gone, and ids begin again."""
     with FakeTrooper(durations={"stop": 3}) as fake:
         first = fake.add_order(status="stopped")
@@ -292,8 +292,8 @@ def test_a_reset_makes_it_as_new() -> None:
         assert fake.add_order().order_id == first.order_id
 
 
-def test_the_clock_goes_forward_only() -> None:
-    """`advance` of less than nothing is a ValueError."""
+def test_the_clock_only_goes_forward() -> None:
+    """`advance` by a negative number is a ValueError."""
     fake = FakeTrooper()
     for seconds in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="at least 0 seconds"):
