@@ -1,4 +1,4 @@
-"""The sample requests and responses of the API document, letter for letter, for the tests to compare with."""
+"""The sample requests and responses of the API document, verbatim, for the tests to compare with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """One endpoint as the document shows it; the texts are kept, so that `15.50` stays `15.50`."""
+    """One endpoint as the document shows it, as text, so that `15.50` stays `15.50`."""
 
     method: str
     response_text: str
@@ -19,7 +19,7 @@ class Sample:
 
     @property
     def request(self) -> Any:
-        """The body of the sample request; None where it has none."""
+        """The body of the sample request; None if it has none."""
         return None if self.request_text is None else json.loads(self.request_text)
 
     @property

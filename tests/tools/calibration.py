@@ -31,7 +31,7 @@ PACE = 0.02
 
 
 async def differences(seed: int) -> list[str]:
-    """What the fake of the recorded profile does otherwise than the stand-in of a behaviour; what leaks."""
+    """How the fake of the recorded profile differs from the stand-in of a behaviour; what leaks."""
     behaviour, clock = Behaviour(seed), Clock()
     async with aiohttp.ClientSession() as session:
         stand_in = StandIn(behaviour, clock)
@@ -60,7 +60,7 @@ async def differences(seed: int) -> list[str]:
 
 
 async def refused(url: object) -> tuple[object, ...]:
-    """How a client with a wrong key sees its refusal; of a text that names something, only that there is one."""
+    """How a client with a wrong key sees its refusal; of a text that names something, only its existence."""
     async with TrooperClient(WRONG_KEY, base_url=str(url).rstrip("/")) as client:
         try:
             await client.orders.list()
@@ -71,7 +71,7 @@ async def refused(url: object) -> tuple[object, ...]:
 
 
 async def transcript(api: OverHttp, behaviour: Behaviour, order_id: int, server_id: int) -> list[Any]:
-    """What a walk through all actions shows, poll by poll."""
+    """The responses of a walk through all actions, poll by poll."""
     shown: list[Any] = []
     for action in WALK:
         reply = await api.post("/api/order-status", {"serverId": server_id, "action": WORDS[action]})
@@ -130,7 +130,7 @@ async def waits_of_fake(profile: Profile) -> dict[str, str]:
 
 
 async def waits(url: str, key: str, orders: Mapping[str, int]) -> dict[str, str]:
-    """How the waits for all actions end."""
+    """The ends of the waits for all actions."""
     poll, retry = PollSchedule(floor=0.02, cap=0.1), RetryPolicy(max_delay=0.05)
 
     async def end(client: TrooperClient, action: str, order_id: int) -> str:

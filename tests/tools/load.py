@@ -29,7 +29,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def run(arguments: list[str]) -> tuple[int, set[str]]:
-    """The suite once: pytest's exit code, and which tests failed."""
+    """The suite once: pytest's exit code, and the failed tests."""
     command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-rfE", *arguments]
     process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     print(*process.stdout.splitlines()[-1:], flush=True)

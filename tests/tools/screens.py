@@ -56,7 +56,7 @@ def run(command: str, act: Callable[[Terminal], None], columns: int) -> str:
 
 
 def draw(name: str, command: str, written: str) -> None:
-    """A picture of what was written."""
+    """A picture of the output."""
     console = Console(record=True, width=_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text(f"$ trooper demo -- {command}", "bold"))
     lines = [line.rstrip() for line in styled_lines(written) if line.strip()]

@@ -1,4 +1,4 @@
-"""The benchmarks work: at tiny sizes, and without a look at any timing."""
+"""The benchmarks work: at tiny sizes, without checking any timing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TINY = program.Sizes(
 
 @pytest.fixture
 def _garbage() -> Iterator[None]:
-    """What the benchmarks keep from the garbage collector is given back to it."""
+    """The objects that the benchmarks keep from the garbage collector are returned to it."""
     yield
     gc.unfreeze()
     gc.collect()
@@ -48,7 +48,7 @@ def _garbage() -> Iterator[None]:
 
 
 async def memory_here(way: str, count: int, url: str) -> float:
-    """For the plots as good as `memory_of`: in a thread, without the imports. hcloud's threads would never end here."""
+    """Replaces `memory_of` for the plots: in a thread, without the imports. hcloud's threads would never end here."""
     if way == "hcloud":
         return await memory_of(way, count, url)
     return await asyncio.to_thread(curves._memory, way, count, url)
@@ -56,8 +56,10 @@ async def memory_here(way: str, count: int, url: str) -> float:
 
 @pytest.mark.timeout(900)  # it starts thirty processes, which takes minutes beside many busy ones
 @pytest.mark.usefixtures("_garbage")
-def test_the_whole_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """All goals are in the printed table, with the machine and the estimate; both plots are drawn."""
+def test_the_benchmarks_print_a_table_and_draw_plots(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table has all goals, the machine and the estimate; both plots are drawn."""
     monkeypatch.setattr(curves, "memory_of", memory_here)
     figures = program.benchmark(TINY, program.SUBJECTS, tmp_path)
 
@@ -74,8 +76,8 @@ def test_the_whole_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
         assert "httpx + pydantic" in drawn
 
 
-def test_what_misses_a_goal_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A median that misses its goal by more than 20 % is the exit status; one that is near is not."""
+def test_a_missed_goal_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A median that misses its goal by more than 20 % is the exit status; a smaller miss is not."""
     for value, status in ((1.19, 0), (1.21, 1)):
         monkeypatch.setattr(program, "benchmark", lambda *_, value=value: [Figure("x", [value], 1.0)])
         assert program.main([]) == status
@@ -84,8 +86,8 @@ def test_what_misses_a_goal_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None
     assert not Figure("x", [0.5, 1.0, 9.0], 1.0).missed  # the median counts
 
 
-def test_the_table() -> None:
-    """Minimum, median and maximum stand beside the goal, in columns."""
+def test_the_table_has_minimum_median_and_maximum() -> None:
+    """They stand beside the goal, in columns."""
     rows = [
         *HEADER.splitlines(),
         str(Figure("one", [3.0, 1.0, 2.0], 2.0, unit="ms")),
@@ -98,7 +100,7 @@ def test_the_table() -> None:
 
 
 def test_bodies_differ_in_the_share_that_changed() -> None:
-    """Of 1,000 orders 1 % is another in the second state, and all are with 100 %."""
+    """1 % of 1,000 orders differ in the second state, and all do with 100 %."""
     before = json.loads(body(1_000))
     for share, count in ((0.0, 0), (0.01, 10), (1.0, 1_000)):
         after = json.loads(body(1_000, share))
@@ -107,7 +109,7 @@ def test_bodies_differ_in_the_share_that_changed() -> None:
 
 
 def test_no_process_is_left() -> None:
-    """A server's process ends with its block, also by an error in it."""
+    """A server's process ends with its block, also after an error in it."""
 
     async def serve() -> None:
         async with in_a_process("tests.tools.benchmarks.server") as url:

@@ -1,4 +1,4 @@
-"""The retry table of `trooper_async._http`: every call against every fault, with your session and ours."""
+"""The retry table of `trooper_async._http`: every call with every fault, with the client's sessions and your own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _quiet() -> Iterator[None]:
 
 
 def wrong(cells: list[Cell]) -> str:
-    """The lines of what is not as it must be."""
+    """The lines of the cells that are not as they must be."""
     return "\n".join(str(cell) for cell in cells if cell.problems)
 
 
@@ -46,8 +46,8 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-async def test_a_fault(fault: Fault) -> None:
-    """Requests on the wire, error, attempts and record are those of the table, for every call and session."""
+async def test_a_fault_gives_the_result_of_the_table(fault: Fault) -> None:
+    """Requests sent, error, attempts and ledger record are those of the table, for every call and session."""
     cells = await play_all(cells_of([fault]))
     assert not wrong(cells), wrong(cells)
     assert len(cells) == len(TARGETS) * len(fault.sessions)
@@ -55,15 +55,15 @@ async def test_a_fault(fault: Fault) -> None:
 
 @pytest.mark.parametrize("session", ["ours", "yours"])
 @pytest.mark.parametrize("target", FULLY.values(), ids=str)
-async def test_an_answer_cut_at_each_byte(target: Target, session: Session) -> None:
-    """Wherever the response is cut, in status line, headers or body: no whole response."""
+async def test_a_response_cut_at_each_byte_is_lost(target: Target, session: Session) -> None:
+    """Wherever the response is cut, in status line, headers or body, it is incomplete."""
     cells = await play_all((cut(target, "length", offset), target, session) for offset in offsets(target, "length"))
     assert not wrong(cells), wrong(cells)
     assert len(cells) > 60
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "until closed"])
-async def test_an_answer_cut_at_some_bytes(framing: Framing) -> None:
+async def test_a_response_cut_at_some_bytes_is_lost(framing: Framing) -> None:
     """A sample of bytes for all calls and the other framings; the last byte is among them."""
     cells = await play_all(
         (cut(target, framing, offset), target, session)

@@ -39,8 +39,8 @@ def client(server: HostileServer, **options: Any) -> TrooperClient:
 
 
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: answer.name)
-async def test_a_hostile_answer_ends_in_its_error(answer: Hostile) -> None:
-    """The error's class is the one that is stated, and what was read is bounded where size, not time, ends it."""
+async def test_a_hostile_response_is_its_stated_error(answer: Hostile) -> None:
+    """The error has the stated class, and the amount read is limited wherever size, not time, ends it."""
     cap = 64 * MIB if answer.error is APIConnectionError or answer.decoded else 4 * MIB
     timeout = 0.1 if answer.needs_deadline else 30.0
     async with (
@@ -59,8 +59,8 @@ async def test_a_hostile_answer_ends_in_its_error(answer: Hostile) -> None:
 
 
 @pytest.mark.parametrize("answer", ODD, ids=lambda answer: answer.name)
-async def test_an_odd_value_costs_only_itself(answer: Hostile) -> None:
-    """What is odd in a field that nobody needs does not make its order, or the list, unreadable."""
+async def test_an_unexpected_value_affects_only_its_field(answer: Hostile) -> None:
+    """An unexpected value in an optional field does not make its order, or the list, unreadable."""
     async with HostileServer(answer) as server, client(server) as trooper:
         (order,) = await trooper.orders.list()
 
@@ -68,7 +68,7 @@ async def test_an_odd_value_costs_only_itself(answer: Hostile) -> None:
 
 
 async def test_a_list_of_20_000_orders_is_read() -> None:
-    """What is large and legitimate passes (about 12 MB)."""
+    """A large but legitimate list (about 12 MB) is accepted."""
     async with HostileServer(LEGITIMATE) as server, client(server) as trooper:
         orders = await trooper.orders.list()
 
@@ -78,8 +78,8 @@ async def test_a_list_of_20_000_orders_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["gzip bomb, 1 MB to 1 GiB", "200 KB header", "100,000 nested brackets", "NaN"])
-async def test_a_once_only_call_with_a_hostile_answer_is_unknown(name: str) -> None:
-    """It was sent, and what came back proves nothing: sent once, and its outcome is unknown."""
+async def test_a_once_only_call_with_a_hostile_response_is_unknown(name: str) -> None:
+    """It was sent, and the response proves nothing: sent once, and its outcome is unknown."""
     async with HostileServer(BY_NAME[name]) as server, client(server, max_body_bytes=MIB) as trooper:
         with pytest.raises(OutcomeUnknownError):
             await trooper.templates.retry(5)
@@ -87,8 +87,8 @@ async def test_a_once_only_call_with_a_hostile_answer_is_unknown(name: str) -> N
     assert server.requests == 1
 
 
-async def test_the_client_is_fit_for_use_after_a_hostile_answer() -> None:
-    """The connection of a hostile response is not used again: what is asked next is read."""
+async def test_the_client_works_after_a_hostile_response() -> None:
+    """The connection of a hostile response is not reused, and the next response is read."""
     for name in ("gzip bomb, 0.5 MB to 512 MiB", "endless chunked body", "content-length too small", "endless headers"):
         async with HostileServer(BY_NAME[name]) as server, client(server, max_body_bytes=MIB) as trooper:
             with pytest.raises(TrooperError):
@@ -98,8 +98,8 @@ async def test_the_client_is_fit_for_use_after_a_hostile_answer() -> None:
             assert [order.order_id for order in await trooper.orders.list()] == [1]
 
 
-async def test_attempts_do_not_add_their_bodies_up() -> None:
-    """A body that was cut is let go of at once, not when the garbage collector comes to aiohttp's exceptions."""
+async def test_retries_do_not_accumulate_bodies() -> None:
+    """An incomplete body is freed at once, not when the garbage collector reaches aiohttp's exceptions."""
     piece = b" " * 65536
     cut = Hostile(
         "8 MiB, then cut",
@@ -125,8 +125,8 @@ async def test_attempts_do_not_add_their_bodies_up() -> None:
     assert left < 4 * MIB
 
 
-async def test_others_have_their_turn_while_a_bomb_inflates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two pieces of a body the loop runs once a slice is over: the pieces of a bomb never come in one go."""
+async def test_the_event_loop_runs_while_a_bomb_is_decompressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two pieces of a body the loop runs once a slice is over: a bomb is never decompressed in one go."""
     monkeypatch.setattr(slices, "_SLICE", 0.0)
     turns = 0
 
@@ -153,8 +153,8 @@ async def test_others_have_their_turn_while_a_bomb_inflates(monkeypatch: pytest.
     ],
     ids=["objects", "numbers"],
 )
-def test_of_many_wrong_rows_the_first_is_named(rows: list[Any], path: str) -> None:
-    """A list of nothing but wrong rows costs one error, not as many as it has rows."""
+def test_of_many_invalid_rows_the_first_is_named(rows: list[Any], path: str) -> None:
+    """A list of only invalid rows costs one error, not as many as it has rows."""
     tracemalloc.start()
     try:
         with pytest.raises(ResponseFormatError) as caught:
@@ -167,8 +167,8 @@ def test_of_many_wrong_rows_the_first_is_named(rows: list[Any], path: str) -> No
     assert peak < 4 * MIB
 
 
-def test_the_judge_of_the_table() -> None:
-    """Another error and too much memory are wrong; a stall and a late end are told apart from them."""
+def test_the_verdict_of_the_table() -> None:
+    """A wrong error and too much memory are failures; a stall and a late end are reported separately."""
     answer = Hostile("x", lambda: iter([]), APITimeoutError)
     fine = Measured(outcome="APITimeoutError", attempts=1, peak_mib=60.0, stall_ms=5.0, seconds=1.0)
 

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and prints their table; ends with 1 where a median misses its goal by more than 20 %."""
+"""Runs the benchmarks and prints their table; exits with 1 if a median misses its goal by more than 20 %."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUBJECTS = ("poll", "waiters", "schedule", "calls", "fleet", "capacity", "plots"
 
 @frozen
 class Sizes:
-    """How much of everything."""
+    """The size of each benchmark."""
 
     runs: int = 5
     orders: int = 10_000
@@ -59,7 +59,7 @@ QUICK = Sizes(
 
 
 def figures_of(subject: str, sizes: Sizes, images: Path) -> Iterator[Figure]:
-    """What was measured of one subject; `plots` has none, and draws."""
+    """The figures of one subject; `plots` has none, and draws."""
     runs = sizes.runs
     match subject:
         case "poll":
@@ -85,7 +85,7 @@ def figures_of(subject: str, sizes: Sizes, images: Path) -> Iterator[Figure]:
 
 
 def served(measure: Callable[[str], Coroutine[Any, Any, T]]) -> T:
-    """Measure on an event loop of its own, with a stand-in of the API in a process of its own."""
+    """Measure in a new event loop, with a stand-in of the API in another process."""
 
     async def measured() -> T:
         async with in_a_process("tests.tools.benchmarks.server") as url:
@@ -95,14 +95,14 @@ def served(measure: Callable[[str], Coroutine[Any, Any, T]]) -> T:
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """The machine of the measurement."""
     models = [line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     cpu_model = models[0].strip() if models else platform.machine()
     return f"{os.cpu_count()} cores of {cpu_model}, {platform.system()}, Python {platform.python_version()}"
 
 
 def benchmark(sizes: Sizes, subjects: Sequence[str], images: Path) -> list[Figure]:
-    """Measure one subject after the other, print the table as it grows, and draw."""
+    """Measure the subjects in turn, print the table as it grows, and draw."""
     began = time.perf_counter()
     print(HEADER, flush=True)
     figures = []
@@ -129,5 +129,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     keep_memory()
-    logging.disable()  # what the client tells of retries is not the subject
+    logging.disable()  # log lines about retries are not the subject
     raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""The one generator of bodies: an account's orders as the API's document shows them, and after some changes."""
+"""The only generator of bodies: an account's orders as in the API document, and after some changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIRST_ID = 100_001
 
 
 def ids(orders: int) -> range:
-    """The ids of an account of so many orders."""
+    """The ids of an account with so many orders."""
     return range(_FIRST_ID, _FIRST_ID + orders)
 
 

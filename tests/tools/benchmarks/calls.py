@@ -23,7 +23,7 @@ _IMPORT = "import time; began = time.process_time(); {}; print(time.process_time
 
 
 async def inline(session: aiohttp.ClientSession, url: str) -> list[Order]:
-    """What one would write for this one call: the same models from the same response, made by hand."""
+    """The same call written by hand: the same models from the same response."""
     async with session.get(f"{url}/api/orders", raise_for_status=True) as response:
         return [_order(row) for row in await response.json()]
 
@@ -61,7 +61,9 @@ def _order(row: dict[str, Any]) -> Order:
 
 
 async def calls(url: str, count: int, changed: float) -> tuple[float, float]:
-    """CPU seconds of a call of ours, and of the same inline, where that share of the orders is another each time."""
+    """CPU seconds of a call with this package, and of the same inline, with that share of the orders
+    changed each time.
+    """
     account = url + plain(_ORDERS, changed)
     timeout = aiohttp.ClientTimeout(total=30)
     headers = {"Authorization": f"Bearer {peers.KEY}"}
@@ -72,14 +74,14 @@ async def calls(url: str, count: int, changed: float) -> tuple[float, float]:
         if not changed:
             assert await client.orders.list() == await inline(session, account)
         ours, theirs = 0.0, 0.0
-        for _ in range(10):  # in turn, so that both see the same machine
+        for _ in range(10):  # in turn, so that both run under the same conditions
             ours += await cpu(client.orders.list, count // 10)
             theirs += await cpu(lambda: inline(session, account), count // 10)
     return ours / 10, theirs / 10
 
 
 def imports(ours: str, theirs: str, processes: int) -> tuple[float, float]:
-    """CPU seconds of two statements, the sum of so many new processes each, in turn."""
+    """CPU seconds of two statements, each the sum of so many new processes, in turn."""
     pairs = [(_imported(ours), _imported(theirs)) for _ in range(processes)]
     return sum(ours for ours, _ in pairs), sum(theirs for _, theirs in pairs)
 
@@ -90,7 +92,7 @@ def _imported(statement: str) -> float:
 
 
 async def figures(url: str, *, count: int, processes: int, runs: int) -> list[Figure]:
-    await calls(url, 10, 0.0)  # whatever is made on first use
+    await calls(url, 10, 0.0)  # objects made on first use
     _imported(_OURS)  # the bytecode
     _imported(_COMMAND)
     typed = [await calls(url, count, 0.0) for _ in range(runs)]

@@ -1,4 +1,4 @@
-"""How many accounts and waiters one process carries: the arithmetic, from figures of the same run."""
+"""How many accounts and waiters one process can serve: an estimate from figures of the same run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def waiter_us(waiters: int) -> float:
 
 
 async def figures(url: str, *, accounts: int, waiters: int, runs: int, waiter_us: float) -> list[Figure]:
-    """What the estimate is made from."""
+    """The inputs of the estimate."""
     polls, every, waits = [], [], []
     for _ in range(runs):
         polls.append((await tick_costs(url, ORDERS_OF_AN_ACCOUNT))[OURS])

@@ -119,7 +119,7 @@ async def _ours(url: str, waiters: int) -> float:
 
 
 async def _accounts(url: str, accounts: int) -> float:
-    """As many clients, each with an account of its own and one wait."""
+    """As many clients, each with its own account and one wait."""
     at, order_id = url + plain(ORDERS_OF_AN_ACCOUNT, 0.01), ids(1)[0]
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(TrooperClient(peers.KEY, base_url=at)) for _ in range(accounts + 1)]
@@ -134,7 +134,7 @@ async def _accounts(url: str, accounts: int) -> float:
 
 
 async def _loops(url: str, waiters: int, way: str) -> float:
-    """A loop per server: `while it has not stopped: sleep; GET; look`, each in its sleep."""
+    """One loop per server: `while it has not stopped: sleep; GET; check`, all of them sleeping."""
     at, order_ids = url + plain(10, 0.0), ids(10)
     async with peers.aiohttp_cattrs(at) if way == "aiohttp" else peers.httpx_pydantic(at) as poll:
 
@@ -158,7 +158,7 @@ async def _loops(url: str, waiters: int, way: str) -> float:
 
 
 def _threads(url: str, waiters: int) -> float:
-    """Hetzner's client waits in a thread for each; they are asleep after their first GET."""
+    """Hetzner's client waits in one thread per wait; they sleep after their first GET."""
     actions = peers.hcloud_actions(url, waiters)
     actions[0].reload()
     tidy()

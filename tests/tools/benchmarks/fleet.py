@@ -32,7 +32,7 @@ _LATENCY = 0.01
 
 
 class Measured(TypedDict):
-    """What one way took."""
+    """The measured cost of one method."""
 
     sending: float
     """Seconds from the first request that switches a server to the last."""
@@ -45,7 +45,7 @@ class Measured(TypedDict):
 async def _fake(orders: int, latency: float) -> None:
     async with FakeTrooper(api_key=_KEY, durations={"stop": _STOPPING}) as fake:
         for order_id in ids(orders):
-            fake.add_order(order_id=order_id, server_id=order_id)  # what the bare way sends
+            fake.add_order(order_id=order_id, server_id=order_id)  # the requests of the bare method
         if latency:
             fake.delay_next("/api/order-status", latency, times=orders)
         print(fake.url, flush=True)
@@ -101,7 +101,7 @@ async def _measure(way: str, orders: int, url: str) -> Measured:
 
 
 async def measured(way: str, orders: int, latency: float = 0.0) -> Measured:
-    """One way, against a fake server of its own that answers a stop after so many seconds."""
+    """One method, on its own fake server, which responds to a stop after so many seconds."""
     async with in_a_process("tests.tools.benchmarks.fleet", "fake", str(orders), str(latency)) as url:
         command = ("-m", "tests.tools.benchmarks.fleet", way, str(orders), url)
         worker = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)

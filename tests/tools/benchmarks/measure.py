@@ -1,4 +1,4 @@
-"""What is measured, and how: CPU of this process, stalls of its event loop, and a figure with its goal."""
+"""Measurements: CPU of this process, stalls of its event loop, and a figure with its goal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Figure:
 
     @property
     def missed(self) -> bool:
-        """Whether the median is off the goal by more than 20 %."""
+        """Whether the median misses the goal by more than 20 %."""
         if self.goal is None:
             return False
         if self.at_least:
@@ -40,7 +40,7 @@ class Figure:
         return median(self.values) > self.goal * (1 + _TOLERANCE)
 
     def __str__(self) -> str:
-        """Its row: the work, the least, the median and the largest value, the goal and the verdict."""
+        """Its row: the work, the minimum, median and maximum, the goal and the verdict."""
         values = (min(self.values), median(self.values), max(self.values))
         goal = "" if self.goal is None else f"{'≥' if self.at_least else '≤'} {_number(self.goal)} {self.unit}"
         verdict = "" if self.goal is None else "MISSED" if self.missed else "near" if self._off else "met"
@@ -56,7 +56,7 @@ _WIDTHS = (84, 10, 10, 10, 12, 6)
 
 
 def line(cells: Sequence[str]) -> str:
-    """A row of a Markdown table, as wide as every other."""
+    """A row of a Markdown table, with the same width as every other."""
     first, *others = zip(cells, _WIDTHS, strict=True)
     return " | ".join([f"| {first[0]:{first[1]}}", *(f"{cell:>{width}}" for cell, width in others)]) + " |"
 
@@ -74,7 +74,7 @@ def _number(value: float) -> str:
 
 
 def tidy() -> None:
-    """Take what is left of earlier work, and what the peers have imported, off the garbage collector's account."""
+    """Collect garbage of earlier work, and exclude what the peers have imported from later collections."""
     gc.collect()
     gc.freeze()
 
@@ -91,7 +91,7 @@ def keep_memory() -> None:
 
 
 async def cpu(work: Callable[[], Awaitable[object]], times: int = 1) -> float:
-    """CPU seconds of this process for each time that the work is done."""
+    """CPU seconds of this process per repetition of the work."""
     tidy()
     began = time.process_time()
     for _ in range(times):
@@ -100,12 +100,12 @@ async def cpu(work: Callable[[], Awaitable[object]], times: int = 1) -> float:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has had (Linux; getrusage has the parent's from before the exec, too)."""
+    """The peak memory of this process (Linux; getrusage would include the parent's from before the exec)."""
     return _status("VmHWM")
 
 
 def resident_mib() -> float:
-    """The memory that this process has (Linux)."""
+    """The memory of this process (Linux)."""
     return _status("VmRSS")
 
 
@@ -117,7 +117,7 @@ def _status(name: str) -> float:
 
 
 class Stalls:
-    """How long the event loop gave nobody a turn, in milliseconds at the most."""
+    """The longest time in which the event loop ran nothing else, in milliseconds."""
 
     def __init__(self) -> None:
         self.cpu = self.wall = 0.0

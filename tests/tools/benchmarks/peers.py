@@ -1,4 +1,4 @@
-"""What people have today, each a poll of an account as one would write it: the peers."""
+"""The peers: polls of an account with other libraries, as one would write them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def read_only(url: str, **headers: str) -> AsyncGenerator[Poll[bytes]]:
 
 @asynccontextmanager
 async def read_and_orjson(url: str) -> AsyncGenerator[Poll[Any]]:
-    """The same and `orjson.loads`: the cheapest that there is, and only dicts."""
+    """The same and `orjson.loads`: the cheapest possible decoding, into dicts."""
     async with read_only(url) as read:
 
         async def poll() -> Any:
@@ -142,7 +142,7 @@ async def httpx_pydantic(url: str) -> AsyncGenerator[Poll[list[PydanticServer]]]
 
 @asynccontextmanager
 async def loop_per_server(shared: Poll[T], servers: int) -> AsyncGenerator[Poll[None]]:
-    """One tick of as many loops as there are servers, each with its own GET of the list."""
+    """One tick of one loop per server, each with its own GET of the list."""
 
     async def tick() -> None:
         await asyncio.gather(*(shared() for _ in range(servers)))
@@ -151,7 +151,7 @@ async def loop_per_server(shared: Poll[T], servers: int) -> AsyncGenerator[Poll[
 
 
 def hcloud_actions(url: str, servers: int) -> list[BoundAction]:
-    """Actions of Hetzner's own client, one for each server: it polls each with a GET of its own."""
+    """Actions of Hetzner's client, one per server: it polls each with its own GET."""
     client = hcloud.Client(KEY, api_endpoint=f"{url.split('/', 3)[0]}//{url.split('/', 3)[2]}/v1", poll_interval=3600)
     return [BoundAction(client.actions, {"id": number, "status": Action.STATUS_RUNNING}) for number in range(servers)]
 

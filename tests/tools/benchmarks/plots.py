@@ -1,4 +1,4 @@
-"""The two plots: a tick's cost against the number of orders, and memory against the number of waiters."""
+"""The two plots: a tick's cost by the number of orders, and memory by the number of waiters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _OURS, *_PEERS = "#d62728", "#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b
 
 
 def plot(lines: Mapping[str, Line], file: Path, *, title: str, x: str, y: str) -> None:
-    """Draw the lines into an SVG file, ours above the peers'; on logarithmic axes."""
-    # here, since every process that measures memory imports this file
+    """Draw the lines into an SVG file, this package's above the peers'; with logarithmic axes."""
+    # imported here, since every process that measures memory imports this file
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The shared poll: its CPU beside the read and decoding alone, and how long it holds up the event loop."""
+"""The shared poll: its CPU compared with reading and decoding alone, and its longest stall of the event loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Polls:
             self._enough.set()
 
     async def first(self) -> float:
-        """CPU seconds of the first one, with all that comes before it."""
+        """CPU seconds of the first one, including everything before it."""
         await self._until(1)
         return self._ended[0] - self._began
 
@@ -57,7 +57,7 @@ class Polls:
 
 @asynccontextmanager
 async def polling(url: str, orders: int, waiters: int = 1) -> AsyncGenerator[Polls]:
-    """A client that polls without a pause for so many waiters, for ever: each waits for a status that never comes."""
+    """A client that polls continuously for so many waiters, each waiting for a status that never comes."""
     async with TrooperClient(peers.KEY, base_url=url, poll=AT_ONCE) as client:
         polls = Polls(client)
         waits = [
@@ -88,7 +88,7 @@ class Costs:
 
 
 async def costs(url: str, orders: int, polls: int) -> Costs:
-    """One run: each of the peers and of ours in turn."""
+    """One run: each of the peers and this package in turn."""
     some, none, every, tag = plain(orders, 0.01), plain(orders, 0.0), plain(orders, 1.0), tagged(orders)
     async with AsyncExitStack() as stack:
         orjson = await stack.enter_async_context(peers.read_and_orjson(url + some))
@@ -129,7 +129,7 @@ async def stalls_of(url: str, orders: int) -> dict[str, Stalls]:
 
 
 async def figures(url: str, *, orders: int, polls: int, runs: int) -> list[Figure]:
-    await costs(url, min(orders, 100), 1)  # whatever is made on first use
+    await costs(url, min(orders, 100), 1)  # objects made on first use
     every = [await costs(url, orders, polls) for _ in range(runs)]
     held = [await stalls_of(url, orders) for _ in range(runs)]
     of = f"poll of {orders:,} orders"
@@ -149,7 +149,7 @@ async def figures(url: str, *, orders: int, polls: int, runs: int) -> list[Figur
 
 
 async def _peers(url: str, *, orders: int, runs: int) -> list[Figure]:
-    """What the peers' full decodes cost and hold up, beside the same read + orjson.loads."""
+    """The cost and stalls of the peers' full decodes, compared with read + orjson.loads."""
     at = url + plain(orders, 0.01)
     found: dict[str, list[tuple[float, float]]] = {}
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What the schedule promises, on virtual time: how soon a change is noticed, and how often histories are read."""
+"""The promises of the schedule, on virtual time: how soon a change is noticed, and how often histories are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RESTART = 60.0
 
 
 def latest_notice(waits: int, seed: int) -> float:
-    """Of so many waits of 1 s to 90 min, the latest notice: in shares of max(floor, 10 % of the wait)."""
+    """The latest notice of so many waits of 1 s to 90 min, as a share of max(floor, 10 % of the wait)."""
     random.seed(seed)  # the schedule's jitter
     rng = random.Random(seed)
     return max(run(_notice(5_400 ** rng.random())) for _ in range(waits))
@@ -35,7 +35,7 @@ async def _notice(seconds: float) -> float:
 
 
 def history_gets(restarts: int, seed: int) -> int:
-    """GETs of the history for so many restarts of 60 s each, from their sending to their end."""
+    """GETs of the history for so many restarts of 60 s each."""
     random.seed(seed)
 
     async def restart() -> int:

@@ -25,17 +25,17 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 def plain(orders: int, changed: float) -> str:
-    """The path in front of an account whose responses carry no ETag."""
+    """The path prefix of an account whose responses carry no ETag."""
     return f"/{orders}/{changed}/plain"
 
 
 def tagged(orders: int) -> str:
-    """The path in front of an account in which nothing changes, and whose responses carry an ETag."""
+    """The path prefix of an account in which nothing changes, and whose responses carry an ETag."""
     return f"/{orders}/0/etag"
 
 
 class Account:
-    """An account of which the same two states are shown in turn."""
+    """An account that alternates between two states."""
 
     def __init__(self, orders: int, changed: float, tag: bytes) -> None:
         self._tag = tag
@@ -70,7 +70,7 @@ def _respond(path: str, head: bytes) -> bytes:
 
 
 def _action(number: int) -> dict[str, object]:
-    """As https://docs.hetzner.cloud shows it."""
+    """As documented at https://docs.hetzner.cloud."""
     return {
         "id": number,
         "command": "stop_server",
@@ -84,7 +84,7 @@ def _action(number: int) -> dict[str, object]:
 
 
 class _Connection(asyncio.Protocol):
-    """Answers one request after the other, whatever its body is."""
+    """Responds to successive requests, whatever their body is."""
 
     def __init__(self) -> None:
         self._received = b""
@@ -118,7 +118,7 @@ async def _serve() -> None:
 
 @asynccontextmanager
 async def in_a_process(*command: str) -> AsyncGenerator[str]:
-    """The URL of a server that runs as `python -m command…` meanwhile: the first line that it prints."""
+    """The URL of a server that runs as `python -m command…` during the block: the first line that it prints."""
     server = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stdout=asyncio.subprocess.PIPE)
     assert server.stdout is not None
     try:

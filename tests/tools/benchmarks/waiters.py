@@ -1,4 +1,4 @@
-"""The waiters: what one more costs in requests, in memory, in each tick, and in coming and going."""
+"""The waiters: the cost of one more in requests, in memory, in each tick, and of its start and end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from trooper_async._api.responses import Response
 
 
 def stopped(order_id: int) -> Transition:
-    """A stop that was accepted."""
+    """An accepted stop."""
     return Transition(order_id, "stop", OrderStatus.stopped)
 
 
 def gets(waiters: int, orders: int, seed: int) -> int:
-    """GETs of ten minutes with so many waiters, on virtual time."""
+    """GETs in ten minutes with so many waiters, on virtual time."""
     random.seed(seed)  # the schedule's jitter
     answer = Response(200, {}, body(orders))
     script = Script(lambda _: answer)
@@ -46,7 +46,7 @@ def gets(waiters: int, orders: int, seed: int) -> int:
 
 
 def memory(waiters: int, *, fleet: bool) -> float:
-    """Bytes of one more wait: awaited, with its task; or one of a fleet, with all that the run knows of it."""
+    """Bytes of one more wait: awaited, with its task; or one of a fleet, with everything the run knows of it."""
     order_ids = ids(waiters)
     listed = Response(200, {}, body(waiters))
 
@@ -65,7 +65,7 @@ def memory(waiters: int, *, fleet: bool) -> float:
                 waits = [asyncio.create_task(client.fleet.stop(order_ids, force=True))]
             else:
                 waits = [asyncio.create_task(client.orders.wait(stopped(order_id))) for order_id in order_ids]
-            await asyncio.sleep(60)  # all are sent, and told of some polls
+            await asyncio.sleep(60)  # all are sent, and have seen some polls
             gc.collect()
             after, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
@@ -76,7 +76,7 @@ def memory(waiters: int, *, fleet: bool) -> float:
 
 
 def coming_and_going(waiters: int) -> dict[str, float]:
-    """CPU seconds to register so many waiters and show each its order once, to end them well, and to cancel them."""
+    """CPU seconds to register so many waiters and show each its order once, to finish them, and to cancel them."""
     running = Response(200, {}, body(waiters))
     ended = Response(200, {}, encode([row(order_id, "stopped") for order_id in ids(waiters)]))
     found = {}
@@ -105,7 +105,7 @@ def coming_and_going(waiters: int) -> dict[str, float]:
 
 
 def bare_tasks(tasks: int) -> dict[str, float]:
-    """The peer: CPU seconds to start and to cancel as many tasks that only wait, each with a timeout."""
+    """For comparison: CPU seconds to start and to cancel as many idle tasks, each with a timeout."""
     found = {}
 
     async def wait() -> None:
@@ -136,7 +136,7 @@ async def _cancelled(waits: list[asyncio.Task[Any]]) -> None:
 
 
 async def tick(url: str, orders: int, waiters: int, polls: int) -> float:
-    """CPU seconds of a tick in which nothing changed."""
+    """CPU seconds of a tick without changes."""
     async with polling(url + tagged(orders), orders, waiters) as ours:
         await ours.first()
         await ours.next(polls // 10)
@@ -144,10 +144,10 @@ async def tick(url: str, orders: int, waiters: int, polls: int) -> float:
 
 
 def virtual_figures(*, waiters: int, runs: int) -> list[Figure]:
-    """Those on virtual time, which has its own event loop."""
+    """The figures on virtual time, which has its own event loop."""
     few = waiters // 10
     for fleet in (False, True):
-        memory(10, fleet=fleet)  # whatever is made on first use
+        memory(10, fleet=fleet)  # objects made on first use
     coming_and_going(10)
     numbers = [gets(waiters, 100, seed) / gets(1, 100, seed) for seed in range(runs)]
     awaited = [memory(waiters, fleet=False) / 1024 for _ in range(runs)]

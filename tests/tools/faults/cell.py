@@ -1,4 +1,4 @@
-"""One cell of the table: a fault, a call and a session, played once and judged."""
+"""One cell of the table: a fault, a call and a session, run once and checked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WARMING = ("/api/test", "/api/template-install-retry")
 
 @dataclass
 class Cell:
-    """What was seen."""
+    """The observations."""
 
     target: Target
     fault: Fault
@@ -65,7 +65,7 @@ HEADING = (
 
 
 class _Places:
-    """Where the client's requests go: its base URL is moved there when the one that matters is next."""
+    """Where the client's requests go: its base URL is moved there when the request under test is next."""
 
     def __init__(self, stack: AsyncExitStack, session: aiohttp.ClientSession | None) -> None:
         self._stack = stack
@@ -74,8 +74,8 @@ class _Places:
         self._untrusted: Other | None = None
 
     async def add(self, place: Place) -> None:
-        """Make it, where it is no place of the API itself."""
-        if place == "refused":  # bound, so that nobody else gets it, and not listening
+        """Add a place, unless the API itself provides it."""
+        if place == "refused":  # bound, so that no other process gets it, and not listening
             unused = self._stack.enter_context(socket.socket())
             unused.bind(("127.0.0.1", 0))
             self._urls[place] = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -100,7 +100,7 @@ class _Places:
 
     @staticmethod
     async def _hold(session: aiohttp.ClientSession, url: str) -> None:
-        """Have the one connection there may be."""
+        """Take the only allowed connection."""
         async with session.get(url):
             pass
 
@@ -109,7 +109,7 @@ class _Places:
         client._transport._wire._base_url = self._urls.get(place, client._transport._wire._base_url)
 
     def heard_in_vain(self) -> bool:
-        """Whether who is not to be trusted was told something."""
+        """Whether an untrusted server received anything."""
         return self._untrusted is not None and self._untrusted.heard.is_set()
 
 
@@ -120,7 +120,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 @contextmanager
 def arranged(once_answer: float) -> Iterator[None]:
-    """No name is looked up outside, and what must not be sent twice is not waited for long."""
+    """No name is looked up outside, and the timeout of once-only calls is short."""
     loop = asyncio.get_running_loop()
     real = loop.getaddrinfo
 
@@ -137,7 +137,7 @@ def arranged(once_answer: float) -> Iterator[None]:
 
 
 async def play(fault: Fault, target: Target, session: Session) -> Cell:
-    """Play it, in `arranged` surroundings."""
+    """Run it, within `arranged`."""
     steps = fault.steps(target)
     helpers = [*(WARMING if fault.warm else ()), *target.helpers]
     async with AsyncExitStack() as stack:

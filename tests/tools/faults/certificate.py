@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that nobody trusts, signed by itself; its key is of use for nothing else."""
+"""A self-signed certificate for 127.0.0.1 that nobody trusts; its key is useful for nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BNtiUTps+LTD9Z9p6Np2sL4cg6k=
 
 @functools.cache
 def context() -> ssl.SSLContext:
-    """What a server needs to show it."""
+    """The server's context with it."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "certificate.pem"

@@ -1,4 +1,4 @@
-"""The faults, and what each kind of call must make of them: written down from the table, not computed."""
+"""The faults, and the expected result for each kind of call: written down from the table, not computed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MANY = None
 
 
 class Expected(NamedTuple):
-    """The end of a call; without an error, it succeeded."""
+    """The result of a call; without an error, it succeeded."""
 
     wire: int | None
     error: type[TrooperError] | None
@@ -53,7 +53,7 @@ def row(read: Expected, setting: Expected, once: Expected, purchase: Expected) -
 
 
 def _lost(read: type[TrooperError], *, before: int = 0) -> Row:
-    """Anything without a whole response, each time, after so many 429s."""
+    """Responses that are never complete, after so many 429s."""
     return row(
         Expected(before + ATTEMPTS, read),
         Expected(before + ATTEMPTS, OutcomeUnknownError),
@@ -78,7 +78,7 @@ def _refused(error: type[TrooperError]) -> Row:
 
 
 def _then(wire: int, read: type[TrooperError], setting: type[TrooperError]) -> Row:
-    """A first response that says nothing for certain, and then others."""
+    """A first response that proves nothing, and then others."""
     return row(
         Expected(wire, read),
         Expected(wire, setting),
@@ -113,7 +113,7 @@ RATE_LIMITED_LONG = row(
     Expected(MANY, RateLimitError),
     Expected(MANY, RateLimitError, "refused"),
 )
-PASSES = row(  # the second request is answered
+PASSES = row(  # the second request gets a response
     Expected(2, None), Expected(2, None), Expected(1, OutcomeUnknownError), Expected(1, PurchaseUnknownError, "unknown")
 )
 
@@ -124,7 +124,7 @@ def _rate_limited(wire: int) -> Row:
 
 @dataclass(frozen=True)
 class Fault:
-    """What the server does with the requests that matter, and what must come of it."""
+    """What the server does with the requests under test, and the expected result."""
 
     name: str
     expected: Row
@@ -180,7 +180,7 @@ FAULTS = [
     Fault("TLS: no TLS spoken", NEVER_SENT, NOTHING, "no TLS"),
     Fault("TLS: hello unanswered", NEVER_SENT, NOTHING, "silent", timeout=LATE),
     Fault("pool timeout", NEVER_SENT, NOTHING, "busy pool", sessions=("yours",), timeout=LATE),
-    # no whole response
+    # no complete response
     Fault("reset before sending", LOST, NOTHING, "reset on accept"),
     Fault("reset, not done", LOST, _always(RESET)),
     Fault("reset, done", LOST, _always(RESET_DONE)),
@@ -259,7 +259,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 def whole(target: Target, framing: Framing) -> bytes:
-    """The good response to it."""
+    """The complete response to it."""
     if framing == "length":
         return http(target.good, "Content-Type: application/json")
     if framing == "until closed":
@@ -270,9 +270,9 @@ def whole(target: Target, framing: Framing) -> bytes:
 
 
 def cut(target: Target, framing: Framing, offset: int) -> Fault:
-    """The good response up to there, and then the end of the connection, after the work was done."""
+    """The response up to there, and then the end of the connection, after the request was carried out."""
     step = Step(whole(target, framing)[:offset], "close", works=True)
-    # where only the end of the connection ends a response, one that is cut is whole, and no JSON
+    # if only the end of the connection ends a response, one that is cut counts as complete, but is invalid JSON
     unreadable = framing == "until closed" and offset >= len(HEAD) + 2
     empty = offset == len(HEAD) + 2
     expected = UNREADABLE if unreadable else LOST

@@ -1,4 +1,6 @@
-"""A raw server that plays one fault to one path, answers all else as the API would, and counts what comes in."""
+"""A raw server that applies one fault to one path, responds to everything else as the API would, and counts
+requests.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ Place = Literal["here", "reset on accept", "refused", "no such host", "untrusted
 
 @dataclass(frozen=True)
 class Step:
-    """What is done with one request: the work or not, some bytes, and then."""
+    """What is done with one request: whether it is carried out, some bytes, and what follows."""
 
     data: bytes = b""
     then: Literal["next", "close", "reset", "nothing"] = "next"
@@ -29,7 +31,7 @@ class Step:
 
 
 def http(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    """A whole response."""
+    """A complete response."""
     return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]).encode() + body
 
 
@@ -71,7 +73,7 @@ class Listener:
 
 
 class Api(Listener):
-    """The API. Armed once the helpers' requests are in: from then on it plays the steps, the last one for good."""
+    """The API. It is armed after the preliminary requests: from then on it applies the steps, the last one for good."""
 
     def __init__(self, target: Target, steps: Sequence[Step], helpers: Sequence[str], place: Place) -> None:
         super().__init__()
@@ -94,14 +96,14 @@ class Api(Listener):
         return _Connection(self)
 
     def begin(self, move: Callable[[Place], None]) -> None:
-        """Be ready for the call. `move` is told where the client has to send from now on."""
+        """Be ready for the call. `move` is called with the URL where the client has to send from now on."""
         self._move = move
         if not self._helpers:
             self._arm()
 
     def _arm(self) -> None:
         if self._place == "reset on accept":
-            # what must not be sent twice is reset once: if it came again, it would be seen
+            # a once-only call is reset once: if it were repeated, that would be seen
             self.resets = 1 if self.target.kind in ("once", "purchase") else 1000
         self._move(self._place)
 
@@ -112,7 +114,7 @@ class Api(Listener):
                 self.other.append(path)
             if not self._helpers:
                 self._arm()
-            # where connections are reset, there must be one
+            # resetting connections needs at least one
             return Step(self._helpful(path), "close" if self.resets else "next")
         if path != self.target.path:
             self.other.append(path)
@@ -169,7 +171,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Other(Listener):
-    """Says the same to whatever comes, or nothing at all."""
+    """Sends the same to every request, or nothing at all."""
 
     def __init__(self, says: bytes = b"", tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)

@@ -1,4 +1,4 @@
-"""The API's 18 endpoints as public calls, and what sending each twice would do, written down by hand."""
+"""The API's 18 endpoints as public calls, and the effect of repeating each, written down by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HELPERS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A public call, the request it is about, and the responses to that."""
+    """A public call, the request it is about, and the responses to it."""
 
     name: str
     kind: Kind

@@ -1,1 +1,1 @@
-"""A server of hostile responses, and what each costs the client. `python -m tests.tools.hostile` prints the table."""
+"""A server with hostile responses, and what each costs the client. `python -m tests.tools.hostile` prints the table."""

@@ -1,4 +1,4 @@
-"""Every hostile response against a client in a process of its own; ends with 1 where error or memory are not right."""
+"""Every hostile response, each with a client in a new process; exits with 1 if error or memory are wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALLOWED_STALL_MS = 100
 
 
 async def measured(answer: Hostile) -> Measured:
-    """The response's figures, from a process in which nothing but the client runs."""
+    """The response's figures, from a process in which only the client runs."""
     async with HostileServer(answer, innocent=1) as server:
         command = ("-m", "tests.tools.hostile.measure", answer.name, server.url)
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
@@ -44,7 +44,7 @@ def wrong(answer: Hostile, figures: Measured) -> list[str]:
 
 
 def slow(answer: Hostile, figures: Measured) -> list[str]:
-    """What took too long. It depends on the machine: told, and an error only with --timings."""
+    """What took too long. It depends on the machine: reported, and an error only with --timings."""
     found = ["stalled"] if figures["stall_ms"] > ALLOWED_STALL_MS else []
     if figures["seconds"] > ALLOWED_SECONDS:
         found.append("late")

@@ -1,4 +1,4 @@
-"""Every hostile response: the bytes that the server writes, and the error that must come of them."""
+"""Every hostile response: the bytes that the server writes, and the expected error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Hostile:
 
     @property
     def needs_deadline(self) -> bool:
-        """Whether nothing but the time limit ends it."""
+        """Whether only the timeout ends it."""
         return self.error is APITimeoutError
 
 
@@ -42,7 +42,7 @@ def head(*headers: str, status: str = "200 OK") -> bytes:
 
 
 def whole(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> Callable[[], Pieces]:
-    """A response with a Content-Length, which may lie."""
+    """A response with a Content-Length, which may be wrong."""
     size = len(body) if length is None else length
     return lambda: iter([head(f"Content-Length: {size}", *headers, status=status), body])
 
@@ -65,11 +65,11 @@ def bytewise(data: bytes) -> Callable[[], Pieces]:
 
 
 def bomb(mib: int, wbits: int) -> bytes:
-    """Zeros, compressed about 1,000 times: one block again and again (31: gzip, 15: zlib, -15: bare deflate)."""
+    """Zeros, compressed about 1,000 times: one block again and again (31: gzip, 15: zlib, -15: raw deflate)."""
     packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
     first = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
-    return first + block * (mib - 1)  # no client that is right comes to the end, which is missing
+    return first + block * (mib - 1)  # no correct client reaches the end, which is missing
 
 
 def gzipped(data: bytes) -> bytes:
@@ -111,7 +111,7 @@ def chunked_bomb() -> Pieces:
 
 
 def within(name: str, body: Callable[[], bytes]) -> Hostile:
-    """One that is read whole, and must cost little all the same; it is large, and made when it is wanted."""
+    """One that is read completely, at a low cost; it is large, and made on demand."""
     return Hostile(name, lambda: whole(body())(), ResponseFormatError, decoded=True)
 
 
@@ -133,7 +133,7 @@ HOSTILE = [
     Hostile("br, not asked for", whole(b"\x8b" * 999, "Content-Encoding: br"), APIConnectionError),
     Hostile("zstd, not asked for", whole(b"\x28\xb5\x2f\xfd" * 99, "Content-Encoding: zstd"), APIConnectionError),
     Hostile("an unknown encoding", whole(b"[]x", "Content-Encoding: zip-it"), ResponseFormatError),
-    # Without end, or too long
+    # Endless, or too long
     Hostile("endless chunked body", chunked(b" " * 65536), ResponseFormatError),
     Hostile("endless body to the end of line", endless(head("Connection: close"), b" " * 65536), ResponseFormatError),
     Hostile("endless body of 1-byte chunks", one_byte_chunks, APITimeoutError),
@@ -164,7 +164,7 @@ HOSTILE = [
         APITimeoutError,
         pause=0.05,
     ),
-    # Content-Length lies
+    # Wrong Content-Length
     Hostile("content-length too large, then cut", whole(b"[]", length=999), APIConnectionError),
     Hostile("content-length too large, then silence", whole(b"[]", length=999), APITimeoutError, stalls=True),
     Hostile("content-length of 10^30", whole(b"[]", length=10**30), APIConnectionError),
@@ -174,7 +174,7 @@ HOSTILE = [
     Hostile(
         "content-length and chunked", whole(b"2\r\n[]\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), APIConnectionError
     ),
-    # Not the JSON that the document promises
+    # Not the documented JSON
     Hostile("100,000 nested brackets", whole(b"[" * NESTED + b"]" * NESTED), ResponseFormatError),
     Hostile("100,000 nested brackets, unclosed", whole(b"[" * NESTED), ResponseFormatError),
     Hostile("100,000 nested objects", whole(b'{"a":' * NESTED), ResponseFormatError),
@@ -187,7 +187,7 @@ HOSTILE = [
     Hostile("duplicate keys", whole(ROW % b'"status": "stopped"'), ResponseFormatError),
     Hostile("a NUL byte in a text", whole(ROW % b'"title": "a\x00b"'), ResponseFormatError),
     Hostile("NUL bytes alone", whole(bytes(1000)), ResponseFormatError),
-    # Within the cap: what decoding costs
+    # Within the limit: the cost of decoding
     within("60 MiB of brackets", lambda: b"[" * (60 * MIB)),
     within("60 MiB of commas", lambda: b"[" + b"," * (60 * MIB)),
     within("60 MiB of white space", lambda: b"[" + b" " * (60 * MIB) + b"]"),

@@ -68,14 +68,14 @@ class Ticker:
 
 
 async def measure(name: str, url: str) -> Measured:
-    """What the response of that name costs a client of the default limits."""
+    """What the response of that name costs a client with default limits."""
     answer = BY_NAME[name]
     logging.getLogger("trooper_async").setLevel(logging.ERROR)
     patient = answer.decoded
     policy = RetryPolicy(max_delay=0.0, deadline=60.0 if patient else DEADLINE)
     timeout = 30.0 if patient else TIMEOUT
     async with TrooperClient("tk-0123456789", base_url=url, retry=policy, timeout=timeout) as client:
-        await client.orders.list()  # an innocent one: what is imported and built at first use
+        await client.orders.list()  # a normal one first: imports and objects made on first use
         ticker = Ticker()
         ticking = asyncio.create_task(ticker.run())
         await asyncio.sleep(0.05)

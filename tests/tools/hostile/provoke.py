@@ -1,4 +1,4 @@
-"""The errors that `FAILURES` does not provoke: with it, every class."""
+"""The errors that `FAILURES` does not provoke: together, every class."""
 
 from __future__ import annotations
 

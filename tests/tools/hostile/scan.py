@@ -1,4 +1,4 @@
-"""A scan of all that is said for the key and the passwords of these tests, and a count of what was looked at."""
+"""A scan of all output for the key and the passwords of these tests, which counts what was scanned."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CREDENTIALS = {"ip": "203.0.113.1", "ssh_port": 22, "username": "root", "passwor
 
 
 class Scan:
-    """What was said, and where a secret was in it."""
+    """What was scanned, and where a secret was in it."""
 
     def __init__(self) -> None:
         self.said: Counter[str] = Counter()
@@ -62,7 +62,9 @@ class Scan:
             self.text(f"reach of {name}", text)
 
     def error(self, name: str, error: BaseException, *, inside: bool = True) -> None:
-        """All that a crash reporter tells of an exception, of those that hang on it, and of our frames."""
+        """Everything that a crash reporter shows of an exception, of those attached to it, and of the
+        package's frames.
+        """
         for one in chain(error):
             for shown in (
                 str(one),
@@ -100,5 +102,7 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.loggers.add(record.name)
         self.scan.text("log line", self.format(record))
-        if record.name.startswith("trooper_async"):  # asyncio's hold sockets, behind them the fake that got the key
+        if record.name.startswith(
+            "trooper_async"
+        ):  # asyncio's hold sockets, and through them the fake that got the key
             self.scan.walk("log record", vars(record))

@@ -1,4 +1,4 @@
-"""A raw server that writes hostile responses, and counts what it managed to send."""
+"""A raw server that writes hostile responses, and counts what it could send."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HostileServer:
 
     async def __aenter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", 0))
-        # small and fixed, so that what was sent is near what was read
+        # small and fixed, so that what was sent is close to what was read
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self._server = await asyncio.start_server(self._serve, sock=listener)
@@ -70,7 +70,7 @@ class HostileServer:
                 await writer.drain()
                 self.sent += len(part)
                 await asyncio.sleep(self.answer.pause)
-                if reader.at_eof():  # who has gone away is written to no more
+                if reader.at_eof():  # a client that is gone gets nothing more
                     return
         if self.answer.stalls:
             await reader.read()

@@ -1,4 +1,4 @@
-"""Runs the simulator on all cores and prints its table; ends with 1 if any end of a wait was wrong."""
+"""Runs the simulator on all cores and prints its table; exits with 1 if any wait ended wrongly."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def seeds_until(seeds: Iterable[str], judged: list[Judged], waits: int) -> Iterable[str]:
-    """Seeds as long as they are needed, so that the pool is not fed for ever."""
+    """Seeds as long as they are needed, so that the pool is not filled forever."""
     for number, seed in enumerate(seeds):
         if len(judged) >= waits or number > waits:
             return
@@ -70,5 +70,5 @@ def seeds_until(seeds: Iterable[str], judged: list[Judged], waits: int) -> Itera
 
 
 if __name__ == "__main__":
-    logging.disable()  # what the client tells of outages is not the subject
+    logging.disable()  # log lines about outages are not the subject
     raise SystemExit(main())

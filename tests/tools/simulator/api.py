@@ -1,4 +1,4 @@
-"""The simulated API's front: it takes the place of the client's one HTTP request, with all the faults of a network."""
+"""The simulated API: it replaces the client's HTTP request, with all the faults of a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS = {"running": "start", "stopped": "stop", "frozen": "freeze", "restarted"
 
 @define
 class Shown:
-    """What one client was shown of one server, as far as it can tell restarts apart."""
+    """What one client has seen of one server, as far as it tells restarts apart."""
 
     away: list[float] = field(factory=list)
     """Times at which a poll began that showed it other than running."""
@@ -31,7 +31,7 @@ class Shown:
 
 @define(eq=False)
 class Api:
-    """One client's way to the world."""
+    """One client's access to the world."""
 
     world: World
     polls: int = 0
@@ -75,7 +75,7 @@ class Api:
             too_close = began < self._last_poll + self._floor - 1e-6
             early = began < self._quiet_until - 1e-6
             self.impatient += too_close or (early and self._looked_early)
-            self._looked_early |= early  # one last look before a deadline is allowed
+            self._looked_early |= early  # a final poll before a deadline is allowed
             self._last_poll = began
         if sending is not None:
             sending.may_have_left = True
@@ -112,7 +112,7 @@ class Api:
         poll = headers is not None and path == "/api/orders"
         if path == "/api/orders":
             self._looked_early = False
-            self._quiet_until = 0.0  # whoever is let in again need not wait any longer
+            self._quiet_until = 0.0  # a call that is let in again need not wait any longer
         self._note(call, reply, began, poll=poll)
         if settings.etag and reply.body is not None and path == "/api/orders":
             etag = hashlib.sha1(reply.body, usedforsecurity=False).hexdigest()
@@ -154,7 +154,7 @@ class Api:
         raise AssertionError(call.endpoint.path)
 
     def _note(self, call: Call[Any], reply: Response, began: float, *, poll: bool) -> None:
-        """What is about to reach the client."""
+        """A response that is about to reach the client."""
         if call.endpoint.path == "/api/order-status-history" and reply.body is not None:
             self._shown(int(str(call.sent["order_id"]))).histories.append(reply.body)
         elif poll:

@@ -1,4 +1,4 @@
-"""An event loop on virtual time: where nothing is ready, it jumps to the next timer. No sockets, no sleeping."""
+"""An event loop on virtual time: if nothing is ready, it jumps to the next timer. No sockets, no sleeping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Jump(selectors.SelectSelector):
-    """Waits for nothing: what the loop would sleep, the clock is put forward."""
+    """Never sleeps: instead, the clock is put forward by that time."""
 
     now = 1_000.0
     step = 0.0

@@ -38,7 +38,7 @@ BLIB = Blib(id=1, name="one", price_h=Decimal("0.85"))
 
 @define(eq=False)
 class LosingApi(Api):
-    """Loses the response to the first purchase; `done` says whether its work was done all the same."""
+    """Loses the response to the first purchase; `done` says whether it was carried out nevertheless."""
 
     done: bool = True
     lost: bool = False
@@ -62,7 +62,7 @@ class LosingApi(Api):
 
 @define
 class Outcome:
-    """What became of one server that was wanted."""
+    """The result for one wanted server."""
 
     double: bool
     unrecorded: bool
@@ -72,7 +72,7 @@ class Outcome:
 
 
 async def ours(client: TrooperClient, api: LosingApi) -> Outcome:
-    """`create` inside a retry on everything, as careless as can be."""
+    """`create` inside a careless retry on everything."""
     for _ in range(3):
         try:
             await client.orders.create(BLIB, contract_interval="HOUR", terms_accepted=True)
@@ -87,7 +87,7 @@ async def ours(client: TrooperClient, api: LosingApi) -> Outcome:
 
 
 async def _post(client: TrooperClient) -> int | None:
-    """A script's own POST: the new order's id, or None where the response is lost."""
+    """A script's own POST: the new order's id, or None if the response is lost."""
     from trooper_async._api.endpoints import ORDER, Call
 
     reply = await client._transport.attempt(Call(ORDER, "a script", sent={"blib_id": 1}))
@@ -108,7 +108,7 @@ async def naive(client: TrooperClient, api: LosingApi) -> Outcome:
 
 
 async def look_once(client: TrooperClient, api: LosingApi) -> Outcome:
-    """The list before and after; what is new is taken for ours; where nothing is, it is sent again."""
+    """The list before and after; a new order is taken for ours; without one, it is sent again."""
     before = {order.order_id for order in await client.orders.list()}
     mine = await _post(client)
     while mine is None:

@@ -98,7 +98,7 @@ async def _account(seed: str, rng: random.Random, settings: Settings, servers: i
 
 @define
 class _Person:
-    """Switches one server, waits for it, and may be killed meanwhile."""
+    """Changes one server, waits for it, and may be killed meanwhile."""
 
     world: World
     rng: random.Random
@@ -118,7 +118,7 @@ class _Person:
             if state is None:
                 return
             if state.current not in LEGAL or self.server.times[-1] > loop.time() - self.world.settings.settle:
-                continue  # what came before can still be read: then no client can tell it from what comes now
+                continue  # the state before can still be read: then no client can tell it from the new one
             kind = self.rng.choice(LEGAL[str(state.current)])
             if self.rng.random() < 0.1:
                 kind = self.rng.choice(("create", "migrate")) if state.current == "running" else "create"
@@ -129,7 +129,7 @@ class _Person:
                     meddler.cancel()
 
     async def _meddle(self) -> None:
-        """Somebody else switches the same server."""
+        """Somebody else changes the same server."""
         if self.rng.random() >= self.world.settings.others:
             return
         await asyncio.sleep(self.rng.uniform(0, 150))
@@ -189,7 +189,7 @@ class _Person:
         return sends[kind]()
 
     async def _be_killed(self, wait: Wait, transition: Transition, seconds: float) -> None:
-        """The process dies in mid-wait; another one goes on with what was stored."""
+        """The process dies during a wait; another one continues with what was stored."""
         stored = transition.to_json()
         task = asyncio.ensure_future(self.client.orders.wait(transition, timeout=seconds))
         await asyncio.wait([task], timeout=self.rng.uniform(0, 100))
@@ -248,16 +248,16 @@ def judge(wait: Wait, settings: Settings) -> tuple[str, float, str]:
 
 
 def _allowed(wait: Wait, settings: Settings) -> float:
-    """Seconds within which the truth has to be noticed: a poll's interval, two responses' time, and what reads lag."""
+    """Seconds within which the truth has to be noticed: a poll interval, two response times, and the lag of reads."""
     age = wait.ended - wait.began
     allowed = max(SCHEDULE.floor, min(SCHEDULE.cap, 0.11 * age)) + 0.5 + max(settings.lags)
-    allowed += SCHEDULE.floor  # a poll may wait so long for the last look before another wait's deadline
+    allowed += SCHEDULE.floor  # a poll may wait that long for the final poll of another wait
     if wait.action == "restart":
         away = _seconds_away(wait)
         prompt = settings.rows == "ended" and not settings.row_delay and settings.row_times and max(settings.lags) == 0
-        if prompt and wait.baseline is not None and away > allowed:  # both proofs are to be had at once
-            allowed += max(0.0, SCHEDULE.cap / 3 - away + 2 * allowed)  # the departure is noticed at a poll, too
-        else:  # with one proof alone, `running` has to be steady; its row may come late
+        if prompt and wait.baseline is not None and away > allowed:  # both kinds of evidence can be had at once
+            allowed += max(0.0, SCHEDULE.cap / 3 - away + 2 * allowed)  # the departure is noticed by a poll, too
+        else:  # with one kind alone, `running` has to be steady; its row may come late
             allowed += 3 * SCHEDULE.cap + settings.row_delay + 2 * SCHEDULE.cap
     return allowed
 
@@ -271,7 +271,7 @@ def _seconds_away(wait: Wait) -> float:
 
 
 def _superseded_in_time(wait: Wait, settings: Settings) -> bool:
-    """Whether somebody else's switch was steady, and to be seen as such, long before the deadline."""
+    """Whether somebody else's action was steady and visible long before the deadline."""
     if settings.second_word != "wish" or settings.wish_when != "accepted":
         return False
     others = [action for action in wait.server.actions if not action.ours and action.accepted > wait.posted]
@@ -284,7 +284,7 @@ def _superseded_in_time(wait: Wait, settings: Settings) -> bool:
 
 
 def _reached(wait: Wait) -> float | None:
-    """When what was waited for was first true after the request was sent."""
+    """When the wanted state was first true after the request was sent."""
     away = wait.action != "restart"
     for time, state in zip(wait.server.times, wait.server.states, strict=True):
         if time < wait.posted:
@@ -305,14 +305,14 @@ def _last_reached(wait: Wait) -> float:
 
 
 def _stays(wait: Wait, since: float) -> bool:
-    """Whether it is so, and wanted so, from then until the deadline."""
+    """Whether it stays so, as current and desired status, from then until the deadline."""
     times, states = wait.server.times, wait.server.states
     during = [state for time, state in zip(times, states, strict=True) if since <= time <= wait.deadline]
     return all(state.current == wait.target and state.wish == wait.target for state in during)
 
 
 def _was_shown(wait: Wait) -> bool:
-    """Whether the waiting client was shown anything of a restart. If not, no client can tell that there was one."""
+    """Whether the waiting client saw anything of a restart. If not, no client can know of it."""
     assert wait.api is not None
     shown = wait.api.shown.get(wait.server.order_id)
     if shown is None:

@@ -1,4 +1,4 @@
-"""A client whose requests are answered by a function, on virtual time: for tests of one rule at a time."""
+"""A client whose requests are handled by a function, on virtual time: for tests of one rule at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def row(order_id: int, current: str, desired: str | None = None, **more: object) -> Row:
-    """A row of /api/orders in the sample's dialect; desired is current where it is not given."""
+    """A row of /api/orders in the sample's dialect; desired is current if not given."""
     return {"order_id": order_id, "serverId": order_id, "status": current, "status_user": desired or current, **more}
 
 
@@ -31,7 +31,9 @@ def reply(data: object, status: int = 200, **headers: str) -> Response:
 
 @define(eq=False)
 class Script:
-    """`orders(now)` gives the rows (or a Response or FailedAttempt) that a poll shows; `others` answers all else."""
+    """`orders(now)` returns the rows (or a Response or FailedAttempt) of a poll; `others` handles all other
+    requests.
+    """
 
     orders: Callable[[float], list[Row] | Response | FailedAttempt]
     others: Callable[[Call[Any]], Awaitable[Response | FailedAttempt]] | None = None

@@ -16,7 +16,7 @@ _BETWEEN = {"start": "starting", "stop": "stopping", "freeze": "freezing", "rest
 
 @frozen
 class Settings:
-    """What the API's document leaves open, as one simulated API has it."""
+    """What the API document leaves open, for one simulated API."""
 
     dialect: Literal["status", "current_status"]
     second_word: Literal["wish", "reached", "absent"]
@@ -67,7 +67,7 @@ class Settings:
 
     @classmethod
     def calm(cls) -> Settings:
-        """An API as one would wish it."""
+        """An ideal API."""
         return cls(
             dialect="status",
             second_word="wish",
@@ -94,7 +94,7 @@ class Settings:
 
 @frozen
 class State:
-    """What is true of a server at one time. `current` None: it is not in the list."""
+    """The true state of a server at one time. `current` None: it is not in the list."""
 
     current: str | None
     wish: str
@@ -103,7 +103,7 @@ class State:
 
 @frozen
 class Row:
-    """A row of the history, and from when on it can be read."""
+    """A row of the history, and since when it can be read."""
 
     number: int
     word: str
@@ -113,7 +113,7 @@ class Row:
 
 @define
 class Action:
-    """An action that was sent, as it truly went."""
+    """An action that was sent, as it really went."""
 
     kind: str
     accepted: float
@@ -135,12 +135,12 @@ class Server:
     actions: list[Action] = field(factory=list)
 
     def at(self, time: float) -> State | None:
-        """The state at that time; None before the server was."""
+        """The state at that time; None before the server existed."""
         index = bisect.bisect_right(self.times, time) - 1
         return self.states[index] if index >= 0 and self.states[index].current is not None else None
 
     def put(self, time: float, state: State) -> None:
-        """From `time` on it is so, and nothing that was to come after comes."""
+        """Sets the state from `time` on, and cancels everything planned after it."""
         index = bisect.bisect_left(self.times, time)
         del self.times[index:], self.states[index:]
         self.times.append(time)
@@ -148,7 +148,7 @@ class Server:
 
 
 class World:
-    """One account's servers behind one simulated API."""
+    """The servers of one account of a simulated API."""
 
     def __init__(self, settings: Settings, rng: random.Random) -> None:
         self.settings = settings
@@ -158,7 +158,7 @@ class World:
         self._ids = 100
 
     def add(self, now: float, current: str) -> Server:
-        """A server that has been `current` for ever."""
+        """A server that has always been `current`."""
         self._ids += 1
         server = Server(self._ids)
         server.put(now - 1e6, State(current, current, current))
@@ -182,17 +182,17 @@ class World:
         return server
 
     def remove(self, now: float, server: Server) -> None:
-        """It is terminated."""
+        """Terminates it."""
         server.put(now, State(None, "", ""))
 
     def switch(self, now: float, server: Server, kind: str, *, ours: bool = False) -> Action:
-        """An accepted action of anybody's."""
+        """An accepted action, of anybody."""
         before = server.at(now)
         action = Action(kind, now, ours=ours)
         server.actions.append(action)
         if before is None:
             return action
-        for earlier in server.actions[:-1]:  # what has not ended yet never will
+        for earlier in server.actions[:-1]:  # a pending action never finishes
             if earlier.ends is not None and earlier.ends > now:
                 earlier.ends = None
         target = TARGETS[kind]
@@ -211,7 +211,7 @@ class World:
         target = TARGETS[kind]
         seconds = 10 ** self.rng.uniform(-1.3, 2.7)  # 0.05 s to 8 min
         if kind == "start" and self.rng.random() < 0.05:
-            seconds = self.rng.uniform(600, 5400)  # a migration on the way
+            seconds = self.rng.uniform(600, 5400)  # a migration in between
         if self.settings.words == "unknown":
             last = server.states[-1]
             server.put(begins + seconds / 2, evolve(last, current="verifying-vram"))
