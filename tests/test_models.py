@@ -301,7 +301,7 @@ def test_the_password_is_not_in_a_traceback() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("wrapped", [lambda it: it, lambda it: {"it": [it]}], ids=["itself", "within"])
+@pytest.mark.parametrize("wrapped", [lambda it: it, lambda it: {"it": [it]}], ids=["credentials", "within a dict"])
 def test_credentials_are_not_pickled(protocol: int, wrapped: Callable[[Credentials], object]) -> None:
     """Credentials refuse every pickle protocol, also within other objects, without naming the password."""
     with pytest.raises(TypeError, match="Credentials") as caught:

@@ -50,7 +50,7 @@ async def test_a_delivered_purchase_is_recorded_as_delivered(fake_trooper: FakeT
         await buy(client)
 
 
-@pytest.mark.parametrize("reference", ["", "job-1"], ids=["without a reference", "with one"])
+@pytest.mark.parametrize("reference", ["", "job-1"], ids=["without a reference", "with a reference"])
 async def test_a_process_killed_while_it_waits_for_its_server_buys_no_second_one(
     reference: str, fake_trooper: FakeTrooper, path: Path
 ) -> None:

@@ -194,15 +194,15 @@ def line(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param(line(trooper_ledger=2), id="a later release's"),
+        pytest.param(line(trooper_ledger=2), id="of a later release"),
         pytest.param(line(operation=None), id="a field is missing"),
-        pytest.param(line(terms=[]), id="a field of another kind"),
+        pytest.param(line(terms=[]), id="a field of the wrong type"),
         pytest.param(
-            line(purchase={**json.loads(line())["purchase"], "reference": 7}), id="a reference that is no text"
+            line(purchase={**json.loads(line())["purchase"], "reference": 7}), id="a reference that is not text"
         ),
-        pytest.param(line() + b'{"trooper_ledger": 1, "purch\n' + line(), id="a line inside is torn"),
+        pytest.param(line() + b'{"trooper_ledger": 1, "purch\n' + line(), id="a torn line in the middle"),
         pytest.param(b"\n" + line(), id="an empty line"),
-        pytest.param(line() + b"\x00\x00\xff\n", id="bytes that are no text"),
+        pytest.param(line() + b"\x00\x00\xff\n", id="bytes that are not text"),
         pytest.param(b'api_key = "secret"\n', id="a TOML file"),
         pytest.param(b"[]\n", id="other JSON"),
     ],

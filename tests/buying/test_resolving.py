@@ -151,7 +151,7 @@ async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path:
         (200, {"success": False, "error": "not done", "orderId": 1001}),
         (400, {"error": "not done", "orderId": 1001}),
     ],
-    ids=["0", "negative", "there before", "refused, with an order", "a 400 with an order"],
+    ids=["0", "negative", "existed before", "refused, with an order", "a 400 with an order"],
 )
 async def test_a_response_with_an_impossible_order_is_an_unknown_purchase(
     status: int, body: Any, fake_trooper: FakeTrooper, trooper: TrooperClient

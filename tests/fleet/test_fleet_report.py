@@ -205,7 +205,15 @@ def test_a_value_of_the_wrong_kind_is_refused() -> None:
         FleetOutcome(2, "stop", order=ORDER, sent=True),
         FleetOutcome(1, "stop", order=ORDER, error=TrooperError("no")),
     ],
-    ids=["sent as nothing", "perhaps sent as nothing", "order 0", "another action", "another order", "not it", "both"],
+    ids=[
+        "sent without a transition",
+        "unknown without a transition",
+        "order 0",
+        "another action",
+        "another order",
+        "not the order",
+        "both",
+    ],
 )
 def test_a_contradictory_report_is_refused(outcome: FleetOutcome) -> None:
     """Resuming it could send a restart a second time."""

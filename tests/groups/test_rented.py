@@ -255,7 +255,7 @@ async def cancel_at(
     return was_reached, seconds
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["once", "again and again"])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "repeatedly"])
 @pytest.mark.parametrize("job", [_job, _known_job])
 def test_a_job_cancelled_at_any_await_leaves_no_server_running(
     job: Callable[[TrooperClient], Awaitable[None]], again: bool
@@ -267,7 +267,7 @@ def test_a_job_cancelled_at_any_await_leaves_no_server_running(
     assert nth > 4, "it has that many awaits"
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["once", "again and again"])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "repeatedly"])
 @pytest.mark.parametrize("job", [_job, _known_job])
 def test_a_job_cancelled_at_any_time_leaves_no_server_running(
     job: Callable[[TrooperClient], Awaitable[None]], again: bool

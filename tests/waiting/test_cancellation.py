@@ -113,7 +113,7 @@ def _subscriptions() -> int:
     return sum(isinstance(found, Subscription) for found in gc.get_objects())
 
 
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another wait"])
 @pytest.mark.parametrize("name", WAITS)
 def test_a_wait_can_be_cancelled_at_every_suspension(name: str, beside: bool) -> None:
     """At any of its suspensions: other waits are not affected, no shared GET is cancelled, nothing is left."""
@@ -125,7 +125,7 @@ def test_a_wait_can_be_cancelled_at_every_suspension(name: str, beside: bool) ->
     assert _subscriptions() <= before, "a subscription is still referred to"
 
 
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another wait"])
 @pytest.mark.parametrize("name", WAITS)
 def test_a_wait_can_be_cancelled_at_any_time(name: str, beside: bool) -> None:
     """Before, while and after a request is in flight, and between two polls: the same."""

@@ -202,7 +202,7 @@ def test_a_state_change_is_superseded(script: str, end: Verdict) -> None:
         lambda: PredicateJudge(lambda order: False, CAP),
         lambda: RestartJudge((), CAP, FLOOR),
     ],
-    ids=["switch", "converged", "predicate", "restart"],
+    ids=["state change", "converged", "predicate", "restart"],
 )
 def test_an_order_vanishes(make: Callable[[], Judge], script: str, end: Verdict) -> None:
     """For every judge an order has vanished once it is steadily absent, and not before."""
@@ -348,7 +348,7 @@ def test_a_new_row_does_not_end_a_restart_while_it_is_away() -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [RESTARTED, ACCEPTED, (change("stopped", 5), *BEFORE)], ids=["running", "wish", "other"]
+    "rows", [RESTARTED, ACCEPTED, (change("stopped", 5), *BEFORE)], ids=["running", "desired", "other"]
 )
 def test_a_new_row_alone_needs_steady_running(rows: tuple[StatusChange, ...]) -> None:
     """A new row and no departure: done once `running` is steady, counted from the reading of the row."""
@@ -454,7 +454,7 @@ def test_a_stored_departure_is_evidence_after_a_crash() -> None:
     assert play(judge, f"running/running@{LATE}") == [DONE]
 
 
-@pytest.mark.parametrize("rows", [BEFORE, None, ACCEPTED], ids=["nothing new", "unreadable", "another word"])
+@pytest.mark.parametrize("rows", [BEFORE, None, ACCEPTED], ids=["no new row", "unreadable", "another word"])
 @pytest.mark.parametrize("departed", [False, True])
 def test_the_history_is_read_again_at_growing_pauses(rows: tuple[StatusChange, ...] | None, departed: bool) -> None:
     """It is read again after floor, 2·floor, … cap seconds, also if it could not be read."""

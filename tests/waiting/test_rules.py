@@ -1,4 +1,4 @@
-"""The rules of waiting, 1 to 14, each on virtual time: no sockets, no sleeping, and the clock is the test's."""
+"""The rules of waiting, 1 to 14, each on virtual time: no sockets, no sleeping, and the test controls the clock."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def others() -> set[asyncio.Task[Any]]:
 
 
 async def ticks(count: int = 20) -> None:
-    """Let everything that is ready go on."""
+    """Let everything that is ready run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-def test_rule_01_one_poll_serves_all_and_ends_with_the_last() -> None:
+def test_rule_01_one_poll_serves_all_waiters() -> None:
     """A thousand waiters cost the same polls as one, never two at once, and none after the last has left."""
 
     def polls(waiters: int) -> tuple[int, bool]:
@@ -77,8 +77,8 @@ def test_rule_01_one_poll_serves_all_and_ends_with_the_last() -> None:
     assert abs(one - many) <= 2  # the jitter is drawn anew
 
 
-def test_rule_01_a_cancelled_waiter_does_not_cut_the_poll_of_the_others() -> None:
-    """Cancelling one waiter in mid-GET leaves that GET to the others: it is the one that ends their wait."""
+def test_rule_01_a_cancelled_waiter_does_not_cancel_the_poll() -> None:
+    """Cancelling one waiter during a GET leaves that GET to the others, and its response ends their wait."""
 
     async def main() -> int:
         script = Script(lambda t: [row(1, "stopped")], seconds=5.0)
@@ -94,7 +94,7 @@ def test_rule_01_a_cancelled_waiter_does_not_cut_the_poll_of_the_others() -> Non
     assert run(main()) == 1
 
 
-def test_rule_01_the_poll_keeps_its_floor_when_the_last_waiter_leaves_and_a_new_one_comes() -> None:
+def test_rule_01_new_waiters_do_not_poll_faster_than_the_floor() -> None:
     """Waiters that come and go one after the other do not make polls closer than the floor."""
 
     async def main() -> list[float]:
@@ -108,14 +108,14 @@ def test_rule_01_the_poll_keeps_its_floor_when_the_last_waiter_leaves_and_a_new_
     assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(polls))
 
 
-def test_rule_02_an_answer_that_was_asked_for_before_the_wait_does_not_end_it() -> None:
-    """Freshness goes by the start of the poll: a GET on its way when the wait began is not believed."""
+def test_rule_02_a_response_to_an_earlier_request_does_not_end_a_wait() -> None:
+    """Only the start of a poll counts: a GET already in flight when the wait began is not trusted."""
 
     async def main() -> tuple[float, list[float]]:
         script = Script(lambda t: [row(1, "stopped" if t < 1001 or t > 1030 else "running", "stopped")], seconds=10.0)
         async with script.client() as client:
             early = asyncio.create_task(client.orders.wait_until(1, lambda order: False, timeout=100))
-            await asyncio.sleep(5)  # a poll is under way that will show `stopped`, as it was when it began
+            await asyncio.sleep(5)  # a poll is in flight that will show `stopped`, the state when it began
             begun = now()
             await client.orders.wait(STOP)
             early.cancel()
@@ -126,8 +126,8 @@ def test_rule_02_an_answer_that_was_asked_for_before_the_wait_does_not_end_it() 
     assert max(polls) > 1030
 
 
-def test_rule_02_an_answer_out_of_a_cache_is_not_believed() -> None:
-    """An `Age` above 0 proves nothing, and is what the timeout tells."""
+def test_rule_02_a_cached_response_does_not_end_a_wait() -> None:
+    """An `Age` above 0 proves nothing, and the timeout mentions it."""
 
     async def main() -> WaitTimeoutError:
         script = Script(lambda t: reply([row(1, "stopped")], Age="7"))
@@ -141,8 +141,8 @@ def test_rule_02_an_answer_out_of_a_cache_is_not_believed() -> None:
     assert "cache" in str(error.last_error)
 
 
-def test_rule_03_desired_has_to_agree_where_it_is_given() -> None:
-    """Current alone does not end a wait while the API says that something else is wanted."""
+def test_rule_03_the_desired_status_has_to_agree() -> None:
+    """The current status does not end a wait while another status is desired."""
 
     async def main() -> float:
         script = Script(lambda t: [row(1, "stopped", "running" if t < 1050 else "stopped")])
@@ -153,7 +153,7 @@ def test_rule_03_desired_has_to_agree_where_it_is_given() -> None:
     assert run(main()) > 1050
 
 
-def test_rule_04_a_restart_needs_proof() -> None:
+def test_rule_04_a_restart_needs_evidence() -> None:
     """`running` alone never ends a restart, and the timeout says that no restart was seen."""
 
     async def main() -> WaitTimeoutError:
@@ -180,8 +180,8 @@ NEW = (8, "running", "2026-01-01T01:00:00Z")
 
 
 @pytest.mark.parametrize("ids", ["falling", "ranks"])
-def test_rule_04_a_restart_is_proven_by_a_departure_and_a_new_row(ids: str) -> None:
-    """Away, back, and a row that was not there: done at once, however ids run, and in another process too."""
+def test_rule_04_a_departure_and_a_new_row_confirm_a_restart(ids: str) -> None:
+    """Left, came back, and a new row: done at once, whatever the ids, and in another process too."""
 
     async def main() -> float:
         new, old = (NEW, OLD) if ids == "falling" else ((1, *NEW[1:]), (2, *OLD[1:]))
@@ -198,7 +198,7 @@ def test_rule_04_a_restart_is_proven_by_a_departure_and_a_new_row(ids: str) -> N
     assert 1040 < run(main()) < 1050
 
 
-def test_rule_04_a_restart_between_two_polls_is_proven_by_its_row_and_a_steady_running() -> None:
+def test_rule_04_a_new_row_and_steady_running_confirm_a_restart() -> None:
     """Never seen away, but a new row: done once `running` has been steady for three times the cap."""
 
     async def main() -> float:
@@ -213,8 +213,8 @@ def test_rule_04_a_restart_between_two_polls_is_proven_by_its_row_and_a_steady_r
     assert 1090 < run(main()) < 1120
 
 
-def test_rule_04_a_history_that_cannot_be_read_is_asked_again() -> None:
-    """An error of the history ends no wait; once it answers, it proves the restart."""
+def test_rule_04_an_unreadable_history_is_read_again() -> None:
+    """An error of the history ends no wait; once readable, it confirms the restart."""
 
     async def main() -> float:
         async def answer(call: Call[Any]) -> Response:
@@ -232,8 +232,8 @@ def test_rule_04_a_history_that_cannot_be_read_is_asked_again() -> None:
     assert 1060 < run(main()) < 1130
 
 
-def test_rule_04_an_unreadable_baseline_does_not_keep_a_restart_from_being_sent() -> None:
-    """Without a baseline, a departure and then a steady `running` prove it, and the history is not asked again."""
+def test_rule_04_a_restart_is_sent_without_a_readable_baseline() -> None:
+    """Without a baseline, a departure and then a steady `running` confirm it, and the history is not read again."""
 
     async def main() -> tuple[float, int]:
         asked = 0
@@ -255,8 +255,8 @@ def test_rule_04_an_unreadable_baseline_does_not_keep_a_restart_from_being_sent(
     assert asked == 1
 
 
-def test_rule_04_histories_are_asked_four_at_a_time() -> None:
-    """Fifty restarts that return at once ask their histories at most four at once, and few times each."""
+def test_rule_04_at_most_four_histories_are_read_at_once() -> None:
+    """Fifty restarts that return at once read at most four histories at a time, and few times each."""
 
     async def main() -> tuple[int, int]:
         inside = most = asked = 0
@@ -286,8 +286,8 @@ def test_rule_04_histories_are_asked_four_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_rule_05_a_superseded_wait_ends_as_soon_as_it_is_steady(moved: bool) -> None:
-    """Wanted stopped once, and then steadily running and wanted so, also when current never moved: superseded."""
+def test_rule_05_a_steady_other_status_supersedes_a_wait(moved: bool) -> None:
+    """Desired was stopped once, then both are steadily running, even if current never changed: superseded."""
 
     async def main() -> tuple[float, SupersededError]:
         def orders(t: float) -> list[dict[str, Any]]:
@@ -306,7 +306,7 @@ def test_rule_05_a_superseded_wait_ends_as_soon_as_it_is_steady(moved: bool) -> 
     assert (error.order.current_status, error.target, error.transition) == ("running", "stopped", STOP)
 
 
-def test_rule_05_lagging_reads_are_not_superseding() -> None:
+def test_rule_05_lagging_reads_do_not_supersede_a_wait() -> None:
     """Two reads in a row that fall back to the old state, again and again, supersede nothing."""
 
     async def main() -> Order:
@@ -324,7 +324,7 @@ def test_rule_05_lagging_reads_are_not_superseding() -> None:
     assert run(main()).current_status == "stopped"
 
 
-def test_rule_06_an_absent_order_has_vanished_once_it_is_steadily_absent() -> None:
+def test_rule_06_an_order_has_vanished_once_it_is_steadily_absent() -> None:
     """Missing on three fresh polls over the cap: OrderVanishedError, with the order as it was last seen."""
 
     async def main() -> tuple[float, OrderVanishedError]:
@@ -338,8 +338,8 @@ def test_rule_06_an_absent_order_has_vanished_once_it_is_steadily_absent() -> No
     assert error.order is not None
 
 
-def test_rule_06_failed_polls_and_rows_without_an_id_never_count_as_absence() -> None:
-    """A list that can't be had, or has a row whose id can't be read, proves no absence."""
+def test_rule_06_failed_polls_and_rows_without_an_id_are_no_absence() -> None:
+    """A list that fails, or has a row whose id can't be read, proves no absence."""
 
     async def main() -> Order:
         def orders(t: float) -> list[dict[str, Any]] | Response:
@@ -366,8 +366,8 @@ def test_rule_06_a_new_order_may_appear_late() -> None:
     assert run(main()) > 1110
 
 
-def test_rule_07_unknown_words_are_on_the_way() -> None:
-    """No word ends a wait as an error by its name, not even one that sounds like one."""
+def test_rule_07_an_unknown_status_ends_no_wait() -> None:
+    """No status fails a wait by its name, not even one that sounds like an error."""
 
     async def main() -> Order:
         words = ["error", "FAILED", "booting", "migrated", "terminated", "running"]
@@ -379,7 +379,7 @@ def test_rule_07_unknown_words_are_on_the_way() -> None:
 
 
 def test_rule_08_a_confirmed_401_ends_every_wait() -> None:
-    """A key that is refused by two polls in a row ends all waits, each with an error of its own."""
+    """A key that is refused by two polls in a row ends all waits, each with its own error."""
 
     async def main() -> list[BaseException]:
         script = Script(lambda t: [row(1, "running")] if t < 1010 else reply({"error": "no", "next": "login"}, 401))
@@ -397,7 +397,7 @@ def test_rule_08_a_confirmed_401_ends_every_wait() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-def test_rule_08_single_failures_end_none(status: int) -> None:
+def test_rule_08_a_single_failure_ends_no_wait(status: int) -> None:
     """Refusals and failures that the next poll does not confirm end no wait."""
 
     async def main() -> Order:
@@ -415,8 +415,8 @@ def test_rule_08_single_failures_end_none(status: int) -> None:
     assert run(main()).current_status == "stopped"
 
 
-def test_rule_08_failures_are_ridden_out_and_told() -> None:
-    """A poll that fails until the deadline times out with the last failure, and backs off meanwhile."""
+def test_rule_08_failures_are_tolerated_and_reported() -> None:
+    """A wait whose polls fail until the deadline times out with the last failure; polls back off meanwhile."""
 
     async def main() -> tuple[WaitTimeoutError, int]:
         script = Script(lambda t: FailedAttempt(Failure.LOST, APIConnectionError("cut")))
@@ -431,8 +431,8 @@ def test_rule_08_failures_are_ridden_out_and_told() -> None:
     assert 20 < polls < 50
 
 
-def test_rule_08_retry_after_is_obeyed() -> None:
-    """A 429 keeps the poll away for as long as the API asked."""
+def test_rule_08_retry_after_is_honoured() -> None:
+    """A 429 delays the next poll for as long as the API asked."""
 
     async def main() -> list[float]:
         script = Script(lambda t: reply({}, 429, Retry_After="77") if t < 1001 else [row(1, "stopped")])
@@ -444,10 +444,10 @@ def test_rule_08_retry_after_is_obeyed() -> None:
     assert second - first >= 77
 
 
-def test_rule_08_a_row_that_cannot_be_read_is_undecided_for_its_own_waits_alone(
+def test_rule_08_an_unreadable_row_affects_only_its_own_waits(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One bad row neither ends nor blinds the waits for other orders; its own goes on, and it is logged once."""
+    """It neither ends nor delays the waits for other orders; its own goes on, and it is logged once."""
 
     async def main() -> float:
         def orders(t: float) -> list[dict[str, Any]]:
@@ -466,7 +466,7 @@ def test_rule_08_a_row_that_cannot_be_read_is_undecided_for_its_own_waits_alone(
     assert len([record for record in caplog.records if "order 2 can't be read" in record.getMessage()]) == 1
 
 
-def test_rule_09_a_long_wait_is_polled_by_its_age() -> None:
+def test_rule_09_the_poll_interval_follows_the_age_of_the_wait() -> None:
     """Ninety minutes cost some 200 polls; a change is noticed within a tenth of the time waited."""
 
     async def main() -> tuple[int, float]:
@@ -480,8 +480,8 @@ def test_rule_09_a_long_wait_is_polled_by_its_age() -> None:
     assert late < 0.11 * 5400 + 1
 
 
-def test_rule_09_a_last_poll_is_made_before_the_deadline() -> None:
-    """What became true between the last regular poll and the deadline is seen by a last poll in time for it."""
+def test_rule_09_there_is_a_final_poll_before_the_deadline() -> None:
+    """A state reached between the last regular poll and the deadline is seen by a final poll."""
 
     async def main() -> Order:
         script = Script(lambda t: [row(1, "stopped" if t > 1198 else "running", "stopped")])
@@ -525,8 +525,8 @@ def test_rule_10_each_waiter_has_its_own_deadline() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mine"), TimeoutError("mine"), asyncio.CancelledError("mine")])
-def test_rule_11_a_predicate_that_raises_fails_its_own_wait_alone(error: BaseException) -> None:
-    """What the caller's function raises comes out of its own wait as it is; others do not notice."""
+def test_rule_11_an_exception_of_a_predicate_fails_its_own_wait_only(error: BaseException) -> None:
+    """The exception is raised unchanged by its own wait; others are not affected."""
 
     async def main() -> Order:
         def broken(order: Order) -> bool:
@@ -542,7 +542,7 @@ def test_rule_11_a_predicate_that_raises_fails_its_own_wait_alone(error: BaseExc
 
 
 @pytest.mark.parametrize("answer", [1, None, "yes"])
-def test_rule_11_a_predicate_must_answer_with_a_bool(answer: object) -> None:
+def test_rule_11_a_predicate_must_return_a_bool(answer: object) -> None:
     """Anything but a bool from a predicate is a TypeError for its own wait."""
 
     async def main() -> None:
@@ -554,7 +554,7 @@ def test_rule_11_a_predicate_must_answer_with_a_bool(answer: object) -> None:
 
 
 def test_rule_11_async_functions_are_refused_without_a_warning() -> None:
-    """What an async predicate or on_change returns is a TypeError, and no coroutine is left un-awaited."""
+    """An async predicate or on_change is a TypeError, and no coroutine is left un-awaited."""
 
     async def predicate(order: Order) -> bool:
         return True
@@ -574,8 +574,10 @@ def test_rule_11_async_functions_are_refused_without_a_warning() -> None:
         gc.collect()
 
 
-def test_rule_11_on_change_sees_each_status_on_the_way_once() -> None:
-    """`on_change` is called for each pair of words that a poll shows, the last one too, in the caller's context."""
+def test_rule_11_on_change_sees_each_status_once() -> None:
+    """`on_change` is called for each pair of statuses that a poll shows, including the last, in the
+    caller's context.
+    """
 
     async def main() -> list[str]:
         words = ["running", "stopping", "stopping", "halted", "stopped"]
@@ -616,8 +618,8 @@ def test_rule_11_close_ends_waits_and_leaves_nothing() -> None:
     run(main(), debug=True)
 
 
-def test_rule_12_watch_yields_what_is_there_and_then_each_change_once() -> None:
-    """Present orders first as `appeared`, then each change with the right `previous`, and `vanished` when steady."""
+def test_rule_12_watch_yields_the_current_orders_and_then_each_change_once() -> None:
+    """Current orders first as `appeared`, then each change with its `previous`, and `vanished` when steady."""
 
     async def main() -> list[tuple[str, int, str | None, str]]:
         def orders(t: float) -> list[dict[str, Any]]:
@@ -647,7 +649,7 @@ def test_rule_12_watch_yields_what_is_there_and_then_each_change_once() -> None:
 
 
 def test_rule_12_a_slow_reader_gets_the_latest_state() -> None:
-    """What changed ten times while the reader was busy is yielded once, as it is now."""
+    """An order that changed ten times while the reader was busy is yielded once, as it is now."""
 
     async def main() -> list[OrderChange]:
         changes: list[OrderChange] = []
@@ -666,7 +668,7 @@ def test_rule_12_a_slow_reader_gets_the_latest_state() -> None:
 
 
 def test_rule_12_readers_and_waiters_share_one_poll() -> None:
-    """Three readers and a waiter cost no more polls than the one that wants them most often."""
+    """Three readers and a waiter cost no more polls than the one with the shortest interval."""
 
     async def main() -> list[float]:
         script = Script(lambda t: [row(1, "running" if t < 1060 else "stopped", "stopped")])
@@ -686,7 +688,7 @@ def test_rule_12_readers_and_waiters_share_one_poll() -> None:
 
 
 def test_rule_12_a_new_reader_does_not_wait_for_its_interval() -> None:
-    """A reader that comes right after a poll gets the present orders at the floor, not an interval later."""
+    """A reader that comes right after a poll gets the current orders at the floor, not an interval later."""
 
     async def main() -> float:
         async with Script(lambda t: [row(1, "stopped")]).client() as client:
@@ -698,8 +700,10 @@ def test_rule_12_a_new_reader_does_not_wait_for_its_interval() -> None:
     assert run(main()) < 1002
 
 
-def test_rule_12_a_reader_that_joins_in_the_moment_of_a_poll_does_not_wait_for_its_interval() -> None:
-    """A coarse clock reads the same for both: that poll began before it, so it is not told, and the next comes soon."""
+def test_rule_12_a_reader_that_joins_at_the_moment_of_a_poll_does_not_wait() -> None:
+    """A coarse clock reads the same for both: that poll began earlier, so it does not count, and the next
+    comes soon.
+    """
 
     async def main() -> float:
         joined: list[tuple[float, asyncio.Task[None]]] = []
@@ -725,7 +729,7 @@ def test_rule_12_a_reader_that_joins_in_the_moment_of_a_poll_does_not_wait_for_i
     assert run(main()) < 3
 
 
-def test_rule_12_watch_raises_a_confirmed_401_and_rides_out_the_rest() -> None:
+def test_rule_12_watch_raises_a_confirmed_401_and_tolerates_other_failures() -> None:
     """5xx do not end a `watch`; a key refused twice in a row does."""
 
     async def main() -> int:
@@ -745,8 +749,8 @@ def test_rule_12_watch_raises_a_confirmed_401_and_rides_out_the_rest() -> None:
     assert run(main()) >= 5
 
 
-def test_rule_13_an_unchanged_answer_is_a_fresh_one() -> None:
-    """A 304 to our ETag counts as a poll that shows what the last one did: three of them make it steady."""
+def test_rule_13_a_304_counts_as_a_poll() -> None:
+    """A 304 to our ETag counts as a poll that shows the same as the last one: three of them make it steady."""
 
     async def main() -> tuple[float, int]:
         tags: list[str | None] = []
@@ -775,7 +779,7 @@ def test_rule_13_an_unchanged_answer_is_a_fresh_one() -> None:
 
 
 def test_rule_13_after_a_list_read_elsewhere_no_old_etag_is_sent() -> None:
-    """A 304 is "as the last poll showed it", and what a poll is held against may be a later list: it has no ETag."""
+    """A 304 means "as the last poll showed", but a later list may be the reference now, and it has no ETag."""
 
     async def main() -> list[str | None]:
         tags: list[str | None] = []
@@ -802,8 +806,8 @@ def test_rule_13_after_a_list_read_elsewhere_no_old_etag_is_sent() -> None:
 
 
 @pytest.mark.parametrize("read", ["list", "get", "find"])
-def test_rule_02_what_another_read_has_seen_ends_a_wait_at_its_first_poll(read: str) -> None:
-    """A poll that shows nothing new after a list read elsewhere is news to the wait all the same."""
+def test_rule_02_a_change_seen_by_another_read_ends_a_wait_at_its_first_poll(read: str) -> None:
+    """A poll that shows nothing new since a list read elsewhere is still new to the wait."""
 
     async def main() -> tuple[Order, int]:
         script = Script(lambda t: [row(1, "stopped")])
@@ -815,8 +819,8 @@ def test_rule_02_what_another_read_has_seen_ends_a_wait_at_its_first_poll(read: 
     assert (order.current_status, polls) == ("stopped", 1)
 
 
-def test_rule_02_a_list_read_during_a_wait_takes_no_change_away_from_it() -> None:
-    """What a list has shown is still a change to the poll, whose waiters have not been told of it."""
+def test_rule_02_a_list_read_during_a_wait_hides_no_change() -> None:
+    """A change that a list has shown is still a change for the poll, whose waiters have not seen it."""
 
     async def main() -> float:
         script = Script(lambda t: [row(1, "stopped" if t > 1015 else "running", "stopped"), row(2, str(int(t)))])
@@ -831,10 +835,10 @@ def test_rule_02_a_list_read_during_a_wait_takes_no_change_away_from_it() -> Non
     assert run(main()) < 1030
 
 
-def test_rule_08_an_unreadable_row_is_logged_by_the_poll_though_a_look_has_met_it(
+def test_rule_08_an_unreadable_row_is_logged_although_another_read_has_logged_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whose wait is undecided is told, also where another read has come upon the row before."""
+    """The wait that it affects is logged, even if another read has met the row before."""
 
     async def main() -> None:
         script = Script(lambda t: [row(1, "running"), {"order_id": 2, "status": 7}])
@@ -846,8 +850,8 @@ def test_rule_08_an_unreadable_row_is_logged_by_the_poll_though_a_look_has_met_i
     assert len([record for record in caplog.records if "order 2 can't be read" in record.getMessage()]) == 1
 
 
-def test_rule_13_the_etag_stays_from_wait_to_wait() -> None:
-    """What ended on a 304 is begun with its ETag again, where no list was read meanwhile."""
+def test_rule_13_the_etag_is_kept_between_waits() -> None:
+    """A new wait begins with the ETag of the last, unless a list was read meanwhile."""
 
     async def main() -> list[str | None]:
         tags: list[str | None] = []
@@ -871,8 +875,8 @@ def test_rule_13_the_etag_stays_from_wait_to_wait() -> None:
     assert set(tags[1:]) == {'"a"'}
 
 
-def test_what_is_handed_out_is_the_callers_own() -> None:
-    """Who changes an install's settings in what a read has given changes neither the next read nor a wait."""
+def test_the_caller_owns_what_it_gets() -> None:
+    """Changing an install's settings in a result changes neither the next read nor a wait."""
 
     def settings(order: Order) -> dict[str, Any]:
         assert order.template_installs
@@ -896,8 +900,8 @@ def test_what_is_handed_out_is_the_callers_own() -> None:
     run(main())
 
 
-def test_an_unreadable_order_is_a_new_error_at_each_get() -> None:
-    """One error raised again would gather the frames of all who have met it."""
+def test_an_unreadable_order_is_a_new_error_for_each_get() -> None:
+    """One error raised repeatedly would collect the frames of all its callers."""
 
     async def main() -> list[ResponseFormatError]:
         errors = []
@@ -914,8 +918,8 @@ def test_an_unreadable_order_is_a_new_error_at_each_get() -> None:
     assert {(error.operation, error.subject) for error in errors} == {("orders.get", "order 2")}
 
 
-def test_reads_that_queue_decode_what_the_one_before_has_left() -> None:
-    """What a list is held against is the last one when its response is there, not when it was called."""
+def test_queued_reads_decode_only_what_the_previous_one_left() -> None:
+    """A list is compared with the last one at the time of its response, not of its call."""
 
     async def main() -> None:
         async with Script(lambda t: [row(n, "running") for n in range(1, 51)]).client(max_concurrency=1) as client:
@@ -926,8 +930,8 @@ def test_reads_that_queue_decode_what_the_one_before_has_left() -> None:
     assert decoded.call_count == 50
 
 
-def test_the_first_poll_after_a_look_decodes_only_what_changed() -> None:
-    """What a look-up has read is not decoded again by the poll that follows, nor by the next list."""
+def test_the_first_poll_after_a_look_up_decodes_only_changes() -> None:
+    """What a look-up has read is not decoded again by the next poll or list."""
 
     async def main() -> None:
         script = Script(lambda t: [row(number, "running") for number in range(1, 51)])
@@ -942,8 +946,8 @@ def test_the_first_poll_after_a_look_decodes_only_what_changed() -> None:
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_rule_14_the_twin_goes_on_after_a_lost_answer(done: bool) -> None:
-    """After a lost response the wait decides: there is success, or its error has the lost response as cause."""
+def test_rule_14_waiting_continues_after_a_lost_response(done: bool) -> None:
+    """After a lost response the wait decides: it succeeds, or its error has the lost response as cause."""
 
     async def main() -> BaseException | Order:
         async def lost(call: Call[Any]) -> Response | FailedAttempt:
@@ -964,8 +968,8 @@ def test_rule_14_the_twin_goes_on_after_a_lost_answer(done: bool) -> None:
         assert isinstance(end.__cause__, OutcomeUnknownError)
 
 
-def test_a_resumed_wait_that_is_long_over_ends_at_once() -> None:
-    """A transition that was stored before the process ended needs one poll if it is over."""
+def test_a_resumed_wait_that_is_already_over_ends_at_once() -> None:
+    """A stored transition of an earlier process needs one poll if it has finished."""
 
     async def main() -> int:
         script = Script(lambda t: [row(1, "stopped")])
@@ -976,8 +980,8 @@ def test_a_resumed_wait_that_is_long_over_ends_at_once() -> None:
     assert run(main()) == 1
 
 
-def test_a_poll_that_breaks_fails_the_waits_instead_of_leaving_them() -> None:
-    """A bug in the poll itself comes out of every wait: nobody hangs."""
+def test_a_bug_in_the_poll_fails_all_waits() -> None:
+    """An exception in the poll itself is raised by every wait: none hangs."""
 
     async def main() -> None:
         def orders(t: float) -> list[dict[str, Any]]:
@@ -990,8 +994,8 @@ def test_a_poll_that_breaks_fails_the_waits_instead_of_leaving_them() -> None:
     run(main())
 
 
-def test_a_poll_that_is_cancelled_from_outside_ends_the_waits() -> None:
-    """Who cancels the poll's task itself does not leave the waits hanging, and a later wait polls again."""
+def test_a_poll_cancelled_from_outside_ends_the_waits() -> None:
+    """Cancelling the poll's task leaves no wait hanging, and a later wait polls again."""
 
     async def main() -> None:
         async with Script(lambda t: [row(1, "stopped" if t > 1050 else "running", "stopped")]).client() as client:
@@ -1006,8 +1010,8 @@ def test_a_poll_that_is_cancelled_from_outside_ends_the_waits() -> None:
     run(main())
 
 
-def test_wait_until_converged_ends_wherever_it_is_wanted() -> None:
-    """Current equal desired ends it; a row that says nothing of the wish is a WaitError."""
+def test_wait_until_converged_ends_when_both_statuses_agree() -> None:
+    """Current equal to desired ends it; a row without a desired status is a WaitError."""
 
     async def main() -> Order:
         async with Script(lambda t: [row(1, "stopping" if t < 1010 else "stopped", "stopped")]).client() as client:
@@ -1023,8 +1027,8 @@ def test_wait_until_converged_ends_wherever_it_is_wanted() -> None:
     run(silent())
 
 
-def test_the_virtual_clock_says_when_everything_waits_for_nothing() -> None:
-    """A deadlock fails the test that has it instead of hanging."""
+def test_the_virtual_clock_reports_a_deadlock() -> None:
+    """A deadlock fails its test instead of hanging."""
 
     async def main() -> None:
         await asyncio.get_running_loop().create_future()
@@ -1033,8 +1037,8 @@ def test_the_virtual_clock_says_when_everything_waits_for_nothing() -> None:
         run(main())
 
 
-def test_rule_12_an_exception_in_the_body_stops_the_polling() -> None:
-    """What is raised inside the loop over `watch`, and a plain `aclose`, end the poll like a `break` does."""
+def test_rule_12_an_exception_in_the_loop_stops_the_polls() -> None:
+    """An exception inside the loop over `watch`, and a plain `aclose`, end the polls like a `break` does."""
 
     async def main() -> None:
         script = Script(lambda t: [row(1, "running")])
@@ -1056,8 +1060,8 @@ def test_rule_12_an_exception_in_the_body_stops_the_polling() -> None:
     run(main())
 
 
-def test_rule_09_a_burst_of_waiters_joins_one_poll() -> None:
-    """Waiters that come within one floor share the next poll: none gets one of its own."""
+def test_rule_09_a_burst_of_waiters_shares_one_poll() -> None:
+    """Waiters that come within one floor share the next poll: none gets its own."""
 
     async def main() -> list[float]:
         script = Script(lambda t: [row(1, "stopped" if t > 1003 else "running", "stopped")])

@@ -1,4 +1,4 @@
-"""How often is polled: the arithmetic of `PollSchedule`."""
+"""How often the client polls: the arithmetic of `PollSchedule`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trooper_async import ConfigurationError, PollSchedule
     ],
 )
 def test_the_interval_grows_with_the_wait(age: float, jitter: float, seconds: float) -> None:
-    """A tenth of the time waited, 10 % more or less, between floor and cap."""
+    """A tenth of the time waited, plus or minus 10 %, between floor and cap."""
     assert PollSchedule().interval(age, lambda: jitter) == pytest.approx(seconds)
 
 
@@ -37,8 +37,8 @@ def test_floor_cap_and_share_are_settings() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, True, "1", None])
 @pytest.mark.parametrize("name", ["floor", "cap", "share"])
-def test_what_is_no_number_of_seconds_is_refused(name: str, value: object) -> None:
-    """Zero, infinity and what is no number are refused by name."""
+def test_invalid_seconds_are_refused(name: str, value: object) -> None:
+    """Zero, infinity and non-numbers are refused; the error names the setting."""
     with pytest.raises(ConfigurationError, match=re.escape(f"PollSchedule.{name} must be a number above 0")):
         PollSchedule(**{name: value})  # type: ignore[arg-type]  # what is tested
 

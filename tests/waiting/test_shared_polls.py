@@ -1,4 +1,4 @@
-"""Waits for offers, installs and SSH servers share their requests as waits for orders do."""
+"""Waits for offers, installs and SSH servers share their requests like waits for orders do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_200_waits_for_one_offer_share_one_poll() -> None:
 
 
 def test_200_waits_for_installs_of_one_order_share_one_poll() -> None:
-    """Each order has one poll of its installs, whoever waits for whichever of them."""
+    """Each order has one poll of its installs, whichever of them is waited for."""
     installs = [{"install_id": number, "status": 0, "status_readable": "Queued"} for number in range(1, 201)]
     script = scripted(lambda call: reply({"success": True, "templates": installs}))
 
@@ -66,8 +66,8 @@ def test_200_waits_for_installs_of_one_order_share_one_poll() -> None:
     assert Counter(script.sent)["/api/template-config"] <= 7
 
 
-def test_credentials_are_asked_for_once_for_each_change_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 servers whose SSH servers do not answer yet cost 200 credentials and one poll, not a request a try each."""
+def test_credentials_are_read_once_for_each_change_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 servers without SSH yet cost 200 reads of credentials and one poll, not one request per attempt."""
     monkeypatch.setattr(waits, "answers_ssh", mock.AsyncMock(return_value=False))
     servers = [row(number, "running") for number in range(1, 201)]
     script = scripted(lambda call: reply({"success": True, "ip": "192.0.2.1", "ssh_port": 22}), servers)
@@ -81,8 +81,8 @@ def test_credentials_are_asked_for_once_for_each_change_of_a_server(monkeypatch:
     assert Counter(script.sent)["/api/orders"] <= 7
 
 
-def test_credentials_that_are_refused_are_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 403 right after a server runs ends no wait: the server may not be known everywhere yet."""
+def test_refused_credentials_end_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 403 right after a server started ends no wait: the server may not be known everywhere yet."""
     monkeypatch.setattr(waits, "answers_ssh", mock.AsyncMock(return_value=True))
     refusals = iter([403, 403, 403])
 
@@ -99,8 +99,8 @@ def test_credentials_that_are_refused_are_not_there_yet(monkeypatch: pytest.Monk
     assert run(main()) == "192.0.2.1"
 
 
-def test_a_wait_until_reachable_that_fails_says_what_it_saw() -> None:
-    """On a stopped server its error has the order, the polls and the last failure of every wait."""
+def test_a_failed_wait_until_reachable_says_what_it_saw() -> None:
+    """For a stopped server its error has the order, the polls and the last failure, like every wait's."""
     script = scripted(lambda call: reply({}), [row(1, "stopped", "running")])
 
     async def main() -> WaitTimeoutError:
@@ -115,8 +115,8 @@ def test_a_wait_until_reachable_that_fails_says_what_it_saw() -> None:
     assert "last seen stopped" in str(error)
 
 
-def test_installs_that_are_refused_are_not_there_yet() -> None:
-    """Two 403 in a row end no wait for an install, and its id is in its error if it times out."""
+def test_refused_installs_end_no_wait() -> None:
+    """Two 403s in a row end no wait for an install, and its id is in its error if it times out."""
     refusals = iter([403, 403, 403])
     done = {"install_id": 5, "status": 1, "status_readable": "Completed"}
 
@@ -131,7 +131,7 @@ def test_installs_that_are_refused_are_not_there_yet() -> None:
     assert run(main()) == 5
 
 
-def test_an_install_that_is_not_there_ends_its_wait() -> None:
+def test_a_missing_install_ends_its_wait() -> None:
     """A wait for an install that the order does not have ends once that is steady, not after an hour."""
     script = scripted(lambda call: reply({"success": True, "templates": []}))
 
@@ -146,8 +146,8 @@ def test_an_install_that_is_not_there_ends_its_wait() -> None:
     assert 30 <= run(main()) < 70
 
 
-def test_the_first_of_several_offers_that_can_be_had() -> None:
-    """Offers that are too dear, or not available, are passed over."""
+def test_the_first_available_of_several_offers_ends_the_wait() -> None:
+    """Offers that are too dear, or not available, are skipped."""
 
     def others(call: Call[Any]) -> Response:
         return offers(
@@ -164,8 +164,8 @@ def test_the_first_of_several_offers_that_can_be_had() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(), ("x",), (0,), (True,)], ids=repr)
-def test_a_wait_for_no_offer_is_refused(wrong: tuple[Any, ...]) -> None:
-    """Without an offer, or with what is none, nothing is sent."""
+def test_a_wait_without_an_offer_is_refused(wrong: tuple[Any, ...]) -> None:
+    """Without an offer, or with an invalid one, nothing is sent."""
     script = scripted(lambda call: offers())
 
     async def main() -> None:

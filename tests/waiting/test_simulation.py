@@ -16,7 +16,7 @@ SEED = os.environ.get("TROOPER_SIMULATION_SEED") or str(time.time_ns())
 
 @pytest.mark.parametrize("part", range(4))
 def test_no_simulated_wait_ends_wrongly(part: int) -> None:
-    """Over every unknown of the API: no false end, none missed, none too late, no wrong error."""
+    """Over every unknown of the API: no wait ends early, late, never or with a wrong error."""
     judged = [one for number in range(8) for one in simulate(f"{SEED}-{part}-{number}")]
     wrong = [one for one in judged if one.verdict not in FINE]
     assert not wrong, f"TROOPER_SIMULATION_SEED={SEED}: {wrong}"
@@ -24,7 +24,7 @@ def test_no_simulated_wait_ends_wrongly(part: int) -> None:
 
 
 def test_no_simulated_purchase_is_made_twice_or_forgotten() -> None:
-    """Lost responses, late arrivals and other buyers: ours buys once and remembers; a naive retry is seen to fail."""
+    """Lost responses, late orders and other buyers: the client buys once and remembers; a naive retry fails."""
     mine = [purchases.simulate(("trooper_async", f"{SEED}-{number}"))[1] for number in range(150)]
     assert all(outcome == purchases.Outcome(False, False, False) for outcome in mine), SEED
     naive = [purchases.simulate(("naive retry", f"{SEED}-{number}"))[1] for number in range(50)]

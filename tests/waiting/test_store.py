@@ -54,7 +54,7 @@ def orders_of(snapshot: Snapshot[Order]) -> dict[int, Order]:
 
 
 def news(snapshot: Snapshot[Order]) -> tuple[frozenset[int], frozenset[int]]:
-    """What has changed and is there, and what is gone."""
+    """The orders that changed, and the ids that are gone."""
     return snapshot.changed & snapshot.rows.keys(), snapshot.changed - snapshot.rows.keys()
 
 
@@ -123,8 +123,8 @@ def _loaded(body: bytes) -> Any:
 @example('["é", "\x80é€"]'.encode("latin-1", "replace"), 1, 2)
 @example('["é", 1]'.encode("latin-1") + b" \xe2\x82", 4, 2)
 @example(b"[12345, 1e3, true, null]", 3, 2)
-def test_a_list_is_read_row_by_row(body: bytes, window: int, growth: int) -> None:
-    """Through a window of any size the rows of any list are those that reading it whole gives."""
+def test_a_list_read_row_by_row_equals_the_whole_list(body: bytes, window: int, growth: int) -> None:
+    """Through a window of any size, the rows of any list are the same as when it is read at once."""
     whole = _loaded(body)
     with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=growth):
         if whole is None:
@@ -155,8 +155,8 @@ def broken(draw: st.DrawFn) -> bytes:
 @example(b"[", 40)
 @example(b'[{"a": 1, "a": 1}]', 4)
 @example(b'["\xed\xa0\x80"]', 40)
-def test_what_is_no_list_is_none_row_by_row(body: bytes, window: int) -> None:
-    """Bytes that are no JSON list when they are read whole are none when they are read row by row, and the reverse."""
+def test_an_invalid_list_is_invalid_row_by_row(body: bytes, window: int) -> None:
+    """Bytes that are no JSON list when read at once are none when read row by row, and the reverse."""
     whole = _loaded(body)
     with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=2):
         try:
@@ -171,15 +171,15 @@ def test_what_is_no_list_is_none_row_by_row(body: bytes, window: int) -> None:
 @pytest.mark.parametrize(
     "text", ['["€€€€", 1]', '["🚀", {"é": "🚀"}, "x"]', "[1234567, 8]", "[1.25e10,2]", "[true,false]"]
 )
-def test_windows_that_cut(text: str) -> None:
-    """A window that ends within a character, a number or a word is no end of it."""
+def test_a_window_may_end_anywhere(text: str) -> None:
+    """A window that ends within a character, a number or a word does not end it."""
     for window in range(1, 30):
         with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=2):
             assert _all(text.encode()) == loads(text.encode())
 
 
-def test_a_row_larger_than_allowed_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row of more than 256 KiB is refused by its index, and not parsed to its end; a smaller one passes."""
+def test_a_row_that_is_too_large_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of more than 256 KiB is refused by its index, and not parsed to its end; a smaller one is accepted."""
     assert _all(b'["' + b"x" * (LARGEST - 100) + b'", 1]')[1] == 1
     parsed = []
 
@@ -195,8 +195,8 @@ def test_a_row_larger_than_allowed_is_not_parsed(monkeypatch: pytest.MonkeyPatch
     assert rows_of(b" " * (2 * LARGEST) + b"[1]") is None
 
 
-def test_the_encoding_of_a_list() -> None:
-    """A list is in UTF-8, with or without a byte order mark; a byte that is not UTF-8 costs that character alone."""
+def test_a_list_is_decoded_as_utf_8() -> None:
+    """A list is in UTF-8, with or without a byte order mark; an invalid byte affects only its own character."""
     text = json.dumps(["x" * 100_000] * 12)
     assert len(_all(b"\xef\xbb\xbf" + text.encode())) == 12
     assert rows_of(text.encode("utf-16")) is None
@@ -205,20 +205,20 @@ def test_the_encoding_of_a_list() -> None:
     assert [order.title for order in orders] == [f"caf\ufffd {number}" for number in range(1, 100)]
 
 
-def test_a_list_of_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a most that a list may have: it bounds the memory that one response takes."""
+def test_a_list_with_too_many_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maximum limits the memory that one response takes."""
     monkeypatch.setattr(_rows, "_MOST_ROWS", 3)
     assert _all(b"[1,2,3]") == [1, 2, 3]
     assert _refused(lambda: _all(b"[1,2,3,4]")) == ("$", "a list of at most 3 rows")
 
 
 @pytest.mark.parametrize("row", ['{"a": 1, "a": 1}', '{"a": {"b": [{"c": 1, "d": 2, "c": null}]}}'])
-def test_a_name_twice(row: str) -> None:
-    """An object with a name twice is refused by its row: readers differ in which of the two counts."""
+def test_a_duplicate_name_refuses_its_row(row: str) -> None:
+    """An object with a duplicate name is refused by its row, since readers differ in which of the two counts."""
     assert _refused(lambda: _all(f'[{{"a": 1}}, {row}]'.encode())) == ("$[1]", "JSON whose objects have each name once")
 
 
-# Values that are equal in Python are equal rows to the snapshot: 1 in place of true, 1.0 in place of 1 is no change.
+# Values that are equal in Python are equal rows to the snapshot: 1 instead of true, 1.0 instead of 1 is no change.
 rows = st.fixed_dictionaries(
     {"order_id": st.sampled_from([1, 2, 3, "2", "x", None])},
     optional={
@@ -239,8 +239,8 @@ no_rows: st.SearchStrategy[Any] = st.sampled_from([None, 5, [], {}])
 
 @settings(max_examples=300)
 @given(lists(st.lists(good_rows | rows | no_rows, max_size=5)), WINDOWS)
-def test_a_list_of_orders_is_as_good_as_the_plain_way(body: bytes, window: int) -> None:
-    """`orders.list` gives the orders that reading the body whole gives, or the same error in the same place."""
+def test_orders_list_equals_the_plain_way(body: bytes, window: int) -> None:
+    """`orders.list` gives the orders that parsing the whole body gives, or the same error at the same place."""
     if (whole := _loaded(body)) is None:
         return
     expected: Any
@@ -260,20 +260,20 @@ def test_a_list_of_orders_is_as_good_as_the_plain_way(body: bytes, window: int) 
 LIST: Endpoint[Any] = ORDERS
 
 
-# The list of orders, from poll to poll ------------------------------------------------------------------------------
+# The list of orders, between polls -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'"x"', b"[", b"<html>", b'{"error": "x"}', b"[]x", b"[1,]"])
 @pytest.mark.parametrize("before", [EMPTY, first_of(), first_of(row_of())], ids=str)
-def test_what_is_no_list_of_orders(before: Snapshot[Order], body: bytes) -> None:
-    """A response that is no list, an empty one too, is refused: it must not pass for "no orders"."""
+def test_a_response_without_a_list_is_refused(before: Snapshot[Order], body: bytes) -> None:
+    """A response that is no list, or empty, is refused: it must not count as "no orders"."""
     fault = interpreted(Call(LIST, "x", decode=before.next), Response(200, {}, body))
     assert isinstance(fault, FailedAttempt)
     assert isinstance(fault.error, ResponseFormatError)
     assert fault.error.path in ("$", "$.success")
 
 
-def test_the_first_snapshot_is_all_news() -> None:
+def test_in_the_first_snapshot_everything_has_changed() -> None:
     """In the first response everything has changed, and nothing is gone."""
     first = first_of(row_of(1), row_of(2, "stopped", serverId=20), row_of(3, []), row_of(4, 5))
     assert orders_of(first) == {1: Order(1, OrderStatus.running), 2: Order(2, OrderStatus.stopped, server_id=20)}
@@ -284,8 +284,8 @@ def test_the_first_snapshot_is_all_news() -> None:
     assert (first.complete, *news(first)) == (True, _ids(1, 2, 3, 4), _ids())
 
 
-def test_what_changed_and_what_is_gone() -> None:
-    """The next response says which rows are new or other ones, and which are not there any more."""
+def test_a_snapshot_knows_what_changed_and_what_is_gone() -> None:
+    """The next response tells which rows are new or changed, and which are gone."""
     first = first_of(row_of(1), row_of(2), row_of(3), row_of(4, 5), row_of(5, 5))
     then = _next(first, body_of(row_of(5, 5), row_of(2, "stopped"), row_of(1), row_of(4, "5"), row_of(6)))
     assert news(then) == (_ids(2, 4, 6), _ids(3))
@@ -295,8 +295,8 @@ def test_what_changed_and_what_is_gone() -> None:
 
 
 @pytest.mark.parametrize("order_id", [None, "", "x", True, [], {}, 1.5])
-def test_a_row_without_a_readable_id(order_id: Any) -> None:
-    """A row whose id can't be read costs no other row anything, but then no order counts as absent."""
+def test_a_row_without_a_readable_id_prevents_absence(order_id: Any) -> None:
+    """It affects no other row, but then no order counts as absent."""
     snapshot = first_of(row_of(1), row_of(order_id), row_of(2))
     assert set(orders_of(snapshot)) == {1, 2}
     assert not snapshot.complete
@@ -308,7 +308,7 @@ def test_a_row_without_a_readable_id(order_id: Any) -> None:
 
 
 @pytest.mark.parametrize("row", [None, 5, "x", [], [row_of(1)], {}])
-def test_a_row_that_is_no_order(row: Any) -> None:
+def test_a_row_that_is_no_order_makes_the_list_incomplete(row: Any) -> None:
     """A row that is no object, or an empty one, makes the list incomplete and nothing else."""
     snapshot = first_of(row, row_of(1))
     assert set(orders_of(snapshot)) == {1}
@@ -316,8 +316,8 @@ def test_a_row_that_is_no_order(row: Any) -> None:
     assert set(snapshot.unreadable) == {None}
 
 
-def test_sightings() -> None:
-    """An order is seen as it is; one whose row can't be read is unreadable, and one that has none is absent."""
+def test_an_order_is_seen_unreadable_or_absent() -> None:
+    """An order is seen as it is; one whose row can't be read is unreadable, and one without a row is absent."""
     snapshot = first_of(row_of(1), row_of(2, 5))
     assert snapshot.get(1) == Order(1, OrderStatus.running)
     assert snapshot.get(2) is Blank.UNREADABLE
@@ -325,8 +325,8 @@ def test_sightings() -> None:
     assert first_of().get(1) is Blank.ABSENT
 
 
-def test_rows_that_contradict_each_other() -> None:
-    """Of two different rows of one order neither is believed, until there is one again; equal ones are one."""
+def test_contradictory_rows_of_an_order_are_not_trusted() -> None:
+    """Of two different rows of one order neither is trusted, until there is one again; equal ones count as one."""
     twice = first_of(row_of(1), row_of(1), row_of(2), row_of(2, "stopped"), row_of(2))
     assert set(orders_of(twice)) == {1}
     assert (twice.unreadable[2].path, twice.unreadable[2].expected) == ("$[4]", "the only row of its order")
@@ -352,7 +352,7 @@ def test_equal_bytes_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not again.complete
 
 
-# From response to response --------------------------------------------------------------------------------------------
+# Between responses ----------------------------------------------------------------------------------------------------
 
 texts = st.builds(
     lambda row, indent, escaped: json.dumps(row, indent=indent, ensure_ascii=escaped),
@@ -364,7 +364,7 @@ texts = st.builds(
 
 @st.composite
 def polls(draw: st.DrawFn) -> list[bytes]:
-    """Successive responses, each made of the rows of the one before, byte for byte, but for a few."""
+    """Successive responses, each made of the rows of the one before, byte for byte, except a few."""
     answer: list[str] = []
     polled = []
     for _ in range(draw(st.integers(1, 6))):
@@ -395,7 +395,7 @@ Said = tuple[Order | None, int | None]
 
 
 def _plainly(body: bytes) -> tuple[dict[int, Said], set[int], bool]:
-    """What a body says of each order, those of which it says two things, and whether each row's id can be read."""
+    """What a body says of each order, the contradictory ones, and whether each row's id can be read."""
     said: dict[int, Said] = {}
     contradicted = set()
     complete = True
@@ -421,8 +421,8 @@ def _plainly(body: bytes) -> tuple[dict[int, Said], set[int], bool]:
 @given(polls())
 @example([body_of(row_of(price_h=1)), b'[{"order_id": 1, "status": "running", "price_h": 1.00}]'])
 @example([body_of(row_of(template_installs=[{"id": 1, "config": {"ssl": ssl}}])) for ssl in (1, True)])
-def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -> None:
-    """All orders out of what has changed since the last response are those of the whole response, or its error."""
+def test_the_next_list_equals_the_plain_way(bodies: list[bytes]) -> None:
+    """All orders, decoded only where changed, are those of the whole response, or its error."""
     snapshot = EMPTY
     for body in bodies:
         plain = interpreted(Call(ORDERS, "x"), Response(200, {}, body))
@@ -433,7 +433,7 @@ def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -
         snapshot = after
         if isinstance(plain, FailedAttempt):
             assert isinstance(snapshot.every(), ResponseFormatError)
-        elif not snapshot.unreadable:  # two rows of an order contradict each other in no plain list
+        elif not snapshot.unreadable:  # in a plain list no two rows of an order contradict each other
             assert repr(snapshot.every()) == repr(plain)  # 1 == True == Decimal("1.00")
         if not isinstance(plain, FailedAttempt):
             sure = {order.order_id: order for order in plain if order.order_id in orders_of(snapshot)}
@@ -446,8 +446,8 @@ def test_a_list_after_another_is_as_good_as_the_plain_way(bodies: list[bytes]) -
     [b'[{"order_id": 1}, {"order_id": 2, "status": "x"}]', b'[{"order_id": 1}, {"order_id": 2, "status": "running"}]'],
     9,
 )
-def test_a_chain_of_snapshots_is_as_good_as_fresh_ones(bodies: list[bytes], window: int) -> None:
-    """Each snapshot of a chain is what its response alone says, and tells what changed since the one before."""
+def test_a_chain_of_snapshots_equals_fresh_ones(bodies: list[bytes], window: int) -> None:
+    """Each snapshot of a chain is what its response alone says, and knows what changed since the one before."""
     snapshot, before = EMPTY, dict[int, Said]()
     for body in bodies:
         with mock.patch.multiple(_rows, _WINDOW=window, _GROWTH=2):
@@ -518,12 +518,12 @@ def _decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (lambda rows: rows.pop(), 1),
         (lambda rows: rows.reverse(), 100),
     ],
-    ids=["one other", "four others", "one less", "one more", "to the end", "to the front", "after", "the last", "all"],
+    ids=["one changed", "four changed", "one less", "one more", "to end", "to front", "after", "the last", "all"],
 )
 def test_only_what_changed_is_decoded(
     edit: Callable[[list[Any]], object], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a hundred rows only those that are other ones are decoded, those at the seams, and the last."""
+    """Of a hundred rows only the changed ones are decoded, those at the borders of runs, and the last."""
     before, now = numbered(100), numbered(100)
     edit(now)
     last = first_of(*before)
@@ -533,8 +533,8 @@ def test_only_what_changed_is_decoded(
     assert orders_of(snapshot) == {row["order_id"]: structure(row, Order) for row in now}
 
 
-def test_rows_that_look_like_several() -> None:
-    """Text with braces and commas in it is no border of a row, neither when it comes nor when it goes."""
+def test_text_with_braces_is_no_border_of_rows() -> None:
+    """Text with braces and commas in it does not end a row, neither when it appears nor when it goes."""
     odd = '"}, {"order_id": 5, "status": "x"}, {"'
     first = first_of(row_of(1), row_of(2, title="a"), row_of(3))
     second = _next(first, body_of(row_of(1), row_of(2, title=odd), row_of(3)))
@@ -548,8 +548,8 @@ def test_rows_that_look_like_several() -> None:
     assert orders_of(third)[2].title is None
 
 
-def test_a_row_that_is_in_the_answer_twice_is_never_taken_for_one() -> None:
-    """Rows of one order that were far apart, or in another place of the response before, contradict each other."""
+def test_duplicate_rows_far_apart_contradict_each_other() -> None:
+    """Two rows of one order are noticed even if they are far apart, or were elsewhere in the last response."""
     before = numbered(30)
     again = [*before, row_of(7, "stopped")]
     snapshot = _next(first_of(*before), body_of(*again))
@@ -562,8 +562,8 @@ def test_a_row_that_is_in_the_answer_twice_is_never_taken_for_one() -> None:
     assert (healed.changed, healed.unreadable) == (_ids(7), {})
 
 
-def test_more_unreadable_rows_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that can't be read cost only themselves, but not without end: then it is no list of orders."""
+def test_too_many_unreadable_rows_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unreadable rows affect only themselves, up to a maximum: beyond it the response is no list of orders."""
     monkeypatch.setattr(store, "_MOST_UNREADABLE", 5)
     assert len(first_of(*[row_of(number, 5) for number in range(5)]).unreadable) == 5
     many: list[list[Any]] = [[{}] * 6, [row_of(number, 5) for number in range(6)], [row_of(1)] * 7]

@@ -102,7 +102,5 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.loggers.add(record.name)
         self.scan.text("log line", self.format(record))
-        if record.name.startswith(
-            "trooper_async"
-        ):  # asyncio's hold sockets, and through them the fake that got the key
+        if record.name.startswith("trooper_async"):  # asyncio's hold sockets, behind them the fake that got the key
             self.scan.walk("log record", vars(record))
