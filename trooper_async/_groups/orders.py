@@ -618,7 +618,8 @@ class Orders:
 
         Args:
             interval: seconds between polls, never below the schedule's floor.
-            outages: whether to yield an `Outage` when polls have failed for a while, and again when it is over.
+            outages: whether to yield an `Outage` when three polls in a row, or all polls for the schedule's `cap`, have
+                failed, and again when a poll succeeds.
 
         Returns:
             An async iterator of the changes.

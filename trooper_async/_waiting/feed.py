@@ -23,10 +23,14 @@ E = TypeVar("E")
 
 @frozen
 class Outage:
-    """What `orders.watch(outages=True)` yields when polls have failed for a while, and again when they succeed."""
+    """What `orders.watch(outages=True)` yields at the beginning of an outage, and again at its end.
+
+    An outage begins when three polls in a row have failed, or when polls have failed for as long as the poll schedule's
+    `cap` (30 seconds by default). It ends with the next poll that succeeds.
+    """
 
     since: datetime
-    """When the first of the polls that failed began, by this machine's clock."""
+    """When the first failed poll began, by this machine's clock."""
     error: TrooperError | None
     """The last failure; None: the outage is over."""
 
