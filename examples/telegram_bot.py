@@ -4,10 +4,15 @@
     TELEGRAM_TOKEN=… TELEGRAM_CHATS=12345,-67890 TROOPER_API_KEY=… python examples/telegram_bot.py
 
 It replies when the API has accepted, and again when the server is there, or why it is not. All waits share one poll,
-and none delays another command. Chats that are not in TELEGRAM_CHATS get no reply. A message that is
-older than two minutes, because the bot or the network was down, gets a reply and is not executed. Telegram sends
-`/start` by itself, also with a number from a link, so `/start` only greets. Ctrl-C or SIGTERM ends the waits, tells
-their chats, and leaves; what was accepted goes on. TELEGRAM_BASE_URL is for your own Bot API server.
+and none delays another command. Chats that are not in TELEGRAM_CHATS get no reply. A message that is older than two
+minutes, because the bot or the network was down, gets a reply and is not executed. Telegram sends `/start` by itself,
+also with a number from a link, so `/start` only greets.
+
+No command is executed twice, also after kill -9; one that was being executed then gets no more replies, and /servers
+shows what became of it. Ctrl-C or SIGTERM ends the waits, tells their chats, and leaves; what was accepted goes on. A
+second bot with the same token takes over: the first one leaves in the same way, with 1. While Telegram does not
+respond, it is tried again; only at the start that ends the bot, with 1. TELEGRAM_BASE_URL is for your own Bot API
+server.
 """
 
 from __future__ import annotations
@@ -16,14 +21,15 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from html import escape
+from typing import Any
 
 from attrs import frozen
 from telegram import Update
-from telegram.error import InvalidToken, TelegramError
+from telegram.error import Conflict, InvalidToken, TelegramError, TimedOut
 from telegram.ext import Application, CommandHandler, ContextTypes, filters
 
 from trooper_async import Order, OutcomeUnknownError, TrooperClient, TrooperError
@@ -45,7 +51,7 @@ class Commands:
         try:
             lines = [describe(order) for order in await self.trooper.orders.list()] or ["no servers"]
         except TrooperError as error:
-            lines = [escape(str(error)[:2000])]
+            lines = [escape(error.message[:2000])]
         for first in range(0, len(lines), LINES):
             await reply(update, "\n".join(lines[first : first + LINES]))
 
@@ -76,6 +82,7 @@ class Commands:
             await reply(update, f"order {number}: {verb} is {outcome}")
             await reply(update, describe(await orders.wait(transition)))
         except TrooperError as error:  # also when the bot ends: what was accepted goes on without it
+            error.hint = "/servers shows how it is now"  # the library's own hint is for somebody who writes Python
             await reply(update, escape(str(error)[:2000]))
 
 
@@ -87,29 +94,57 @@ def describe(order: Order) -> str:
 
 async def reply(update: Update, html: str) -> None:
     assert update.effective_message is not None
-    try:
-        await update.effective_message.reply_html(html)
-    except TelegramError as error:  # the wait that it tells of must go on all the same
-        logging.warning("a reply was lost: %s", error)
+    for pause in (1, 4, 16, 0):
+        try:
+            await update.effective_message.reply_html(html)
+        except TelegramError as error:  # the wait that it tells of must go on all the same
+            logging.warning("a reply was not sent: %s", error)
+            if isinstance(error, TimedOut):  # it may have been
+                return
+            await asyncio.sleep(pause)
+        else:
+            return
+
+
+async def receive(bot: Application[Any, Any, Any, Any, Any, Any]) -> None:
+    """Give the bot each update once, until cancelled."""
+    offset = failures = 0
+    fetched: Sequence[Update] = ()
+    while True:
+        try:
+            # this confirms what was fetched, so that Telegram never sends it again
+            news = await bot.bot.get_updates(offset, timeout=0 if fetched else 30, allowed_updates=[Update.MESSAGE])
+        except (Conflict, InvalidToken):
+            raise
+        except TelegramError as error:
+            if not failures:
+                logging.warning("Telegram does not respond: %s", error)
+            failures += 1
+            await asyncio.sleep(0 if isinstance(error, TimedOut) else min(failures, 30))
+            continue
+        if failures:
+            logging.warning("Telegram responds again")
+        for update in fetched:
+            await bot.process_update(update)
+        fetched, failures = news, 0
+        offset = max([offset, *(update.update_id + 1 for update in news)])
 
 
 async def serve(token: str, chats: Collection[int], trooper: TrooperClient, base_url: str = TELEGRAM) -> None:
     """Execute commands until cancelled; then close `trooper`, which ends the waits."""
-    bot = Application.builder().token(token).base_url(base_url).build()
+    bot = Application.builder().token(token).base_url(base_url).updater(None).build()
     allowed = filters.Chat(chats) & filters.UpdateType.MESSAGE  # an edited message would be a second command
     commands = Commands(trooper)
     # block=False: each command is a task of its own, which the application owns, and awaits when it stops
     bot.add_handler(CommandHandler(["start", "help"], commands.greet, allowed, block=False))
     bot.add_handler(CommandHandler("servers", commands.servers, allowed, block=False))
     bot.add_handler(CommandHandler(["run", "stop", "freeze", "restart"], commands.act, allowed, block=False))
-    assert bot.updater is not None
     async with bot:
-        await bot.updater.start_polling(allowed_updates=[Update.MESSAGE])
+        await bot.bot.delete_webhook()  # with one, nothing can be fetched
         await bot.start()
         try:
-            await asyncio.Event().wait()
+            await receive(bot)
         finally:
-            await bot.updater.stop()
             await trooper.close()  # the waits end, so that the commands end and can be awaited
             await bot.stop()
 
@@ -128,6 +163,10 @@ async def main() -> None:
             await serve(token, ids, trooper, os.environ.get("TELEGRAM_BASE_URL", TELEGRAM))
     except InvalidToken:  # its text holds the token
         raise SystemExit("Telegram does not accept TELEGRAM_TOKEN") from None
+    except Conflict:
+        raise SystemExit("another bot with this token has taken over: only one can run") from None
+    except TelegramError as error:
+        raise SystemExit(f"Telegram does not respond: {error}") from None
 
 
 if __name__ == "__main__":

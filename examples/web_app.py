@@ -7,9 +7,11 @@
     curl -N 'localhost:8080/progress?transition=…'         # each status as it is seen, then `done` or `failed`
 
 It talks to the embedded fake server: no key, no network, no money. With `--live` it is the account behind
-TROOPER_API_KEY. A POST returns once the API has accepted; it must not be repeated blindly, the GET of its progress may
-be: after a lost connection, or a restart of this service, it continues. All streams share one poll; a reader that hangs
-up ends its own wait alone. Nothing is left running. It listens on loopback only and refuses browsers: it has no login.
+TROOPER_API_KEY. A POST returns once the API has accepted; it must not be repeated blindly: if its response is lost,
+`/servers/123` shows what became of it. The GET of its progress may be repeated: after a lost connection, an outage that
+was longer than the wait's timeout, or a restart of this service, it continues. All streams share one poll; a reader
+that hangs up ends its own wait alone. Nothing is left running. It listens on loopback only and refuses browsers: it has
+no login.
 """
 
 from __future__ import annotations

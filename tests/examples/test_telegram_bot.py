@@ -20,6 +20,8 @@ pytest.importorskip("telegram", reason="needs python-telegram-bot: pip install -
 from examples.telegram_bot import main, serve
 from tests.helpers import processes
 from tests.helpers.conditions import LIMIT, until
+from tests.helpers.day import OUTAGES, Day
+from tests.helpers.fake_orders import outage, sent_of
 from trooper_async import TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -37,15 +39,21 @@ class FakeTelegram:
         self.url = ""
         self.said: list[tuple[int, str]] = []
         self.lose = 0
+        self.is_down = False
+        self.token = TOKEN
+        self.confirms: asyncio.Event | None = None  # held, and set once one has come
+        self.polls = 0
         self.polled = asyncio.Event()
         self._updates: list[dict[str, Any]] = []
-        self._last = 0
+        self._last = self._confirmed = 0
         self._news = asyncio.Condition()
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         token, _, method = request.path.removeprefix("/bot").rpartition("/")
         sent = {name: str(value) for name, value in (await request.post()).items()}
-        if token != TOKEN:
+        if self.is_down:
+            return web.json_response({"ok": False, "error_code": 502, "description": "Bad Gateway"}, status=502)
+        if token != self.token:
             return web.json_response({"ok": False, "error_code": 401, "description": "Unauthorized"}, status=401)
         result: object = True
         if method == "getMe":
@@ -53,6 +61,9 @@ class FakeTelegram:
         elif method == "getUpdates":
             self.polled.set()
             result = await self.updates(int(sent.get("offset", 0)), float(sent.get("timeout", 0)))
+            if result is None:
+                text = "Conflict: terminated by other getUpdates request"
+                return web.json_response({"ok": False, "error_code": 409, "description": text}, status=409)
         elif method == "sendMessage":
             if self.lose:
                 self.lose -= 1
@@ -65,15 +76,22 @@ class FakeTelegram:
             result = {"message_id": len(self.said), "date": 0, "chat": chat, "text": sent["text"]}
         return web.json_response({"ok": True, "result": result})
 
-    async def updates(self, offset: int, timeout: float) -> list[dict[str, Any]]:
+    async def updates(self, offset: int, timeout: float) -> list[dict[str, Any]] | None:
+        """None: another request of this kind has come."""
+        if self.confirms is not None and offset > self._confirmed:
+            self.confirms.set()
+            await asyncio.Event().wait()  # until its client is gone
         async with self._news:
+            self._confirmed = max(self._confirmed, offset)
             self._updates = [update for update in self._updates if update["update_id"] >= offset]
+            self.polls = poll = self.polls + 1
+            self._news.notify_all()
             try:
                 async with asyncio.timeout(timeout):
-                    await self._news.wait_for(lambda: self._updates)
+                    await self._news.wait_for(lambda: self._updates or self.is_down or self.polls != poll)
             except TimeoutError:
                 return []
-            return self._updates
+            return self._updates if self.polls == poll else None
 
     async def send(self, text: str, *, chat: int = CHAT, kind: str = "message", ago: float = 0.0) -> None:
         """Somebody writes to the bot, or did so many seconds ago."""
@@ -264,22 +282,22 @@ async def test_errors_are_replies(telegram: FakeTelegram, trooper: TrooperClient
         await telegram.send("/stop 999")
         await telegram.hears("order 999", "not in the list of orders")
         await telegram.send(f"/stop {locked.order_id}")
-        await telegram.hears("locked", "unlock it first")
+        await telegram.hears("locked", "/servers shows")
         fake_trooper.fail_next("/api/orders", status=400, body={"error": "<b>no"})
         await telegram.send("/servers")
         await telegram.hears("&lt;b&gt;no")
 
 
-async def test_a_lost_reply_does_not_end_the_wait(
+async def test_a_reply_that_is_lost_is_sent_again(
     telegram: FakeTelegram, trooper: TrooperClient, fake_trooper: FakeTrooper
 ) -> None:
-    """Telegram fails once: the next reply is sent nevertheless."""
+    """Telegram fails once: both replies are sent nevertheless."""
     order = fake_trooper.add_order()
     telegram.lose = 1
     async with bot(telegram, trooper):
         await telegram.send(f"/stop {order.order_id}")
         await telegram.hears("is stopped")
-    assert len(telegram.said) == 1
+    assert len(telegram.said) == 2
 
 
 def run(telegram: FakeTelegram, **environment: str) -> AbstractAsyncContextManager[processes.Child]:
@@ -303,7 +321,7 @@ async def test_it_runs_as_a_user_runs_it(
         await until(lambda: not telegram.lose)
         child.send(end)
         assert await child.ends() == 0
-    assert "a reply was lost" in child.err
+    assert "a reply was not sent" in child.err
     assert "closed" in telegram.said[-1][1]
     for secret in (TOKEN, fake_trooper.api_key):
         assert secret not in child.out + child.err + json.dumps(telegram.said)
@@ -335,3 +353,111 @@ async def test_a_failed_start_is_reported_without_the_token(
         assert await child.ends() == 1
     assert problem in child.err
     assert not any(secret in child.out + child.err for secret in (TOKEN, "1:wrong"))
+
+
+# A day, on a clock that the test puts forward -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def day(fake_trooper: FakeTrooper, tmp_path: Path) -> Day:
+    fake_trooper.durations["restart"] = 60
+    fake_trooper.add_order(order_id=1)
+    return Day(fake_trooper, tmp_path)
+
+
+@asynccontextmanager
+async def running(day: Day, telegram: FakeTelegram) -> AsyncIterator[processes.Child]:
+    """The bot, once it has asked for updates."""
+    environment = {"TELEGRAM_BASE_URL": telegram.url, "TELEGRAM_CHATS": str(CHAT), "TELEGRAM_TOKEN": TOKEN}
+    polls = telegram.polls
+    async with day.started(SCRIPT, env=environment) as child:
+        await until(lambda: telegram.polls > polls or not child.running)
+        yield child
+    assert "Traceback" not in child.err
+    assert TOKEN not in child.err
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_an_outage_of_the_api(day: Day, telegram: FakeTelegram, seconds: float) -> None:
+    """A wait goes on until its deadline, which is said; what cannot be sent is refused, and never sent later."""
+    async with running(day, telegram) as child:
+        await telegram.send("/restart 1")
+        await telegram.hears("restart is accepted")
+        with outage(day.fake, "/api/orders", "/api/order-status"):
+            await telegram.send("/freeze 1")
+            await day.passes_until(lambda: "orders.freeze" in str(telegram.said), child)
+            await day.passes(seconds, child)
+        ends = "running was not reached within 900 s" if seconds == OUTAGES["3 h"] else "</b> is running"
+        await day.passes_until(lambda: ends in str(telegram.said), child)
+        await telegram.send("/stop 1")
+        await day.passes_until(lambda: "stop is accepted" in str(telegram.said), child)
+    assert sent_of(day.fake) == [(1, "restarted"), (1, "stopped")]
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_an_outage_of_telegram(day: Day, telegram: FakeTelegram, seconds: float) -> None:
+    """It is logged once, and its end too; what was sent more than two minutes ago is not executed."""
+    async with running(day, telegram) as child:
+        telegram.is_down = True
+        await telegram.send("/stop 1", ago=seconds)
+        await child.says("Telegram does not respond: Bad Gateway")
+        await day.passes(seconds, child)
+        telegram.is_down = False
+        await day.passes_until(lambda: telegram.said, child)
+        if seconds == OUTAGES["5 s"]:
+            await telegram.hears("stop is accepted")
+        else:
+            await telegram.hears("not executed: it was sent at")
+        await child.says("responds again")
+        assert child.err.count("Telegram does not respond") == child.err.count("Telegram responds again") == 1
+    assert sent_of(day.fake) == ([(1, "stopped")] if seconds == OUTAGES["5 s"] else [])
+
+
+@pytest.mark.parametrize("phase", ["fetched", "sent", "waiting"])
+async def test_killed_at_any_moment_a_command_is_executed_once(day: Day, telegram: FakeTelegram, phase: str) -> None:
+    """The next process executes what the killed one had only fetched, and nothing else."""
+    async with running(day, telegram) as child:
+        if phase == "fetched":
+            telegram.confirms = asyncio.Event()
+            await telegram.send("/restart 1")
+            await until(telegram.confirms.is_set)
+        elif phase == "sent":
+            telegram.said.append((CHAT, "restart is accepted"))  # which this process will not say
+            with day.fake.hold_next("/api/order-status") as hold:
+                await telegram.send("/restart 1")
+                await hold.arrived()
+                await child.kill()
+        else:
+            await telegram.send("/restart 1")
+            await telegram.hears("restart is accepted")
+        await child.kill()
+    assert len(sent_of(day.fake)) == (phase != "fetched")
+    telegram.confirms = None
+    async with running(day, telegram) as child:
+        await telegram.hears("restart is accepted")
+        await telegram.send("/servers")
+        await telegram.hears("order 1 ", "is restarting")
+    assert sent_of(day.fake) == [(1, "restarted")]
+
+
+async def test_a_second_copy_takes_over(day: Day, telegram: FakeTelegram) -> None:
+    """The first one ends its waits, tells their chats and says why it leaves; each command is executed by one."""
+    async with running(day, telegram) as first:
+        await telegram.send("/restart 1")
+        await telegram.hears("restart is accepted")
+        async with running(day, telegram):
+            assert await first.ends() == 1
+            await telegram.hears("closed")
+            await telegram.send("/freeze 1")
+            await telegram.hears("freeze is accepted")
+    assert "another bot with this token has taken over: only one can run" in first.err
+    assert sent_of(day.fake) == [(1, "restarted"), (1, "frozen")]
+
+
+async def test_a_token_that_is_revoked_ends_it(day: Day, telegram: FakeTelegram) -> None:
+    """Else it would hear nothing any more, and nobody would know."""
+    async with running(day, telegram) as child:
+        telegram.token = "another"
+        await telegram.send("/stop 1")
+        assert await child.ends() == 1
+    assert "Telegram does not accept TELEGRAM_TOKEN" in child.err

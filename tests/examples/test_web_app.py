@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,9 @@ for _library in ("fastapi", "uvicorn"):
 
 from examples import web_app  # noqa: E402 - what it needs may be missing
 from tests.helpers import processes  # noqa: E402
-from tests.helpers.conditions import LIMIT, until  # noqa: E402
+from tests.helpers.conditions import LIMIT, free_port, until  # noqa: E402
+from tests.helpers.day import OUTAGES, Day  # noqa: E402
+from tests.helpers.fake_orders import outage, sent_of  # noqa: E402
 from trooper_async import ClientClosedError, TrooperClient  # noqa: E402
 from trooper_async.testing import FakeTrooper  # noqa: E402
 
@@ -307,3 +310,84 @@ async def test_it_runs_live_until_a_signal(end: signal.Signals, code: int, fake_
             assert (await stream)[-1][0] == "failed"
         assert await child.ends() == code
         assert not any(word in child.err for word in ("Traceback", fake_trooper.api_key))
+
+
+# A day, on a clock that the test puts forward -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def day(fake_trooper: FakeTrooper, tmp_path: Path) -> Day:
+    fake_trooper.durations["restart"] = 60
+    fake_trooper.add_order(order_id=1)
+    return Day(fake_trooper, tmp_path)
+
+
+@asynccontextmanager
+async def service(day: Day, port: int = 0) -> AsyncIterator[tuple[processes.Child, aiohttp.ClientSession]]:
+    options = ("--live", "--port", str(port))
+    async with day.started(web_app.__file__, *options) as child, aiohttp.ClientSession(await url_of(child)) as http:
+        yield child, http
+
+
+async def follow(http: aiohttp.ClientSession, progress: str) -> asyncio.Task[list[Event]]:
+    """A reader of the stream, once it has got its first event."""
+    lines: list[str] = []
+    stream = asyncio.create_task(events(http, progress, lines.append))
+    await until(lambda: "event: status" in lines)
+    return stream
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_a_stream_through_an_outage(day: Day, seconds: float) -> None:
+    """It goes on until its wait's deadline; asked for again, it ends well. The restart is sent once."""
+    async with service(day) as (child, http):
+        progress = await act(http, 1, "restart")
+        stream = await follow(http, progress)
+        with outage(day.fake, "/api/orders"):
+            await day.passes(seconds, child)
+        if seconds == OUTAGES["3 h"]:
+            name, failure = (await stream)[-1]
+            assert (name, failure["status"], "a 503 of fail_next" in failure["error"]) == ("failed", 504, True)
+            stream = await follow(http, progress)
+        await day.passes(120, child)
+        assert (await stream)[-1][0] == "done"
+    assert sent_of(day.fake) == [(1, "restarted")]
+    assert "Traceback" not in child.err
+
+
+async def test_killed_in_mid_restart(day: Day) -> None:
+    """The next process continues the stream; where the POST itself was cut off, the server shows what came of it."""
+    async with service(day) as (child, http):
+        progress = await act(http, 1, "restart")
+        stream = await follow(http, progress)
+        await child.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await stream
+    async with service(day) as (child, http):
+        stream = await follow(http, progress)
+        await day.passes(120, child)
+        assert (await stream)[-1][0] == "done"
+        with day.fake.hold_next("/api/order-status") as hold:
+            posted = asyncio.create_task(act(http, 1, "restart"))
+            await hold.arrived()
+            await child.kill()
+            with pytest.raises(aiohttp.ClientError):
+                await posted
+    async with service(day) as (_, http):
+        assert (await call(http, "/servers/1"))[1]["current_status"] == "restarting"
+    assert sent_of(day.fake) == [(1, "restarted")] * 2
+
+
+async def test_two_copies_send_once(day: Day) -> None:
+    """Both stream what one of them has sent; a copy on the same port ends and says why."""
+    port = free_port()
+    async with service(day, port) as (child, http), service(day) as (_, other):
+        progress = await act(http, 1, "restart")
+        streams = [await follow(one, progress) for one in (http, other)]
+        async with day.started(web_app.__file__, "--live", "--port", str(port)) as third:
+            assert await third.ends() > 0
+        assert "address already in use" in third.err
+        assert "Traceback" not in third.err
+        await day.passes(120, child)
+        assert [stream[-1][0] for stream in await asyncio.gather(*streams)] == ["done", "done"]
+    assert sent_of(day.fake) == [(1, "restarted")]
