@@ -14,7 +14,6 @@ from trooper_async._api.endpoints import (
     TEMPLATES,
     Call,
 )
-from trooper_async._http.retry import RetryPolicy
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.judges import Steady
 from trooper_async._waiting.look import look_for
@@ -56,7 +55,10 @@ class Templates:
             PermissionDeniedError: the order does not exist, is not yours, or is not ready yet.
             APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        return await self._installs(arguments.order_id(order, "templates.installs"), None)
+        order_id = arguments.order_id(order, "templates.installs")
+        return await self._transport.request(
+            Call(TEMPLATE_CONFIG, "templates.installs", f"order {order_id}", {"order_id": order_id})
+        )
 
     async def install(
         self, order: Order | int, template: Template | int, config: Mapping[str, object] | None = None
@@ -180,10 +182,6 @@ class Templates:
         await self._transport.request(
             Call(INSTALL_RETRY, "templates.retry", f"install {install_id}", {"install_id": install_id})
         )
-
-    async def _installs(self, order_id: int, retry: RetryPolicy | None) -> builtins.list[TemplateInstall]:
-        installs = Call(TEMPLATE_CONFIG, "templates.installs", f"order {order_id}", {"order_id": order_id})
-        return await self._transport.request(installs, retry=retry)
 
     async def _ended(self, order_id: int, install_id: int, operation: str, timeout: float | None) -> TemplateInstall:
         subject = f"install {install_id} on order {order_id}"

@@ -47,14 +47,13 @@ class _Feed(Subscription[Order]):
 
     def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
         super().__init__(None, every=interval)
-        self._poller = poller
         self._cap = cap
         self._outages = outages
         self._seen: Snapshot[Order] = Snapshot(poller.store.latest.items)
         self._yielded: dict[int, Order] = {}
-        self._pending: OrderedDict[int, None] = OrderedDict()
+        self._pending: OrderedDict[int, bool] = OrderedDict()
+        """By order: whether it has vanished."""
         self._absent: dict[int, Steady] = {}
-        self._vanished: set[int] = set()
         self._since: datetime | None = None
         self.events: deque[Outage] = deque(maxlen=2)
         self.error: BaseException | None = None
@@ -68,8 +67,7 @@ class _Feed(Subscription[Order]):
         for order_id in snapshot.changed_since(self._seen):
             if order_id in snapshot.rows:
                 self._absent.pop(order_id, None)
-                self._vanished.discard(order_id)
-                self._pending[order_id] = None
+                self._pending[order_id] = False
             else:
                 self._absent[order_id] = Steady(self._cap)
         self._seen = snapshot
@@ -78,8 +76,7 @@ class _Feed(Subscription[Order]):
                 absent.reset()
             elif absent.seen(began):
                 del self._absent[order_id]
-                self._vanished.add(order_id)
-                self._pending[order_id] = None
+                self._pending[order_id] = True
         if self._pending:
             self.news.set()
         return False
@@ -102,15 +99,13 @@ class _Feed(Subscription[Order]):
     def take(self) -> OrderChange | None:
         """The next change, or None if there is none."""
         while self._pending:
-            order_id, _ = self._pending.popitem(last=False)
+            order_id, vanished = self._pending.popitem(last=False)
             previous = self._yielded.get(order_id)
             order = self._seen.get(order_id)
-            if order_id in self._vanished:
-                self._vanished.discard(order_id)
-                if previous is not None:
-                    del self._yielded[order_id]
-                    return OrderChange(previous, previous, order_id, "vanished")
-            elif isinstance(order, Order) and order != previous:
+            if vanished and previous is not None:
+                del self._yielded[order_id]
+                return OrderChange(previous, previous, order_id, "vanished")
+            if isinstance(order, Order) and order != previous:
                 self._yielded[order_id] = order
                 return OrderChange(order, previous, order_id, "changed" if previous else "appeared")
         return None
@@ -123,11 +118,10 @@ class Watch(AsyncIterator[E], Generic[E]):
     """
 
     def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
-        self._feed: _Feed | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         check_seconds(interval, "interval", "orders.watch")
         self._poller = poller
-        self._options = cap, interval, outages
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._feed = _Feed(poller, cap, interval, outages=outages)
         self._closed = False
 
     async def __anext__(self) -> E:
@@ -139,12 +133,10 @@ class Watch(AsyncIterator[E], Generic[E]):
         """
         if self._closed:
             raise StopAsyncIteration
-        if self._feed is None:
-            cap, interval, outages = self._options
-            self._feed = _Feed(self._poller, cap, interval, outages=outages)
-            self._loop = asyncio.get_running_loop()
-            self._poller.join(self._feed)
         feed = self._feed
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._poller.join(feed)
         while True:
             if feed.events:
                 return cast(E, feed.events.popleft())
@@ -161,8 +153,8 @@ class Watch(AsyncIterator[E], Generic[E]):
     async def aclose(self) -> None:
         """Leave the poll."""
         self._closed = True
-        if self._feed is not None:
-            self._feed.news.set()
+        self._feed.news.set()
+        if self._loop is not None:
             await self._poller.leave(self._feed)
 
     async def __aenter__(self) -> Self:
@@ -174,6 +166,6 @@ class Watch(AsyncIterator[E], Generic[E]):
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._feed is not None and not self._closed and self._loop is not None and not self._loop.is_closed():
+        if self._loop is not None and not self._closed and not self._loop.is_closed():
             # the garbage collector may run in any thread
             self._loop.call_soon_threadsafe(self._poller.drop, self._feed)

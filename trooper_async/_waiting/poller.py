@@ -191,11 +191,6 @@ class Poller(Generic[M]):
         finally:
             at_once(failing)  # if this was cancelled: nobody hangs
 
-    @property
-    def idle(self) -> bool:
-        """Whether there are no subscriptions."""
-        return not self._subscriptions and not self._ending
-
     async def settle(self) -> None:
         """If there are no subscriptions left, wait for the end of the poll."""
         if not self._subscriptions:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from copy import deepcopy
 from operator import attrgetter
 from typing import TypeVar, Unpack
+from weakref import WeakValueDictionary
 
 from attrs import evolve
 
@@ -63,15 +64,13 @@ class Waits:
         self.schedule = schedule
         self.orders: Poller[Order] = Poller(Store(transport, ORDERS, ORDER_LIST, "the orders"), schedule)
         self.offers: Poller[Blib] = Poller(Store(transport, BLIBS, OFFER_LIST, "the offers"), schedule)
-        self._installs: dict[int, Poller[TemplateInstall]] = {}
+        self._installs: WeakValueDictionary[int, Poller[TemplateInstall]] = WeakValueDictionary()
         self._histories = Histories(transport)
 
     def installs(self, order_id: int) -> Poller[TemplateInstall]:
         """The poll of the templates installed on an order's server."""
         poller = self._installs.get(order_id)
         if poller is None:
-            for idle in [one for one, known in self._installs.items() if known.idle]:
-                del self._installs[idle]
             name = f"the installs of order {order_id}"
             store = Store(self._transport, TEMPLATE_CONFIG, INSTALL_LIST, name, {"order_id": order_id})
             # a 403 may mean "not yet" here: the orders' poll detects a refused key
