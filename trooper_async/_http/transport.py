@@ -21,7 +21,7 @@ from trooper_async._http.before_sending import make_check
 from trooper_async._http.gate import Gate
 from trooper_async._http.retry import MAX_RETRY_AFTER, RetryPolicy, outcome_unknown
 from trooper_async._http.sessions import Sending
-from trooper_async._http.wire import Wire, stripped
+from trooper_async._http.wire import CONNECT, Wire, stripped
 from trooper_async.errors import (
     APIStatusError,
     APITimeoutError,
@@ -120,9 +120,10 @@ class Transport:
                     break
                 now = loop.time()
                 first_sent = now if first_sent is None else first_sent
-                left = first_sent + retry.most_seconds - now
-                limit = math.inf if call.kind in _ONCE_ONLY else until - now  # those are left in flight
-                outcome = await self._attempt(call, sending, attempts, left=left, limit=limit)
+                limit = math.inf  # what must not be repeated is left in flight
+                if call.kind not in _ONCE_ONLY:
+                    limit = min(max(0.0, first_sent + retry.most_seconds - now) + CONNECT, until - now)
+                outcome = await self._attempt(call, sending, attempts, limit)
                 if not isinstance(outcome, FailedAttempt):
                     self._gate.got_through()
                     return outcome
@@ -149,11 +150,11 @@ class Transport:
         raise error
 
     async def _attempt(
-        self, call: Call[T], sending: Sending, earlier: list[Failure], *, left: float, limit: float
+        self, call: Call[T], sending: Sending, earlier: list[Failure], limit: float
     ) -> T | FailedAttempt:
         """One attempt. An unexpected exception is raised as it is, unless the request may have taken effect."""
         try:
-            reply = await self.attempt(call, sending=sending, left=left, limit=limit)
+            reply = await self.attempt(call, sending=sending, limit=limit)
             return await self.interpret(call, reply)
         except TrooperError:
             raise
@@ -211,12 +212,11 @@ class Transport:
         call: Call[T],
         *,
         sending: Sending | None = None,
-        left: float = math.inf,
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, Response | FailedAttempt]:
         """One attempt, which passes no gate and is not retried. The arguments are those of `Wire.send`."""
-        return self._wire.send(call, sending or Sending(), left=left, limit=limit, headers=headers)
+        return self._wire.send(call, sending or Sending(), limit=limit, headers=headers)
 
     async def interpret(self, call: Call[T], reply: Response | FailedAttempt) -> T | FailedAttempt:
         """The result of an attempt at `call`."""

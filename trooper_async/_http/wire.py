@@ -33,7 +33,7 @@ E = TypeVar("E", bound=BaseException)
 
 LOG = logging.getLogger("trooper_async.transport")
 
-_CONNECT = 10.0
+CONNECT = 10.0
 """Seconds for a connection, unless `timeout` is shorter."""
 _ONCE_RESPONSE = 180.0
 """Seconds for the response to a request that must not be sent twice: giving up early would make its outcome unknown."""
@@ -74,7 +74,6 @@ class Wire:
         call: Call[T],
         sending: Sending,
         *,
-        left: float = math.inf,
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, Response | FailedAttempt]:
@@ -83,8 +82,7 @@ class Wire:
         Args:
             call: what to send.
             sending: shows its progress.
-            left: seconds that are left for the response, if the request may be cut.
-            limit: seconds after which it is always cut.
+            limit: seconds after which it is cut in any case.
             headers: additional headers.
 
         Raises:
@@ -93,15 +91,15 @@ class Wire:
                 holds the headers, is removed; a note says where it was raised.
         """
         if self._ask_for_key is None:
-            return self._attempt(call, sending, left=left, limit=limit, headers=headers)
-        return self._send_with_a_fresh_key(call, sending, left=left, limit=limit, headers=headers)
+            return self._attempt(call, sending, limit=limit, headers=headers)
+        return self._send_with_a_fresh_key(call, sending, limit=limit, headers=headers)
 
     async def _send_with_a_fresh_key(
-        self, call: Call[T], sending: Sending, *, left: float, limit: float, headers: Mapping[str, str] | None
+        self, call: Call[T], sending: Sending, *, limit: float, headers: Mapping[str, str] | None
     ) -> Response | FailedAttempt:
         asked = await self._ask(None)
         while not isinstance(asked, FailedAttempt):
-            outcome = await self._attempt(call, sending, left=left, limit=limit, headers=headers)
+            outcome = await self._attempt(call, sending, limit=limit, headers=headers)
             if not isinstance(outcome, Response) or outcome.status != 401:
                 return outcome
             before, asked = asked, await self._ask(asked)
@@ -121,15 +119,14 @@ class Wire:
             return FailedAttempt(Failure.NEVER_SENT, failed)
 
     async def _attempt(
-        self, call: Call[T], sending: Sending, *, left: float, limit: float, headers: Mapping[str, str] | None
+        self, call: Call[T], sending: Sending, *, limit: float, headers: Mapping[str, str] | None
     ) -> Response | FailedAttempt:
         """One request, and its whole response within `timeout`."""
         if self.sessions.yours_is_closed:
             raise ClientClosedError("the session that was given to this client is closed")
         once = call.kind in (Repeatability.ONCE, Repeatability.PURCHASE)
-        connect = min(_CONNECT, self._timeout)
-        longest = max(_ONCE_RESPONSE, self._timeout) if once else min(self._timeout, max(left, 0.0))
-        limit = min(connect + longest, limit)
+        connect = min(CONNECT, self._timeout)
+        limit = min(connect + (max(_ONCE_RESPONSE, self._timeout) if once else self._timeout), limit)
         sending.may_have_left = sending.on_reused_connection = False
         started = time.perf_counter()
         raised: BaseException | None = None
