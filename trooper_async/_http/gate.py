@@ -66,34 +66,21 @@ class Gate:
         opens_at = max(came, self.opens_at)
         if opens_at >= until or (self.is_rate_limited(came) and opens_at >= came + patience):
             return False
-        gives_up_at = self._gives_up_at(came, patience, until, came)
         place: asyncio.Future[bool] = loop.create_future()
         queue = self._returned if again else self._waiting
         queue[place] = None
-        self._let_in(came)
-
-        timer: asyncio.TimerHandle | None = None
-
-        def look_at_the_clock() -> None:
-            nonlocal timer
-            now = loop.time()
-            gives_up_at = self._gives_up_at(came, patience, until, now)
-            if now < gives_up_at:
-                timer = loop.call_at(gives_up_at, look_at_the_clock)
-            elif not place.done():
-                place.set_result(False)
-
-        if gives_up_at < math.inf:
-            timer = loop.call_at(gives_up_at, look_at_the_clock)
+        now = came
+        self._let_in(now)
         try:
-            return await place
+            while not place.done() and now < (gives_up_at := self._gives_up_at(came, patience, until, now)):
+                await asyncio.wait([place], timeout=None if gives_up_at == math.inf else gives_up_at - now)
+                now = loop.time()
+            return place.done() and place.result()
         except asyncio.CancelledError:
-            if not place.cancelled() and place.result():
+            if place.done() and place.result():
                 self.leave()  # it was let in and cancelled at the same moment
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
             queue.pop(place, None)
             if not self._waiting and not self._returned and self._opening is not None:
                 self._opening.cancel()

@@ -116,8 +116,7 @@ class Poller(Generic[M]):
         self._deadlines: list[
             tuple[float, int]
         ] = []  # a heap; entries of subscriptions that left stay until it is tidied
-        self._timer: asyncio.TimerHandle | None = None
-        self._timed = math.inf
+        self._timer: asyncio.TimerHandle | None = None  # for the first of them
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not ended yet
@@ -177,7 +176,7 @@ class Poller(Generic[M]):
         if not self._subscriptions:
             if self._timer is not None:
                 self._timer.cancel()
-                self._timer, self._timed = None, math.inf
+                self._timer = None
             if self._task is not None and self._task is not asyncio.current_task():
                 self._stop()
 
@@ -284,17 +283,17 @@ class Poller(Generic[M]):
 
     def _remember_deadline(self, deadline: float, number: int) -> None:
         heapq.heappush(self._deadlines, (deadline, number))
-        if deadline < self._timed:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timed = deadline
+        if self._timer is not None and deadline < self._timer.when():
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_at(deadline, self._expire, context=self._context)
 
     def _expire(self) -> None:
         """End the subscriptions whose deadline has passed, even while a request hangs."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._timer, self._timed = None, math.inf
+        self._timer = None
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][1] not in self._subscriptions):
             deadline, number = heapq.heappop(self._deadlines)
             one = self._subscriptions.get(number)
@@ -309,8 +308,7 @@ class Poller(Generic[M]):
             one.expire()
             self.drop(one)
         if self._deadlines:
-            self._timed = self._deadlines[0][0]
-            self._timer = loop.call_at(self._timed, self._expire, context=self._context)
+            self._timer = loop.call_at(self._deadlines[0][0], self._expire, context=self._context)
             self._wake.set()  # the next deadline has a last look of its own
 
     # what ----------------------------------------------------------------------------------------------------------
