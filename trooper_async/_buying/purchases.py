@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Unpack
 
 from attrs import define, evolve, field
 
@@ -17,7 +17,7 @@ from trooper_async._buying.journal import Journal
 from trooper_async._buying.record import Record, candidates, fits, not_ready
 from trooper_async._http.sessions import Sending
 from trooper_async._http.transport import Transport
-from trooper_async._waiting.wait import OnChange
+from trooper_async._waiting.wait import WaitOptions
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
     APITimeoutError,
@@ -28,19 +28,12 @@ from trooper_async.errors import (
     TrooperError,
     UnresolvedPurchaseError,
 )
-from trooper_async.models import Blib, Order, Purchase, Transition
+from trooper_async.models import Blib, Order, Purchase
 
 LOG = logging.getLogger("trooper_async.purchases")
 
 Prepare = Callable[[], Awaitable[tuple[Call[int], Blib]]]
 """Checks the price right before a purchase; returns the call to send, and the offer."""
-
-
-class Bought(NamedTuple):
-    """What `Purchases.made` yields."""
-
-    purchase: Purchase
-    transition: Transition
 
 
 @define(eq=False)
@@ -70,8 +63,8 @@ class Purchases:
         self.journal = journal
 
     @asynccontextmanager
-    async def made(self, wanted: Record, prepare: Prepare, *, until: float = math.inf) -> AsyncIterator[Bought]:
-        """Make a purchase, or find it under its reference. It counts as delivered once the block ends.
+    async def made(self, wanted: Record, prepare: Prepare, *, until: float = math.inf) -> AsyncIterator[Record]:
+        """Make a purchase, or find it under its reference; its order is known. It is delivered once the block ends.
 
         If the block is cancelled, the purchase stays unresolved. At `until`, by the event loop's clock, a purchase that
         has not been sent is abandoned, and one in flight continues in its own task.
@@ -92,24 +85,19 @@ class Purchases:
             if not limit.expired():  # its TimeoutError is the API's
                 raise
             record = self._late(wanted)
-        assert record.transition is not None  # noqa: S101 - anything else was raised
         async with self.journal.delivering(record):
-            yield Bought(record.purchase, record.transition)
+            yield record
 
-    async def wait(
-        self, bought: Bought, *, operation: str, timeout: float | None, on_change: OnChange | None, began: float
-    ) -> Order:
-        """Wait until what was bought runs. `timeout` counts from `began`, a time of the event loop's clock.
+    async def wait(self, bought: Record, **options: Unpack[WaitOptions]) -> Order:
+        """Wait until what was bought runs.
 
         Raises:
             PurchaseNotReadyError: the wait failed; its cause says how.
         """
         try:
-            return await self._waits.transition(
-                bought.transition, operation=operation, timeout=timeout, on_change=on_change, began=began
-            )
+            return await self._waits.transition(bought.transition, **options)
         except Exception as error:
-            raise not_ready(error, bought.purchase, bought.transition, operation) from error
+            raise not_ready(error, bought.purchase, bought.transition, options["operation"]) from error
 
     async def settled(self, wanted: Record) -> Record | TrooperError | None:
         """The outcome of a purchase whose caller has gone, once it is no longer in flight; None if it was never
@@ -149,7 +137,7 @@ class Purchases:
             APITimeoutError, PurchaseUnknownError: it was not sent; it is still in flight, or its outcome is unknown.
         """
         record = self.journal.records.get(wanted.purchase.id)
-        if record is not None and record.transition is not None:
+        if record is not None and record.purchase.order_id is not None:
             return record
         in_flight = any(turn.wanted is wanted and turn.sending.may_have_left for turn in self._line)
         if record is not None and (in_flight or record.purchase.state == "unknown"):
@@ -237,7 +225,7 @@ class Purchases:
 
     async def _again(self, record: Record, operation: str) -> Record:
         """A repeated call under the same reference: nothing is bought."""
-        if record.transition is None:
+        if record.purchase.order_id is None:
             found, failure = await self._look(record, operation)
             raise _unknown(record, found, failure=failure)
         return record

@@ -30,10 +30,9 @@ class Record:
     """The ids of the orders that existed before it was sent."""
 
     @property
-    def transition(self) -> Transition | None:
-        """The transition of the order that it bought, if that is known."""
-        if self.purchase.order_id is None:
-            return None
+    def transition(self) -> Transition:
+        """The transition of the order that it bought, whose id has to be known."""
+        assert self.purchase.order_id is not None  # noqa: S101 - the callers know it
         return Transition(self.purchase.order_id, self.purchase.kind, OrderStatus.running)
 
 

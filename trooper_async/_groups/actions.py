@@ -47,11 +47,11 @@ class Actions:
         self,
         order: Order | int,
         action: Action,
-        operation: str,
         *,
+        operation: str,
         migration_allowed: bool = False,
         timeout: arguments.Timeout,
-        on_change: OnChange | None,
+        on_change: OnChange | None = None,
         began: float | None = None,
     ) -> Order:
         """Send an action, and wait until it has taken effect, even if the response is lost."""

@@ -317,7 +317,7 @@ class Orders:
         return await self._actions.act_and_wait(
             order,
             "start",
-            "orders.start_and_wait",
+            operation="orders.start_and_wait",
             migration_allowed=migration_allowed,
             timeout=timeout,
             on_change=on_change,
@@ -353,7 +353,7 @@ class Orders:
             ClientClosedError: the client was closed in the meantime.
         """
         return await self._actions.act_and_wait(
-            order, "stop", "orders.stop_and_wait", timeout=timeout, on_change=on_change
+            order, "stop", operation="orders.stop_and_wait", timeout=timeout, on_change=on_change
         )
 
     async def restart_and_wait(
@@ -387,7 +387,7 @@ class Orders:
             ClientClosedError: the client was closed in the meantime.
         """
         return await self._actions.act_and_wait(
-            order, "restart", "orders.restart_and_wait", timeout=timeout, on_change=on_change
+            order, "restart", operation="orders.restart_and_wait", timeout=timeout, on_change=on_change
         )
 
     async def freeze_and_wait(
@@ -420,7 +420,7 @@ class Orders:
             ClientClosedError: the client was closed in the meantime.
         """
         return await self._actions.act_and_wait(
-            order, "freeze", "orders.freeze_and_wait", timeout=timeout, on_change=on_change
+            order, "freeze", operation="orders.freeze_and_wait", timeout=timeout, on_change=on_change
         )
 
     async def rename(self, order: Order | int, title: str) -> None:
@@ -761,7 +761,7 @@ class Orders:
         )
         async with self._purchases.made(wanted, prepare, until=arguments.deadline(began, timeout)) as bought:
             return await self._purchases.wait(
-                bought, operation=wanted.operation, timeout=timeout, on_change=on_change, began=began
+                bought, operation=operation, timeout=timeout, on_change=on_change, began=began
             )
 
     def rented(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, Unpack, get_args
 
 from attrs import define
 
@@ -18,7 +18,7 @@ from trooper_async._buying.record import Record
 from trooper_async._groups.actions import Actions
 from trooper_async._groups.lookup import Lookup
 from trooper_async._waiting.judges import PredicateJudge, StatusJudge
-from trooper_async._waiting.wait import OnChange
+from trooper_async._waiting.wait import OnChange, WaitOptions
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
     AuthenticationError,
@@ -84,20 +84,18 @@ class Jobs:
         self, wanted: Record, prepare: Prepare, *, then: Then, timeout: float | None, on_change: OnChange | None
     ) -> AsyncIterator[Order]:
         """Buy an order, or find the one bought under its reference; yield it when it runs; put it away at the end."""
-        began = asyncio.get_running_loop().time()
-        operation = wanted.operation
+        operation, began = wanted.operation, asyncio.get_running_loop().time()
+        options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
         job = _Job(operation, then, price_h=wanted.purchase.price_h)
         async with _whatever_happens(job, lambda: self._give_back(job, wanted)):
             async with self._purchases.made(wanted, prepare, until=deadline(began, timeout)) as bought:
                 job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # to be released from now on
             if bought.purchase.id == wanted.purchase.id:
-                order = await self._purchases.wait(
-                    bought, operation=operation, timeout=timeout, on_change=on_change, began=began
-                )
+                order = await self._purchases.wait(bought, **options)
             else:  # bought earlier: it may have been released since, or not be in the list yet
                 listed = PredicateJudge(lambda order: True, self._waits.schedule.cap)
                 now = await self._waits.order(job.order_id, listed, operation=operation, timeout=timeout, began=began)
-                order = await self._up(now, operation=operation, timeout=timeout, on_change=on_change, began=began)
+                order = await self._up(now, **options)
             yield order
 
     @asynccontextmanager
@@ -111,48 +109,22 @@ class Jobs:
         on_change: OnChange | None,
     ) -> AsyncIterator[Order]:
         """Start an order that does not run, yield it when it does, and put it away at the end."""
-        began = asyncio.get_running_loop().time()
-        operation = "orders.running"
+        operation, began = "orders.running", asyncio.get_running_loop().time()
+        options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
         found = await self._lookup.order(order_id, operation)
         job = _Job(operation, then, order_id, found.price_h)
         async with _whatever_happens(job, lambda: self._release(job)):
-            yield await self._up(
-                found,
-                operation=operation,
-                migration_allowed=migration_allowed,
-                timeout=timeout,
-                on_change=on_change,
-                began=began,
-            )
+            yield await self._up(found, migration_allowed=migration_allowed, **options)
 
-    async def _up(
-        self,
-        now: Order,
-        *,
-        operation: str,
-        migration_allowed: bool = False,
-        timeout: float | None,
-        on_change: OnChange | None,
-        began: float,
-    ) -> Order:
+    async def _up(self, now: Order, *, migration_allowed: bool = False, **options: Unpack[WaitOptions]) -> Order:
         """The order once it runs. It is started unless it runs or is starting."""
         status, desired = _statuses(now)
         if status == desired == "running":
             return now
         if status not in _RELEASED and desired == "running":
             judge = StatusJudge(OrderStatus.running, self._waits.schedule.cap)
-            return await self._waits.order(
-                now.order_id, judge, operation=operation, timeout=timeout, on_change=on_change, began=began
-            )
-        return await self._actions.act_and_wait(
-            now,
-            "start",
-            operation,
-            migration_allowed=migration_allowed,
-            timeout=timeout,
-            on_change=on_change,
-            began=began,
-        )
+            return await self._waits.order(now.order_id, judge, **options)
+        return await self._actions.act_and_wait(now, "start", migration_allowed=migration_allowed, **options)
 
     async def _give_back(self, job: _Job, wanted: Record) -> StillRunningError | None:
         """Release what was bought. If its caller was cancelled, its purchase may still be in flight."""

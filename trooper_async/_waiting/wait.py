@@ -40,8 +40,6 @@ class WaitOptions(TypedDict, total=False):
     """Seconds from `began` until the wait ends; None for no limit."""
     began: float | None
     """When the surrounding call began, by the event loop's clock; None for now."""
-    lost: OutcomeUnknownError | None
-    """The error of the action that is waited for, if its response was lost."""
     on_change: OnChange | None
     """Called with the order for each status seen."""
 
@@ -53,6 +51,7 @@ class Wait(Subscription[Order]):
         order_id: the order.
         judge: decides when the wait is over.
         transition: the accepted action that is waited for, if any.
+        lost: the action's error, if its response was lost.
         on_end: called once, when the wait has ended.
         histories: reads the order's status history when the judge wants it.
     """
@@ -80,6 +79,7 @@ class Wait(Subscription[Order]):
         judge: Judge,
         *,
         transition: Transition | None,
+        lost: OutcomeUnknownError | None,
         on_end: Callable[[Wait], None],
         histories: Histories,
         **options: Unpack[WaitOptions],
@@ -91,7 +91,7 @@ class Wait(Subscription[Order]):
         self.operation: str = options["operation"]
         self.timeout: float | None = timeout
         self.transition: Transition | None = transition
-        self.lost: OutcomeUnknownError | None = options.get("lost")
+        self.lost: OutcomeUnknownError | None = lost
         self._on_change = on_change
         self._on_end = on_end
         self._histories = histories

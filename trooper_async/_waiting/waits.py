@@ -32,6 +32,7 @@ from trooper_async.errors import (
     APIStatusError,
     AuthenticationError,
     ClientClosedError,
+    OutcomeUnknownError,
     ResponseFormatError,
     WaitTimeoutError,
 )
@@ -83,11 +84,14 @@ class Waits:
         judge: Judge,
         *,
         transition: Transition | None = None,
+        lost: OutcomeUnknownError | None = None,
         on_end: Callable[[Wait], None],
         **options: Unpack[WaitOptions],
     ) -> Wait:
         """Begin to wait until `judge` decides that it is over. `on_end` is called when the wait has ended."""
-        wait = Wait(order_id, judge, transition=transition, on_end=on_end, histories=self._histories, **options)
+        wait = Wait(
+            order_id, judge, transition=transition, lost=lost, on_end=on_end, histories=self._histories, **options
+        )
         try:
             self.orders.join(wait)
         except ClientClosedError as error:
@@ -110,12 +114,20 @@ class Waits:
         await self._histories.settle()
         await self.orders.settle()
 
-    def transition(self, transition: Transition, **options: Unpack[WaitOptions]) -> Awaitable[Order]:
-        """Wait until an accepted action has taken effect: see `order`."""
-        return self.order(transition.order_id, self.judge_of(transition), transition=transition, **options)
+    def transition(
+        self, transition: Transition, *, lost: OutcomeUnknownError | None = None, **options: Unpack[WaitOptions]
+    ) -> Awaitable[Order]:
+        """Wait until an accepted action has taken effect: see `order`. `lost` is its error if its response was lost."""
+        return self.order(transition.order_id, self.judge_of(transition), transition=transition, lost=lost, **options)
 
     async def order(
-        self, order_id: int, judge: Judge, *, transition: Transition | None = None, **options: Unpack[WaitOptions]
+        self,
+        order_id: int,
+        judge: Judge,
+        *,
+        transition: Transition | None = None,
+        lost: OutcomeUnknownError | None = None,
+        **options: Unpack[WaitOptions],
     ) -> Order:
         """Wait until `judge` decides that the wait is over, and return the order as it is then.
 
@@ -131,7 +143,7 @@ class Waits:
             if not ended.done():
                 ended.set_result(None)
 
-        wait = self.begin(order_id, judge, transition=transition, on_end=done, **options)
+        wait = self.begin(order_id, judge, transition=transition, lost=lost, on_end=done, **options)
         try:
             await ended
         finally:
