@@ -73,7 +73,7 @@ def newest(session: nox.Session) -> None:
 
 @nox.session
 def load(session: nox.Session) -> None:
-    """The suite three times in random order, beside as many busy processes as there are cores; prints what failed."""
+    """The suite three times in random order, with new examples, beside as many busy processes as there are cores."""
     session.install("-e", ALL)
     session.run("python", "-m", "tests.tools.load", *session.posargs)
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import aioresponses.core
@@ -16,7 +17,7 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.abc import AbstractStreamWriter
 from aioresponses import aioresponses as mocked
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.helpers import environment, leaks, preloaded
 from tests.helpers.requirements import required
@@ -26,8 +27,11 @@ leaks.adopt_orphans()
 
 pytest_plugins = ["trooper_async.testing.plugin", "pytester"]
 
-# No deadline: a slow machine is no failure. Failures print a blob that runs them again.
-settings.register_profile("tests", deadline=None, print_blob=True)
+# Each run tests the same examples; `--hypothesis-profile=explore` looks for new ones, as `nox -s load` does.
+# A slow machine is no failure.
+_patient: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("tests", max_examples=50, derandomize=True, **_patient)
+settings.register_profile("explore", max_examples=1000, print_blob=True, **_patient)
 settings.load_profile("tests")
 
 

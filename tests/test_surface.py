@@ -45,7 +45,6 @@ def public_callables(package: ModuleType) -> Iterator[tuple[str, Callable[..., o
 
 
 CALLABLES = dict(public_callables(trooper_async))
-OTHERS = [(package, name, function) for package in (durable, testing) for name, function in public_callables(package)]
 
 
 def test_every_name_is_the_same_for_type_checkers_and_imports() -> None:
@@ -111,10 +110,10 @@ async def test_a_group_can_be_mocked_from_its_class() -> None:
         orders.delete  # noqa: B018 - the access is what fails
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_type_hints_resolve(name: str) -> None:
+def test_type_hints_resolve() -> None:
     """`typing.get_type_hints` works on every public function and method: FastAPI, pydantic and others call it."""
-    assert "return" in typing.get_type_hints(CALLABLES[name])
+    for name, function in CALLABLES.items():
+        assert "return" in typing.get_type_hints(function), name
 
 
 @pytest.mark.parametrize("package", [trooper_async, durable, testing], ids=lambda package: package.__name__)
@@ -126,36 +125,27 @@ def test_type_hints_of_constructors_resolve(package: ModuleType) -> None:
             assert typing.get_type_hints(value.__init__) is not None, name
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_the_types_of_a_signature_are_exported(name: str) -> None:
-    """Every type that a method takes or returns can be imported from the package."""
-    for hint in typing.get_type_hints(CALLABLES[name]).values():
-        for used in types_in(hint):
-            if used.__module__.startswith("trooper_async") and name != "RetryPolicy.delay":
-                assert getattr(trooper_async, used.__name__, None) is used
+@pytest.mark.parametrize("package", [trooper_async, durable, testing], ids=lambda package: package.__name__)
+def test_the_types_of_a_signature_are_exported(package: ModuleType) -> None:
+    """Every type that a function or method takes or returns has a name in its package, or in `trooper_async`."""
+    for name, function in public_callables(package):
+        used = {one for hint in typing.get_type_hints(function).values() for one in types_in(hint)}
+        for kind in used if name != "RetryPolicy.delay" else ():
+            if kind.__module__.startswith("trooper_async"):
+                exported = (getattr(package, kind.__name__, None), getattr(trooper_async, kind.__name__, None))
+                assert kind in exported, name
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_the_aliases_in_a_signature_are_exported(name: str) -> None:
+def test_the_aliases_in_a_signature_are_exported() -> None:
     """A hover shows an alias such as `OnChange` by its name, so that name can be imported."""
-    function = inspect.unwrap(CALLABLES[name])
-    for annotation in function.__annotations__.values():
-        for node in ast.walk(ast.parse(annotation)):
-            value = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
-            if isinstance(node, ast.Name) and type(value).__module__ in ("typing", "types", "collections.abc"):
-                places = (trooper_async, typing, builtins)
-                assert isinstance(value, TypeVar) or any(getattr(place, node.id, None) is value for place in places)
-
-
-@pytest.mark.parametrize(("package", "name", "function"), OTHERS, ids=[name for _, name, _ in OTHERS])
-def test_the_types_of_other_packages_signatures_are_exported(
-    package: ModuleType, name: str, function: Callable[..., object]
-) -> None:
-    """What `trooper_async.durable` and `.testing` take and return has a name there, or in `trooper_async`."""
-    for hint in typing.get_type_hints(function).values():
-        for used in types_in(hint):
-            if used.__module__.startswith("trooper_async"):
-                assert used in (getattr(package, used.__name__, None), getattr(trooper_async, used.__name__, None))
+    places = (trooper_async, typing, builtins)
+    for name, function in CALLABLES.items():
+        known = inspect.unwrap(function).__globals__
+        for annotation in inspect.unwrap(function).__annotations__.values():
+            for used in [node.id for node in ast.walk(ast.parse(annotation)) if isinstance(node, ast.Name)]:
+                value = known.get(used)
+                if type(value).__module__ in ("typing", "types", "collections.abc") and not isinstance(value, TypeVar):
+                    assert any(getattr(place, used, None) is value for place in places), (name, used)
 
 
 def types_in(hint: object) -> Iterator[type]:
@@ -203,15 +193,13 @@ def missing_in_docstring(name: str) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_a_docstring_is_complete(name: str) -> None:
+def test_a_docstring_is_complete() -> None:
     """It names each argument, the result, and for calls the exceptions and the endpoint: hovers show nothing else."""
-    assert not missing_in_docstring(name)
+    assert {name: missing for name in CALLABLES if (missing := missing_in_docstring(name))} == {}
 
 
-@pytest.mark.parametrize("name", trooper_async.__all__)
-def test_a_public_class_or_function_has_a_docstring(name: str) -> None:
+def test_a_public_class_or_function_has_a_docstring() -> None:
     """`help()` of each says what it is."""
-    value = getattr(trooper_async, name)
-    if inspect.isclass(value) or inspect.isfunction(value):
-        assert value.__doc__
+    exported = {name: getattr(trooper_async, name) for name in trooper_async.__all__}
+    for name, value in exported.items():
+        assert value.__doc__ or not (inspect.isclass(value) or inspect.isfunction(value)), name

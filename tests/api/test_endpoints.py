@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -672,7 +672,6 @@ def responses(draw: st.DrawFn) -> tuple[Endpoint[Any], Response]:
     return endpoint, Response(draw(statuses), CIMultiDict(draw(headers)), body)
 
 
-@settings(max_examples=500)
 @given(responses())
 def test_any_response_gives_a_result_or_a_fault(answer: tuple[Endpoint[Any], Response]) -> None:
     """Any response to any call gives its data or a fault with an error; nothing is raised, and no key leaks."""

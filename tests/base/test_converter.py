@@ -16,7 +16,7 @@ from unittest import mock
 
 import attrs
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.helpers.responses import interpreted
@@ -853,7 +853,6 @@ def _conforms(value: Any, hint: Any) -> bool:
     return type(value) is hint
 
 
-@settings(max_examples=400)
 @given(st.sampled_from(READ_SAMPLES), st.data())
 def test_any_json_in_any_field_gives_a_valid_model_or_an_error(
     sample: tuple[str, Callable[[Any], Any], Any, Any], data: st.DataObject

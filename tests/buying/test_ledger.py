@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import buyer, processes
@@ -69,7 +69,6 @@ records = st.builds(
 LAST = Record(Purchase("last", "create", 1, "bought", datetime.now(UTC), None, Decimal("0.80"), 7), "orders.create", {})
 
 
-@settings(max_examples=40)  # each example writes to the disk
 @given(st.lists(records, max_size=5, unique_by=lambda record: record.purchase.id), st.binary(max_size=30))
 def test_every_record_is_read_back_despite_a_torn_line(written: list[Record], torn: bytes) -> None:
     """Every record comes back unchanged, with the rest of a torn line at the end, and after another append."""
@@ -381,9 +380,8 @@ async def test_a_process_killed_with_a_purchase_in_flight_leaves_it_unknown(
 
 async def test_a_killed_process_buys_nothing_twice_and_forgets_nothing(path: Path) -> None:
     """SIGKILL at random moments, then the same jobs under the same references: at most one server per job."""
-    seed = random.randrange(10**9)
-    servers, recorded, jobs = await kill_and_count(path, 3, random.Random(seed))
-    assert servers <= recorded == jobs, f"seed {seed}"
+    servers, recorded, jobs = await kill_and_count(path, 3, random.Random(1))
+    assert servers <= recorded == jobs
 
 
 async def test_a_ledger_can_be_read_while_it_is_in_use(fake_trooper: FakeTrooper, tmp_path: Path) -> None:

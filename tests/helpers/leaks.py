@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -32,9 +33,9 @@ def held() -> dict[Hashable, str]:
     found |= {pid: f"process {pid}: {_command(pid)}" for pid in _children()}
     for number in os.listdir("/proc/self/fd") if _LINUX else ():
         with suppress(OSError):  # closed meanwhile
-            target = os.readlink(f"/proc/self/fd/{number}")
-            if target.startswith("socket:"):
-                found[target] = f"{target} as file descriptor {number}"
+            status = os.fstat(int(number))
+            if stat.S_ISSOCK(status.st_mode):
+                found[status.st_ino, "socket"] = f"socket:[{status.st_ino}] as file descriptor {number}"
     return found
 
 
@@ -66,8 +67,8 @@ def _children() -> list[int]:
         return []
     found = []
     for thread in os.listdir("/proc/self/task"):
-        with suppress(OSError):  # the thread has ended, or the kernel does not tell
-            found += [int(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()]
+        with suppress(OSError), open(f"/proc/self/task/{thread}/children", "rb") as children:
+            found += [int(pid) for pid in children.read().split()]  # not where the thread has just ended
     return found
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tools.simulator.clock import VirtualLoop, run
@@ -538,7 +538,6 @@ acts = st.lists(
 )
 
 
-@settings(max_examples=300)
 @given(st.sampled_from([MovingLoop, CoarseLoop]), steps, st.integers(1, 4), acts)
 def test_the_gate_opens_whatever_the_clock_does(
     kind: type[MovingLoop | CoarseLoop], step: float, places: int, acts: list[tuple[str, float, float]]

@@ -150,14 +150,17 @@ def test_blocking_tests_use_the_fake(run: Runner, options: tuple[str, ...]) -> N
     assert "3 passed" in output
 
 
-@pytest.mark.parametrize("scope", ["class", "module", "package", "session"])
-def test_the_client_belongs_to_the_loop_of_its_test(run: Runner, scope: str) -> None:
+def test_the_client_belongs_to_the_loop_of_its_test(run: Runner) -> None:
     """The fixtures also work in a loop of a wider scope."""
-    mark = f'import pytest\npytestmark = pytest.mark.asyncio(loop_scope="{scope}")\n'
     test = indent(CLIENT.replace("(fake", "(self, fake"), "    ")
-    code, output = run(f"{mark}class TestIt:{test}{test.replace('waits', 'waits_again')}")
+    test += test.replace("waits", "waits_again")
+    classes = [
+        f'@pytest.mark.asyncio(loop_scope="{scope}")\nclass Test{scope.title()}:{test}'
+        for scope in ("class", "module", "package", "session")
+    ]
+    code, output = run("\n".join(["import pytest", *classes]))
     assert code == 0, output
-    assert "2 passed" in output
+    assert "8 passed" in output
 
 
 def test_the_default_loop_scope_is_followed(run: Runner) -> None:

@@ -1,4 +1,6 @@
-"""The suite in random order, beside as many busy processes as there are cores: what fails only there rests on speed.
+"""The suite in random order, with many more of Hypothesis's examples, beside as many busy processes as there are cores.
+
+What fails only there rests on speed, on order, or on an example that no run had met.
 
 python -m tests.tools.load [--runs 3] [arguments of pytest]
 """
@@ -30,7 +32,7 @@ def busy(processes: int) -> Iterator[None]:
 
 def run(arguments: list[str]) -> tuple[int, set[str]]:
     """The suite once: pytest's exit code, and the failed tests."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-rfE", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-rfE", "--hypothesis-profile=explore", *arguments]
     process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     print(*process.stdout.splitlines()[-1:], flush=True)
     return process.returncode, set(re.findall(r"^(?:FAILED|ERROR) (\S+)", process.stdout, re.MULTILINE))

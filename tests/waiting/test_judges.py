@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from trooper_async._waiting.judges import (
@@ -679,7 +679,6 @@ def _elsewhere(sighting: Sighting) -> bool:
     return isinstance(sighting, Order) and sighting.is_converged and not _agrees(sighting)
 
 
-@settings(max_examples=200)
 @given(sightings, st.booleans())
 def test_any_sightings_of_a_state_change(steps: list[tuple[Sighting, float, int]], appearing: bool) -> None:
     """Over any sightings a state change ends exactly where the rules say."""
@@ -724,7 +723,6 @@ restart_steps = st.lists(
 )
 
 
-@settings(max_examples=200)
 @given(restart_steps, st.lists(histories, max_size=12), st.none() | st.just(BEFORE))
 def test_any_sightings_of_a_restart(
     steps: list[tuple[Sighting, float, int]],

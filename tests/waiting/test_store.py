@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import event, example, given, settings
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from tests.helpers.responses import interpreted
@@ -118,7 +118,6 @@ def _loaded(body: bytes) -> Any:
         return None
 
 
-@settings(max_examples=200)
 @given(lists(st.lists(VALUES, max_size=5)), WINDOWS, st.sampled_from([2, 8]))
 @example('["é", "\x80é€"]'.encode("latin-1", "replace"), 1, 2)
 @example('["é", 1]'.encode("latin-1") + b" \xe2\x82", 4, 2)
@@ -146,7 +145,6 @@ def broken(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
-@settings(max_examples=300)
 @given(broken(), WINDOWS)
 @example(b"[1 2]", 2)
 @example(b"[1,]", 40)
@@ -237,7 +235,6 @@ good_rows = st.builds(row_of, st.integers(1, 9), st.sampled_from(["running", "st
 no_rows: st.SearchStrategy[Any] = st.sampled_from([None, 5, [], {}])
 
 
-@settings(max_examples=300)
 @given(lists(st.lists(good_rows | rows | no_rows, max_size=5)), WINDOWS)
 def test_orders_list_equals_the_plain_way(body: bytes, window: int) -> None:
     """`orders.list` gives the orders that parsing the whole body gives, or the same error at the same place."""
@@ -417,7 +414,6 @@ def _plainly(body: bytes) -> tuple[dict[int, Said], set[int], bool]:
     )
 
 
-@settings(max_examples=200)
 @given(polls())
 @example([body_of(row_of(price_h=1)), b'[{"order_id": 1, "status": "running", "price_h": 1.00}]'])
 @example([body_of(row_of(template_installs=[{"id": 1, "config": {"ssl": ssl}}])) for ssl in (1, True)])
@@ -440,7 +436,6 @@ def test_the_next_list_equals_the_plain_way(bodies: list[bytes]) -> None:
             assert repr(snapshot.readable()) == repr(list(sure.values()))
 
 
-@settings(max_examples=300)
 @given(polls(), WINDOWS)
 @example(
     [b'[{"order_id": 1}, {"order_id": 2, "status": "x"}]', b'[{"order_id": 1}, {"order_id": 2, "status": "running"}]'],
