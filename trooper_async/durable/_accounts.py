@@ -21,7 +21,6 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
 
 from trooper_async import TrooperClient, errors
-from trooper_async._base.cancellation import finished
 
 T = TypeVar("T")
 LOG = logging.getLogger("trooper_async.durable")
@@ -67,7 +66,15 @@ class Accounts:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await finished(asyncio.create_task(self._stop(), name="trooper stop"))
+        stop, cancelled = asyncio.create_task(self._stop(), name="trooper stop"), None
+        while not stop.done():
+            try:
+                await asyncio.wait([stop])
+            except asyncio.CancelledError as again:  # raised once it has ended
+                cancelled = again
+        stop.result()
+        if cancelled is not None:
+            raise cancelled
 
     async def _stop(self) -> None:
         ends = time.monotonic() + self._grace

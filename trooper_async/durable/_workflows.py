@@ -1,15 +1,9 @@
 """The workflows, which an application starts, enqueues, schedules, or calls from its own.
 
-What holds for all of them:
-
-Args:
-    account: whose orders they are, or who pays.
-    timeout: seconds, whatever restarts in between. A purchase has as many from its turn to be sent, and again to run.
-
 Raises:
-    WaitTimeoutError, SupersededError, …: as the client's own waits. What changed nothing is tried again until then.
-    OutcomeUnknownError: what must not be sent twice was in flight when a process died, or its response was lost; it was
-        looked for, and not found.
+    WaitTimeoutError, SupersededError, …: as the client's own waits.
+    OutcomeUnknownError: a request that must not be sent twice was in flight when its process died, or its response was
+        lost, and nothing shows whether it was done.
 """
 
 from __future__ import annotations
@@ -37,7 +31,6 @@ from trooper_async import (
     TrooperClient,
     errors,
 )
-from trooper_async._buying.record import not_ready
 from trooper_async.durable._accounts import LOG
 from trooper_async.durable._purchases import DECISION, PURCHASE, PURCHASES, UNDECIDED, NotBoughtError
 from trooper_async.durable._steps import (
@@ -70,11 +63,11 @@ async def switch(
     """Start, stop, freeze or restart a server, and wait until it has reached the state; returns its status.
 
     Args:
-        account: the name of the account, as `Accounts` knows it.
+        account: the account's name, as `Accounts` knows it.
         order_id: the order.
         action: what to do. A restart, and a start with `migration_allowed`, are sent only once.
         migration_allowed: whether a start may move a frozen server to other hardware.
-        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
+        timeout: seconds from the start of the workflow, by the wall clock.
     """
     deadline = await deadline_of(timeout)
     if action not in _TARGETS:
@@ -111,11 +104,11 @@ async def converge(
     After a crash the list is read again, and each server that is not in the status you want gets its request again.
 
     Args:
-        account: the name of the account, as `Accounts` knows it.
+        account: the account's name, as `Accounts` knows it.
         targets: order id → `running`, `stopped` or `frozen`.
         migration_allowed: whether frozen servers may move to other hardware. Each of them is then started once, by a
             `switch` of its own.
-        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
+        timeout: seconds from the start of the workflow, by the wall clock.
     """
     deadline = await deadline_of(timeout)
 
@@ -148,10 +141,10 @@ async def install(account: str, order_id: int, template_id: int, *, timeout: flo
     It takes no settings of the template: they may be passwords, and the arguments of a workflow are stored.
 
     Args:
-        account: the name of the account, as `Accounts` knows it.
+        account: the account's name, as `Accounts` knows it.
         order_id: the order.
         template_id: the template.
-        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
+        timeout: seconds from the start of the workflow, by the wall clock.
     """
     deadline = await deadline_of(timeout)
 
@@ -194,7 +187,7 @@ async def order(
     """Order a GPU server, once, and wait until it is running. Returns the order's id.
 
     Args:
-        account: the name of the account, as `Accounts` knows it. An account's purchases are made one at a time.
+        account: the account's name, as `Accounts` knows it. An account's purchases are made one at a time.
         blib_id: the offer, which is bought at its price at that moment.
         max_price_h: the most that it may cost, in EUR per hour.
         contract_interval: what is paid in advance: `HOUR`, or another interval of `client.orders.create`.
@@ -202,7 +195,7 @@ async def order(
         total_price: EUR for the whole interval; required unless it is `HOUR`.
         second_partition_percentage: the share of the disk for a second partition, in percent.
         templates: ids of templates to install.
-        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
+        timeout: seconds by the wall clock, from its turn to be sent, and as many again until the server runs.
 
     Raises:
         NotBoughtError: its outcome was unknown, and somebody has decided that it was not made.
@@ -233,12 +226,12 @@ async def migrate(
     """Buy a migration, once, and wait until the new order is running. Returns its id, and raises as `order` does.
 
     Args:
-        account: the name of the account, as `Accounts` knows it. An account's purchases are made one at a time.
+        account: the account's name, as `Accounts` knows it. An account's purchases are made one at a time.
         order_id: the order to migrate.
         blib_id: the offer to migrate to.
         keep_data: whether the data is moved too.
         max_total_due: the most that may be due now, in EUR.
-        timeout: seconds from the start of the workflow, by the wall clock, whatever is restarted in between.
+        timeout: seconds by the wall clock, from its turn to be sent, and as many again until the server runs.
     """
     terms = {"keep_data": keep_data, "max_total_due": max_total_due}
     return await _buy_and_wait(account, order_id, blib_id, terms, timeout)
@@ -257,9 +250,10 @@ async def _buy_and_wait(account: str, migrated: int | None, blib_id: int, terms:
         await _wait(account, await deadline_of(timeout), transition)
     except errors.TrooperError as error:
         bought = Purchase(reference, kind, blib_id, "bought", datetime.now(UTC), reference, None, order_id, migrated)
-        failure = not_ready(error, bought, transition, f"durable.{kind}")
-        failure.last_error = error  # a cause would not be stored
-        raise failure from None
+        text, subject = f"bought as order {order_id}, but not running yet: {error.message}", f"order {order_id}"
+        raise errors.PurchaseNotReadyError(
+            text, purchase=bought, transition=transition, last_error=error, subject=subject
+        ) from None
     return order_id
 
 

@@ -20,6 +20,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from tests.tools.crash import worker
+from trooper_async import FleetReport, OutcomeUnknownError
 from trooper_async.testing import FakeTrooper
 
 # Workers are forked from a process that has imported what they need, and nothing else.
@@ -196,6 +197,8 @@ def _jobs(account: str, fake: FakeTrooper) -> list[dict[str, Any]]:
     jobs += [{**buy, "blib": blib, "id": f"{account}-buy-{blib}"} for blib in (1, 2, 3)]
     migrated = fake.add_order().order_id
     jobs.append({"action": "migrate", "order": migrated, "blib": 4, "account": account, "id": f"{account}-migrate"})
+    fleet = {fake.add_order().order_id: "stopped", fake.add_order(status="frozen").order_id: "running"}
+    jobs.append({"action": "converge", "targets": fleet, "account": account, "id": f"{account}-fleet"})
     for job in jobs:
         job["offer"] = fake.blibs[job["blib"]].name if "blib" in job else None
     return jobs
@@ -231,6 +234,9 @@ async def _judge(
     bought: dict[str, dict[int, str]] = {account: {} for account in fakes}
     for job in jobs:
         fake, line = fakes[job["account"]], results.get(job["id"], {})
+        if job["action"] == "converge":
+            verdict.faults += _faults_of_fleet(verdict, fake, job, line)
+            continue
         posts, result, outcome = _posts(fake, job), line.get("result"), line.get("error", "reached")
         verdict.ended[outcome if line else "no result"] += 1
         again = max(0, posts - 1)
@@ -255,6 +261,22 @@ async def _judge(
             verdict.faults.append(f"{account}: made {made}, recorded {bought[account]}")
 
 
+def _faults_of_fleet(verdict: Verdict, fake: FakeTrooper, job: dict[str, Any], line: dict[str, Any]) -> list[str]:
+    """One server is stopped, which may be sent again; the other, which is frozen, is started once."""
+    verdict.ended["reached" if "result" in line else "no result"] += 1
+    report = FleetReport.from_json(line["result"]) if "result" in line else FleetReport(())
+    stopped, started = job["targets"]
+    stops, starts = (
+        _posts(fake, {"action": name, "order": one}) for name, one in (("stop", stopped), ("start", started))
+    )
+    verdict.sent_again += max(0, stops - 1)
+    right = {outcome.order_id for outcome in report.succeeded} >= {stopped} and len(report.outcomes) == 2
+    right &= 1 <= stops <= 1 + verdict.kills + verdict.disturbed.total()
+    unknown = [outcome for outcome in report.failed if isinstance(outcome.error, OutcomeUnknownError)]
+    right &= starts == 0 if unknown else starts == 1 and not report.failed
+    return [] if right else [f"{job['id']}: {stops} stops, {starts} starts, and {line or 'no result'}"]
+
+
 def _posts(fake: FakeTrooper, job: dict[str, Any]) -> int:
     words = {"stop": "stopped", "freeze": "frozen", "start": "running", "restart": "restarted"}
     match job["action"]:
@@ -273,6 +295,6 @@ def _posts(fake: FakeTrooper, job: dict[str, Any]) -> int:
 
 async def _made(fake: FakeTrooper, jobs: list[dict[str, Any]]) -> dict[int, str | None]:
     """The orders that purchases have made and their offers, whether or not their responses arrived."""
-    given = {job.get("order") for job in jobs}
+    given = {order for job in jobs for order in (job.get("order"), *job.get("targets", ()))}
     async with fake.client() as client:
         return {order.order_id: order.blib_name for order in await client.orders.list() if order.order_id not in given}
