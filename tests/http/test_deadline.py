@@ -94,9 +94,9 @@ async def test_a_once_only_request_stays_in_flight_after_its_deadline(
         with pytest.raises(OutcomeUnknownError, match="no response came before the deadline") as caught:
             await sending
         assert 20 <= caught.value.seconds < 60
-        assert (caught.value.attempts, arrived, len(client._transport._left_behind)) == (1, 1, 1)
+        assert (caught.value.attempts, arrived, len(client._transport._outliving_their_call)) == (1, 1, 1)
         answer.set()
-        await until(lambda: not client._transport._left_behind)
+        await until(lambda: not client._transport._outliving_their_call)
     assert "the response came after its deadline: it was done" in caplog.text
     assert arrived == 1
 
@@ -111,8 +111,8 @@ async def test_closing_ends_a_request_that_outlived_its_deadline() -> None:
             forward(20)
             with pytest.raises(OutcomeUnknownError):
                 await sending
-            assert client._transport._left_behind
-        assert not client._transport._left_behind
+            assert client._transport._outliving_their_call
+        assert not client._transport._outliving_their_call
         await until(lambda: len(asyncio.all_tasks() - before) <= 1)  # the server's own
 
 
@@ -124,7 +124,7 @@ async def test_cancelling_a_call_with_a_deadline_cancels_its_request() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not client._transport._left_behind
+        assert not client._transport._outliving_their_call
         assert [one for one in asyncio.all_tasks() if one.get_name() == "trooper templates.retry"] == []
 
 

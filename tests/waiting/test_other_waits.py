@@ -31,7 +31,7 @@ from trooper_async import (
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._waiting import waits
-from trooper_async._waiting.ssh import answers_ssh
+from trooper_async._waiting.ssh import ssh_responds
 from trooper_async.testing import FakeTrooper
 
 
@@ -355,10 +355,10 @@ async def test_silent_and_refusing_hosts_are_tried_until_the_deadline(
     tries: list[bool] = []
 
     async def tried(host: str, port: int) -> bool:
-        tries.append(await answers_ssh(host, port))
+        tries.append(await ssh_responds(host, port))
         return tries[-1]
 
-    monkeypatch.setattr(waits, "answers_ssh", tried)
+    monkeypatch.setattr(waits, "ssh_responds", tried)
     reaching = asyncio.create_task(trooper.orders.wait_until_reachable(refusing, timeout=20))
     await until(lambda: len(tries) >= 2)
     forward(20)

@@ -68,7 +68,7 @@ def test_200_waits_for_installs_of_one_order_share_one_poll() -> None:
 
 def test_credentials_are_read_once_for_each_change_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 servers without SSH yet cost 200 reads of credentials and one poll, not one request per attempt."""
-    monkeypatch.setattr(waits, "answers_ssh", mock.AsyncMock(return_value=False))
+    monkeypatch.setattr(waits, "ssh_responds", mock.AsyncMock(return_value=False))
     servers = [row(number, "running") for number in range(1, 201)]
     script = scripted(lambda call: reply({"success": True, "ip": "192.0.2.1", "ssh_port": 22}), servers)
 
@@ -83,7 +83,7 @@ def test_credentials_are_read_once_for_each_change_of_a_server(monkeypatch: pyte
 
 def test_refused_credentials_end_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A 403 right after a server started ends no wait: the server may not be known everywhere yet."""
-    monkeypatch.setattr(waits, "answers_ssh", mock.AsyncMock(return_value=True))
+    monkeypatch.setattr(waits, "ssh_responds", mock.AsyncMock(return_value=True))
     refusals = iter([403, 403, 403])
 
     def others(call: Call[Any]) -> Response:

@@ -164,8 +164,8 @@ class Journal:
         purchase = what if isinstance(what, Purchase) else getattr(what, "purchase", None)
         async with self._deciding:
             record = self.records.get(purchase.id) if isinstance(purchase, Purchase) else None
-            if (objection := self._objection(record, order_id)) is not None:
-                raise ConfigurationError(f"{objection}: nothing was resolved", operation="orders.resolve")
+            if (problem := self._problem(record, order_id)) is not None:
+                raise ConfigurationError(f"{problem}: nothing was resolved", operation="orders.resolve")
             assert record is not None  # noqa: S101 - that is an objection
             known = record.purchase
             if known.state == "unknown":
@@ -173,7 +173,7 @@ class Journal:
             elif known.state == "bought" and not known.delivered:
                 await self._write(evolve(record, purchase=evolve(known, delivered=True)))
 
-    def _objection(self, record: Record | None, order_id: int | None) -> str | None:
+    def _problem(self, record: Record | None, order_id: int | None) -> str | None:
         if record is None:
             return "no purchase of this client or its ledger"
         known = record.purchase

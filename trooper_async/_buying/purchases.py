@@ -48,8 +48,8 @@ class _Turn:
 
     def waits_for(self, other: _Turn) -> bool:
         """Only purchases that each have their own reference are made concurrently."""
-        ours, theirs = self.wanted.purchase.reference, other.wanted.purchase.reference
-        return ours is None or theirs is None or ours == theirs
+        reference, other_reference = self.wanted.purchase.reference, other.wanted.purchase.reference
+        return reference is None or other_reference is None or reference == other_reference
 
 
 class Purchases:
@@ -84,7 +84,7 @@ class Purchases:
         except TimeoutError:
             if not limit.expired():  # its TimeoutError is the API's
                 raise
-            record = self._late(wanted)
+            record = self._made_at_its_deadline(wanted)
         async with self.journal.delivering(record):
             yield record
 
@@ -112,7 +112,7 @@ class Purchases:
 
     async def unresolved(self) -> tuple[Purchase, ...]:
         """Return the unresolved purchases, once none is in flight."""
-        await self._landed()
+        await self._until_none_is_in_flight()
         return tuple(record.purchase for record in self.journal.unresolved)
 
     async def close(self) -> None:
@@ -120,17 +120,17 @@ class Purchases:
         for turn in self._line:
             if turn.follower is not None and not turn.sending.may_have_left:
                 turn.follower.cancel()
-        await self._landed()
+        await self._until_none_is_in_flight()
         for record in self.journal.lost_here:
-            LOG.warning("%s: %s", record.operation, _known_of(record.purchase))
+            LOG.warning("%s: %s", record.operation, _what_is_known(record.purchase))
         await self.journal.close()
 
-    async def _landed(self) -> None:
+    async def _until_none_is_in_flight(self) -> None:
         followers = [turn.follower for turn in self._line if turn.follower is not None]
         if followers:
             await asyncio.wait(followers)
 
-    def _late(self, wanted: Record) -> Record:
+    def _made_at_its_deadline(self, wanted: Record) -> Record:
         """The purchase, if it was made just at its deadline.
 
         Raises:
@@ -141,7 +141,7 @@ class Purchases:
             return record
         in_flight = any(turn.wanted is wanted and turn.sending.may_have_left for turn in self._line)
         if record is not None and (in_flight or record.purchase.state == "unknown"):
-            raise _unknown(record, cause=OutcomeUnknownError("the deadline passed before its outcome was known"))
+            raise _unknown_error(record, cause=OutcomeUnknownError("the deadline passed before its outcome was known"))
         text = "the deadline passed before it was sent: nothing was bought"
         raise APITimeoutError(text, operation=wanted.operation, subject=f"blib {wanted.purchase.blib_id}")
 
@@ -157,18 +157,18 @@ class Purchases:
             self._orders.check(wanted.operation)  # the client may have been closed meanwhile
             known = self.journal.known(wanted)
             if known is not None:
-                return await self._again(known, wanted.operation)
+                return await self._repeated(known, wanted.operation)
             if (blocking := self.journal.blocking(wanted)) is not None:
                 raise await self._unresolved(blocking, wanted.operation)
             turn.follower = asyncio.create_task(self._follow(turn, prepare), name="trooper purchase")
             return await self._outcome(turn, turn.follower)
         finally:
             if turn.follower is None or turn.follower.done():
-                self._leave(turn)
+                self._end_turn(turn)
             else:
-                turn.follower.add_done_callback(lambda _: self._leave(turn))
+                turn.follower.add_done_callback(lambda _: self._end_turn(turn))
 
-    def _leave(self, turn: _Turn) -> None:
+    def _end_turn(self, turn: _Turn) -> None:
         if turn.follower is not None and not turn.follower.cancelled():
             turn.follower.exception()  # retrieved even if its caller has gone
         self._line.remove(turn)
@@ -187,7 +187,7 @@ class Purchases:
         wanted = turn.wanted
         if follower.cancelled():
             if turn.sending.may_have_left:
-                raise _unknown(self.journal.records[wanted.purchase.id])
+                raise _unknown_error(self.journal.records[wanted.purchase.id])
             raise ClientClosedError("the client was closed before it was sent", operation=wanted.operation)
         outcome = follower.result()
         if isinstance(outcome, TrooperError):
@@ -214,7 +214,7 @@ class Purchases:
                 raise OutcomeUnknownError(f"the response names order {order_id}, which cannot be the new one")
         except OutcomeUnknownError as error:
             record = await self.journal.settle(record, "unknown")
-            return _unknown(record, await self._look_for(record), cause=error)
+            return _unknown_error(record, await self._search_candidates(record), cause=error)
         except TrooperError as error:
             await self.journal.settle(record, "refused")
             return error
@@ -223,19 +223,19 @@ class Purchases:
             raise
         return await self.journal.settle(record, "bought", order_id)
 
-    async def _again(self, record: Record, operation: str) -> Record:
+    async def _repeated(self, record: Record, operation: str) -> Record:
         """A repeated call under the same reference: nothing is bought."""
         if record.purchase.order_id is None:
-            found, failure = await self._look(record, operation)
-            raise _unknown(record, found, failure=failure)
+            found, failure = await self._read_candidates(record, operation)
+            raise _unknown_error(record, found, failure=failure)
         return record
 
     async def _unresolved(self, record: Record, operation: str) -> UnresolvedPurchaseError:
         found: tuple[Order, ...] = ()
-        what = _known_of(record.purchase)
+        what = _what_is_known(record.purchase)
         if record.purchase.order_id is None:
-            found, failure = await self._look(record, operation)
-            what += f"; {_named(found, failure)}"
+            found, failure = await self._read_candidates(record, operation)
+            what += f"; {_candidates_text(found, failure)}"
         return UnresolvedPurchaseError(
             f"an earlier purchase ({record.operation}) is unresolved: {what}; nothing was bought",
             purchase=record.purchase,
@@ -260,13 +260,13 @@ class Purchases:
                 return tuple(sorted(snapshot.rows))
         return ()
 
-    async def _look_for(self, record: Record) -> tuple[Order, ...]:
+    async def _search_candidates(self, record: Record) -> tuple[Order, ...]:
         """The orders that may be the purchase. The list is read until one of them fits or `cap` seconds have passed."""
         loop = asyncio.get_running_loop()
         ends, pause = loop.time() + self._waits.schedule.cap, self._waits.schedule.floor
         found: tuple[Order, ...] = ()
         while not self._transport.closed:
-            found, failure = await self._look(record, record.operation)
+            found, failure = await self._read_candidates(record, record.operation)
             if failure is not None:
                 LOG.warning("what was bought could not be looked for: %s", failure)
             left = ends - loop.time()
@@ -276,7 +276,7 @@ class Purchases:
             pause *= 2
         return found
 
-    async def _look(self, record: Record, operation: str) -> tuple[tuple[Order, ...], TrooperError | None]:
+    async def _read_candidates(self, record: Record, operation: str) -> tuple[tuple[Order, ...], TrooperError | None]:
         """The orders that may be the purchase as of now, the most similar first; or why they cannot be read."""
         try:
             snapshot = await self._orders.read(operation, "candidates")
@@ -286,7 +286,7 @@ class Purchases:
         return candidates(snapshot.readable(), known, record.blib, record.purchase.price_h), None
 
 
-def _known_of(purchase: Purchase) -> str:
+def _what_is_known(purchase: Purchase) -> str:
     """What is known of an unresolved purchase, in words."""
     if purchase.order_id is None:
         return "whether it was made is unknown"
@@ -294,13 +294,13 @@ def _known_of(purchase: Purchase) -> str:
     return f"order {purchase.order_id} was bought, but not received by its caller: it costs {cost} until it is frozen"
 
 
-def _named(found: tuple[Order, ...], failure: TrooperError | None) -> str:
+def _candidates_text(found: tuple[Order, ...], failure: TrooperError | None) -> str:
     if failure is not None:
         return f"candidates could not be looked for ({failure.message})"
     return f"candidates: {', '.join(f'order {one.order_id}' for one in found) or 'none found, which proves nothing'}"
 
 
-def _unknown(
+def _unknown_error(
     record: Record,
     found: tuple[Order, ...] | None = None,
     *,
@@ -310,7 +310,7 @@ def _unknown(
     """The error of a purchase of unknown outcome, with the candidates if they were looked for."""
     what = cause.message if cause else "sent earlier, and its outcome is unknown"
     return PurchaseUnknownError(
-        what if found is None else f"{what}; {_named(found, failure)}",
+        what if found is None else f"{what}; {_candidates_text(found, failure)}",
         purchase=record.purchase,
         candidates=found or (),
         operation=record.operation,

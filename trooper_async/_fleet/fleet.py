@@ -18,11 +18,11 @@ from trooper_async.models import TARGETS, Action, Order, OrderStatus, Transition
 
 OrderKey = TypeVar("OrderKey", bound="Order | int")
 
-_FOR: dict[str, Action] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
-_HEADING = {"starting": "running", "stopping": "stopped", "freezing": "frozen"}
+_ACTION_FOR: dict[str, Action] = {"running": "start", "stopped": "stop", "frozen": "freeze"}
+_BECOMES = {"starting": "running", "stopping": "stopped", "freezing": "frozen"}
 """The status that a transitional status leads to."""
-_RESTING = ("running", "stopped", "frozen", "terminated")
-_LOOKS = 3
+_STEADY = ("running", "stopped", "frozen", "terminated")
+_READS = 3
 """Reads of the list before an order counts as missing: one read alone proves nothing."""
 
 
@@ -230,7 +230,7 @@ class Fleet:
             raise ConfigurationError("pass a mapping of orders to statuses: nothing was sent", operation=operation)
         orders: dict[int, tuple[Order | int, Action]] = {}
         for order, status in wanted.items():
-            action = _FOR.get(status_word(status).casefold()) if isinstance(status, str) else None
+            action = _ACTION_FOR.get(status_word(status).casefold()) if isinstance(status, str) else None
             if action is None:
                 text = f"the status must be running, stopped or frozen, not {status!r:.40}: nothing was sent"
                 raise ConfigurationError(text, operation=operation)
@@ -290,7 +290,7 @@ class Fleet:
             elapsed=report.elapsed,
         )
         pending = [outcome for outcome in outcomes if not outcome.ended]
-        seen = await self._look([one.order_id for one in pending if not one.sent], operation)
+        seen = await self._read_orders([one.order_id for one in pending if not one.sent], operation)
         return await run.carry_out(_resuming(one, report.migration_allowed, seen, operation) for one in pending)
 
     async def _act(
@@ -306,7 +306,7 @@ class Fleet:
         outcomes = (FleetOutcome(order_id, action) for order_id, (_, action) in orders.items())
         run = self._run(operation, outcomes, **options)
         unread = [order_id for order_id, (order, _) in orders.items() if not force or not isinstance(order, Order)]
-        seen = await self._look(unread, operation)
+        seen = await self._read_orders(unread, operation)
         migration_allowed = options.get("migration_allowed", False)
 
         def job(order_id: int, order: Order | int, action: Action) -> Job:
@@ -326,11 +326,11 @@ class Fleet:
         arguments.check_function(options["on_progress"], "on_progress", "a FleetProgress", operation)
         return Run(self._actions, self._waits, outcomes, operation=operation, **options)
 
-    async def _look(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
+    async def _read_orders(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
         """These orders as they are now, or why that cannot be determined."""
         seen: dict[int, Order | int | TrooperError] = {}
         left = order_ids
-        for look in range(_LOOKS):
+        for look in range(_READS):
             if not left:
                 break
             if look:
@@ -366,12 +366,12 @@ def _needed(order: Order | int, action: Action, migration_allowed: bool) -> Job:
         return Job(order)
     target = TARGETS[action]
     if action == "restart":
-        return Job(order) if _is_there(order, target) else Job(order, ended=order)
+        return Job(order) if _has_status(order, target) else Job(order, ended=order)
     frozen = OrderStatus.frozen
-    farther = action == "stop" and (_is_there(order, frozen) or _is_on_its_way(order, frozen, once=False))
-    if farther or _is_there(order, target):
+    is_beyond = action == "stop" and (_has_status(order, frozen) or _is_becoming(order, frozen, once=False))
+    if is_beyond or _has_status(order, target):
         return Job(order, ended=order)
-    if _is_on_its_way(order, target, once=is_once_only(action, migration_allowed)):
+    if _is_becoming(order, target, once=is_once_only(action, migration_allowed)):
         return Job(order, transition=Transition(order.order_id, action, target, None, migration_allowed))
     return Job(order)
 
@@ -394,19 +394,19 @@ def _resuming(
     return _needed(known, outcome.action, migration_allowed)
 
 
-def _is_there(order: Order, target: str) -> bool:
+def _has_status(order: Order, target: str) -> bool:
     desired = order.desired_status
     return same_word(order.current_status, target) and (desired is None or same_word(meant(desired), target))
 
 
-def _is_on_its_way(order: Order, target: str, *, once: bool) -> bool:
+def _is_becoming(order: Order, target: str, *, once: bool) -> bool:
     """Whether that is certain. If it is not, the action is sent, which is harmless even if it is repeated."""
     current = order.current_status.casefold()
-    heading = _HEADING.get(current)
+    becomes = _BECOMES.get(current)
     if order.desired_status is None:
-        return heading == target
+        return becomes == target
     if not same_word(meant(order.desired_status), target):
         return False
-    if current in _RESTING:  # the API may have dropped the request, but what could move a server twice is not repeated
+    if current in _STEADY:  # the API may have dropped the request, but what could move a server twice is not repeated
         return once
-    return heading in (None, target)
+    return becomes in (None, target)

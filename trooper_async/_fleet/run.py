@@ -34,7 +34,7 @@ from trooper_async.models import Order, Transition
 OnProgress = Callable[[FleetProgress], object]
 """A function or a coroutine function, called before each order is sent and when it has ended."""
 
-_UNPROVEN = (OutcomeUnknownError, ServerError, ResponseFormatError)
+_UNKNOWN_OUTCOME = (OutcomeUnknownError, ServerError, ResponseFormatError)
 """Errors after which the action may still have been accepted."""
 
 
@@ -184,7 +184,7 @@ class Run:
                 return
             # the earlier failure says more if this try came too late, or was refused after one that may have been
             # accepted
-            if earlier is not None and (isinstance(error, APITimeoutError) or isinstance(earlier, _UNPROVEN)):
+            if earlier is not None and (isinstance(error, APITimeoutError) or isinstance(earlier, _UNKNOWN_OUTCOME)):
                 error = earlier
             await self._end(entry, error=error)
             return
@@ -196,7 +196,7 @@ class Run:
         """Keep an order for another try, if its deadline leaves time for one. Returns whether it does."""
         if not asyncio.get_running_loop().time() < entry.until < math.inf:
             return False
-        if isinstance(failure, _UNPROVEN) or not isinstance(entry.failure, _UNPROVEN):
+        if isinstance(failure, _UNKNOWN_OUTCOME) or not isinstance(entry.failure, _UNKNOWN_OUTCOME):
             entry.failure = failure
         self._deferred.append((job, entry))
         return True
@@ -239,7 +239,7 @@ class Run:
                 entry.outcome = evolve(entry.outcome, sent=True, sent_at=datetime.now(UTC))
             return lost
         except TrooperError as error:
-            if not isinstance(error, _UNPROVEN):
+            if not isinstance(error, _UNKNOWN_OUTCOME):
                 entry.outcome = before
             raise
 

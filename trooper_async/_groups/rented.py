@@ -41,7 +41,7 @@ _PATIENCE = 900.0
 """Seconds for which a freeze or stop at the end of a job is retried while the API fails or refuses it."""
 _GONE_CAPS = 4
 """Multiple of the schedule's cap for which an order has to be missing from the list to count as gone."""
-_HOPELESS = (AuthenticationError, ClientClosedError, ConfigurationError, ServerLockedError)
+_PERMANENT = (AuthenticationError, ClientClosedError, ConfigurationError, ServerLockedError)
 """Errors of a freeze or stop that a retry cannot fix."""
 _RELEASED = {"stopped": 1, "frozen": 2}
 """The statuses in which a server counts as released; the higher the number, the cheaper."""
@@ -87,7 +87,7 @@ class Jobs:
         operation, began = wanted.operation, asyncio.get_running_loop().time()
         options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
         job = _Job(operation, then, price_h=wanted.purchase.price_h)
-        async with _whatever_happens(job, lambda: self._give_back(job, wanted)):
+        async with _releasing(job, lambda: self._release_purchase(job, wanted)):
             async with self._purchases.made(wanted, prepare, until=deadline(began, timeout)) as bought:
                 job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # to be released from now on
             if bought.purchase.id == wanted.purchase.id:
@@ -95,7 +95,7 @@ class Jobs:
             else:  # bought earlier: it may have been released since, or not be in the list yet
                 listed = PredicateJudge(lambda order: True, self._waits.schedule.cap)
                 now = await self._waits.order(job.order_id, listed, operation=operation, timeout=timeout, began=began)
-                order = await self._up(now, **options)
+                order = await self._started(now, **options)
             yield order
 
     @asynccontextmanager
@@ -113,10 +113,10 @@ class Jobs:
         options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
         found = await self._lookup.order(order_id, operation)
         job = _Job(operation, then, order_id, found.price_h)
-        async with _whatever_happens(job, lambda: self._release(job)):
-            yield await self._up(found, migration_allowed=migration_allowed, **options)
+        async with _releasing(job, lambda: self._release(job)):
+            yield await self._started(found, migration_allowed=migration_allowed, **options)
 
-    async def _up(self, now: Order, *, migration_allowed: bool = False, **options: Unpack[WaitOptions]) -> Order:
+    async def _started(self, now: Order, *, migration_allowed: bool = False, **options: Unpack[WaitOptions]) -> Order:
         """The order once it runs. It is started unless it runs or is starting."""
         status, desired = _statuses(now)
         if status == desired == "running":
@@ -126,7 +126,7 @@ class Jobs:
             return await self._waits.order(now.order_id, judge, **options)
         return await self._actions.act_and_wait(now, "start", migration_allowed=migration_allowed, **options)
 
-    async def _give_back(self, job: _Job, wanted: Record) -> StillRunningError | None:
+    async def _release_purchase(self, job: _Job, wanted: Record) -> StillRunningError | None:
         """Release what was bought. If its caller was cancelled, its purchase may still be in flight."""
         if job.order_id is None:
             outcome = await self._purchases.settled(wanted)
@@ -196,7 +196,7 @@ class Jobs:
                     last = error
                 else:
                     return None
-            if isinstance(last, _HOPELESS) or loop.time() + pause - began >= _PATIENCE:
+            if isinstance(last, _PERMANENT) or loop.time() + pause - began >= _PATIENCE:
                 return last
             LOG.warning("%s: %s; trying again in %.1f s", operation, last, pause)
             await self._lookup.pause(pause)
@@ -210,7 +210,7 @@ def check_then(then: object, operation: str) -> None:
 
 
 @asynccontextmanager
-async def _whatever_happens(job: _Job, end: Callable[[], Awaitable[StillRunningError | None]]) -> AsyncIterator[None]:
+async def _releasing(job: _Job, end: Callable[[], Awaitable[StillRunningError | None]]) -> AsyncIterator[None]:
     """Run `end` after the block, however that ends and however often it is cancelled.
 
     An error that `end` returns is raised; if the block itself raised, its exception continues, with a note.

@@ -24,10 +24,10 @@ _OLD_KEYS = 4
 """How many replaced keys are still removed from texts."""
 
 
-class Asked(NamedTuple):
-    """How often the key's function was called, and which of its keys is in use."""
+class KeyState(NamedTuple):
+    """How often the key's function was called, and the number of the key in use."""
 
-    times: int
+    calls: int
     key: int
 
 
@@ -39,7 +39,7 @@ class Keys(NamedTuple):
     redact: Callable[[str], str]
     """Removes the key from a text."""
     has_key: bool
-    ask: Callable[[Asked | None], Awaitable[Asked]] | None
+    renew: Callable[[KeyState | None], Awaitable[KeyState]] | None
     """Calls the key's function, if there is one, unless that was done since; with None, unless it was done at all."""
 
 
@@ -48,8 +48,8 @@ def keys_of(api_key: ApiKey | None) -> Keys:
     given = None if callable(api_key) else api_key
     known = deque([given] if given else [], _OLD_KEYS)  # the last one is used
     function = api_key if callable(api_key) else None
-    asked = Asked(0, 0)
-    asking = asyncio.Lock()
+    state = KeyState(0, 0)
+    lock = asyncio.Lock()
 
     async def authorize(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         # Runs for each request that is sent, also for those that aiohttp repeats on its own.
@@ -73,13 +73,13 @@ def keys_of(api_key: ApiKey | None) -> Keys:
             text = text.replace(key, "[api key]")
         return text
 
-    async def ask(since: Asked | None) -> Asked:
-        nonlocal asked
-        times = 0 if since is None else since.times
-        if asked.times > times:
-            return asked
-        async with asking:
-            if asked.times == times:
+    async def renew(since: KeyState | None) -> KeyState:
+        nonlocal state
+        calls = 0 if since is None else since.calls
+        if state.calls > calls:
+            return state
+        async with lock:
+            if state.calls == calls:
                 assert function is not None  # noqa: S101 - else this is not handed out
                 key = function()
                 key = await key if inspect.isawaitable(key) else key
@@ -89,10 +89,10 @@ def keys_of(api_key: ApiKey | None) -> Keys:
                 is_new = not known or known[-1] != key
                 if is_new:
                     known.append(key)
-                asked = Asked(times + 1, asked.key + is_new)
-        return asked
+                state = KeyState(calls + 1, state.key + is_new)
+        return state
 
-    return Keys(authorize, redact, api_key is not None, None if function is None else ask)
+    return Keys(authorize, redact, api_key is not None, None if function is None else renew)
 
 
 def problem_of_key(key: object) -> str | None:

@@ -38,7 +38,7 @@ LOG = logging.getLogger("trooper_async.transport")
 
 _ONCE_ONLY = (Repeatability.ONCE, Repeatability.PURCHASE)
 _GOT_THROUGH = (Failure.REFUSED, Failure.UNREADABLE, Failure.REDIRECTED)
-_LONGEST_GUESS = 10.0
+_LONGEST_ESTIMATE = 10.0
 """Most seconds that the gate is closed after a 429 without a `Retry-After`."""
 
 
@@ -54,7 +54,7 @@ class Transport:
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
-        self._left_behind: set[asyncio.Task[Any]] = set()
+        self._outliving_their_call: set[asyncio.Task[Any]] = set()
 
     @property
     def closed(self) -> bool:
@@ -97,7 +97,7 @@ class Transport:
         attempts = self._attempts(call, retry or self.retry, until, sending)
         if until == math.inf or call.kind not in _ONCE_ONLY:
             return attempts
-        return self._by(until, attempts, call, sending)
+        return self._result_by(until, attempts, call, sending)
 
     async def _attempts(self, call: Call[T], retry: RetryPolicy, until: float, sending: Sending) -> T:
         self.check(call, ": nothing was sent")
@@ -159,19 +159,19 @@ class Transport:
         except TrooperError:
             raise
         except Exception as error:  # noqa: BLE001 - any mistake
-            mistake = stripped(error)
+            unexpected = stripped(error)
         made = [*earlier, Failure.LOST if sending.may_have_left else Failure.NEVER_SENT]
         if not outcome_unknown(call.kind, made):
-            raise mistake
+            raise unexpected
         raise OutcomeUnknownError(
-            f"sent, and its outcome is unknown: {type(mistake).__name__} while the response was read",
+            f"sent, and its outcome is unknown: {type(unexpected).__name__} while the response was read",
             transition=call.transition,
             operation=call.operation,
             subject=call.subject,
             attempts=len(made),
-        ) from mistake
+        ) from unexpected
 
-    async def _by(self, until: float, attempts: Coroutine[Any, Any, T], call: Call[T], sending: Sending) -> T:
+    async def _result_by(self, until: float, attempts: Coroutine[Any, Any, T], call: Call[T], sending: Sending) -> T:
         """The result of the attempts by then; a request that is still in flight is left behind."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -194,14 +194,14 @@ class Transport:
         else:
             error = APITimeoutError("the deadline passed before it could be sent")
         if not task.done():
-            self._left_behind.add(task)
-            task.add_done_callback(self._came_late)
+            self._outliving_their_call.add(task)
+            task.add_done_callback(self._log_late_response)
         error.operation, error.subject = call.operation, call.subject
         error.attempts, error.seconds = int(sending.may_have_left), loop.time() - began
         raise error
 
-    def _came_late(self, task: asyncio.Task[Any]) -> None:
-        self._left_behind.discard(task)
+    def _log_late_response(self, task: asyncio.Task[Any]) -> None:
+        self._outliving_their_call.discard(task)
         if task.cancelled():
             LOG.info("%s: cancelled, since the client was closed", task.get_name())
         else:
@@ -251,7 +251,7 @@ class Transport:
         pause = failed.retry_after
         if pause is None:
             # it slows the whole client; too long a guess would only waste the allowed rate
-            pause = min(_LONGEST_GUESS, retry.backoff(self._gate.refusals + 1))
+            pause = min(_LONGEST_ESTIMATE, retry.backoff(self._gate.refusals + 1))
         delay = retry.delay(kind, attempts, left=left, retry_after=pause)
         self._gate.close(min(pause, MAX_RETRY_AFTER) if delay is None else delay)
         return delay
@@ -317,10 +317,10 @@ class Transport:
     async def close(self) -> None:
         """Cut what was left in flight, and close our sessions."""
         self.stop()
-        while self._left_behind:
-            for task in self._left_behind:
+        while self._outliving_their_call:
+            for task in self._outliving_their_call:
                 task.cancel()
-            await asyncio.wait(self._left_behind)
+            await asyncio.wait(self._outliving_their_call)
         await self._wire.sessions.close()
 
     def __reduce__(self) -> NoReturn:

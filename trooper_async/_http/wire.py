@@ -24,7 +24,7 @@ from trooper_async._api.endpoints import Call, Repeatability
 from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._base.slices import TimeSlice
 from trooper_async._base.timeouts import timeout
-from trooper_async._http.keys import Asked, Keys
+from trooper_async._http.keys import Keys, KeyState
 from trooper_async._http.sessions import NEVER_SENT, CutError, Sending, Sessions
 from trooper_async.errors import APIConnectionError, APITimeoutError, ClientClosedError
 
@@ -58,7 +58,7 @@ class Wire:
         user_agent: str,
     ) -> None:
         self._base_url = base_url
-        self._authorize, self.redact, self.has_key, self._ask_for_key = keys
+        self._authorize, self.redact, self.has_key, self._renew_key = keys
         self.sessions: Sessions = Sessions(session)
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
@@ -90,29 +90,29 @@ class Wire:
             Exception: an unexpected one, from this package or from code that your session calls. Its traceback, which
                 holds the headers, is removed; a note says where it was raised.
         """
-        if self._ask_for_key is None:
+        if self._renew_key is None:
             return self._attempt(call, sending, limit=limit, headers=headers)
         return self._send_with_a_fresh_key(call, sending, limit=limit, headers=headers)
 
     async def _send_with_a_fresh_key(
         self, call: Call[T], sending: Sending, *, limit: float, headers: Mapping[str, str] | None
     ) -> Response | FailedAttempt:
-        asked = await self._ask(None)
-        while not isinstance(asked, FailedAttempt):
+        state = await self._renewed_key(None)
+        while not isinstance(state, FailedAttempt):
             outcome = await self._attempt(call, sending, limit=limit, headers=headers)
             if not isinstance(outcome, Response) or outcome.status != 401:
                 return outcome
-            before, asked = asked, await self._ask(asked)
-            if isinstance(asked, Asked) and asked.key == before.key:
+            before, state = state, await self._renewed_key(state)
+            if isinstance(state, KeyState) and state.key == before.key:
                 return outcome
-        return asked
+        return state
 
-    async def _ask(self, since: Asked | None) -> Asked | FailedAttempt:
+    async def _renewed_key(self, since: KeyState | None) -> KeyState | FailedAttempt:
         """Call the key's function, unless that was done since."""
-        assert self._ask_for_key is not None  # noqa: S101 - else nobody asks
+        assert self._renew_key is not None  # noqa: S101 - else nobody asks
         try:
             async with timeout(self._timeout):
-                return await self._ask_for_key(since)
+                return await self._renew_key(since)
         except Exception as error:  # noqa: BLE001 - whatever the caller's function raises: nothing was sent, and it is tried again
             failed = APIConnectionError(self.redact(f"the api_key function failed ({_what(error)})"))
             failed.hint = "Nothing was sent: check what the api_key function does"

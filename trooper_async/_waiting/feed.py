@@ -57,7 +57,7 @@ class _Feed(Subscription[Order]):
         self._since: datetime | None = None
         self.events: deque[Outage] = deque(maxlen=2)
         self.error: BaseException | None = None
-        self.news = asyncio.Event()
+        self.wake_up = asyncio.Event()
 
     @property
     def ended(self) -> bool:
@@ -78,12 +78,12 @@ class _Feed(Subscription[Order]):
                 del self._absent[order_id]
                 self._pending[order_id] = True
         if self._pending:
-            self.news.set()
+            self.wake_up.set()
         return False
 
     def fail(self, error: BaseException) -> None:
         self.error = error
-        self.news.set()
+        self.wake_up.set()
 
     def expire(self) -> None:
         """It has no deadline."""
@@ -94,9 +94,9 @@ class _Feed(Subscription[Order]):
             self._since = datetime.now(UTC) - timedelta(seconds=ago)
         if self._outages and self._since is not None:
             self.events.append(Outage(self._since, error))
-            self.news.set()
+            self.wake_up.set()
 
-    def take(self) -> OrderChange | None:
+    def next_change(self) -> OrderChange | None:
         """The next change, or None if there is none."""
         while self._pending:
             order_id, vanished = self._pending.popitem(last=False)
@@ -140,20 +140,20 @@ class Watch(AsyncIterator[E], Generic[E]):
         while True:
             if feed.events:
                 return cast(E, feed.events.popleft())
-            if (change := feed.take()) is not None:
+            if (change := feed.next_change()) is not None:
                 return cast(E, change)
             if feed.error is not None:
                 self._closed = True
                 raise feed.error
             if self._closed:
                 raise StopAsyncIteration
-            feed.news.clear()
-            await feed.news.wait()
+            feed.wake_up.clear()
+            await feed.wake_up.wait()
 
     async def aclose(self) -> None:
         """Leave the poll."""
         self._closed = True
-        self._feed.news.set()
+        self._feed.wake_up.set()
         if self._loop is not None:
             await self._poller.leave(self._feed)
 

@@ -14,7 +14,7 @@ from trooper_async.models import StatusChange
 
 _AT_ONCE = 4
 
-Take: TypeAlias = Callable[[list[StatusChange] | TrooperError, float], None]
+OnRead: TypeAlias = Callable[[list[StatusChange] | TrooperError, float], None]
 """Takes a history, or why it cannot be read, and the time of the response by the loop's clock."""
 
 
@@ -24,17 +24,17 @@ class Histories:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._reading: dict[Take, asyncio.Task[None]] = {}
+        self._reading: dict[OnRead, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    def ask(self, order_id: int, take: Take) -> None:
-        """Read an order's history when its turn comes, unless `take` has asked for it already."""
-        if take not in self._reading:
-            self._reading[take] = asyncio.create_task(self._read(order_id, take), name="trooper history")
+    def ask(self, order_id: int, on_read: OnRead) -> None:
+        """Read an order's history when its turn comes, unless that was requested for `on_read` already."""
+        if on_read not in self._reading:
+            self._reading[on_read] = asyncio.create_task(self._read(order_id, on_read), name="trooper history")
 
-    def forget(self, take: Take) -> None:
+    def forget(self, on_read: OnRead) -> None:
         """Nobody needs it any more: cut the request."""
-        task = self._reading.pop(take, None)
+        task = self._reading.pop(on_read, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             self._ending.add(task)
@@ -45,7 +45,7 @@ class Histories:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    async def _read(self, order_id: int, take: Take) -> None:
+    async def _read(self, order_id: int, on_read: OnRead) -> None:
         history = Call(STATUS_HISTORY, "orders.history", f"order {order_id}", {"order_id": order_id})
         read: list[StatusChange] | TrooperError
         async with self._places:
@@ -53,5 +53,5 @@ class Histories:
                 read = await self._transport.request(history, retry=ONE_ATTEMPT)
             except (APIConnectionError, APIStatusError, ResponseFormatError) as error:
                 read = error
-        if self._reading.pop(take, None) is not None:  # it was not forgotten meanwhile
-            take(read, asyncio.get_running_loop().time())
+        if self._reading.pop(on_read, None) is not None:  # it was not forgotten meanwhile
+            on_read(read, asyncio.get_running_loop().time())

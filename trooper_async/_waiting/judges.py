@@ -126,7 +126,7 @@ class StatusJudge(Judge):
     desired status agreed once and both statuses are now, steadily, a different one.
     """
 
-    __slots__ = ("_agreed", "_elsewhere")
+    __slots__ = ("_agreed", "_superseding")
 
     def __init__(
         self, target: OrderStatus | str, cap: float, *, appearing: bool = False, fail_on: Collection[str] = ()
@@ -134,7 +134,7 @@ class StatusJudge(Judge):
         super().__init__(cap, appearing=appearing, fail_on=fail_on)
         self.target = target
         self._agreed = False
-        self._elsewhere: Steady | None = None
+        self._superseding: Steady | None = None
 
     def _judge(self, order: Order, at: float) -> Verdict:
         desired = order.desired_status
@@ -142,26 +142,26 @@ class StatusJudge(Judge):
         if desired is not None and agrees:
             self._agreed = True
         if self._agreed and not agrees and order.is_converged:
-            self._away(order)
-            self._elsewhere = self._elsewhere or Steady(self._cap)
-            return Verdict.SUPERSEDED if self._elsewhere.seen(at) else Verdict.WAIT
-        self._elsewhere = None
+            self._not_arrived(order)
+            self._superseding = self._superseding or Steady(self._cap)
+            return Verdict.SUPERSEDED if self._superseding.seen(at) else Verdict.WAIT
+        self._superseding = None
         if agrees and same_word(order.current_status, str(self.target)):
             return self._arrived(at)
-        self._away(order)
+        self._not_arrived(order)
         return Verdict.WAIT
 
     def _arrived(self, at: float) -> Verdict:
         return Verdict.DONE
 
-    def _away(self, order: Order) -> None:
+    def _not_arrived(self, order: Order) -> None:
         """It has not, or not for certain, reached the target."""
 
     def _unseen(self) -> None:
-        self._elsewhere = None
+        self._superseding = None
 
     def _wants_every_poll(self) -> bool:
-        return self._elsewhere is not None
+        return self._superseding is not None
 
 
 class RestartJudge(StatusJudge):
@@ -175,11 +175,11 @@ class RestartJudge(StatusJudge):
     """
 
     __slots__ = (
-        "_ask_at",
-        "_asked",
-        "_before",
         "_floor",
+        "_next_read_at",
+        "_reads",
         "_recorded_running",
+        "_rows_before",
         "_running",
         "_running_at",
         "_running_polls",
@@ -191,7 +191,7 @@ class RestartJudge(StatusJudge):
         self, before: Sequence[StatusChange] | None, cap: float, floor: float, *, departed: bool = False
     ) -> None:
         super().__init__(OrderStatus.running, cap)
-        self._before = before
+        self._rows_before = before
         self._floor = floor
         self.departed_at: float | None = -math.inf if departed else None
         self.recorded = False
@@ -199,8 +199,8 @@ class RestartJudge(StatusJudge):
         self._running = Steady(_LATE_CAPS * cap)
         self._running_polls = 0
         self._running_at = 0.0
-        self._asked = 0
-        self._ask_at = 0.0
+        self._reads = 0
+        self._next_read_at = 0.0
 
     @property
     def proven(self) -> bool:
@@ -219,7 +219,7 @@ class RestartJudge(StatusJudge):
             return Verdict.DONE
         if self.proven and self._running.seen(at):
             return Verdict.DONE
-        if self._before is None or self._recorded_running or at < self._ask_at:
+        if self._rows_before is None or self._recorded_running or at < self._next_read_at:
             return Verdict.WAIT  # there is no baseline, nothing more to learn, or it is too early
         ask = self.departed_at is not None or self._running_polls >= 2
         return Verdict.READ_HISTORY if ask else Verdict.WAIT
@@ -232,7 +232,7 @@ class RestartJudge(StatusJudge):
             return False
         return self._running_at - self.departed_at >= _LAG_SHARE * self._cap
 
-    def _away(self, order: Order) -> None:
+    def _not_arrived(self, order: Order) -> None:
         self._running.reset()
         self._running_polls = 0
 
@@ -248,9 +248,9 @@ class RestartJudge(StatusJudge):
         """Judge the history as read at `at` (None: it could not be read). The next read is due after floor, 2·floor, …
         cap.
         """
-        self._ask_at = at + min(self._cap, self._floor * 2 ** min(self._asked, 32))
-        self._asked += 1
-        new = new_rows(rows or (), self._before or ())
+        self._next_read_at = at + min(self._cap, self._floor * 2 ** min(self._reads, 32))
+        self._reads += 1
+        new = new_rows(rows or (), self._rows_before or ())
         self.recorded = self.recorded or bool(new)
         self._recorded_running = any(same_word(row.status_user, OrderStatus.running) for row in new)
         return Verdict.DONE if self._is_over() else Verdict.WAIT
@@ -271,7 +271,7 @@ class ReachJudge(StatusJudge):
         self._on_seen()
         return Verdict.WAIT
 
-    def _away(self, order: Order) -> None:
+    def _not_arrived(self, order: Order) -> None:
         self.running = False
 
     def _unseen(self) -> None:

@@ -10,7 +10,7 @@ _PATIENCE = 10.0
 """Seconds for the connection and the first line together."""
 
 
-async def answers_ssh(host: str, port: int) -> bool:
+async def ssh_responds(host: str, port: int) -> bool:
     """Whether what listens there begins with `SSH-` (RFC 4253 4.2: other lines may come before it)."""
     writer: asyncio.StreamWriter | None = None
     try:

@@ -176,9 +176,9 @@ class Snapshot(Generic[M]):
                     (changed.add if _differ(self.rows.get(one), by_id.get(one)) else changed.discard)(one)
             changed |= self.rows.keys() - by_id.keys()
         version = object() if changed or self.unreadable or ids != self._ids else self.version
-        news = frozenset(one for one in changed if one is not None)
+        changed_ids = frozenset(one for one in changed if one is not None)
         return Snapshot(
-            self.items, by_id, unreadable, news, version, self.version, listed, ids, sizes, start, rows.body
+            self.items, by_id, unreadable, changed_ids, version, self.version, listed, ids, sizes, start, rows.body
         )
 
     def _same(self, rows: Rows, offsets: list[int], first: int) -> int:

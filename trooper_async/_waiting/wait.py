@@ -124,12 +124,12 @@ class Wait(Subscription[Order]):
                 _call(self._on_change, sighting)
         verdict = self.judge.observe(sighting, began, received)
         if verdict is Verdict.READ_HISTORY:
-            self._histories.ask(self.order_id, self._take_history)
+            self._histories.ask(self.order_id, self._history_was_read)
         elif verdict is not Verdict.WAIT:
             self._end(verdict)
         return self.judge.wants_every_poll
 
-    def _take_history(self, read: list[StatusChange] | TrooperError, at: float) -> None:
+    def _history_was_read(self, read: list[StatusChange] | TrooperError, at: float) -> None:
         rows = None if isinstance(read, TrooperError) else read
         if isinstance(read, TrooperError):
             self.other_error = read
@@ -152,7 +152,7 @@ class Wait(Subscription[Order]):
         if not self.ended:
             self.verdict = verdict
             if isinstance(self.judge, RestartJudge):
-                self._histories.forget(self._take_history)
+                self._histories.forget(self._history_was_read)
             self._on_end(self)
 
     def result(self, poller: Poller[Order]) -> Order:

@@ -24,7 +24,7 @@ from trooper_async._waiting.histories import Histories
 from trooper_async._waiting.judges import Judge, ReachJudge, Verdict, judge_of
 from trooper_async._waiting.poller import Poller
 from trooper_async._waiting.schedule import PollSchedule
-from trooper_async._waiting.ssh import answers_ssh
+from trooper_async._waiting.ssh import ssh_responds
 from trooper_async._waiting.store import Items, Store
 from trooper_async._waiting.wait import Wait, WaitOptions
 from trooper_async.errors import (
@@ -147,7 +147,7 @@ class Waits:
         try:
             await ended
         finally:
-            await self._leave(wait)
+            await self._end_wait(wait)
         return wait.result(self.orders)
 
     async def reachable(self, order_id: int, *, operation: str, timeout: float | None) -> Credentials:
@@ -158,28 +158,28 @@ class Waits:
         """
         check_seconds(timeout, operation=operation)
         loop = asyncio.get_running_loop()
-        news = asyncio.Event()
-        judge = ReachJudge(self.schedule.cap, news.set)
-        wait = self.begin(order_id, judge, on_end=lambda wait: news.set(), operation=operation, timeout=timeout)
+        wake_up = asyncio.Event()
+        judge = ReachJudge(self.schedule.cap, wake_up.set)
+        wait = self.begin(order_id, judge, on_end=lambda wait: wake_up.set(), operation=operation, timeout=timeout)
         credentials: Credentials | None = None
-        asked_for: Order | None = None
+        credentials_of: Order | None = None
         try:
             while not wait.ended:
-                news.clear()
+                wake_up.clear()
                 async with timeout_at(None if wait.deadline == math.inf else wait.deadline):
-                    if judge.running and (credentials is None or wait.order != asked_for):
-                        asked_for, credentials = wait.order, await self._credentials(wait)
+                    if judge.running and (credentials is None or wait.order != credentials_of):
+                        credentials_of, credentials = wait.order, await self._credentials(wait)
                     responds = judge.running and credentials is not None and await _responds(credentials)
-                    if responds and judge.running and wait.order == asked_for:  # it has not changed meanwhile
+                    if responds and judge.running and wait.order == credentials_of:  # it has not changed meanwhile
                         return credentials  # type: ignore[return-value]  # `responds` says that it is not None
                     pause = self.schedule.interval(loop.time() - wait.joined)
                     with suppress(TimeoutError):
                         async with timeout_at(loop.time() + pause if judge.running else None):
-                            await news.wait()
+                            await wake_up.wait()
         except TimeoutError:
             wait.expire()
         finally:
-            await self._leave(wait)
+            await self._end_wait(wait)
         if judge.running and wait.verdict is Verdict.TIMED_OUT:
             text = f"it is running, but no SSH server responded within {timeout or 0:g} s"
             if credentials is None and wait.other_error is not None:
@@ -195,7 +195,7 @@ class Waits:
             await poller.close()
         await self._histories.settle()
 
-    async def _leave(self, wait: Wait) -> None:
+    async def _end_wait(self, wait: Wait) -> None:
         wait.cancel()
         await self.orders.leave(wait)
         await self._histories.settle()
@@ -216,4 +216,4 @@ class Waits:
 
 async def _responds(credentials: Credentials) -> bool:
     host, port = credentials.ip, credentials.ssh_port
-    return host is not None and port is not None and await answers_ssh(host, port)
+    return host is not None and port is not None and await ssh_responds(host, port)
