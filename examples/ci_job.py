@@ -8,8 +8,10 @@ start it, since the API has no request that gives a server back. Jobs that run a
 one that finds its server in use fails. Output and exit code are those of the command; what else fails ends it with 1.
 
 The server is frozen at the end of the command, after an error, and on SIGINT or SIGTERM, however often they come; while
-the API does not respond, that is tried again for 15 minutes. Only kill -9 leaves it running. The next job then fails
-and says so, unless the server was not up yet and so had no title.
+the API fails, that is tried again for a day. All else is tried again for ten minutes, but for the order itself: if it
+is not known whether it was made, the job fails and says so. Only kill -9 leaves the server running, or an API that
+refuses to freeze it, as it does if you lock it. The next job then fails and says so; but a server that was not up yet
+has no title, so the next job orders another one.
 
 In a shell, `trooper order --for-job -- COMMAND` is shorter: it logs in with your SSH key, and orders a new server each
 time. This logs in with the server's password, keeps one server, and is Python that you can extend.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shlex
 import signal
 import sys
@@ -29,7 +32,10 @@ from typing import BinaryIO
 
 import asyncssh
 
-from trooper_async import Credentials, Order, TrooperClient, TrooperError
+from trooper_async import Credentials, Order, RetryPolicy, TrooperClient, TrooperError
+
+DAY = 86400.0
+"""Seconds."""
 
 
 class NoServerError(Exception):
@@ -58,13 +64,18 @@ async def server(client: TrooperClient, name: str, max_price_h: Decimal) -> Abst
         if order.price_h is None or order.price_h > max_price_h:
             raise NoServerError(f"order {order.order_id} costs {order.price_h} EUR per hour")
         await client.orders.wait_until(order, "frozen", timeout=3600)
-        return client.orders.running(order, timeout=1800, on_change=show)
+        return client.orders.running(order, then_timeout=DAY, timeout=1800, on_change=show)
     offers = [blib for blib in await client.blibs.list() if blib.is_available and blib.price_h is not None]
     if not offers:
         raise NoServerError("no server is on offer at the moment")
     offer = min(offers, key=lambda blib: blib.price_h or 0)
     return client.orders.rented(
-        offer, contract_interval="HOUR", terms_accepted=True, max_price_h=max_price_h, on_change=show
+        offer,
+        contract_interval="HOUR",
+        terms_accepted=True,
+        max_price_h=max_price_h,
+        then_timeout=DAY,
+        on_change=show,
     )
 
 
@@ -130,7 +141,8 @@ async def main() -> int:
         with suppress(NotImplementedError):  # on Windows
             asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
     try:
-        async with TrooperClient(app="ci_job") as client:
+        retry = RetryPolicy(attempts=None, deadline=600, budget=None)
+        async with TrooperClient(app="ci_job", retry=retry) as client:
             return await job(client, options.name, options.max_price_h, options.command)
     except asyncio.CancelledError:
         say("interrupted")
@@ -144,4 +156,6 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")  # to stderr
+    logging.getLogger("trooper_async.transport").setLevel(logging.INFO)  # it tells of each retry
     raise SystemExit(asyncio.run(main()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import signal
 from argparse import ArgumentTypeError
@@ -20,6 +21,8 @@ import asyncssh
 from examples.ci_job import euros
 from tests.helpers import processes
 from tests.helpers.conditions import until
+from tests.helpers.day import OUTAGES, Day
+from tests.helpers.fake_orders import outage, sent_of, status_of
 from trooper_async.testing import FakeTrooper
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ci_job.py"
@@ -41,6 +44,7 @@ class Ssh:
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
+        self.over = asyncio.Event()
         self.port = 0
 
     async def work(self, process: asyncssh.SSHServerProcess[str]) -> None:
@@ -55,6 +59,9 @@ class Ssh:
                 process.exit_with_signal("KILL")
             case ["crash"]:
                 process.get_extra_info("connection").abort()
+            case ["until"]:
+                await self.over.wait()
+                process.exit(0)
             case ["work"]:
                 process.stdout.write("working\n")
                 await process.channel.wait_closed()
@@ -201,3 +208,122 @@ def test_an_invalid_limit_is_refused(limit: str) -> None:
     """It ends before anything is sent."""
     with pytest.raises(ArgumentTypeError, match="is no amount of EUR above 0"):
         euros(limit)
+
+
+# A day, on a clock that the test puts forward -----------------------------------------------------------------------
+
+LIST, ACTION, ORDER = "/api/orders", "/api/order-status", "/api/order"
+
+
+@pytest.fixture
+def day(fake_trooper: FakeTrooper, ssh: Ssh, tmp_path: Path) -> Day:
+    return Day(fake_trooper, tmp_path)
+
+
+def started(day: Day, *command: str) -> AbstractAsyncContextManager[processes.Child]:
+    return day.started(SCRIPT, "--name", "ci", "--max-price-h", "0.2", "--", *command)
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_an_outage_at_the_end(day: Day, ssh: Ssh, seconds: float) -> None:
+    """The command ends in the outage: the server is frozen after it, once, however long it lasts."""
+    async with started(day, "until") as child:
+        await until(lambda: ssh.commands)
+        with outage(day.fake, LIST, ACTION):
+            ssh.over.set()
+            await child.says("retrying in")
+            await day.passes(seconds, child)
+            assert child.running
+        await day.passes_until(lambda: not child.running, child)
+        assert await child.ends() == 0
+    assert (sent_of(day.fake), status_of(day.fake, 123)) == ([(123, "frozen")], "frozen")
+    assert "Traceback" not in child.err
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+@pytest.mark.parametrize("first", [True, False], ids=["ordered", "started"])
+async def test_an_outage_while_the_server_comes_up(day: Day, ssh: Ssh, first: bool, seconds: float) -> None:
+    """The job goes on after it; after half an hour it fails, and its server is frozen as soon as that is possible."""
+    day.fake.durations["create"] = day.fake.durations["thaw"] = 30
+    if not first:
+        day.fake.add_order(order_id=123, title="ci", status="frozen", price_h=Decimal("0.2"))
+    async with started(day, "say", "", "", "0") as child:
+        await until(lambda: day.fake.sent(ORDER if first else ACTION))
+        with outage(day.fake, LIST, ACTION):
+            await day.passes(seconds, child)
+        await day.passes_until(lambda: ssh.commands or sent_of(day.fake)[-1:] == [(123, "frozen")], child)
+        assert await child.ends() == (seconds == OUTAGES["3 h"])
+    assert len(ssh.commands) == (seconds != OUTAGES["3 h"])
+    assert sent_of(day.fake) == [*([] if first else [(123, "running")]), (123, "frozen")]
+    assert len(day.fake.sent(ORDER)) == first
+    assert "Traceback" not in child.err
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_an_outage_at_the_start(day: Day, ssh: Ssh, seconds: float) -> None:
+    """It is waited for, for ten minutes; then the job fails, and nothing was bought."""
+    with outage(day.fake, LIST):
+        async with started(day, "say", "", "", "0") as child:
+            await until(lambda: day.fake.sent(LIST))
+            await day.passes(seconds, child)
+            day.fake._coming[LIST].clear() if seconds != OUTAGES["3 h"] else None
+            await day.passes_until(lambda: ssh.commands or not child.running, child)
+            assert await child.ends() == (seconds == OUTAGES["3 h"])
+    assert len(day.fake.sent(ORDER)) == len(ssh.commands) == (seconds != OUTAGES["3 h"])
+
+
+async def test_an_order_of_unknown_outcome_fails_the_job(day: Day) -> None:
+    """It says which order it may be."""
+    day.fake.drop_next(ORDER, when="after")
+    async with started(day, "work") as child:
+        await day.passes_until(lambda: not child.running, child)
+        assert await child.ends() == 1
+    assert "order 123" in child.err
+    assert "Traceback" not in child.err
+    assert (len(day.fake.sent(ORDER)), sent_of(day.fake)) == (1, [])
+
+
+@pytest.mark.parametrize("phase", ["ordering", "coming up", "starting", "working", "freezing"])
+async def test_killed_in_each_phase(day: Day, ssh: Ssh, phase: str) -> None:
+    """The next job names what runs and fails, or waits for what is being frozen; what has no title is not found."""
+    day.fake.durations["create"] = 600 if phase == "coming up" else 0.05
+    if phase not in ("ordering", "coming up"):
+        day.fake.add_order(order_id=123, title="ci", status="frozen", price_h=Decimal("0.2"))
+    held = day.fake.hold_next(ORDER if phase == "ordering" else ACTION) if phase in ("ordering", "starting") else None
+    async with started(day, "until") as child:
+        if held is not None:
+            await held.arrived()
+        elif phase == "coming up":
+            await child.says("order 123 is ")
+        else:
+            await until(lambda: ssh.commands)
+        if phase == "freezing":
+            with day.fake.hold_next(ACTION) as held:
+                ssh.over.set()
+                await held.arrived()
+                await child.kill()
+        await child.kill()
+    if held is not None:
+        held.release()
+    ssh.over.set()
+    ssh.commands.clear()
+    day.fake.durations["create"] = 0.05
+    async with started(day, "until") as child:
+        code = await child.ends()
+    if phase in ("starting", "working"):
+        assert (code, "order 123 is running: another job uses it, or one was killed" in child.err) == (1, True)
+    else:
+        assert (code, len(ssh.commands)) == (0, 1)
+    assert len(day.fake.sent(ORDER)) == (2 if phase in ("ordering", "coming up") else 0)
+
+
+async def test_two_copies(day: Day, ssh: Ssh) -> None:
+    """The one that finds the server in use fails, and does not disturb the other."""
+    async with started(day, "until") as child:
+        await until(lambda: ssh.commands)
+        async with started(day, "until") as second:
+            assert await second.ends() == 1
+        assert "order 123 is running: another job uses it" in second.err
+        ssh.over.set()
+        assert await child.ends() == 0
+    assert (len(day.fake.sent(ORDER)), sent_of(day.fake)) == (1, [(123, "frozen")])

@@ -34,7 +34,6 @@ from trooper_async import (
     StillRunningError,
     TrooperClient,
 )
-from trooper_async._groups import rented as rented_module
 from trooper_async.testing import FakeTrooper
 
 STATUS = "/api/order-status"
@@ -283,9 +282,8 @@ def test_a_job_cancelled_at_any_time_leaves_no_server_running(
 
 
 @pytest.fixture
-async def impatient(fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TrooperClient]:
+async def impatient(fake_trooper: FakeTrooper) -> AsyncIterator[TrooperClient]:
     """A client that gives up soon."""
-    monkeypatch.setattr(rented_module, "_PATIENCE", 0.3)
     async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.05)) as client:
         yield client
 
@@ -334,7 +332,7 @@ async def test_a_release_is_retried_during_an_outage(fake_trooper: FakeTrooper, 
 async def test_a_release_fails_after_a_long_outage(fake_trooper: FakeTrooper, impatient: TrooperClient) -> None:
     """After that time the last failure is the cause."""
     with pytest.raises(StillRunningError, match="500"):
-        async with rented(impatient):
+        async with rented(impatient, then_timeout=0.3):
             fake_trooper.fail_next(STATUS, status=500, times=10_000)
 
 
@@ -342,7 +340,7 @@ async def test_a_server_is_frozen_although_the_list_is_unreadable(
     fake_trooper: FakeTrooper, impatient: TrooperClient
 ) -> None:
     """The freeze is sent although the status of the server is unknown."""
-    async with rented(impatient):
+    async with rented(impatient, then_timeout=0.3):
         fake_trooper.fail_next(LIST, status=500, times=10_000)
 
     assert actions(fake_trooper) == ["frozen"]
@@ -352,7 +350,7 @@ async def test_a_vanished_server_needs_no_release(
     fake_trooper: FakeTrooper, impatient: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Terminated in the meantime: once it is steadily missing, the job ends with a warning."""
-    async with rented(impatient) as order:
+    async with rented(impatient, then_timeout=0.3) as order:
         fake_trooper.remove_order(order)
 
     assert actions(fake_trooper) == []
@@ -492,7 +490,9 @@ async def test_running_does_not_wait_for_an_unknown_id(fake_trooper: FakeTrooper
 # Arguments, and a real process --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"then": "delete"}, {"then": None}, {"timeout": 0}, {"on_change": 5}])
+@pytest.mark.parametrize(
+    "options", [{"then": "delete"}, {"then": None}, {"then_timeout": 0}, {"timeout": 0}, {"on_change": 5}]
+)
 async def test_an_invalid_argument_is_refused_before_anything_is_sent(
     options: dict[str, Any], fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:

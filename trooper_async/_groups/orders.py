@@ -777,6 +777,7 @@ class Orders:
         max_price_h: Decimal | float | None = None,
         reference: str | None = None,
         then: Literal["freeze", "stop", "leave"] = "freeze",
+        then_timeout: float | None = 900.0,
         timeout: float | None = 1800.0,
         on_change: OnChange | None = None,
     ) -> AbstractAsyncContextManager[Order]:
@@ -786,7 +787,7 @@ class Orders:
                 ...
 
         The server is frozen (or what `then` says) however the block ends: normally, by an exception, a cancellation or
-        Ctrl-C, and also if the server was bought but did not start. A failed freeze is retried for up to 15 minutes; a
+        Ctrl-C, and also if the server was bought but did not start. A failed freeze is retried until `then_timeout`; a
         cancellation in the meantime is raised afterwards. The block ends once the API has accepted it;
         `wait_until(order, "frozen")` waits for the status. A server that somebody else has already frozen or stopped is
         left alone.
@@ -806,6 +807,7 @@ class Orders:
             max_price_h: the most that it may cost, in EUR per hour.
             reference: your own name for this purchase.
             then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
+            then_timeout: seconds for which a failed `then` is retried; None for no limit.
             timeout: seconds for the purchase and until the server is running; None for no limit.
             on_change: a plain function, called with the order at each new status until it is running.
 
@@ -822,6 +824,7 @@ class Orders:
         """
         operation = "orders.rented"
         check_then(then, operation)
+        arguments.check_seconds(then_timeout, "then_timeout", operation)
         arguments.check_seconds(timeout, operation=operation)
         arguments.check_on_change(on_change, operation)
         wanted, prepare = wanted_order(
@@ -836,13 +839,16 @@ class Orders:
             max_price_h=max_price_h,
             reference=reference,
         )
-        return self._jobs.rented(wanted, prepare, then=then, timeout=timeout, on_change=on_change)
+        return self._jobs.rented(
+            wanted, prepare, then=then, then_timeout=then_timeout, timeout=timeout, on_change=on_change
+        )
 
     def running(
         self,
         order: Order | int,
         *,
         then: Literal["freeze", "stop", "leave"] = "freeze",
+        then_timeout: float | None = 900.0,
         migration_allowed: bool = False,
         timeout: float | None = 900.0,
         on_change: OnChange | None = None,
@@ -858,6 +864,7 @@ class Orders:
         Args:
             order: the order, or its id.
             then: `"freeze"`; `"stop"`, after which it costs 35 % of its price; or `"leave"`, which leaves it running.
+            then_timeout: seconds for which a failed `then` is retried; None for no limit.
             migration_allowed: whether a frozen server may move to other hardware. That takes 10 to 90 minutes, so pass
                 a `timeout` of 7200.
             timeout: seconds until it is running; None for no limit.
@@ -873,12 +880,14 @@ class Orders:
         """
         operation = "orders.running"
         check_then(then, operation)
+        arguments.check_seconds(then_timeout, "then_timeout", operation)
         arguments.check_bool(migration_allowed, "migration_allowed", operation)
         arguments.check_seconds(timeout, operation=operation)
         arguments.check_on_change(on_change, operation)
         return self._jobs.running(
             arguments.order_id(order, operation),
             then=then,
+            then_timeout=then_timeout,
             migration_allowed=migration_allowed,
             timeout=timeout,
             on_change=on_change,

@@ -37,8 +37,6 @@ LOG = logging.getLogger("trooper_async.orders")
 Then: TypeAlias = Literal["freeze", "stop", "leave"]
 """What happens to a server when its job is over."""
 
-_PATIENCE = 900.0
-"""Seconds for which a freeze or stop at the end of a job is retried while the API fails or refuses it."""
 _GONE_CAPS = 4
 """Multiple of the schedule's cap for which an order has to be missing from the list to count as gone."""
 _PERMANENT = (AuthenticationError, ClientClosedError, ConfigurationError, ServerLockedError)
@@ -53,6 +51,7 @@ class _Job:
 
     operation: str
     then: Then
+    then_timeout: float | None
     order_id: int | None = None
     """None until it is known what was bought."""
     price_h: Decimal | None = None
@@ -81,12 +80,19 @@ class Jobs:
 
     @asynccontextmanager
     async def rented(
-        self, wanted: Record, prepare: Prepare, *, then: Then, timeout: float | None, on_change: OnChange | None
+        self,
+        wanted: Record,
+        prepare: Prepare,
+        *,
+        then: Then,
+        then_timeout: float | None,
+        timeout: float | None,
+        on_change: OnChange | None,
     ) -> AsyncIterator[Order]:
         """Buy an order, or find the one bought under its reference; yield it when it runs; put it away at the end."""
         operation, began = wanted.operation, asyncio.get_running_loop().time()
         options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
-        job = _Job(operation, then, price_h=wanted.purchase.price_h)
+        job = _Job(operation, then, then_timeout, price_h=wanted.purchase.price_h)
         async with _releasing(job, lambda: self._release_purchase(job, wanted)):
             async with self._purchases.made(wanted, prepare, until=deadline(began, timeout)) as bought:
                 job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # to be released from now on
@@ -104,6 +110,7 @@ class Jobs:
         order_id: int,
         *,
         then: Then,
+        then_timeout: float | None,
         migration_allowed: bool,
         timeout: float | None,
         on_change: OnChange | None,
@@ -112,7 +119,7 @@ class Jobs:
         operation, began = "orders.running", asyncio.get_running_loop().time()
         options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
         found = await self._lookup.order(order_id, operation)
-        job = _Job(operation, then, order_id, found.price_h)
+        job = _Job(operation, then, then_timeout, order_id, found.price_h)
         async with _releasing(job, lambda: self._release(job)):
             yield await self._started(found, migration_allowed=migration_allowed, **options)
 
@@ -153,7 +160,7 @@ class Jobs:
         if job.then == "leave" or job.order_id is None:
             return None
         try:
-            reason = await self._send(job.order_id, job.then, job.operation)
+            reason = await self._send(job.order_id, job.then, job.then_timeout, job.operation)
         except asyncio.CancelledError:  # the event loop is about to be closed
             LOG.error("%s", job.failure("it was cancelled"))
             raise
@@ -164,13 +171,15 @@ class Jobs:
         LOG.error("%s", failure)
         return failure
 
-    async def _send(self, order_id: int, then: Literal["freeze", "stop"], operation: str) -> TrooperError | None:
+    async def _send(
+        self, order_id: int, then: Literal["freeze", "stop"], then_timeout: float | None, operation: str
+    ) -> TrooperError | None:
         """Returns None once the API has accepted it, or if the order is already there or gone; otherwise the last
         error.
         """
         loop = asyncio.get_running_loop()
         schedule = self._waits.schedule
-        began, missing_since, pause = loop.time(), None, schedule.floor
+        missing_since, pause, until = None, schedule.floor, deadline(loop.time(), then_timeout)
         while True:
             now: Order | int = order_id
             last: TrooperError | None = None
@@ -196,7 +205,7 @@ class Jobs:
                     last = error
                 else:
                     return None
-            if isinstance(last, _PERMANENT) or loop.time() + pause - began >= _PATIENCE:
+            if isinstance(last, _PERMANENT) or loop.time() + pause >= until:
                 return last
             LOG.warning("%s: %s; trying again in %.1f s", operation, last, pause)
             await self._lookup.pause(pause)
