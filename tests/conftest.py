@@ -71,7 +71,7 @@ def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) ->
         patch.setenv("TMPDIR", folder)  # for children
         patch.setattr(tempfile, "tempdir", folder)
         before = leaks.held()
-        starts_children = "tests.helpers.processes" in sys.modules
+        starts_children = not sys.modules.keys().isdisjoint({"tests.helpers.processes", "tests.cli.terminal"})
         with preloaded.interpreter() if starts_children else nullcontext():
             yield
         assert leaks.left_since(before) == []

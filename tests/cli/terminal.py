@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pexpect  # type: ignore[import-untyped]  # it comes without types
+import ptyprocess  # type: ignore[import-untyped]  # the same
+
+from tests.helpers import preloaded
 
 # the terminal codes that rich writes
 _SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+|\x1b.")
 _PATIENCE = 30.0
 
-COMMAND = [sys.executable, "-W", "error", "-c", "from trooper_async.cli import main; main()"]
+_PYTHON = [sys.executable, "-W", "error"]
+COMMAND = [*_PYTHON, "-c", "from trooper_async.cli import main; main()"]
 """`trooper`, where it may not be on the PATH."""
 _POLLS_FAST = """
 import sys
@@ -27,16 +34,31 @@ sys.exit(run(sys.argv[1:], evolve(load(), options={"poll": PollSchedule(floor=0.
 """
 
 
+class _Spawn(pexpect.spawn):  # type: ignore[misc]  # it comes without types
+    """A child in a terminal; Python is forked as in `tests.helpers.processes`."""
+
+    def _spawnpty(self, command: list[bytes], **options: Any) -> Any:
+        program, *arguments = map(os.fsdecode, command)
+        del arguments[: len(_PYTHON) - 1]
+        if program != sys.executable or not preloaded.serves(arguments, options["env"]):
+            return super()._spawnpty(command, **options)
+        ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, options["dimensions"])
+        child = preloaded.fork(arguments, None, options["env"], theirs, theirs, theirs)
+        os.close(theirs)
+        return ptyprocess.PtyProcess(child.pid, ours)
+
+
 class Terminal:
     """`trooper` in a terminal, with polls that take less than a second. `said` is all that it has written."""
 
     def __init__(self, words: tuple[str, ...], environment: Mapping[str, str], columns: int, shell: str) -> None:
         self.said = ""
         self._forgotten = ""
-        command = [sys.executable, "-W", "error", "-c", _POLLS_FAST, *words]
+        command = [*_PYTHON, "-c", _POLLS_FAST, *words]
         if shell:
             command = ["bash", "-c", shell, "bash", *command]
-        self._child = pexpect.spawn(
+        self._child = _Spawn(
             command[0],
             command[1:],
             env={**environment, "TERM": "xterm-256color"},

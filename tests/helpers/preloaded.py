@@ -5,6 +5,7 @@ A child then costs a few hundredths of a second of the processor; with imports o
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
@@ -12,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+import termios
 import time
 import types
 from collections.abc import Iterator, Mapping
@@ -83,11 +85,13 @@ def serves(arguments: list[str], env: Mapping[str, str]) -> bool:
     return _channel is not None and not special and (arguments[0] in ("-c", "-m") or arguments[0][0] != "-")
 
 
-def fork(arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: int, err: int) -> Forked:
-    """A child that runs `python *arguments`."""
+def fork(
+    arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: int, err: int, terminal: int | None = None
+) -> Forked:
+    """A child that runs `python *arguments`; without a terminal its input is empty."""
     assert _channel is not None
     request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": dict(env)}
-    socket.send_fds(_channel, [json.dumps(request).encode()], [out, err])
+    socket.send_fds(_channel, [json.dumps(request).encode()], [out, err, *([] if terminal is None else [terminal])])
     pid = int(_channel.recv(16))
     _channel.recv(1)  # its parent has ended, so it is a child of this process now
     return Forked(pid)
@@ -101,7 +105,7 @@ def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
     gc.freeze()
     with socket.socket(fileno=file) as channel:
         while True:
-            message, files, _, _ = socket.recv_fds(channel, 1 << 20, 2)
+            message, files, _, _ = socket.recv_fds(channel, 1 << 20, 3)
             if not message:
                 raise SystemExit
             request = json.loads(message)
@@ -122,9 +126,14 @@ def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
 def _program(request: dict[str, Any], files: list[int]) -> tuple[types.CodeType, dict[str, Any]]:
     """Become the process that was asked for."""
     os.setsid()
-    for number, received in enumerate([os.open(os.devnull, os.O_RDONLY), *files]):
+    out, err, *terminal = files
+    if terminal:
+        fcntl.ioctl(terminal[0], termios.TIOCSCTTY, 0)
+    for number, received in enumerate([*(terminal or [os.open(os.devnull, os.O_RDONLY)]), out, err]):
         os.dup2(received, number)
         os.close(received)
+    if terminal:
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - it stays open
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

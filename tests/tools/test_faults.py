@@ -13,7 +13,7 @@ from tests.tools.faults.faults import FAULTS, Fault, Framing, Session, cut
 from tests.tools.faults.targets import TARGETS, Kind, Target
 from trooper_async._api import endpoints
 
-SAMPLE = 23
+SAMPLE = 41
 """Every so many bytes, where not every one."""
 FULLY: dict[Kind, Target] = {target.kind: target for target in reversed(TARGETS)}
 """One of each kind."""
@@ -47,10 +47,19 @@ def test_names_are_unique() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_a_fault_gives_the_result_of_the_table(fault: Fault) -> None:
-    """Requests sent, error, attempts and ledger record are those of the table, for every call and session."""
-    cells = await play_all(cells_of([fault]))
+    """Requests sent, error, attempts and ledger record are those of the table, for every call in one of the sessions.
+
+    One call of each kind is made with both; `nox -s faults` makes all with both.
+    """
+    turn = FAULTS.index(fault)
+    cells = await play_all(
+        cell
+        for number, cell in enumerate(cells_of([fault]))
+        if len(fault.sessions) == 1 or cell[1] in FULLY.values() or (number // 2 + number + turn) % 2
+    )
     assert not wrong(cells), wrong(cells)
-    assert len(cells) == len(TARGETS) * len(fault.sessions)
+    assert {cell.target.name for cell in cells} == {target.name for target in TARGETS}
+    assert {cell.session for cell in cells} == set(fault.sessions)
 
 
 @pytest.mark.parametrize("session", ["ours", "yours"])
