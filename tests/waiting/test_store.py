@@ -416,6 +416,7 @@ def _plainly(body: bytes) -> tuple[dict[int, Said], set[int], bool]:
 
 @given(polls())
 @example([body_of(row_of(price_h=1)), b'[{"order_id": 1, "status": "running", "price_h": 1.00}]'])
+@example([body_of(row_of(price_h=1), row_of(price_h=1.0))])
 @example([body_of(row_of(template_installs=[{"id": 1, "config": {"ssl": ssl}}])) for ssl in (1, True)])
 def test_the_next_list_equals_the_plain_way(bodies: list[bytes]) -> None:
     """All orders, decoded only where changed, are those of the whole response, or its error."""
@@ -432,8 +433,9 @@ def test_the_next_list_equals_the_plain_way(bodies: list[bytes]) -> None:
         elif not snapshot.unreadable:  # in a plain list no two rows of an order contradict each other
             assert repr(snapshot.every()) == repr(plain)  # 1 == True == Decimal("1.00")
         if not isinstance(plain, FailedAttempt):
-            sure = {order.order_id: order for order in plain if order.order_id in orders_of(snapshot)}
-            assert repr(snapshot.readable()) == repr(list(sure.values()))
+            sure = dict.fromkeys(order.order_id for order in plain if order.order_id in orders_of(snapshot))
+            assert [order.order_id for order in snapshot.readable()] == list(sure)
+            assert set(map(repr, snapshot.readable())) <= set(map(repr, plain))  # any of equal rows, such as 1 and 1.0
 
 
 @given(polls(), WINDOWS)
