@@ -206,14 +206,14 @@ def test_an_unknown_outcome_is_no_connection_error(kind: type[TrooperError]) -> 
 
 
 @every_error
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_an_error_survives_pickling(kind: type[TrooperError], protocol: int) -> None:
+def test_an_error_survives_pickling(kind: type[TrooperError]) -> None:
     """Every error is the same after every pickle protocol, with all its attributes."""
     error = BUILDERS[kind]()
-    again = pickle.loads(pickle.dumps(error, protocol))
-    assert type(again) is kind
-    assert (str(again), repr(again), again.args) == (str(error), repr(error), error.args)
-    assert _state(again) == _state(error)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is kind
+        assert (str(again), repr(again), again.args) == (str(error), repr(error), error.args)
+        assert _state(again) == _state(error)
 
 
 @every_error
