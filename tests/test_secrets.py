@@ -75,7 +75,7 @@ async def test_a_cancellation_at_any_moment_contains_no_secret(scan: Scan) -> No
             except asyncio.CancelledError as error:
                 cancelled += 1
                 scan.error("cancelled", error)
-            fake._coming.clear()
+            fake._pending_faults.clear()
     assert cancelled > 5
     scan.clean(at_least=100)
 
@@ -98,7 +98,7 @@ def test_logs_debug_output_and_stacks_contain_no_secret(scan: Scan, tmp_path: Pa
                 await client.templates.install(echoing(fake, 500).add_order(), 999)
             with suppress(TrooperError):
                 await client.orders.list()
-            fake._coming.clear()
+            fake._pending_faults.clear()
             fake.delay_next("/api/blibs", 30)
             reading = asyncio.create_task(client.blibs.list())
             await until(lambda: fake.requests[-1].path == "/api/blibs")

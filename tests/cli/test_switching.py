@@ -18,7 +18,7 @@ from trooper_async import (
     Transition,
     WaitTimeoutError,
 )
-from trooper_async.cli._actions import _Kept
+from trooper_async.cli._actions import _StoredReport
 from trooper_async.cli._context import Cli
 from trooper_async.testing import FakeTrooper
 
@@ -26,7 +26,7 @@ from trooper_async.testing import FakeTrooper
 def test_an_action_is_in_the_report_before_it_is_sent(tmp_path: Path) -> None:
     """However little time has passed: otherwise a killed run would send a restart again."""
     file = tmp_path / "report.json"
-    kept = _Kept(Cli(), file)
+    kept = _StoredReport(Cli(), file)
     whole = 0
 
     def report_of(outcome: FleetOutcome) -> FleetReport:

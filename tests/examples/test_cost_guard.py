@@ -196,12 +196,12 @@ async def test_an_inconclusive_history_freezes_nothing(days: Days) -> None:
             await child.says("a 503 of fail_next")
             await days.looks()
             assert sent_of(days.fake) == []
-            days.fake._coming[HISTORY].clear()
+            days.fake._pending_faults[HISTORY].clear()
             days.fake.fail_next(HISTORY, status=200, body={"success": True, "history": []}, times=100_000)
             await days.looks()
             days.passes(minutes=20)
             await child.says("its history does not say since when: not frozen")
-            days.fake._coming[HISTORY].clear()
+            days.fake._pending_faults[HISTORY].clear()
             await days.is_frozen(order)
 
 
@@ -227,7 +227,7 @@ async def test_it_can_start_during_an_outage(days: Days) -> None:
     order = days.fake.add_order(status="stopped")
     with outage(days.fake, LIST):
         async with days.guarded("--stopped-hours", "0.5", "--act", says="cannot be read yet"):
-            days.fake._coming[LIST].clear()
+            days.fake._pending_faults[LIST].clear()
             await days.is_frozen(order)
 
 

@@ -225,7 +225,7 @@ async def test_an_outage_without_any_connection_in_the_middle(tmp_path: Path) ->
             await child.says("The server is busy")
             fake.close()
             await child.says("freeze: orders.find: ")
-            fake._coming.clear()
+            fake._pending_faults.clear()
             fake.start()
             await nights.are("frozen", *ours, report=EVENING)
 
@@ -489,7 +489,7 @@ async def test_it_can_start_during_an_outage(nights: Nights) -> None:
             assert "cannot be read yet" in child.out
             nights.now("2026-11-24 19:00")
             await child.says("next: start")
-            nights.fake._coming[LIST].clear()
+            nights.fake._pending_faults[LIST].clear()
             await nights.are("frozen", *ours, report=EVENING)
 
 

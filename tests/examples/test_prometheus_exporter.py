@@ -225,7 +225,7 @@ async def test_it_can_start_during_an_outage(day: Day) -> None:
             await day.passes(3 * 3600, child)
             samples = await running.scrape()
             assert (samples["up",], samples[AGE] >= 3 * 3600) == (0, True)
-            day.fake._coming.clear()
+            day.fake._pending_faults.clear()
             await day.passes(30, child)
             samples = await running.scrape()
             assert (samples["up",], samples["outages_total",], samples[RUNNING]) == (1, 1, 1)

@@ -248,7 +248,7 @@ async def cancel_at(
             state = server.at(loop.time())
             assert state is not None
             is_known = server is known and not server.actions
-            assert is_known or state.wish == "frozen", f"order {server.order_id} was left running"
+            assert is_known or state.desired == "frozen", f"order {server.order_id} was left running"
         assert await client.orders.unresolved() == ()
         assert asyncio.all_tasks() == {asyncio.current_task()}
     return was_reached, seconds

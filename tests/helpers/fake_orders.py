@@ -35,4 +35,4 @@ def outage(fake: FakeTrooper, *paths: str) -> Iterator[None]:
         yield
     finally:
         for path in paths:
-            fake._coming[path].clear()
+            fake._pending_faults[path].clear()

@@ -45,7 +45,7 @@ class Behaviour:
         self.current_name, self.desired_name = pick.choice(
             [("status", "status_user"), ("current_status", "desired_status"), ("status", "desired_status")]
         )
-        self.desired = pick.choice(["wish", "reached", "absent"])
+        self.desired = pick.choice(["requested", "reached", "absent"])
         self.lag = pick.choice([0, 0, 0, 1, 2])
         self.rising = pick.random() < 0.5
         self.etag = pick.random() < 0.5

@@ -90,13 +90,13 @@ def test_if_the_poll_fails_all_waits_fail() -> None:
     assert [type(end) for end in run(main())] == [MemoryError] * 3
 
 
-@pytest.mark.parametrize("wish", ["restarted", "restarting", "Restarted"])
+@pytest.mark.parametrize("desired", ["restarted", "restarting", "Restarted"])
 @pytest.mark.parametrize("wait", ["running", "converged", "predicate"])
-def test_a_desired_status_that_stays_restarted_means_running(wish: str, wait: str) -> None:
+def test_a_desired_status_that_stays_restarted_means_running(desired: str, wait: str) -> None:
     """A server that runs after a restart has arrived, even if its desired status stays `restarted`."""
 
     async def main() -> Order:
-        async with Script(lambda t: [row(1, "running", wish)]).client() as client:
+        async with Script(lambda t: [row(1, "running", desired)]).client() as client:
             if wait == "running":
                 return await client.orders.wait_until(1, "running", timeout=60)
             if wait == "converged":

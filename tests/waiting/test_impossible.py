@@ -119,10 +119,10 @@ def test_late_evidence_of_an_earlier_start_misleads() -> None:
     assert ended < START + 80
 
 
-@pytest.mark.parametrize("second_word", ["absent", "reached"])
-def test_another_action_is_invisible_without_a_desired_status(second_word: Any) -> None:
+@pytest.mark.parametrize("status_user", ["absent", "reached"])
+def test_another_action_is_invisible_without_a_desired_status(status_user: Any) -> None:
     """Without a desired status, a slow stop and one that somebody reverted look the same."""
-    settings = evolve(CALM, second_word=second_word)
+    settings = evolve(CALM, status_user=status_user)
     slow = world(settings, (-100, State("running", "running", "running")), (0, State("running", "stopped", "running")))
     taken_back = world(settings, (-100, State("running", "running", "running")))
     end, _, api = wait_in(slow, Transition(1, "stop", "stopped"), 900)

@@ -280,9 +280,9 @@ def _api_model_hook(model: Any, converter: Converter) -> Hook:
     for attribute, (name, *others) in names_in_api(model).items():
         known.update((name, *others))
         kind = hints[attribute]
-        sure = _without_none(kind) if _is_optional(kind) else kind
+        required_kind = _without_none(kind) if _is_optional(kind) else kind
         hook = converter.get_structure_hook(kind)
-        table.append(_Field(model, attribute, name, tuple(others), sure, hook, _is_optional(kind)))
+        table.append(_Field(model, attribute, name, tuple(others), required_kind, hook, _is_optional(kind)))
     names = [one.name for one in table]
 
     @lru_cache(maxsize=64)  # most rows have values of the same types
@@ -371,9 +371,9 @@ def _own_converter(*, complete: bool) -> Converter:
     converter.register_structure_hook_factory(lambda kind: _origin(kind) is Literal, _literal_hook)
 
     def optional_hook(kind: Any) -> Hook:
-        sure = _without_none(kind)
-        read = converter.get_structure_hook(sure)
-        return lambda value, _: None if value is None else read(value, sure)
+        required_kind = _without_none(kind)
+        read = converter.get_structure_hook(required_kind)
+        return lambda value, _: None if value is None else read(value, required_kind)
 
     converter.register_structure_hook_factory(_is_optional, optional_hook)
     return converter

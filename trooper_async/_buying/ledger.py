@@ -71,8 +71,8 @@ class Ledger:
         if self._file.closed:
             self._refuse("is closed")
         is_intent = record.purchase.state == "open"
-        kept = record if is_intent else evolve(record, blib=None, before=())
-        line = stored.write(kept, _MARK).encode() + b"\n"
+        stored_record = record if is_intent else evolve(record, blib=None, before=())
+        line = stored.write(stored_record, _MARK).encode() + b"\n"
         try:
             size = os.fstat(self._file.fileno()).st_size
             if is_intent:  # an outcome is written even to a file that was replaced, since it may still help

@@ -59,12 +59,12 @@ def candidates(
 ) -> tuple[Order, ...]:
     """The orders that are not known, the most similar to the purchase first."""
 
-    def likeness(order: Order) -> int:
+    def similarity(order: Order) -> int:
         name, *others = _compared(order, blib, price_h)
         return 2 * (name is True) + others.count(True)
 
     new = [order for order in orders if order.order_id not in known]
-    return tuple(sorted(new, key=likeness, reverse=True))
+    return tuple(sorted(new, key=similarity, reverse=True))
 
 
 def fits(order: Order, blib: Blib | None, price_h: Decimal | None) -> bool:

@@ -74,10 +74,10 @@ class Blibs:
         def available(offers: Snapshot[Blib], began: float) -> Blib | None:
             for blib_id in ids:
                 offer = offers.get(blib_id)
-                cheap = limit is None or (
+                is_cheap_enough = limit is None or (
                     isinstance(offer, Blib) and offer.price_h is not None and offer.price_h <= limit
                 )
-                if isinstance(offer, Blib) and offer.is_available and cheap:
+                if isinstance(offer, Blib) and offer.is_available and is_cheap_enough:
                     return offer
             return None
 

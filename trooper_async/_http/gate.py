@@ -59,20 +59,20 @@ class Gate:
             True for a place. False if the patience or the time is over, or if the gate opens too late for them.
         """
         loop = asyncio.get_running_loop()
-        came = loop.time()
-        if came < until and not self._waiting and not self._returned and self._has_place(came):
-            self._let_one_in(came)
+        arrived = loop.time()
+        if arrived < until and not self._waiting and not self._returned and self._has_place(arrived):
+            self._let_one_in(arrived)
             return True
-        opens_at = max(came, self.opens_at)
-        if opens_at >= until or (self.is_rate_limited(came) and opens_at >= came + patience):
+        opens_at = max(arrived, self.opens_at)
+        if opens_at >= until or (self.is_rate_limited(arrived) and opens_at >= arrived + patience):
             return False
         place: asyncio.Future[bool] = loop.create_future()
         queue = self._returned if again else self._waiting
         queue[place] = None
-        now = came
+        now = arrived
         self._let_in(now)
         try:
-            while not place.done() and now < (gives_up_at := self._gives_up_at(came, patience, until, now)):
+            while not place.done() and now < (gives_up_at := self._gives_up_at(arrived, patience, until, now)):
                 await asyncio.wait([place], timeout=None if gives_up_at == math.inf else gives_up_at - now)
                 now = loop.time()
             return place.done() and place.result()
@@ -123,10 +123,10 @@ class Gate:
                 if not place.done():
                     place.set_result(False)
 
-    def _gives_up_at(self, came: float, patience: float, until: float, now: float) -> float:
+    def _gives_up_at(self, arrived: float, patience: float, until: float, now: float) -> float:
         """When a waiting call gives up or looks again. Calls lose patience only at a rate limited gate."""
         if self.is_rate_limited(now):
-            return min(until, max(came, self._succeeded_at) + 2 * patience)
+            return min(until, max(arrived, self._succeeded_at) + 2 * patience)
         return min(until, now + max(patience, 1.0))
 
     def _has_place(self, now: float) -> bool:

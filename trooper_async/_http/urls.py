@@ -12,8 +12,8 @@ def problem_of_url(url: object) -> str | None:
     parts = _parts(url)
     if parts is None or not isinstance(url, str):
         return "base_url is no URL"
-    odd = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user counts, too
-    if parts.scheme not in ("https", "http") or not parts.hostname or odd:
+    has_more = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user counts, too
+    if parts.scheme not in ("https", "http") or not parts.hostname or has_more:
         return "base_url must be an https URL without user, query and fragment"
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         return "base_url must be https: over http anyone in between could read the API key"

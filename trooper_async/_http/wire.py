@@ -138,10 +138,10 @@ class Wire:
             raised = error
         except NEVER_SENT as error:
             # the others' texts contain the proxy's URL, which may hold a password
-            is_told = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-            reason = self.redact(_what(error) if is_told else type(error).__name__)
-            never = APIConnectionError(f"no connection to {self._base_url} ({reason})")
-            outcome = FailedAttempt(Failure.NEVER_SENT, never)
+            is_reason_safe = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            reason = self.redact(_what(error) if is_reason_safe else type(error).__name__)
+            no_connection = APIConnectionError(f"no connection to {self._base_url} ({reason})")
+            outcome = FailedAttempt(Failure.NEVER_SENT, no_connection)
         except TimeoutError:
             pass
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
@@ -172,14 +172,14 @@ class Wire:
         self, call: Call[T], sending: Sending, *, once: bool, connect: float, headers: Mapping[str, str] | None
     ) -> Response:
         """Send it and read the response, in a frame that no traceback holds."""
-        own = self._headers
+        request_headers = self._headers
         if headers or call.body is not None:
-            own = {**own, **(headers or {})}
+            request_headers = {**request_headers, **(headers or {})}
             if call.body is not None:
-                own[hdrs.CONTENT_TYPE] = "application/json"
-            if hdrs.IF_NONE_MATCH in own:
+                request_headers[hdrs.CONTENT_TYPE] = "application/json"
+            if hdrs.IF_NONE_MATCH in request_headers:
                 # with no-cache Express never answers 304; caches must revalidate for this one too (RFC 9111 5.2.1)
-                own[hdrs.CACHE_CONTROL] = "max-age=0"
+                request_headers[hdrs.CACHE_CONTROL] = "max-age=0"
         sessions = self.sessions
         if not sessions.are_ours:
             sending.may_have_left = True  # your own session is not traced: from here on the request may have been sent
@@ -188,7 +188,7 @@ class Wire:
             self._base_url + call.endpoint.path,
             params=call.query or None,
             data=call.body,
-            headers=own,
+            headers=request_headers,
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
@@ -202,8 +202,8 @@ class Wire:
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The whole body, or None if it is larger than allowed, compressed or uncompressed."""
         if response.content.at_eof():  # it is empty, or a trace of your session has read it, and aiohttp has kept it
-            kept = await response.read()
-            return kept if len(kept) <= self._max_body_bytes else None
+            read_body = await response.read()
+            return read_body if len(read_body) <= self._max_body_bytes else None
         body, turns = BytesIO(), TimeSlice()  # joining a list of chunks would hold the body twice
         try:
             while chunk := await response.content.readany():

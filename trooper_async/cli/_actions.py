@@ -28,7 +28,7 @@ from trooper_async.cli._options import (
 )
 from trooper_async.cli._servers import totals
 from trooper_async.cli._tables import ORDERS, Table, plain_table, table_of
-from trooper_async.cli._text import NOTHING, cell, count, euros, span, status
+from trooper_async.cli._text import NO_VALUE, cell, count, euros, span, status
 from trooper_async.errors import ConfigurationError, TrooperError
 from trooper_async.models import Order
 
@@ -59,7 +59,7 @@ def _action_options(function: F) -> F:
     return selection_options(function)
 
 
-class _Given(Filters):
+class _ActionOptions(Filters):
     ids: Sequence[int]
     every: bool
     yes: bool
@@ -77,14 +77,14 @@ class _Given(Filters):
     is_flag=True,
     help="Frozen servers may move to other hardware: 10 to 90 minutes, with other ports and perhaps another CPU.",
 )
-async def start(cli: Cli, migration_allowed: bool, **given: Unpack[_Given]) -> None:
+async def start(cli: Cli, migration_allowed: bool, **given: Unpack[_ActionOptions]) -> None:
     """Start servers, and wait until they run. Those that already run, or are starting, are left alone."""
     await _act(cli, "start", "starting", migration_allowed=migration_allowed, **given)
 
 
 @command()
 @_action_options
-async def stop(cli: Cli, **given: Unpack[_Given]) -> None:
+async def stop(cli: Cli, **given: Unpack[_ActionOptions]) -> None:
     """Stop servers, and wait until they have stopped. A stopped server still costs 35 % of its price.
 
     Servers that are already stopped or frozen, or are stopping or freezing, are left alone.
@@ -94,7 +94,7 @@ async def stop(cli: Cli, **given: Unpack[_Given]) -> None:
 
 @command()
 @_action_options
-async def freeze(cli: Cli, **given: Unpack[_Given]) -> None:
+async def freeze(cli: Cli, **given: Unpack[_ActionOptions]) -> None:
     """Freeze servers: archive them, and release their hardware. Address and ports may change.
 
     Servers that are already frozen, or are freezing, are left alone.
@@ -104,7 +104,7 @@ async def freeze(cli: Cli, **given: Unpack[_Given]) -> None:
 
 @command()
 @_action_options
-async def restart(cli: Cli, **given: Unpack[_Given]) -> None:
+async def restart(cli: Cli, **given: Unpack[_ActionOptions]) -> None:
     """Restart servers (a forced power reset), each once, and wait until the restart is confirmed.
 
     Servers that do not run are left alone.
@@ -121,12 +121,12 @@ async def resume(cli: Cli, file: Path, concurrency: int, timeout: float | None) 
 
     Actions that were accepted are only awaited; those that were not sent are sent now, if they are still needed.
     """
-    with _Kept(cli, file, continues=True) as kept:
-        order_ids = [outcome.order_id for outcome in kept.report.outcomes if outcome.resumable]
+    with _StoredReport(cli, file, continues=True) as stored:
+        order_ids = [outcome.order_id for outcome in stored.report.outcomes if outcome.resumable]
         async with cli.client() as client:
-            run = partial(client.fleet.resume, kept.report, concurrency=concurrency, timeout=timeout or "default")
-            await _carry_out(cli, client, run, "continuing with", order_ids, (), kept)
-    _show_report(cli, kept.report)
+            run = partial(client.fleet.resume, stored.report, concurrency=concurrency, timeout=timeout or "default")
+            await _carry_out(cli, client, run, "continuing with", order_ids, (), stored)
+    _show_report(cli, stored.report)
 
 
 async def _act(
@@ -146,7 +146,7 @@ async def _act(
     **filters: Unpack[Filters],
 ) -> None:
     _check_choice(ids, every, filters)
-    with _Kept(cli, report) as kept:
+    with _StoredReport(cli, report) as stored:
         async with cli.client() as client:
             orders = await _chosen(cli, client, ids, every, filters, None if yes else action)
             order_ids = [order.order_id if isinstance(order, Order) else order for order in orders]
@@ -159,8 +159,8 @@ async def _act(
                 run = partial(verbs[action], orders)
             run = partial(run, timeout=usual, wait=not no_wait, concurrency=concurrency, force=force)
             seen = [order for order in orders if isinstance(order, Order)]
-            await _carry_out(cli, client, run, doing, order_ids, seen, kept, waits=not no_wait)
-    _show_report(cli, kept.report)
+            await _carry_out(cli, client, run, doing, order_ids, seen, stored, waits=not no_wait)
+    _show_report(cli, stored.report)
 
 
 async def _carry_out(
@@ -170,7 +170,7 @@ async def _carry_out(
     doing: str,
     order_ids: Sequence[int],
     seen: Iterable[Order],
-    kept: _Kept,
+    stored: _StoredReport,
     *,
     waits: bool = True,
 ) -> None:
@@ -180,12 +180,12 @@ async def _carry_out(
             shown.see(order)
 
         def show(now: FleetProgress) -> None:
-            kept.see(now)
+            stored.see(now)
             latest = now.latest
             if latest.ended or latest.sent:
                 shown.end(latest.order_id, latest.order or latest.error, latest.seconds)
 
-        kept.report = await run(on_progress=show)
+        stored.report = await run(on_progress=show)
 
 
 # Which servers ----------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def _question(action: Action, orders: Sequence[Order]) -> str:
 # What became of each ----------------------------------------------------------------------------------------------
 
 
-class _Kept:
+class _StoredReport:
     """What is known of a run so far, also in a file if `--report` names one.
 
     Args:
@@ -321,9 +321,9 @@ def _outcomes(outcomes: Iterable[FleetOutcome | WaitOutcome]) -> Table:
     for outcome in outcomes:
         order, number, took = outcome.order, str(outcome.order_id), span(outcome.seconds)
         if outcome.error is not None:
-            rows.append([number, NOTHING, Text("failed", "red"), took, reason(outcome.error)])
+            rows.append([number, NO_VALUE, Text("failed", "red"), took, reason(outcome.error)])
         elif order is None:
-            rows.append([number, NOTHING, "accepted" if getattr(outcome, "sent", None) else "not sent", took, ""])
+            rows.append([number, NO_VALUE, "accepted" if getattr(outcome, "sent", None) else "not sent", took, ""])
         else:
             alone = isinstance(outcome, FleetOutcome) and outcome.sent is False
             rows.append([number, cell(order.title), status(order), took, "left alone" if alone else ""])

@@ -153,10 +153,10 @@ def run(
             traceback.print_exception(error)
         failed = _end_of(error)
     cli.as_json = cli.as_json or "--json" in itertools.takewhile(lambda word: word != "--", arguments)
-    return _tell(cli, failed)
+    return _report(cli, failed)
 
 
-def _tell(cli: Cli, failed: FailedError) -> int:
+def _report(cli: Cli, failed: FailedError) -> int:
     from rich.text import Text
 
     if failed.status == INTERRUPTED:

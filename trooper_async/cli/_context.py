@@ -154,7 +154,7 @@ class Cli:
         try:
             with _ctrl_c() as pressed:
                 if is_terminal:
-                    _forget_typed(sys.stdin)
+                    _discard_input(sys.stdin)
                 self.err.print(f"{question} [y/N] ", end="", markup=False, soft_wrap=True)
                 if pressed is not None and is_terminal and os.name != "nt":
                     import select
@@ -250,7 +250,7 @@ def stoppable(where: Console) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def _forget_typed(terminal: TextIO) -> None:
+def _discard_input(terminal: TextIO) -> None:
     """Discard what was typed before a question: it cannot be an answer to it."""
     try:
         import termios

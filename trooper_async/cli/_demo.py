@@ -145,8 +145,8 @@ def fake_fleet(durations: Mapping[str, float]) -> Iterator[FakeTrooper]:
         on_its_way = fake.add_order(title="benchmark", status="starting", desired_status="running")
 
         def arrive() -> None:
-            acted = {body["serverId"] for body in fake.sent("/api/order-status")}
-            if on_its_way.server_id not in acted:  # otherwise it goes to its target
+            changed = {body["serverId"] for body in fake.sent("/api/order-status")}
+            if on_its_way.server_id not in changed:  # otherwise it goes to its target
                 fake.set_status(on_its_way, "running")
 
         arrival = threading.Timer(4 * fake.durations["start"], arrive)

@@ -130,12 +130,12 @@ async def doctor(
         status = FAILED if found[-1].verdict == "bad" else 0
         if not status:
             source = None if settings.api_key is None else settings.key_source
-            about_key, raw = await key_finding(client, source)
-            found.append(about_key)
-            if about_key.verdict == "bad":
+            key_is, raw = await key_finding(client, source)
+            found.append(key_is)
+            if key_is.verdict == "bad":
                 status = REFUSED_KEY if raw.status in (401, 403) else FAILED
             found += await offer_findings(client)
-            if about_key.verdict == "ok":
+            if key_is.verdict == "ok":
                 found += await order_findings(client, raw)
         if not status and any(one.verdict == "bad" for one in found):
             status = FAILED

@@ -144,9 +144,9 @@ def partly(failures: list[TrooperError], total: int, what: str = "server") -> Fa
     text = f"{len(failures)} of {count(total, what)} failed"
     if len(reasons) == 1:
         text += f", for the same reason: {reasons.pop()}"
-    alike = {type(error) for error in failures} <= {type(failures[0])} and "{" not in _hint_text(failures[0])
+    same_kind = {type(error) for error in failures} <= {type(failures[0])} and "{" not in _hint_text(failures[0])
     status = worst or (statuses.pop() if len(statuses) == 1 else FAILED)
-    return FailedError(status, text, hint(failures[0]) if alike else "")
+    return FailedError(status, text, hint(failures[0]) if same_kind else "")
 
 
 def _hint_text(error: TrooperError) -> str:

@@ -53,12 +53,12 @@ async def run_job(
         # it may have been bought although the purchase was interrupted
         for purchase in cli.purchases:
             if purchase.order_id is not None:
-                failure = await finished(asyncio.ensure_future(_put_away(cli, client, purchase, then)))
+                failure = await finished(asyncio.ensure_future(_release(cli, client, purchase, then)))
                 if failure is not None:
                     cli.say(line(failure))
         raise
     (purchase,) = cli.purchases
-    failure = await finished(asyncio.ensure_future(_put_away(cli, client, purchase, then)))
+    failure = await finished(asyncio.ensure_future(_release(cli, client, purchase, then)))
     if failure is not None:
         raise failure
     cli.result({"order_id": purchase.order_id, "exit_status": status})
@@ -104,10 +104,10 @@ async def _run(cli: Cli, words: Sequence[str]) -> int:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.terminate()
-            await finished(asyncio.ensure_future(_ended(process)))
+            await finished(asyncio.ensure_future(_terminated(process)))
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def _terminated(process: asyncio.subprocess.Process) -> None:
     try:
         await asyncio.wait_for(process.wait(), _GRACE)
     except TimeoutError:
@@ -116,7 +116,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _put_away(cli: Cli, client: TrooperClient, purchase: Purchase, then: str) -> StillRunningError | None:
+async def _release(cli: Cli, client: TrooperClient, purchase: Purchase, then: str) -> StillRunningError | None:
     """Freeze or stop what was bought, with retries. Returns the error if the server is still billed."""
     order_id = purchase.order_id
     assert order_id is not None  # noqa: S101 - the caller has one that was made

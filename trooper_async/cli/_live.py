@@ -38,7 +38,7 @@ _REDRAWN_EVERY = 1.0
 """Seconds."""
 
 
-def _said(outage: Outage) -> Text:
+def _outage_text(outage: Outage) -> Text:
     if outage.error is None:
         return Text("the API responds again", "green")
     since = outage.since.astimezone().strftime("%H:%M:%S")
@@ -67,7 +67,7 @@ class Progress:
             text.append(f" ({span(seconds)})", "dim")
         self._ended[order_id] = text
         if not (self._failed and len(self._orders) == 1):  # for a single order, the error says everything
-            self._say(self._counted(order_id).append_text(text))
+            self._print_line(self._counted(order_id).append_text(text))
 
     def see(self, order: Order) -> None:
         """A server was seen in a status. The first one may be from before the action."""
@@ -75,14 +75,14 @@ class Progress:
             return
         before, self._orders[order.order_id] = self._orders[order.order_id], order
         if before is not None and status(before) != status(order):
-            self._say(self._counted(order.order_id).append_text(status(order)))
+            self._print_line(self._counted(order.order_id).append_text(status(order)))
 
     def see_outage(self, outage: Outage) -> None:
         """The API has stopped responding, or responds again."""
         self._outage = None if outage.error is None else outage
-        self._say(_said(outage))
+        self._print_line(_outage_text(outage))
 
-    def _say(self, line: Text) -> None:
+    def _print_line(self, line: Text) -> None:
         if not self._cli.is_live:
             self._cli.say(line)
 
@@ -98,7 +98,7 @@ class Progress:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(head, ProgressBar(max(total, 1), done, width=24))
         servers = self._one_by_one() if total <= _SHOWN_ONE_BY_ONE else self._counts()
-        return Group(bar, *([] if self._outage is None else [_said(self._outage)]), servers)
+        return Group(bar, *([] if self._outage is None else [_outage_text(self._outage)]), servers)
 
     def _one_by_one(self) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
@@ -201,7 +201,7 @@ class Board:
         orders = sorted(self._orders.values(), key=lambda order: (order.is_converged, order.order_id))
         below: list[Text] = [totals(orders), Text("Ctrl-C ends it", "dim")]
         if self._outage is not None:
-            below.insert(0, _said(self._outage))
+            below.insert(0, _outage_text(self._outage))
         lines = sum(len(text.wrap(console, options.max_width)) for text in below)
         room = max(1, console.height - lines - 5)  # the header, its rule, two blank lines, and the cursor's
         if len(orders) > room + 1:
@@ -243,11 +243,11 @@ async def watch(cli: Cli, interval: float, **filters: Unpack[Filters]) -> None:
                         board.take_outage(event)
         async for event in events:
             if not isinstance(event, OrderChange):
-                _tell_outage(cli, event)
+                _print_outage(cli, event)
             elif matches(event.order):
-                _tell(cli, event, event.kind)
+                _print_change(cli, event, event.kind)
             elif matches(event.previous):
-                _tell(cli, event, "left")
+                _print_change(cli, event, "left")
 
 
 @asynccontextmanager
@@ -275,7 +275,7 @@ async def _drawn(cli: Cli, board: Board) -> AsyncIterator[None]:
             live.refresh()  # the last state stays in the scrollback
 
 
-def _tell(cli: Cli, change: OrderChange, kind: str) -> None:
+def _print_change(cli: Cli, change: OrderChange, kind: str) -> None:
     if cli.as_json:
         cli.has_result = True
         data = {"kind": kind, "order_id": change.order_id, "order": change.order, "previous": change.previous}
@@ -285,10 +285,10 @@ def _tell(cli: Cli, change: OrderChange, kind: str) -> None:
     cli.result(None, text.append(f" {kind}: ").append_text(status(change.order)))
 
 
-def _tell_outage(cli: Cli, outage: Outage) -> None:
+def _print_outage(cli: Cli, outage: Outage) -> None:
     if cli.as_json:
         cli.has_result = True
         data = {"kind": "responding" if outage.error is None else "outage", "since": outage.since}
         click.echo(to_json({**data, "error": outage.error}, indent=None))
         return
-    cli.result(None, Text(f"{time.strftime('%H:%M:%S')} ").append_text(_said(outage)))
+    cli.result(None, Text(f"{time.strftime('%H:%M:%S')} ").append_text(_outage_text(outage)))

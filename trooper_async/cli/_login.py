@@ -17,7 +17,7 @@ from trooper_async.cli._context import Cli
 from trooper_async.cli._errors import FAILED, FailedError
 from trooper_async.cli._options import command, order_id, timeout_option
 from trooper_async.cli._tables import plain_table
-from trooper_async.cli._text import NOTHING, cell, count, printable, status_style
+from trooper_async.cli._text import NO_VALUE, cell, count, printable, status_style
 from trooper_async.models import Credentials, Order, same_word
 
 _HOST = re.compile(r"[0-9A-Za-z:][0-9A-Za-z.:-]*")
@@ -31,7 +31,7 @@ async def credentials(cli: Cli, order: int, show: bool) -> None:
     """Show how to log in to a server."""
     async with cli.client() as client:
         found = await client.orders.credentials(order)
-    password = cell(found.password) if show else NOTHING if found.password is None else "(--show)"
+    password = cell(found.password) if show else NO_VALUE if found.password is None else "(--show)"
     facts = [
         ("ip", cell(found.ip)),
         ("port", cell(found.ssh_port)),
@@ -82,7 +82,7 @@ def environment_for_others() -> dict[str, str]:
 async def _reachable(cli: Cli, order: int, starts: bool, timeout: float | None) -> Credentials:
     async with cli.client() as client:
         found = await client.orders.get(order)  # an unknown id fails here, at once
-        if not _heads_for_running(found):
+        if not _will_run(found):
             if not starts:
                 text = f"order {order} is {printable(found.current_status)}"
                 raise FailedError(FAILED, text, f"`trooper ssh {order} --start` starts it and logs in")
@@ -92,7 +92,7 @@ async def _reachable(cli: Cli, order: int, starts: bool, timeout: float | None) 
             return await client.orders.wait_until_reachable(order, timeout=timeout or 900.0)
 
 
-def _heads_for_running(order: Order) -> bool:
+def _will_run(order: Order) -> bool:
     desired = order.desired_status
     if desired is not None:
         return any(same_word(desired, word) for word in ("running", "restarted", "restarting"))

@@ -43,7 +43,7 @@ async def record_to(cli: Cli, file: Path, exercise: int | None, seconds: float, 
     if not yes and not cli.ask(f"That is all that is saved. Save it to {file}?"):
         raise FailedError(FAILED, "not confirmed: nothing was saved", "--yes does not ask")
     _save(file, text)
-    await _tell(cli, profile)
+    await _show(cli, profile)
 
 
 def _save(file: Path, text: str) -> None:
@@ -61,7 +61,7 @@ async def replay_from(cli: Cli, file: Path) -> None:
         profile = Profile.load(file)
     except OSError as error:
         raise FailedError(FAILED, f"{file} can't be read ({error.strerror})") from None
-    await _tell(cli, profile)
+    await _show(cli, profile)
 
 
 async def _question(client: TrooperClient, order_id: int) -> str:
@@ -74,7 +74,7 @@ async def _question(client: TrooperClient, order_id: int) -> str:
     )
 
 
-async def _tell(cli: Cli, profile: Profile) -> None:
+async def _show(cli: Cli, profile: Profile) -> None:
     found, waits = assumptions(profile), await replay(profile, poll=cli.settings.options.get("poll"))
     right = ("in time", "late")
     lines = [

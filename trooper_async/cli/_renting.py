@@ -27,7 +27,7 @@ from trooper_async.cli._options import (
 from trooper_async.cli._purchases import bought, buy, says_what_was_bought
 from trooper_async.cli._tables import OFFERS, Listing, Table, gpus_of, plain_table, table_of
 from trooper_async.cli._templates import named
-from trooper_async.cli._text import NOTHING, alike, cell, count, euros, moment, printable
+from trooper_async.cli._text import NO_VALUE, cell, count, euros, moment, printable, same_text
 from trooper_async.models import Blib, MigrationQuote, Order, Template, Transition
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ class Wanted:
         """Whether it selects offers; a price alone is only a limit."""
         return any(one is not None for one in (self.gpu_type, self.country_code, self.min_gpus, self.min_gpu_ram))
 
-    def among(self, offers: Iterable[Blib]) -> list[Blib]:
+    def matching(self, offers: Iterable[Blib]) -> list[Blib]:
         """The offers that fit, the cheapest first."""
         found = [blib for blib in offers if self._fits(blib)]
         return sorted(found, key=lambda blib: (blib.price_h is None, blib.price_h, blib.id))
 
     def _fits(self, blib: Blib) -> bool:
         return (
-            (self.gpu_type is None or alike(self.gpu_type, blib.gpu_type))
-            and (self.country_code is None or alike(self.country_code, blib.country_code))
+            (self.gpu_type is None or same_text(self.gpu_type, blib.gpu_type))
+            and (self.country_code is None or same_text(self.country_code, blib.country_code))
             and (self.max_price_h is None or (blib.price_h is not None and blib.price_h <= self.max_price_h))
             and (blib.gpu_num or 0) >= (self.min_gpus or 0)
             and (blib.gpu_ram or 0) >= (self.min_gpu_ram or 0)
@@ -102,7 +102,7 @@ async def gpus(
     async with cli.client(needs_key=False) as client:
         blibs = await client.blibs.list()
     wanted = Wanted(gpu_type, country_code, max_price_h, min_gpus, min_gpu_ram)
-    found = wanted.among(blib for blib in blibs if every or blib.is_available is not False)
+    found = wanted.matching(blib for blib in blibs if every or blib.is_available is not False)
     cli.listed(table_of(OFFERS, found, listing), listing)
 
 
@@ -248,12 +248,12 @@ async def _offer(cli: Cli, client: TrooperClient, blib: int | None, wanted: Want
         if not fitting:
             raise FailedError(FAILED, f"there is no offer {blib}: nothing was sent", "`trooper gpus`")
     else:
-        fitting = evolve(wanted, max_price_h=None).among(offers)
+        fitting = evolve(wanted, max_price_h=None).matching(offers)
         if not fitting:
             raise FailedError(FAILED, "no offer fits, whatever its price: nothing was sent", "`trooper gpus --all`")
     if blib is not None and not waits:  # availability and price are checked when it is bought
         return fitting[0]
-    if ready := wanted.among(offer for offer in fitting if offer.is_available is not False):
+    if ready := wanted.matching(offer for offer in fitting if offer.is_available is not False):
         return ready[0]
     limit = wanted.max_price_h
     if not waits:
@@ -286,7 +286,7 @@ async def options(cli: Cli, order: int) -> None:
         found = await client.migrations.options(order)
     rows = []
     for blib in found.available_blibs:
-        free = {True: "yes", False: "no", None: NOTHING}[blib.is_available]
+        free = {True: "yes", False: "no", None: NO_VALUE}[blib.is_available]
         gpus, more = gpus_of(blib.gpu_num, blib.gpu_type), euros(blib.additional_cost_per_cycle)
         rows.append((str(blib.id), cell(blib.name), gpus, euros(blib.price_h), more, free))
     names = ("id", "name", "gpu", "eur/h", "more per interval", "free")
@@ -365,7 +365,7 @@ def _migration_question(order: Order, target: Blib | None, quote: MigrationQuote
 
 def _quote(found: MigrationQuote) -> Table:
     names = ("due now", "upgrade", "remaining value", "more per interval", "rate", "new rate", "next billing")
-    rates = [NOTHING if rate is None else cell(rate.display) for rate in (found.current_rate, found.new_rate)]
+    rates = [NO_VALUE if rate is None else cell(rate.display) for rate in (found.current_rate, found.new_rate)]
     amounts = (found.total_due, found.upgrade_cost, found.remaining_value, found.additional_cost_per_cycle)
     row = [*(euros(amount) for amount in amounts), *rates, moment(found.next_billing_date)]
     return plain_table(*names, rows=[row], numbers=names[:4])

@@ -20,7 +20,7 @@ from trooper_async.cli._options import Filters, command, filter_options, listing
 from trooper_async.cli._tables import ORDERS, Listing, Table, address, gpus_of, plain_table, table_of
 from trooper_async.cli._templates import installs_table
 from trooper_async.cli._text import (
-    NOTHING,
+    NO_VALUE,
     cell,
     count,
     euros,
@@ -97,7 +97,7 @@ def _facts(order: Order, credentials: Credentials | TrooperError) -> Table:
     login: Text | str = address(order)
     if isinstance(credentials, Credentials):
         port = "" if credentials.ssh_port is None else f" -p {credentials.ssh_port}"
-        login = cell(f"ssh{port} {credentials.username or 'root'}@{credentials.ip or NOTHING}")
+        login = cell(f"ssh{port} {credentials.username or 'root'}@{credentials.ip or NO_VALUE}")
     rows: list[tuple[str, Text | str]] = [
         ("id", str(order.order_id)),
         ("server id", str(order.server_id)),
@@ -109,7 +109,7 @@ def _facts(order: Order, credentials: Credentials | TrooperError) -> Table:
         ("country", cell(order.country_code)),
         ("eur/h", f"{euros(order.price_h)}, {now}"),
         ("interval", cell(order.contract_interval)),
-        ("paid until", f"{moment(order.paid_until)} ({until(order.paid_until)})" if order.paid_until else NOTHING),
+        ("paid until", f"{moment(order.paid_until)} ({until(order.paid_until)})" if order.paid_until else NO_VALUE),
         ("log in", login),
     ]
     return plain_table("", " ", rows=rows).with_header(False)
@@ -134,7 +134,7 @@ def _history_table(changes: list[StatusChange]) -> Table:
     rows: list[list[Text | str]] = []
     for change, (seconds, bar) in zip(changes, timeline(changes, datetime.now(UTC)), strict=True):
         style = status_style(change.status_user)
-        lasted = NOTHING if seconds is None else span(seconds)
+        lasted = NO_VALUE if seconds is None else span(seconds)
         since = moment(change.status_since)
         rows.append([since, cell(change.status_user, style), lasted, Text(bar, style), cell(change.status_txt)])
     names = ("since", "status", "for", "timeline", "what the API says")
@@ -286,7 +286,7 @@ async def cost(cli: Cli, **filters: Unpack[Filters]) -> None:
         costs = fleet_cost(select(await client.orders.list(), **filters))
     rows: list[list[Text | str]] = []
     for one in costs.by_status:
-        sums = [NOTHING] * 3
+        sums = [NO_VALUE] * 3
         if one.cost_h is not None:
             sums = [euros(one.cost_h), rounded(one.cost_h * HOURS_A_DAY), rounded(one.cost_h * HOURS_A_MONTH)]
         counts = "not documented" if one.cost_h is None else f"{one.cost_h / (one.price_h or 1):.0%}"

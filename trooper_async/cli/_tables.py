@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from trooper_async.cli._text import NOTHING, cell, euros, moment, status, until
+from trooper_async.cli._text import NO_VALUE, cell, euros, moment, status, until
 from trooper_async.models import Blib, Order
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def plain_table(
 
 
 def gpus_of(number: int | None, gpu_type: str | None) -> Text:
-    return cell(gpu_type if number is None else f"{number} x {gpu_type or NOTHING}")
+    return cell(gpu_type if number is None else f"{number} x {gpu_type or NO_VALUE}")
 
 
 def address(order: Order) -> Text:
@@ -192,7 +192,7 @@ ORDERS: tuple[Column[Order], ...] = (
 def _free(blib: Blib) -> str:
     if blib.is_available and blib.max_possible_instances is not None:
         return str(blib.max_possible_instances)
-    return {True: "yes", False: "no", None: NOTHING}[blib.is_available]
+    return {True: "yes", False: "no", None: NO_VALUE}[blib.is_available]
 
 
 def _gpu_with_ram(blib: Blib) -> Text:
@@ -206,7 +206,7 @@ def _per_gpu(blib: Blib) -> Decimal | None:
 
 def _sizes(blib: Blib) -> str:
     sizes = ((blib.cpu_cores, "cores"), (blib.cpu_ram, "GB"), (blib.hdd, "GB"))
-    return ", ".join(NOTHING if number is None else f"{number} {unit}" for number, unit in sizes)
+    return ", ".join(NO_VALUE if number is None else f"{number} {unit}" for number, unit in sizes)
 
 
 OFFERS: tuple[Column[Blib], ...] = (

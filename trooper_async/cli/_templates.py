@@ -21,7 +21,7 @@ from trooper_async.cli._options import (
     timeout_option,
 )
 from trooper_async.cli._tables import Column, Listing, Table, plain_table, table_of
-from trooper_async.cli._text import NOTHING, cell, printable
+from trooper_async.cli._text import NO_VALUE, cell, printable
 from trooper_async.models import JSON, Template, TemplateInstall
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def installs_table(found: Iterable[TemplateInstall], *, values: bool = False) ->
         return one.status_readable if one.status_readable is not None else one.status
 
     rows = [
-        (str(one.install_id), cell(one.template_name), cell(status(one)), cell(options(one) or NOTHING))
+        (str(one.install_id), cell(one.template_name), cell(status(one)), cell(options(one) or NO_VALUE))
         for one in found
     ]
     return plain_table("install", "template", "status", "options set", rows=rows, numbers=["install"])

@@ -16,7 +16,7 @@ from rich.text import Text
 from trooper_async.errors import TrooperError
 from trooper_async.models import Credentials, Order, OrderStatus, TemplateInstall, same_word
 
-NOTHING = "-"
+NO_VALUE = "-"
 _LONGEST = 1000
 _STYLES: dict[str, str] = {
     OrderStatus.running: "green",
@@ -29,7 +29,7 @@ _STYLES: dict[str, str] = {
 def printable(value: object, longest: int = _LONGEST) -> str:
     """A value as one line of printable characters (no escape sequences, no marks that change the writing direction)."""
     if value is None or value == "":
-        return NOTHING
+        return NO_VALUE
     text = str(value)[: longest + 1]
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text if len(text) <= longest else text[:longest] + "…"
@@ -40,7 +40,7 @@ def cell(value: object, style: str = "") -> Text:
     return Text(printable(value), style)
 
 
-def alike(pattern: str, given: str | None) -> bool:
+def same_text(pattern: str, given: str | None) -> bool:
     """Whether a text matches a pattern with `*`, `?` and `[…]`, ignoring case."""
     return given is not None and fnmatchcase(given.casefold(), pattern.casefold())
 
@@ -62,7 +62,7 @@ def status(order: Order) -> Text:
 def euros(amount: Decimal | None) -> str:
     """An exact amount of EUR, with at least two decimals."""
     if amount is None:
-        return NOTHING
+        return NO_VALUE
     if not amount.is_finite() or abs(amount.adjusted()) > 12:
         return printable(amount, 20)
     exponent = amount.normalize().as_tuple().exponent
@@ -78,7 +78,7 @@ def rounded(amount: Decimal) -> str:
 def moment(time: datetime | None) -> str:
     """Date and time in this machine's time zone."""
     if time is None:
-        return NOTHING
+        return NO_VALUE
     try:
         return time.astimezone().strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError):  # in the first or last year that Python supports
@@ -100,7 +100,7 @@ def span(seconds: float) -> str:
 def until(time: datetime | None) -> str:
     """How far away a time is."""
     if time is None:
-        return NOTHING
+        return NO_VALUE
     seconds = (time - datetime.now(UTC)).total_seconds()
     return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
 

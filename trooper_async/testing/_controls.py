@@ -51,7 +51,7 @@ class Controls(Faults):
         self._make_world, self._world = make_world, make_world()
         self._lock = RLock()
         self._clock = time.monotonic
-        self._ahead = 0.0  # seconds by which `advance` has moved the clock forward
+        self._advanced = 0.0  # seconds by which `advance` has moved the clock forward
         self._is_running = False
 
     @property
@@ -152,7 +152,7 @@ class Controls(Faults):
         if not seconds >= 0:
             raise ValueError(f"the clock goes forward, by at least 0 seconds, not {seconds!r}")
         with self._lock:
-            self._ahead += seconds
+            self._advanced += seconds
 
     def reset(self) -> None:
         """Return to the initial state, for a fake that several tests share.
@@ -160,9 +160,9 @@ class Controls(Faults):
         Orders, offers, durations, requests and faults are reset. Held responses are not released.
         """
         with self._lock:
-            self._coming.clear()
+            self._pending_faults.clear()
             self.requests.clear()
-            self._ahead = 0.0
+            self._advanced = 0.0
             world = self._make_world()
             world.ssh_ports, world.epoch = self._world.ssh_ports, self._world.epoch
             self._world = world
@@ -175,7 +175,7 @@ class Controls(Faults):
     def _now(self) -> float:
         if not self._is_running:
             raise RuntimeError("this FakeTrooper is not running: use `with FakeTrooper() as fake:`")
-        return self._clock() + self._ahead
+        return self._clock() + self._advanced
 
     def _server(self, order: Order | int) -> Server:
         return self._world.order(order if isinstance(order, int) else order.order_id, self._now())[0]

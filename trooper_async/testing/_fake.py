@@ -95,14 +95,14 @@ class FakeTrooper(Controls):
         server = ServerThread(weakref.WeakMethod(self._serve), self._host, self._port)
         self._url = str(URL.build(scheme="http", host=self._host, port=server.ports.http))
         self._begin(server.ports.ssh)
-        self._close = weakref.finalize(self, _forgotten, server, self._url)
+        self._close = weakref.finalize(self, _warn_not_closed, server, self._url)
 
     def close(self) -> None:
         """Stop the server immediately: connections are closed and held responses are dropped. It can be called
         repeatedly.
         """
-        if self._close is not None and (forgotten := self._close.detach()):
-            _, _, (server, _), _ = forgotten
+        if self._close is not None and (detached := self._close.detach()):
+            _, _, (server, _), _ = detached
             server.stop()
 
     def __enter__(self) -> Self:
@@ -146,7 +146,7 @@ class FakeTrooper(Controls):
             body = None
         if request.path.startswith(PREFIX):
             return await self._remote.serve(self, request, sent)
-        fault = self._take(request.path)
+        fault = self._next_fault(request.path)
         response = (self._limited() or self._respond(request, body)) if fault.works else fault.instead
         status = None if response is None or fault.cuts else response.status
         query = dict(request.query)
@@ -203,13 +203,13 @@ class FakeTrooper(Controls):
         given = request.headers.get("Authorization")
         has_key = given == f"Bearer {self.api_key}"
         if not has_key and (route.auth == "required" or (route.auth == "optional" and given is not None)):
-            how = self._profile.refusals.key
-            more = {"next": how.next} if how.next is not None and request.path == "/api/orders" else {}
-            raise refusal(how, **more)
-        return route.answer(self._world, Call(now, request.query, body, has_key))
+            form = self._profile.refusals.key
+            more = {"next": form.next} if form.next is not None and request.path == "/api/orders" else {}
+            raise refusal(form, **more)
+        return route.respond(self._world, Call(now, request.query, body, has_key))
 
 
-def _forgotten(server: ServerThread, url: str) -> None:
+def _warn_not_closed(server: ServerThread, url: str) -> None:
     """Stop a fake that was never closed, with a warning."""
     server.stop()
     warnings.warn(f"FakeTrooper at {url} was never closed: use `with FakeTrooper() as fake:`", RuntimeWarning, 1)

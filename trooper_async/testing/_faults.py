@@ -113,7 +113,7 @@ class Faults:
     """The part of `FakeTrooper` with which a test asks for faults, from any thread."""
 
     def __init__(self) -> None:
-        self._coming: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._pending_faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
 
     def fail_next(
         self,
@@ -194,9 +194,9 @@ class Faults:
         check_path(path)
         if times < 1:  # it would never happen, so the test would prove nothing
             raise ValueError(f"times is how many requests it happens to, at least 1, not {times!r}")
-        self._coming[path].extend([fault] * times)
+        self._pending_faults[path].extend([fault] * times)
 
-    def _take(self, path: str) -> Fault:
+    def _next_fault(self, path: str) -> Fault:
         """The fault for a request that has just arrived."""
-        coming = self._coming.get(path)
-        return coming.popleft() if coming else Fault()
+        pending = self._pending_faults.get(path)
+        return pending.popleft() if pending else Fault()

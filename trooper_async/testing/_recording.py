@@ -188,7 +188,7 @@ class _Recorder:
         self.words: set[str] = set()
         self.histories: list[list[dict[str, Any]]] = []
         self.limit: RateLimit | None = None
-        self._answered: list[float] = []
+        self._response_times: list[float] = []
 
     async def _get(
         self, path: str, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
@@ -204,13 +204,13 @@ class _Recorder:
                 await self._api.sleep(self._interval)
                 continue
             if reply.status != 429:
-                self._answered.append(self._api.now())
+                self._response_times.append(self._api.now())
                 return reply
             text = reply.headers.get("Retry-After", "")
             pause = int(text) if text.isdecimal() and len(text) < 5 else None
             span = float(pause or _LIMIT_SECONDS)
             since = self._api.now() - span
-            self.limit = RateLimit(max(1, sum(one > since for one in self._answered)), span, pause)
+            self.limit = RateLimit(max(1, sum(one > since for one in self._response_times)), span, pause)
             await self._api.sleep(span)
 
     # what the reads show
@@ -460,5 +460,5 @@ def _documented(path: str) -> dict[str, Any]:
     world = World(profile=profile, durations=Durations(profile))
     server = world.add(*switched(0.0, "running", None), 0.0)
     world.install(server, 0.0, 1, {})
-    data = ROUTES[path].answer(world, Call(1.0, {"order_id": str(server.order_id)}, None, True))
+    data = ROUTES[path].respond(world, Call(1.0, {"order_id": str(server.order_id)}, None, True))
     return next(_rows(data, LISTS[path]))

@@ -194,9 +194,9 @@ def template_install_retry(world: World, call: Call) -> object:
     return {"success": True, "message": "Template installation retry initiated"}
 
 
-def refusal(how: Refusal, **more: object) -> RefusalError:
+def refusal(form: Refusal, **more: object) -> RefusalError:
     """The response that a profile has for a refused request."""
-    return RefusalError(how.status, how.error, field=how.field, **more)
+    return RefusalError(form.status, form.error, field=form.field, **more)
 
 
 def _server(world: World, call: Call) -> tuple[Server, Phase]:
@@ -266,7 +266,7 @@ class Route(NamedTuple):
 
     method: Literal["GET", "POST"]
     auth: Literal["none", "optional", "required"]
-    answer: Callable[[World, Call], object]
+    respond: Callable[[World, Call], object]
 
 
 ROUTES = {

@@ -40,12 +40,12 @@ def shaped(value: object, profile: Profile, endpoint: str) -> object:
                     within = f"{path}.{name}" if path else name
                     kind = here.get(within) or everywhere.get(name)
                     if kind != "missing":
-                        row[name] = item if name == "config" else _as(kind, item) if kind else shape(item, within)
+                        row[name] = item if name == "config" else _as_kind(kind, item) if kind else shape(item, within)
                 return {**row, **_added(value, path)}
             case bool():
-                return _as(profile.types.boolean, value)
+                return _as_kind(profile.types.boolean, value)
             case int() | Decimal():
-                return _as(profile.types.number, value)
+                return _as_kind(profile.types.number, value)
         return value
 
     def _added(row: dict[str, object], path: str) -> dict[str, object]:
@@ -60,7 +60,7 @@ def shaped(value: object, profile: Profile, endpoint: str) -> object:
     return shape(value, "")
 
 
-def _as(kind: Kind, value: object) -> object:
+def _as_kind(kind: Kind, value: object) -> object:
     match kind, value:
         case "null", _:
             return None

@@ -87,11 +87,11 @@ class ServerThread:
             for listener in listeners:  # closing a listener loses connections that it is just accepting
                 for listening in listener.sockets:
                     loop.remove_reader(listening)
-            await _turns()
+            await _run_ready()
             for connection in server.connections:  # a client that has stopped reading must not delay the end
                 if connection.transport is not None:
                     connection.transport.abort()
-            await _turns()
+            await _run_ready()
             await server.shutdown(0.01)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -99,7 +99,7 @@ class ServerThread:
         return web.Response(status=503) if handler is None else await handler(request)
 
 
-async def _turns() -> None:
+async def _run_ready() -> None:
     """Let the loop finish what it has begun with its connections."""
     for _ in range(5):
         await asyncio.sleep(0)

@@ -18,15 +18,15 @@ def ids(orders: int) -> range:
     return range(_FIRST_ID, _FIRST_ID + orders)
 
 
-def row(order_id: int, status: str = "running", wish: str | None = None) -> Row:
-    """A row of GET /api/orders with all the fields of the document's sample; `wish` is `status` where not given."""
+def row(order_id: int, status: str = "running", desired: str | None = None) -> Row:
+    """A row of GET /api/orders with all the fields of the document's sample; `desired` is `status` if not given."""
     gpu = _GPUS[order_id % len(_GPUS)]
     return {
         "order_id": order_id,
         "serverId": order_id,
         "title": f"{_TITLES[order_id % len(_TITLES)]} {order_id}",
         "status": status,
-        "status_user": wish or status,
+        "status_user": desired or status,
         "server_name": f"gpu-server-{order_id % 97:02}",
         "machine_name": f"ai{order_id % 97:02}_trooperai_{order_id:06}",
         "ip": f"192.168.{order_id % 251}.{order_id % 241}",

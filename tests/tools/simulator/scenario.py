@@ -272,11 +272,11 @@ def _seconds_away(wait: Wait) -> float:
 
 def _superseded_in_time(wait: Wait, settings: Settings) -> bool:
     """Whether somebody else's action was steady and visible long before the deadline."""
-    if settings.second_word != "wish" or settings.wish_when != "accepted":
+    if settings.status_user != "requested" or settings.desired_when != "accepted":
         return False
     others = [action for action in wait.server.actions if not action.ours and action.accepted > wait.posted]
     last = wait.server.states[-1]
-    if not others or last.current is None or last.current != last.wish or last.wish == wait.target:
+    if not others or last.current is None or last.current != last.desired or last.desired == wait.target:
         return False
     agreed_for = others[0].accepted - wait.began - max(settings.lags)
     seen = max(wait.server.times[-1], wait.began) + max(settings.lags)
@@ -308,7 +308,7 @@ def _stays(wait: Wait, since: float) -> bool:
     """Whether it stays so, as current and desired status, from then until the deadline."""
     times, states = wait.server.times, wait.server.states
     during = [state for time, state in zip(times, states, strict=True) if since <= time <= wait.deadline]
-    return all(state.current == wait.target and state.wish == wait.target for state in during)
+    return all(state.current == wait.target and state.desired == wait.target for state in during)
 
 
 def _was_shown(wait: Wait) -> bool:

@@ -19,9 +19,9 @@ class Settings:
     """What the API document leaves open, for one simulated API."""
 
     dialect: Literal["status", "current_status"]
-    second_word: Literal["wish", "reached", "absent"]
-    wish_when: Literal["accepted", "begun"]
-    """When the wish changes."""
+    status_user: Literal["requested", "reached", "absent"]
+    desired_when: Literal["accepted", "begun"]
+    """When the desired status changes."""
     effect: float
     """An accepted action takes effect up to so many seconds later."""
     lags: tuple[float, ...]
@@ -29,7 +29,7 @@ class Settings:
     words: Literal["known", "unknown"]
     """What servers are called on the way."""
     rows: Literal["accepted", "begun", "ended"]
-    """When an action's row is written to the history; with the wish in it."""
+    """When an action's row is written to the history, with the desired status in it."""
     row_delay: float
     """How late a row can be read, in seconds at the most."""
     row_ids: Literal["rising", "falling", "ranks"]
@@ -49,8 +49,8 @@ class Settings:
         harsh = rng.random() < 0.5
         return cls(
             dialect=rng.choice(("status", "current_status")),
-            second_word=rng.choice(("wish", "wish", "reached", "reached", "absent")),
-            wish_when=rng.choice(("accepted", "accepted", "begun")),
+            status_user=rng.choice(("requested", "requested", "reached", "reached", "absent")),
+            desired_when=rng.choice(("accepted", "accepted", "begun")),
             effect=rng.choice((0.0, 0.0, 5.0, 60.0)),
             lags=rng.choice(((0.0,), (0.0,), (0.0, 3.0), (0.0, 2.0, 10.0), (10.0,))),
             words=rng.choice(("known", "unknown")),
@@ -70,8 +70,8 @@ class Settings:
         """An ideal API."""
         return cls(
             dialect="status",
-            second_word="wish",
-            wish_when="accepted",
+            status_user="requested",
+            desired_when="accepted",
             effect=0.0,
             lags=(0.0,),
             words="known",
@@ -97,7 +97,7 @@ class State:
     """The true state of a server at one time. `current` None: it is not in the list."""
 
     current: str | None
-    wish: str
+    desired: str
     reached: str
 
 
@@ -196,8 +196,8 @@ class World:
             if earlier.ends is not None and earlier.ends > now:
                 earlier.ends = None
         target = TARGETS[kind]
-        if self.settings.wish_when == "accepted":
-            server.put(now, evolve(before, wish=target))
+        if self.settings.desired_when == "accepted":
+            server.put(now, evolve(before, desired=target))
         begins = action.begins = now + self._effect()
         between = self._between(kind)
         server.put(begins, State(between, target, before.reached))
@@ -246,8 +246,8 @@ class World:
         if self.settings.dialect == "current_status":
             current, second = ("current_status", "desired_status")
         row: dict[str, object] = {"order_id": server.order_id, "serverId": server.order_id, current: state.current}
-        if self.settings.second_word != "absent":
-            row[second] = state.wish if self.settings.second_word == "wish" else state.reached
+        if self.settings.status_user != "absent":
+            row[second] = state.desired if self.settings.status_user == "requested" else state.reached
         return row
 
     def history(self, now: float, order_id: int) -> bytes:
