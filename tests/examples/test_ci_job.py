@@ -266,7 +266,7 @@ async def test_an_outage_at_the_start(day: Day, ssh: Ssh, seconds: float) -> Non
         async with started(day, "say", "", "", "0") as child:
             await until(lambda: day.fake.sent(LIST))
             await day.passes(seconds, child)
-            day.fake._coming[LIST].clear() if seconds != OUTAGES["3 h"] else None
+            day.fake._pending_faults[LIST].clear() if seconds != OUTAGES["3 h"] else None
             await day.passes_until(lambda: ssh.commands or not child.running, child)
             assert await child.ends() == (seconds == OUTAGES["3 h"])
     assert len(day.fake.sent(ORDER)) == len(ssh.commands) == (seconds != OUTAGES["3 h"])
