@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy
 import sqlalchemy.event
+import sqlalchemy.exc
 
 from tests.durable.test_workflows import ORDER, SWITCH, TERMS, result, start, status
 from tests.helpers.clock import forward
@@ -299,3 +300,13 @@ async def test_a_database_that_is_read_only_for_a_while_ends_nothing(
         assert await bought.get_result() == 124
         assert await stopped.get_result() == "stopped"
     assert [len(fake_trooper.sent(path)) for path in (ORDER, SWITCH)] == [1, 1]
+
+
+async def test_other_failures_of_a_database_are_not_waited_for(database: str) -> None:
+    """A table that is not there is no lost connection: the query fails at once, as without an open Accounts."""
+    engine = sqlalchemy.create_engine(database)
+    async with application(lambda account: TrooperClient("key"), database):
+        with pytest.raises(sqlalchemy.exc.OperationalError) as caught, engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT 1 FROM nowhere"))
+    engine.dispose()
+    assert not caught.value.connection_invalidated

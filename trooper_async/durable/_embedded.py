@@ -57,6 +57,7 @@ async def embedded(
                 "system_database_url": f"sqlite:///{path}",
                 "db_engine_kwargs": {"connect_args": {"factory": Connection}},
                 "log_level": "ERROR",
+                "max_executor_threads": 32,  # each wait would get a thread of its own, which it does not need
                 "enable_otlp": False,
             }
         )
