@@ -92,13 +92,15 @@ class Call(Generic[T]):
 # What each endpoint returns -----------------------------------------------------------------------------------------
 
 
-def _list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
+def list_of(read_row: Callable[[JSON], T]) -> Callable[[Rows], SlicedWork[list[T]]]:
+    """Read a list row by row."""
+
     def read(rows: Rows) -> SlicedWork[list[T]]:
         items: list[T] = []
         while not rows.ended:
             row = rows.read()
             try:
-                items.append(structure(row, model))
+                items.append(read_row(row))
             except ResponseFormatError as error:
                 fault = error.inside(f"$[{len(items)}]")
                 break
@@ -108,6 +110,10 @@ def _list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
         raise fault
 
     return read
+
+
+def _list_of(model: type[T]) -> Callable[[Rows], SlicedWork[list[T]]]:
+    return list_of(lambda row: structure(row, model))
 
 
 def _no_list(data: JSON, sent: Sent) -> Never:

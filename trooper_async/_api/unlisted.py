@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from trooper_async._api.endpoints import Call, Endpoint, Repeatability, Sent
-from trooper_async._api.rows import Rows
-from trooper_async._base.slices import SlicedWork
+from trooper_async._api.endpoints import Call, Endpoint, Repeatability, Sent, list_of
 from trooper_async.errors import ConfigurationError
 from trooper_async.models import JSON
 
@@ -31,16 +29,5 @@ def call_of(method: str, path: str, sent: Sent | None) -> Call[JSON]:
     if problem is not None:
         raise ConfigurationError(f"{problem}: nothing was sent", operation="call")
     kind = Repeatability.READ if method == "GET" else Repeatability.ONCE
-    return Call(Endpoint(method, path, kind, _as_it_is, read_rows=_rows_as_they_are), operation, sent=sent or {})
-
-
-def _as_it_is(data: JSON, sent: Sent) -> JSON:
-    return data
-
-
-def _rows_as_they_are(rows: Rows) -> SlicedWork[JSON]:
-    items: list[JSON] = []
-    while not rows.ended:
-        items.append(rows.read())
-        yield
-    return items
+    endpoint = Endpoint(method, path, kind, lambda data, _: data, read_rows=list_of(lambda row: row))
+    return Call(endpoint, operation, sent=sent or {})

@@ -159,8 +159,7 @@ class Run:
 
     async def _do(self, job: Job, entry: _Entry) -> None:
         if job.ended is not None:
-            ended = job.ended
-            await (self._end(entry, order=ended) if isinstance(ended, Order) else self._end(entry, error=ended))
+            await self._end(entry, job.ended)
         elif job.transition is not None:
             entry.outcome = evolve(entry.outcome, transition=job.transition)
             await self._sent(entry, job.lost)
@@ -186,7 +185,7 @@ class Run:
             # accepted
             if earlier is not None and (isinstance(error, APITimeoutError) or isinstance(earlier, _UNKNOWN_OUTCOME)):
                 error = earlier
-            await self._end(entry, error=error)
+            await self._end(entry, error)
             return
         once = is_once_only(entry.outcome.action, self._may_migrate(entry))
         if lost is None or once or not self._defer(job, entry, lost):
@@ -204,7 +203,7 @@ class Run:
     async def _sent(self, entry: _Entry, lost: OutcomeUnknownError | None) -> None:
         """Begin to wait for what was, or may have been, sent."""
         if not self._wait:
-            await self._end(entry, error=lost)
+            await self._end(entry, lost)
             return
         transition = entry.outcome.transition
         assert transition is not None  # noqa: S101 - of the job, or noted before it was sent
@@ -255,7 +254,7 @@ class Run:
             entry = self._entries[wait.order_id]
             entry.wait = None
             if wait.verdict is Verdict.DONE:
-                await self._end(entry, order=wait.order)
+                await self._end(entry, wait.order)
                 continue
             if isinstance(wait.error, APIStatusError):  # two polls in a row failed so: the key is refused
                 self._refusal = wait.error
@@ -265,9 +264,11 @@ class Run:
                 raise error
             if wait.lost is not None:
                 error.__cause__ = wait.lost
-            await self._end(entry, error=error)
+            await self._end(entry, error)
 
-    async def _end(self, entry: _Entry, *, order: Order | None = None, error: TrooperError | None = None) -> None:
+    async def _end(self, entry: _Entry, ended: Order | TrooperError | None) -> None:
+        """Record how an order has ended; None: its action is accepted, and not waited for."""
+        order, error = (None, ended) if isinstance(ended, TrooperError) else (ended, None)
         self._done += 1
         self._failed += error is not None
         seconds = time.monotonic() - entry.began

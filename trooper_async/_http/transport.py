@@ -222,7 +222,7 @@ class Transport:
         """The result of an attempt at `call`."""
         if isinstance(reply, FailedAttempt):
             return reply
-        steps = interpret(call, reply, redact=self._wire.redact, now=time.time())
+        steps = interpret(call, reply, redact=self._wire.keys.redact, now=time.time())
         return await in_slices(steps)
 
     def _delay(
@@ -291,7 +291,7 @@ class Transport:
             problem = ClientClosedError(error.message + consequence)
         except ConfigurationError as error:
             problem = error
-        if problem is None and not self._wire.has_key and not call.endpoint.public:
+        if problem is None and not self._wire.keys.has_key and not call.endpoint.public:
             problem = ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
         if problem is not None:
             problem.operation, problem.subject = call.operation, call.subject

@@ -42,10 +42,6 @@ _ONCE_RESPONSE = 180.0
 class Wire:
     """Sends requests to one base URL, with one key."""
 
-    redact: Callable[[str], str]
-    """Removes the key from a text."""
-    has_key: bool
-
     def __init__(
         self,
         *,
@@ -58,7 +54,7 @@ class Wire:
         user_agent: str,
     ) -> None:
         self._base_url = base_url
-        self._authorize, self.redact, self.has_key, self._renew_key = keys
+        self.keys: Keys = keys
         self.sessions: Sessions = Sessions(session)
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
@@ -90,7 +86,7 @@ class Wire:
             Exception: an unexpected one, from this package or from code that your session calls. Its traceback, which
                 holds the headers, is removed; a note says where it was raised.
         """
-        if self._renew_key is None:
+        if self.keys.renew is None:
             return self._attempt(call, sending, limit=limit, headers=headers)
         return self._send_with_a_fresh_key(call, sending, limit=limit, headers=headers)
 
@@ -109,12 +105,12 @@ class Wire:
 
     async def _renewed_key(self, since: KeyState | None) -> KeyState | FailedAttempt:
         """Call the key's function, unless that was done since."""
-        assert self._renew_key is not None  # noqa: S101 - else nobody asks
+        assert self.keys.renew is not None  # noqa: S101 - else nobody asks
         try:
             async with timeout(self._timeout):
-                return await self._renew_key(since)
+                return await self.keys.renew(since)
         except Exception as error:  # noqa: BLE001 - whatever the caller's function raises: nothing was sent, and it is tried again
-            failed = APIConnectionError(self.redact(f"the api_key function failed ({_what(error)})"))
+            failed = APIConnectionError(self.keys.redact(f"the api_key function failed ({_what(error)})"))
             failed.hint = "Nothing was sent: check what the api_key function does"
             return FailedAttempt(Failure.NEVER_SENT, failed)
 
@@ -138,15 +134,15 @@ class Wire:
             raised = error
         except NEVER_SENT as error:
             # the others' texts contain the proxy's URL, which may hold a password
-            is_reason_safe = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-            reason = self.redact(_what(error) if is_reason_safe else type(error).__name__)
-            no_connection = APIConnectionError(f"no connection to {self._base_url} ({reason})")
-            outcome = FailedAttempt(Failure.NEVER_SENT, no_connection)
+            is_told = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            reason = self.keys.redact(_what(error) if is_told else type(error).__name__)
+            never = APIConnectionError(f"no connection to {self._base_url} ({reason})")
+            outcome = FailedAttempt(Failure.NEVER_SENT, never)
         except TimeoutError:
             pass
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             # no whole response came; the request may have been sent
-            what = self.redact(_what((error.__cause__ if isinstance(error, CutError) else None) or error))
+            what = self.keys.redact(_what((error.__cause__ if isinstance(error, CutError) else None) or error))
             lost = APIConnectionError(f"the response was lost or cut ({what})")
             outcome = FailedAttempt(Failure.LOST, lost, reused_connection=sending.on_reused_connection)
         except Exception as error:  # noqa: BLE001 - a mistake in somebody's code
@@ -194,7 +190,7 @@ class Wire:
             auto_decompress=True,
             timeout=_connect_within(connect),
             proxy=self._proxy(),
-            middlewares=(self._authorize,),
+            middlewares=(self.keys.authorize,),
             trace_request_ctx=sending if sessions.are_ours else None,
         ) as response:
             return Response(response.status, response.headers, await self._body(response))
