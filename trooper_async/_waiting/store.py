@@ -264,7 +264,7 @@ class Store(Generic[M]):
         self._endpoint = endpoint
         self._sent = sent or {}
         self._etag: str | None = None
-        self._poll = self._call(self.operation)
+        self._poll = self._call(self.operation, fresh=True)
 
     def check(self, operation: str | None = None) -> None:
         """Raise the error of a read for a client that is closed, of another event loop, or without the key that it
@@ -288,11 +288,8 @@ class Store(Generic[M]):
         base, etag = self.latest, self._etag
         headers = {} if etag is None else {"If-None-Match": etag}
         response = await self.transport.attempt(self._poll, headers=headers)
-        if isinstance(response, Response):
-            if response.status in (200, 304) and (cached := out_of_cache(response)) is not None:
-                return cached
-            if response.status == 304 and etag is not None:
-                return base.unchanged()
+        if isinstance(response, Response) and response.status == 304 and etag is not None:
+            return out_of_cache(response) or base.unchanged()
         outcome = await self.transport.interpret(self._poll, response)
         if isinstance(outcome, FailedAttempt):
             return outcome
@@ -305,7 +302,6 @@ class Store(Generic[M]):
         return self.latest
 
     def _call(self, operation: str, subject: str = "", *, fresh: bool = False) -> Call[Any]:
-        if self._endpoint.read_rows is None:
-            return Call(self._endpoint, operation, subject, self._sent)
         # `latest` is looked up once the response has come, so that neither a call nor an error holds a list
-        return Call(self._endpoint, operation, subject, fresh=fresh, decode=lambda rows: self.latest.next(rows))
+        decode = None if self._endpoint.read_rows is None else lambda rows: self.latest.next(rows)
+        return Call(self._endpoint, operation, subject, self._sent, fresh=fresh, decode=decode)
