@@ -66,10 +66,13 @@ def test_a_torn_last_line_is_ignored(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_share_a_file(tmp_path: Path) -> None:
-    """The file is locked while it is open."""
+    """The file is locked while it is open, and the second run does not remove it, even if it is still empty."""
     path = tmp_path / "report"
-    with ReportFile(path), pytest.raises(ConfigurationError, match="has not finished"):
-        ReportFile(path)
+    with ReportFile(path) as file:
+        with pytest.raises(ConfigurationError, match="has not finished"):
+            ReportFile(path)
+        file.store(PENDING)
+        assert FleetReport.from_json(path.read_text()) == PENDING
     ReportFile(path).close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from pathlib import Path
 from types import TracebackType
@@ -55,10 +54,11 @@ class ReportFile:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
             raise self._refused(f"cannot be opened ({error.strerror})") from None
-        problem = self._take()
-        if problem is not None:
-            self.close()
-            raise self._refused(problem)
+        try:
+            self._take()
+        except ConfigurationError:
+            os.close(self._file)  # an empty file stays: it may be that of another run
+            raise
 
     def __call__(self, progress: FleetProgress) -> None:
         """Write the progress of a run to the file.
@@ -88,9 +88,7 @@ class ReportFile:
         Raises:
             ConfigurationError: the file holds something else than a report.
         """
-        os.lseek(self._file, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(self._file), encoding="utf-8", errors="replace", newline="") as file:
-            text = file.read()
+        text = self._content().decode(errors="replace")
         if not text or ("\n" not in text and _START.startswith(text[: len(_START)]) and not text.endswith("}")):
             return None  # the process was killed while it wrote the first line, and nothing had been sent
         try:
@@ -135,29 +133,26 @@ class ReportFile:
     ) -> None:
         self.close()
 
-    def _take(self) -> str | None:
-        """Lock the file and read it. Returns what is wrong with it, if anything."""
-        if not stat.S_ISREG(os.fstat(self._file).st_mode):
-            return "is not a regular file"
-        if not _lock(self._file):
-            return "is the report of a run that has not finished"
-        try:
+    def _take(self) -> None:
+        """Lock the file and read it."""
+        is_locked = _lock(self._file)
+        try:  # the run that held it may have removed its empty file since it was opened here
             is_there = os.path.samestat(os.fstat(self._file), self._path.stat())
-        except OSError:
+        except FileNotFoundError:
             is_there = False
-        if not is_there:  # that run has removed it since it was opened here
-            return "is the report of a run that has not finished"
-        try:
-            report = self.read()
-        except ConfigurationError:
-            return "is not the report of a fleet"
-        end = self._path.read_bytes().rfind(b"\n") + 1
+        if not is_locked or not is_there:
+            raise self._refused("is the report of a run that has not finished")
+        report = self.read()
+        end = self._content().rfind(b"\n") + 1
         if report is None or end:
             os.ftruncate(self._file, end)  # the process was killed while it wrote the last line
         if report is not None:
             self._orders = _orders(report) if end else None
             self.report = report if report.pending else None
-        return None
+
+    def _content(self) -> bytes:
+        os.lseek(self._file, 0, os.SEEK_SET)
+        return os.read(self._file, os.fstat(self._file).st_size)
 
     def _refused(self, problem: str) -> ConfigurationError:
         return ConfigurationError(f"{self._path} {problem}: nothing was sent", operation="ReportFile")
