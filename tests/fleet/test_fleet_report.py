@@ -225,3 +225,15 @@ def test_a_later_format_is_refused() -> None:
     """A report of a later format says that an update is needed."""
     with pytest.raises(ConfigurationError, match="later release"):
         FleetReport.from_json(json.dumps({**STORED, "trooper_fleet_report": 2}))
+
+
+def test_a_report_of_an_earlier_release_is_read() -> None:
+    """A field that an order or an outcome gained later may be missing, but none that says what was sent or reached."""
+    data = json.loads(report_of(FleetOutcome(1, "stop", order=ORDER, sent=True)).to_json())
+    (outcome,) = data["outcomes"]
+    del outcome["sent_at"], outcome["order"]["country_code"]
+    assert FleetReport.from_json(json.dumps(data)).outcomes[0].order == ORDER
+    for name in ("order", "error", "transition", "sent"):
+        damaged = {**data, "outcomes": [{key: value for key, value in outcome.items() if key != name}]}
+        with pytest.raises(ConfigurationError, match="damaged"):
+            FleetReport.from_json(json.dumps(damaged))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache, lru_cache, partial, reduce
+from functools import cache, lru_cache, reduce
 from operator import or_
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -44,6 +44,9 @@ EXTRA = "extra"
 """The model field that holds what the model does not know or could not read."""
 
 _API_NAMES = "names in the API"
+_REQUIRED = "required in stored data"
+REQUIRED = {_REQUIRED: True}
+"""The metadata of a field that `from_data` needs although it has a default."""
 _NOT_GIVEN = (None, "")
 _logged: set[tuple[type, str]] = set()
 
@@ -61,7 +64,7 @@ def names_in_api(model: type[AttrsInstance]) -> dict[str, tuple[str, ...]]:
 def prepare() -> None:
     """Import cattrs now, which takes about 40 ms: call this before an event loop depends on quick responses."""
     _api_converter()
-    _own_converter(complete=False)
+    _own_converter()
 
 
 def structure(data: JSON, kind: type[T]) -> T:
@@ -78,14 +81,14 @@ def structure(data: JSON, kind: type[T]) -> T:
     raise ResponseFormatError(f"${path}", expected)
 
 
-def from_data(data: object, kind: type[T], *, complete: bool = False) -> T:
-    """Read what `to_data` wrote, strictly. With `complete`, fields that have a default must be there, too.
+def from_data(data: object, kind: type[T]) -> T:
+    """Read what `to_data` wrote, strictly.
 
     Raises:
         ConfigurationError: a field is missing or of the wrong kind, or the fields contradict each other.
     """
     try:
-        return _own_converter(complete=complete).structure(data, kind)
+        return _own_converter().structure(data, kind)
     except Unexpected as error:
         problem = f"${error.path} should be {error.expected}"
     except ConfigurationError as error:  # of the model itself
@@ -366,8 +369,8 @@ def add_hook(kind: type, read: Hook) -> None:
 
 
 @cache
-def _own_converter(*, complete: bool) -> Converter:
-    converter = _new_converter({**_STRICT, dict: _to_object}, partial(_own_model_hook, complete=complete))
+def _own_converter() -> Converter:
+    converter = _new_converter({**_STRICT, dict: _to_object}, _own_model_hook)
     converter.register_structure_hook_factory(lambda kind: _origin(kind) is Literal, _literal_hook)
 
     def optional_hook(kind: Any) -> Hook:
@@ -379,7 +382,7 @@ def _own_converter(*, complete: bool) -> Converter:
     return converter
 
 
-def _own_model_hook(model: type[AttrsInstance], converter: Converter, *, complete: bool) -> Hook:
+def _own_model_hook(model: type[AttrsInstance], converter: Converter) -> Hook:
     hints = get_type_hints(model)
     table = [(one, hints[one.name], converter.get_structure_hook(hints[one.name])) for one in fields(model)]
 
@@ -394,7 +397,7 @@ def _own_model_hook(model: type[AttrsInstance], converter: Converter, *, complet
                 except Unexpected as error:
                     error.inside(f".{one.name}")
                     raise
-            elif one.default is NOTHING or (complete and one.name != EXTRA):
+            elif one.default is NOTHING or _REQUIRED in one.metadata:
                 raise Unexpected("there", f".{one.name}")
         return model(**given)
 

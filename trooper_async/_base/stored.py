@@ -6,9 +6,9 @@ import json
 from contextlib import suppress
 from typing import TypeVar
 
-from attrs import AttrsInstance
+from attrs import AttrsInstance, fields
 
-from trooper_async._base.converter import from_data, to_data
+from trooper_async._base.converter import EXTRA, from_data, to_data
 from trooper_async._base.errors import ConfigurationError, ResponseFormatError
 from trooper_async._base.json_text import loads
 
@@ -37,5 +37,7 @@ def read(text: str, mark: str, kind: type[T]) -> T:
                 problem = f"this {kind.__name__} was stored by a later release: update trooper-async"
             else:
                 problem = f"this stored {kind.__name__} is damaged"
-                return from_data(data, kind, complete=True)  # every field is written, so a missing one was lost
+                # every field is written, so a missing one was lost
+                if data.keys() >= {one.name for one in fields(kind)} - {EXTRA}:
+                    return from_data(data, kind)
     raise ConfigurationError(problem)

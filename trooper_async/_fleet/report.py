@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 
 from trooper_async import errors
 from trooper_async._base import stored
-from trooper_async._base.converter import Money, add_hook, from_data, to_data
+from trooper_async._base.converter import REQUIRED, Money, add_hook, from_data, to_data
 from trooper_async._base.values import Unexpected
 from trooper_async.errors import (
     APIStatusError,
@@ -40,15 +40,15 @@ class FleetOutcome:
     """The order's id."""
     action: Action
     """What was requested for it."""
-    order: Order | None = None
+    order: Order | None = field(default=None, metadata=REQUIRED)
     """The order in the requested status, if it reached it."""
-    error: TrooperError | None = field(default=None, eq=repr)
+    error: TrooperError | None = field(default=None, eq=repr, metadata=REQUIRED)
     """Why it did not reach it, if it failed."""
     seconds: float = 0.0
     """Seconds from the moment its action was due until it finished."""
-    transition: Transition | None = None
+    transition: Transition | None = field(default=None, metadata=REQUIRED)
     """The action that was, or may have been, sent."""
-    sent: bool | None = False
+    sent: bool | None = field(default=False, metadata=REQUIRED)
     """Whether its action was sent and accepted; None if it may have been. False together with an `order` means that the
     server was left alone.
     """
@@ -159,7 +159,7 @@ class FleetReport:
         Raises:
             ConfigurationError: a field is missing or of the wrong kind, or the report contradicts itself.
         """
-        return _consistent(from_data(data, cls, complete=True), "this is not the data of a FleetReport")
+        return _consistent(from_data(data, cls), "this is not the data of a FleetReport")
 
     def to_json(self) -> str:
         """Return this report as text, to be stored.
@@ -270,7 +270,7 @@ def _error_of(data: Any) -> TrooperError:
     error.args = (data["message"],)
     for name, value in data.items():
         if name in _MODELS and value is not None:
-            value = from_data(value, _MODELS[name], complete=True)
+            value = from_data(value, _MODELS[name])
         elif isinstance(value, Decimal):
             value = float(value)
         elif isinstance(value, list | dict):
