@@ -46,7 +46,7 @@ class Accounts:
     """
 
     opened: ClassVar[Accounts | None] = None
-    """The one that is open in this process."""
+    """The one that is open in this process, or was last."""
 
     def __init__(self, get: Callable[[str], TrooperClient | Awaitable[TrooperClient]], *, grace: float = 8.0) -> None:
         self._get, self._grace = get, grace
@@ -57,10 +57,10 @@ class Accounts:
         self.stopping = False
 
     async def __aenter__(self) -> Self:
-        if Accounts.opened is not None:
+        if Accounts.opened is not None and not Accounts.opened.stopping:
             raise errors.ConfigurationError("another Accounts is open in this process: one at a time")
         Accounts.opened = self
-        event.listen(Engine, "handle_error", _outlast)
+        event.listen(Engine, "handle_error", self._outlast)
         return self
 
     async def __aexit__(
@@ -88,8 +88,7 @@ class Accounts:
             await asyncio.wait(left, timeout=max(0.1, ends - time.monotonic()))
         if self._sending:
             LOG.error("%d requests are still in flight: the next process looks for their outcome", len(self._sending))
-        event.remove(Engine, "handle_error", _outlast)
-        Accounts.opened = None
+        event.remove(Engine, "handle_error", self._outlast)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -108,6 +107,15 @@ class Accounts:
     def _check_open(self) -> None:
         if self.stopping:
             raise asyncio.CancelledError
+
+    def _outlast(self, failure: ExceptionContext) -> None:
+        """Treat a database that is read-only or full as a lost connection, which DBOS waits for instead of failing the
+        workflow. It then opens a new one: an old one may stay read-only for good, or fail after a full disk."""
+        error = failure.original_exception
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or (
+            isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE
+        ):
+            failure.is_disconnect = True
 
     async def persist(self, account: str, deadline: float, call: Callable[[TrooperClient, float], Awaitable[T]]) -> T:
         """Make a call, with the account's client and the seconds left, again until the deadline by `time.time()`.
@@ -160,16 +168,6 @@ def _within(tasks: set[asyncio.Task[Any]]) -> Iterator[None]:
         yield
     finally:
         tasks.discard(task)
-
-
-def _outlast(failure: ExceptionContext) -> None:
-    """Treat a database that is read-only or full as a lost connection, which DBOS waits for instead of failing the
-    workflow. It then opens a new one: an old one may stay read-only for good, or fail after a full disk."""
-    error = failure.original_exception
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or (
-        isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE
-    ):
-        failure.is_disconnect = True
 
 
 def _without_settings(error: errors.TrooperError) -> errors.TrooperError:

@@ -51,8 +51,7 @@ def workflow(name: str) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Calla
 
 
 def accounts() -> Accounts:
-    if Accounts.opened is None:  # they were closed in the meantime
-        raise asyncio.CancelledError
+    assert Accounts.opened is not None  # noqa: S101 - the workflow has waited for it
     return Accounts.opened
 
 
