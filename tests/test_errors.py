@@ -257,7 +257,7 @@ def test_a_text_says_what_failed_and_what_to_do(kind: type[TrooperError]) -> Non
 @every_error
 def test_every_class_has_a_hint(kind: type[TrooperError]) -> None:
     """Every class says what to do next unless its message does, without a full stop at the end."""
-    if kind in (TrooperError, ConfigurationError, APIStatusError, WaitError):  # the message itself says what to do
+    if kind in (TrooperError, ConfigurationError, APIStatusError):  # the message itself says what to do
         assert kind.hint == ""
     else:
         assert "hint" in vars(kind)

@@ -111,7 +111,9 @@ class TrooperClient:
             raise ConfigurationError("session must be an aiohttp.ClientSession")
         arguments.check_seconds(timeout)
         if timeout is None or not math.isfinite(timeout):
-            raise ConfigurationError("timeout must be a number of seconds above 0: a request may not hang for ever")
+            raise ConfigurationError(
+                "timeout must be a number of seconds above 0: without one, a request could hang forever"
+            )
         for name, value in (("max_concurrency", max_concurrency), ("max_body_bytes", max_body_bytes)):
             if type(value) is not int or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number above 0")

@@ -108,7 +108,7 @@ def test_a_lost_purchase_is_unknown_until_it_is_resolved(trooper: Trooper, fake:
 
     assert f"`trooper purchases resolve {purchase['id'][:8]} --order 131`" in hint
     assert trooper("purchases", "resolve", purchase["id"][:8]).status == 2
-    assert trooper("purchases", "resolve", "zz", "--not-made").error == "no purchase has an id that begins so"
+    assert trooper("purchases", "resolve", "zz", "--not-made").error == "no purchase has an id that begins with 'zz'"
     resolved = trooper("purchases", "resolve", purchase["id"][:8], "--order", "131", "--json")
     assert (resolved.json["state"], resolved.json["order_id"]) == ("resolved", 131)
     assert trooper(*ORDER).status == 0

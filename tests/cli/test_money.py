@@ -127,7 +127,7 @@ def test_a_torn_last_line_of_a_report_is_ignored() -> None:
 def test_a_migration_needs_keep_data_or_lose_data(trooper: Trooper, fake: FakeTrooper) -> None:
     """Without --keep-data or --lose-data: a usage error before any request or question."""
     ran = trooper("migrate", "buy", "128", "1", answers="y\n")
-    assert (ran.status, ran.error) == (2, "say --keep-data or --lose-data")
+    assert (ran.status, ran.error) == (2, "pass --keep-data or --lose-data")
     assert "?" not in ran.err
     assert fake.requests == []
 

@@ -78,7 +78,7 @@ def test_a_wrong_wait_fails_the_replay(trooper: Trooper, file: Path) -> None:
     stop = Course((Step(0, "stopped", "stopped"), Step(1, "stopping", "stopped"), Step(2, "stopped", "stopped")), ())
     file.write_text(evolve(Profile(), actions=Actions(stop=stop)).to_json())
     ran = trooper("doctor", "--replay", str(file))
-    assert (ran.status, ran.error) == (1, "waits that do not end as they should: stop")
+    assert (ran.status, ran.error) == (1, "waits that end wrongly: stop")
     assert "✗ stop: it ends 2.00 s after the acceptance, and is confirmed after" in ran.out
 
 

@@ -130,7 +130,7 @@ def test_a_job_retries_the_release_of_its_server(
     fake.fail_next("/api/order-status", status=403, body={"error": "Server is locked and cannot be modified"})
     ran = trooper(*JOB, "--", "true")
     assert ran.status == 1
-    assert "it is billed on" in ran.error
+    assert "it is still billed" in ran.error
     assert "`trooper freeze 132`" in ran.err
 
 

@@ -157,7 +157,7 @@ def test_a_lost_response_without_a_wait_is_unknown(trooper: Trooper, fake: FakeT
     ran = trooper("restart", "123", "--no-wait", "--json")
     assert (ran.status, ran.json[0]["sent"]) == (4, None)
     assert ran.json[0]["transition"]["target"] == "running"
-    assert "do not send it again before you have looked" in ran.err
+    assert "before you send it again" in ran.err
     assert len(sent(fake, "/api/order-status")) == 1
 
 
@@ -190,7 +190,7 @@ def test_a_timeout_is_a_failure_with_a_hint(trooper: Trooper, fake: FakeTrooper,
         ran = trooper("stop", "123", "--timeout", "90")
     assert ran.status == 1
     assert "stopped was not reached within 90 s (last seen stopping" in ran.error
-    assert "`trooper wait 123` goes on waiting" in ran.err
+    assert "`trooper wait 123` continues to wait" in ran.err
 
 
 def test_resume_counts_the_servers_that_it_continues(trooper: Trooper, fake: FakeTrooper, tmp_path: Path) -> None:

@@ -418,7 +418,7 @@ def test_hints_contain_the_ids(trooper: Trooper, fake: FakeTrooper, clock: Clock
     """Ids stand where a placeholder would: the server's, the install's, the purchase's."""
     fake.durations["stop"] = 600
     with clock.forward(90, once=lambda: polls_since(fake, "/api/order-status")):
-        assert "`trooper wait 123` goes on waiting" in trooper("stop", "123", "--timeout", "90").err
+        assert "`trooper wait 123` continues to wait" in trooper("stop", "123", "--timeout", "90").err
     fake.failing_templates.add(2)
     assert re.search(r"`trooper templates retry \d+`", trooper("templates", "install", "124", "2").err)
     assert "`trooper ps`" in trooper("show", "999").err

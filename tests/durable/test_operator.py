@@ -70,7 +70,7 @@ async def test_an_operator_decides_from_the_command_line(fake_trooper: FakeTroop
         assert f"`{command} acme-purchase --order ID` or `--not-made`" in shown.out
         assert f"`{command} 'acme too-purchase' --order ID`" in shown.out
         several = await trooper(*resolve, "acme", "--not-made")
-        assert (several.status, "several purchases in doubt have an id that begins so" in several.err) == (1, True)
+        assert (several.status, "several undecided purchases have an id that begins with" in several.err) == (1, True)
         refused = await trooper(*resolve, "acme-purchase", "--order", str(before))
         assert (refused.status, "it was there before" in refused.err) == (2, True)
         decided = await trooper(*resolve, "acme-p", "--order", str(BOUGHT))
@@ -90,7 +90,9 @@ async def test_an_operator_decides_on_postgres(fake_trooper: FakeTrooper, server
     async with in_doubt(fake_trooper, server_database, "acme"):
         (asked,) = json.loads((await trooper("purchases", "--database", server_database, "--json")).out)
         resolve = ("purchases", "resolve", "--database", server_database)
-        assert "no purchase in doubt has an id that begins so" in (await trooper(*resolve, "zz", "--not-made")).err
+        assert (
+            "no undecided purchase has an id that begins with 'zz'" in (await trooper(*resolve, "zz", "--not-made")).err
+        )
         assert (await trooper(*resolve, asked["workflow_id"], "--order", str(BOUGHT))).status == 0
 
 

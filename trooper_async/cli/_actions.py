@@ -197,7 +197,7 @@ def _check_choice(ids: Sequence[int], every: bool, filters: Filters) -> None:
     if every and ids:
         raise click.UsageError("name ids, or --all, not both", click.get_current_context())
     if not every and filtered:
-        raise click.UsageError("filters choose among --all: add it", click.get_current_context())
+        raise click.UsageError("filters need --all", click.get_current_context())
     if not every and not ids:
         raise click.UsageError("name the ids of servers, or --all", click.get_current_context())
 
@@ -216,7 +216,7 @@ async def _chosen(
     elif asked is not None:
         cli.say(table_of(ORDERS, found), totals(found))
         if not cli.ask(_question(asked, found)):
-            raise FailedError(FAILED, "not confirmed: nothing was sent", "--yes does not ask")
+            raise FailedError(FAILED, "not confirmed: nothing was sent", "--yes skips the question")
     return orders
 
 

@@ -71,11 +71,11 @@ def set_(cli: Cli, name: str, value: str | None, keyring: bool) -> None:
 
     is_key = name == "api_key"
     if is_key and value is not None:
-        raise click.UsageError("the key is asked for: leave VALUE out", click.get_current_context())
+        raise click.UsageError("leave VALUE out: the key is read from a prompt", click.get_current_context())
     if keyring and not is_key:
-        raise click.UsageError("--keyring is for api_key", click.get_current_context())
+        raise click.UsageError("--keyring is only for api_key", click.get_current_context())
     if not is_key and value is None:
-        raise click.UsageError(f"what is {name} to be? VALUE is missing", click.get_current_context())
+        raise click.UsageError(f"{name} needs a VALUE", click.get_current_context())
     if is_key:
         value = _typed_secret(cli, "API key: ")
     assert value is not None  # noqa: S101 - of api_key it was typed, of others it is checked above

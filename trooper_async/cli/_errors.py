@@ -26,24 +26,24 @@ _HINTS = {
     "NotFoundError": "check the id and the base URL: `trooper config show`",
     "OrderNotFoundError": "`trooper ps` lists the servers of this account",
     "OrderVanishedError": "it may have been terminated or replaced: `trooper ps`",
-    "OutcomeUnknownError": "do not send it again before you have looked: `trooper ps`",
+    "OutcomeUnknownError": "look at `trooper ps` before you send it again",
     "PermissionDeniedError": "the order is not there, or belongs to another account: `trooper ps`",
-    "PriceError": "nothing was bought: look at the prices again, and decide anew",
+    "PriceError": "nothing was bought: look at the prices again (`trooper gpus`)",
     "PurchaseNotReadyError": "it is bought: do not order again; `trooper wait {order} --until running` waits for it",
     "PurchaseUnknownError": "do not order again yet: look at `trooper ps`, then say what became of it: "
     "`trooper purchases resolve {purchase} --order {candidate}` or `trooper purchases resolve {purchase} --not-made`",
     "RateLimitError": "nothing was changed: try again later",
     "RefusedError": "nothing was changed: the message says why",
     "ResponseFormatError": "`trooper doctor` shows how the API responds",
-    "ServerError": "try again later",
+    "ServerError": "try again later; after a change, check first: `trooper ps`",
     "ServerLockedError": "unlock it first: `trooper unlock {order}`",
-    "StillRunningError": "it is billed on: `trooper freeze {order}`",
+    "StillRunningError": "it is still billed: `trooper freeze {order}`",
     "SupersededError": "somebody else changed it, or its paid period has ended: `trooper history {order}`",
     "TemplateFailedError": "try it again: `trooper templates retry {install}`",
     "UnresolvedPurchaseError": "look at `trooper purchases` and `trooper ps`, then say what became of it: "
     "`trooper purchases resolve {purchase} --order {candidate}` or `trooper purchases resolve {purchase} --not-made`",
     "WaitError": "`trooper show {order}`",
-    "WaitTimeoutError": "it may still get there: `trooper wait {order}` goes on waiting",
+    "WaitTimeoutError": "it may still get there: `trooper wait {order}` continues to wait",
 }
 
 

@@ -97,7 +97,7 @@ async def _run(cli: Cli, words: Sequence[str]) -> int:
             *words, env=environment_for_others(), stdout=2 if cli.as_json else None
         )
     except FileNotFoundError:
-        raise FailedError(FAILED, "there is no ssh here", "install an OpenSSH client") from None
+        raise FailedError(FAILED, "ssh is not installed", "install an OpenSSH client") from None
     try:
         return await process.wait()
     finally:
@@ -128,7 +128,7 @@ async def _release(cli: Cli, client: TrooperClient, purchase: Purchase, then: st
         except TrooperError as error:
             if isinstance(error, AuthenticationError | ServerLockedError) or time.monotonic() > ends:
                 return StillRunningError(
-                    f"the {then} at the end of the job failed ({reason(error)}): it is billed on",
+                    f"the {then} at the end of the job failed ({reason(error)}): it is still billed",
                     order_id=order_id,
                     price_h=purchase.price_h,
                     operation="order",

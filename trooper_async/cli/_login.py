@@ -71,7 +71,7 @@ def ssh(cli: Cli, order: int, arguments: Sequence[str], starts: bool, timeout: f
             os.execvpe("ssh", words, environment)  # noqa: S606, S607 - the user's own ssh
         sys.exit(subprocess.run(words, env=environment, check=False).returncode)  # noqa: S603 - checked in ssh_words
     except FileNotFoundError:
-        raise FailedError(FAILED, "there is no ssh here", "install an OpenSSH client") from None
+        raise FailedError(FAILED, "ssh is not installed", "install an OpenSSH client") from None
 
 
 def environment_for_others() -> dict[str, str]:
@@ -108,7 +108,7 @@ def ssh_words(found: Credentials, arguments: Sequence[str]) -> list[str]:
 def _checked(found: Credentials) -> tuple[str, str, int]:
     host, user, port = found.ip or "", found.username or "root", found.ssh_port or 22
     if not _HOST.fullmatch(host) or not _USER.fullmatch(user) or not 0 < port < 65536:
-        raise FailedError(FAILED, "the API gives an address or a user that ssh can't be called with")
+        raise FailedError(FAILED, "the API returned an address or a user name that ssh would misread")
     return host, user, port
 
 

@@ -160,7 +160,7 @@ def _needing_dbos() -> Iterator[None]:
 _DATABASE = click.option(
     "--database",
     metavar="URL",
-    help="Those in doubt in the DBOS database of a durable application; PGPASSWORD keeps its password out of the URL.",
+    help="Undecided ones in the DBOS database of a durable application; PGPASSWORD keeps its password out of the URL.",
 )
 
 
@@ -175,7 +175,7 @@ async def resolve(cli: Cli, purchase: str, database: str | None, order: int | No
     PURCHASE is its id, or the beginning of it. Look at the account first: another buyer may share it.
     """
     if (order is None) is not not_made:
-        raise click.UsageError("say --order N, or --not-made", click.get_current_context())
+        raise click.UsageError("pass --order N or --not-made", click.get_current_context())
     if database is not None:
         await _decide_durable(cli, database, purchase, order)
         return
@@ -185,7 +185,7 @@ async def resolve(cli: Cli, purchase: str, database: str | None, order: int | No
         found = [one for one in client.orders.purchases if one.id.startswith(purchase)]
         if len(found) != 1:
             problem = "no purchase has" if not found else "several purchases have"
-            raise FailedError(FAILED, f"{problem} an id that begins so", "`trooper purchases`")
+            raise FailedError(FAILED, f"{problem} an id that begins with {purchase!r:.40}", "`trooper purchases`")
         await client.orders.resolve(found[0], order)
         now = next(one for one in client.orders.purchases if one.id == found[0].id)
     cli.result(now, known(now))
@@ -225,7 +225,7 @@ def _list(cli: Cli) -> None:
 
 
 async def _list_durable(cli: Cli, database: str) -> None:
-    """List what is in doubt, of all accounts of the application."""
+    """List the undecided purchases of all accounts of the application."""
     with _needing_dbos():
         from trooper_async import durable
         from trooper_async.durable._purchases import connected
@@ -242,7 +242,7 @@ async def _list_durable(cli: Cli, database: str) -> None:
             f"`trooper purchases resolve --database {place} {quote(one.workflow_id)} --order ID` or `--not-made`"
         )
     table = plain_table("purchase", "when", "account", "what", "name", "eur/h", rows=rows, numbers=["eur/h"])
-    cli.result(found, *([table, *map(printable, hints)] if found else ["nothing is in doubt"]))
+    cli.result(found, *([table, *map(printable, hints)] if found else ["no purchase is undecided"]))
 
 
 async def _decide_durable(cli: Cli, database: str, purchase: str, order_id: int | None) -> None:
@@ -255,8 +255,9 @@ async def _decide_durable(cli: Cli, database: str, purchase: str, order_id: int 
         found = [one for one in await durable.undecided(client) if one.workflow_id.startswith(purchase)]
         exact = [one for one in found if one.workflow_id == purchase]
         if len(exact or found) != 1:
-            problem = "no purchase in doubt has" if not found else "several purchases in doubt have"
-            raise FailedError(FAILED, f"{problem} an id that begins so", "`trooper purchases --database URL`")
+            problem = "no undecided purchase has" if not found else "several undecided purchases have"
+            text = f"{problem} an id that begins with {purchase!r:.40}"
+            raise FailedError(FAILED, text, "`trooper purchases --database URL`")
         (one,) = exact or found
         await durable.resolve(client, one, order_id)
     decided = "not made" if order_id is None else f"order {order_id}"

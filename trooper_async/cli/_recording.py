@@ -24,7 +24,7 @@ async def record_to(cli: Cli, file: Path, exercise: int | None, seconds: float, 
     """Record a profile, show it, and save it if that is wanted."""
     async with cli.client() as client, cli.client(key=_WRONG_KEY) as stranger:
         if exercise is not None and not yes and not cli.ask(await _question(client, exercise)):
-            raise FailedError(FAILED, "not confirmed: nothing was sent", "--yes does not ask")
+            raise FailedError(FAILED, "not confirmed: nothing was sent", "--yes skips the question")
         try:
             pace = cli.settings.options.get("poll", PollSchedule()).floor
             profile = await record(
@@ -41,7 +41,7 @@ async def record_to(cli: Cli, file: Path, exercise: int | None, seconds: float, 
     text = profile.to_json()
     cli.say(*map(printable, text.splitlines()))
     if not yes and not cli.ask(f"That is all that is saved. Save it to {file}?"):
-        raise FailedError(FAILED, "not confirmed: nothing was saved", "--yes does not ask")
+        raise FailedError(FAILED, "not confirmed: nothing was saved", "--yes skips the question")
     _save(file, text)
     await _show(cli, profile)
 
@@ -84,4 +84,4 @@ async def _show(cli: Cli, profile: Profile) -> None:
     result = {"assumptions": found, "waits": waits}
     cli.result(result, *(Text(printable(line)) for line in lines))
     if wrong := [one.action for one in waits if one.verdict not in right]:
-        raise FailedError(FAILED, f"waits that do not end as they should: {', '.join(wrong)}")
+        raise FailedError(FAILED, f"waits that end wrongly: {', '.join(wrong)}")

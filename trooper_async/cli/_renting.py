@@ -207,13 +207,13 @@ def _offer_and_job(
     blib: int | None = None
     if not wanted.says_something:
         if not words:
-            raise click.UsageError("name an offer of `trooper gpus`, or say what it must have (--gpu)", context)
+            raise click.UsageError("name an offer from `trooper gpus`, or pass requirements such as --gpu", context)
         blib = int(ID.convert(words[0], None, context))  # type: ignore[arg-type, unused-ignore]  # it reads texts
     if for_job and (no_wait or not names):
         what = "--for-job waits: leave --no-wait out" if no_wait else "--for-job needs a COMMAND after --"
         raise click.UsageError(what, context)
     if names and not for_job:
-        what = "a COMMAND is for --for-job" if blib else "name an offer, or say what it must have, not both"
+        what = "a COMMAND is for --for-job" if blib else "name an offer or pass requirements, not both"
         raise click.UsageError(what, context)
     return blib, names
 
@@ -329,7 +329,7 @@ async def buy_(
     question; it needs --max-total-due.
     """
     if keep_data is None:  # from 8.4 on, click itself allows a required flag to be missing
-        raise click.UsageError("say --keep-data or --lose-data", click.get_current_context())
+        raise click.UsageError("pass --keep-data or --lose-data", click.get_current_context())
     if yes and max_total_due is None:
         raise click.UsageError("--yes needs --max-total-due", click.get_current_context())
     with says_what_was_bought(cli):
