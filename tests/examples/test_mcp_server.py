@@ -28,6 +28,8 @@ from mcp.types import ElicitRequestParams, ElicitResult, TextContent, ToolAnnota
 from examples import mcp_server
 from tests.helpers import processes
 from tests.helpers.conditions import free_port, until
+from tests.helpers.day import OUTAGES, Day
+from tests.helpers.fake_orders import outage, sent_of
 from trooper_async import PollSchedule, PurchaseUnknownError, TrooperClient, errors
 from trooper_async.testing import FakeTrooper
 
@@ -723,3 +725,105 @@ async def test_http_ends_on_a_signal_whoever_is_connected(fake_trooper: FakeTroo
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     assert "Traceback" not in child.err
+
+
+# A day, on a clock that the test puts forward -----------------------------------------------------------------------
+
+LIST, ACTION, ORDER = "/api/orders", "/api/order-status", "/api/order"
+
+
+@pytest.fixture
+def day(fake_trooper: FakeTrooper, tmp_path: Path) -> Day:
+    return Day(fake_trooper, tmp_path)
+
+
+@asynccontextmanager
+async def at_work(day: Day) -> AsyncIterator[tuple[processes.Child, Assistant]]:
+    """The example as an HTTP server, and an assistant; it is killed (SIGKILL) at the end."""
+    operator = limited(day.folder / "ledger")
+    async with day.started(str(SCRIPT), "--http", str(port := free_port()), env=operator) as child:
+        await child.says("Uvicorn running")
+        async with Client(f"http://127.0.0.1:{port}/mcp") as session:
+            yield child, Assistant(session)
+        await child.kill()
+    assert "Traceback" not in child.err
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_an_outage_during_a_wait(day: Day, seconds: float) -> None:
+    """A wait says that it is to be called again; after the outage it ends well, and nothing is sent again."""
+    day.fake.durations["restart"] = 3
+    order = day.fake.add_order().order_id
+    async with at_work(day) as (child, one):
+        await one.call("restart", order_id=order)
+        with outage(day.fake, LIST, ACTION):
+            waiting = asyncio.create_task(one.either("wait", order_id=order))
+            await until(lambda: 503 in [request.status for request in day.fake.requests])
+            await day.passes(seconds, child)
+            if seconds > 50:
+                succeeded, text = await waiting
+                assert (succeeded, "wait again" in text) == (False, True)
+                if seconds == OUTAGES["3 h"]:
+                    assert "a 503 of fail_next" in await one.fail("wait", order_id=order)
+                waiting = asyncio.create_task(one.either("wait", order_id=order))
+        await day.passes_until(waiting.done, child)
+        assert "is running" in waiting.result()[1]
+    assert sent_of(day.fake) == [(order, "restarted")]
+
+
+@pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
+async def test_an_outage_during_a_purchase(day: Day, seconds: float) -> None:
+    """Its outcome is unknown until the user has resolved it, also in the outage; nothing is bought meanwhile."""
+    async with at_work(day) as (child, one):
+        preview = await one.preview()
+        with outage(day.fake, ORDER):
+            buying = asyncio.create_task(one.fail("order", preview=preview, confirm=True))
+            await day.passes_until(buying.done, child)  # it looks for the order in the list
+            text = await buying
+            assert "it is not known whether it was made" in text
+        with outage(day.fake, LIST, ORDER, "/api/blibs"):
+            await day.passes(seconds, child)
+            assert await one.call("unresolved_purchases") in text
+            failing = asyncio.create_task(one.fail("order", preview=preview, confirm=True))
+            await day.passes_until(failing.done, child)
+            assert sent_of(day.fake) == []
+        purchase = (await one.call("unresolved_purchases")).split()[1]
+        await one.call("resolve", purchase_id=purchase, order_id=None)
+        assert "order 123" in await one.call("order", preview=preview, confirm=True)
+    assert [request.status for request in day.fake.requests if request.path == ORDER] == [503, 200]
+
+
+async def test_killed_between_preview_and_purchase(day: Day) -> None:
+    """The next process does not know the preview, buys nothing with it, and makes a new one."""
+    async with at_work(day) as (_, one):
+        preview = await one.preview()
+    async with at_work(day) as (_, one):
+        assert "there is no such preview" in await one.fail("order", preview=preview, confirm=True)
+        assert "order 123" in await one.call("order", preview=await one.preview(), confirm=True)
+    assert len(sent(day.fake, ORDER)) == 1
+
+
+async def test_two_copies_with_one_ledger_buy_one_after_the_other(day: Day) -> None:
+    """While one of them buys, the other says that the ledger is in use; the limit is that of both together."""
+    async with at_work(day) as (_, first), at_work(day) as (_, second):
+        previews = [await one.preview() for one in (first, second, second)]
+        with day.fake.hold_next(ORDER) as hold:
+            buying = asyncio.create_task(first.call("order", preview=previews[0], confirm=True))
+            await hold.arrived()
+            text = await second.fail("order", preview=previews[1], confirm=True)
+            assert "is open in another client or process" in text
+        assert "order 123" in await buying
+        assert "order 124" in await second.call("order", preview=previews[1], confirm=True)
+        assert "2 are allowed" in await second.fail("order", preview=previews[2], confirm=True)
+    assert len(sent(day.fake, ORDER)) == 2
+
+
+async def test_a_copy_on_the_same_port_ends(day: Day) -> None:
+    """It says why, and the first one goes on."""
+    async with day.started(str(SCRIPT), "--http", str(port := free_port())) as child:
+        await child.says("Uvicorn running")
+        async with day.started(str(SCRIPT), "--http", str(port)) as second:
+            assert await second.ends() > 0
+        assert "address already in use" in second.err
+        assert "Traceback" not in second.err
+        assert child.running
