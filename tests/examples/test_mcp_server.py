@@ -22,7 +22,9 @@ pytest.importorskip("mcp", reason="needs mcp: pip install -e '.[examples]'")
 
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client.session import ClientRequestContext, ElicitationFnT
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import MCPServer
+from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.types import ElicitRequestParams, ElicitResult, TextContent, ToolAnnotations
 
 from examples import mcp_server
@@ -743,8 +745,11 @@ async def at_work(day: Day) -> AsyncIterator[tuple[processes.Child, Assistant]]:
     operator = limited(day.folder / "ledger")
     async with day.started(str(SCRIPT), "--http", str(port := free_port()), env=operator) as child:
         await child.says("Uvicorn running")
-        async with Client(f"http://127.0.0.1:{port}/mcp") as session:
-            yield child, Assistant(session)
+        # a connection that is kept would be closed, by the server's clock, while a request is being sent over it
+        async with create_mcp_http_client({"Connection": "close"}) as http:
+            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            async with Client(transport) as session:
+                yield child, Assistant(session)
         await child.kill()
     assert "Traceback" not in child.err
 
