@@ -1,4 +1,4 @@
-"""What the tests of durable work share: a database that is copied, one Postgres, and short pauses."""
+"""What the tests of durable workflows share: a copied database, one Postgres, and short pauses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trooper_async.durable import _accounts, _workflows
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses are shorter than in use."""
+    """Shorter pauses than in production."""
     for module, pauses in (
         (_accounts, {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LAST_LOOK": 1.0}),
         (_workflows, {"_QUEUE_POLL": 0.02, "_LOOK_AGAIN": 0.02}),
@@ -31,13 +31,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def once(database: str) -> None:
-    """Make a database, as a first process leaves it, which takes a second; its version is nobody else's."""
+    """Make a database as a first process leaves it, which takes a second; no other application has its version."""
 
     async def make() -> None:
         async with application(lambda account: TrooperClient("key"), database, version="template"):
             pass
 
-    with ThreadPoolExecutor(1) as thread:  # the first test that asks for it may be running a loop in this one
+    with ThreadPoolExecutor(1) as thread:  # the first test that uses it may be running a loop in this thread
         thread.submit(asyncio.run, make()).result()
 
 
@@ -70,6 +70,6 @@ def server(_nothing_of_the_session_is_left: None) -> Iterator[Postgres]:
 
 @pytest.fixture
 async def server_database(server: Postgres) -> str:
-    """A database of the test's own on it."""
+    """A database on it for this test."""
     beside = f"{server.url.rpartition('/')[0]}/template1"  # a template must not be in use
     return await create(beside, f"of_{uuid.uuid4().hex}", "postgres")

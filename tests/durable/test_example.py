@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "durable_fleet.py"
 
 
 def check(example: Child) -> None:
-    """The fleet is frozen and the job is run, by the worker that is left or comes after, which ends on SIGTERM."""
+    """The fleet is frozen and the job is done, by the remaining or next worker, which ends on SIGTERM."""
     lines = example.out.splitlines()
     for line in (
         "worker 1 is killed",
@@ -29,7 +29,7 @@ def check(example: Child) -> None:
 
 
 def runs(pid: int) -> bool:
-    """Whether the process is there, and not only its exit status."""
+    """Whether the process is running, not only its exit status."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -49,8 +49,8 @@ async def test_nothing_is_lost_when_a_worker_is_killed() -> None:
     check(example)
 
 
-async def test_runs_share_a_database_also_with_one_that_was_aborted(server_database: str, tmp_path: Path) -> None:
-    """A run that is killed as a whole leaves its work behind; two others, at the same time, do theirs and end."""
+async def test_runs_can_share_a_database_with_an_aborted_one(server_database: str, tmp_path: Path) -> None:
+    """A run that is killed as a whole leaves its work behind; two others do theirs at the same time and end."""
     async with python(EXAMPLE, server_database, env={"TMPDIR": str(tmp_path)}) as aborted:
         await aborted.says("has begun")
     async with python(EXAMPLE, server_database) as one, python(EXAMPLE, server_database) as other:
@@ -59,8 +59,8 @@ async def test_runs_share_a_database_also_with_one_that_was_aborted(server_datab
     check(other)
 
 
-async def test_it_ends_when_its_worker_does(server_database: str) -> None:
-    """With 1 and a sentence, and takes the other worker with it."""
+async def test_it_ends_when_its_worker_ends(server_database: str) -> None:
+    """It exits with 1 and a sentence, and ends the other worker."""
     async with python(EXAMPLE, server_database) as example:
         await until(lambda: len(workers(example)) == 2)
         first, second = workers(example)
@@ -71,7 +71,7 @@ async def test_it_ends_when_its_worker_does(server_database: str) -> None:
 
 
 async def test_its_workers_end_when_it_is_killed(server_database: str, tmp_path: Path) -> None:
-    """Without it there is no API, and they would try for hours."""
+    """Without it there is no API, and they would retry for hours."""
     async with python(EXAMPLE, server_database, env={"TMPDIR": str(tmp_path)}) as example:
         await example.says("worker 2 has begun")
         started = workers(example)
@@ -81,7 +81,7 @@ async def test_its_workers_end_when_it_is_killed(server_database: str, tmp_path:
 
 
 async def test_it_ends_on_ctrl_c(server_database: str) -> None:
-    """Without a traceback, and its workers end as well."""
+    """It exits without a traceback, and its workers end as well."""
     async with python(EXAMPLE, server_database) as example:
         await until(lambda: len(workers(example)) == 2)
         started = workers(example)
@@ -98,8 +98,8 @@ async def test_it_ends_on_ctrl_c(server_database: str) -> None:
         ("sqlite:///x", "the argument is not the URL of a Postgres database"),
     ],
 )
-async def test_a_bad_url_is_a_sentence(url: str, says: str) -> None:
-    """It ends before any worker is started."""
+async def test_an_invalid_url_is_reported(url: str, says: str) -> None:
+    """It ends with a sentence before any worker is started."""
     async with python(EXAMPLE, url) as example:
         assert await example.ends() == 1
     assert example.err.startswith(says)

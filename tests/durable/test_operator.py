@@ -1,5 +1,4 @@
-"""`trooper purchases --database`, in a process of its own: an operator sees and decides what a durable application
-does not know."""
+"""`trooper purchases --database` as a process: an operator lists and decides purchases of unknown outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ class Ran(NamedTuple):
 
 
 async def trooper(*arguments: str, before: str = "") -> Ran:
-    """The command of somebody who has no key; `before` is run before it."""
+    """A command without a key; `before` runs before it."""
     code = f"import sys; {before}\nfrom trooper_async.cli import main\nsys.exit(main())"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-c", code, *arguments),
@@ -44,9 +43,10 @@ async def trooper(*arguments: str, before: str = "") -> Ran:
 
 
 @asynccontextmanager
-async def in_doubt(fake: FakeTrooper, url: str, *accounts: str) -> AsyncIterator[None]:
-    """Purchases of these accounts are made by an application that is gone before anybody says what became of them;
-    afterwards it runs again, and each ends as it was decided."""
+async def undecided(fake: FakeTrooper, url: str, *accounts: str) -> AsyncIterator[None]:
+    """An application makes purchases for these accounts, and is gone before they are decided; afterwards it runs again,
+    and each ends as decided.
+    """
     async with application(lambda account: fake.client(), url):
         with operator(url) as script:
             for account in accounts:
@@ -60,10 +60,10 @@ async def in_doubt(fake: FakeTrooper, url: str, *accounts: str) -> AsyncIterator
 
 
 async def test_an_operator_decides_from_the_command_line(fake_trooper: FakeTrooper, database: str) -> None:
-    """While no worker runs: what was there before is refused, the first decision holds, and the workflow goes on."""
+    """While no worker runs: existing orders are refused, the first decision counts, and the workflow continues."""
     before = fake_trooper.add_order(order_id=BOUGHT - 1).order_id
     resolve = ("purchases", "resolve", "--database", database)
-    async with in_doubt(fake_trooper, database, "acme", "acme too"):
+    async with undecided(fake_trooper, database, "acme", "acme too"):
         shown = await trooper("purchases", "--database", database)
         assert (shown.status, shown.err) == (0, "")
         command = f"trooper purchases resolve --database {database}"
@@ -85,9 +85,9 @@ async def test_an_operator_decides_from_the_command_line(fake_trooper: FakeTroop
 
 
 async def test_an_operator_decides_on_postgres(fake_trooper: FakeTrooper, server_database: str) -> None:
-    """In the same way; what no id begins with is told."""
+    """The same; an id that matches no purchase, or several, is reported."""
     fake_trooper.add_order(order_id=BOUGHT - 1)
-    async with in_doubt(fake_trooper, server_database, "acme"):
+    async with undecided(fake_trooper, server_database, "acme"):
         (asked,) = json.loads((await trooper("purchases", "--database", server_database, "--json")).out)
         resolve = ("purchases", "resolve", "--database", server_database)
         assert (
@@ -107,8 +107,8 @@ async def test_an_operator_decides_on_postgres(fake_trooper: FakeTrooper, server
         ("mysql://me:SECRET@host", "can't be used: "),
     ],
 )
-async def test_a_database_that_can_not_be_used_is_told(url: str, problem: str, tmp_path: Path) -> None:
-    """No file is made, and no password is shown."""
+async def test_an_unusable_database_is_reported(url: str, problem: str, tmp_path: Path) -> None:
+    """No file is created, and no password is shown."""
     (tmp_path / "other.sqlite").touch()
     with (
         pytest.raises(ConfigurationError, match=problem.format(folder=tmp_path)) as raised,
@@ -119,7 +119,7 @@ async def test_a_database_that_can_not_be_used_is_told(url: str, problem: str, t
     assert not (tmp_path / "none.sqlite").exists()
 
 
-async def test_the_command_says_so_in_a_line() -> None:
+async def test_an_unusable_database_is_one_line() -> None:
     """With status 2 and without a traceback or the password."""
     ran = await trooper("purchases", "--database", "postgresql://me:SECRET@127.0.0.1:1/x")
     (line,) = ran.err.splitlines()
@@ -128,7 +128,7 @@ async def test_the_command_says_so_in_a_line() -> None:
 
 
 async def test_without_dbos_it_says_what_to_install() -> None:
-    """The command itself needs no DBOS."""
+    """The command itself does not need DBOS."""
     ran = await trooper("purchases", "--database", "sqlite:///x", before="sys.modules['dbos'] = None")
     said = "error: trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'\n"
     assert (ran.status, ran.out, ran.err) == (2, "", said)

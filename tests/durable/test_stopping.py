@@ -1,4 +1,4 @@
-"""What a worker does when it is stopped, when its database cannot be written, and when another run has its work."""
+"""What a worker does when it is stopped, when its database cannot be written, and when another worker has its work."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from trooper_async import FleetReport, TrooperClient, durable, errors
 from trooper_async._groups.orders import Orders
 from trooper_async.testing import FakeTrooper
 
-# Who sends makes sure, right before, that the work is still his ------------------------------------------------------
+# Before sending, a worker checks that the work is still its own
+# --------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_what_another_run_has_taken_up_is_not_sent(
+async def test_work_taken_over_by_another_worker_is_not_sent(
     kind: str, fake_trooper: FakeTrooper, file: Path, server_database: str
 ) -> None:
-    """A purchase is held up by a rate limit, its worker taken for dead: when the limit ends, it is not sent."""
+    """A purchase is delayed by a rate limit, and its worker counts as dead: after the limit it is not sent."""
     database = f"sqlite:///{file}" if kind == "sqlite" else server_database
     fake_trooper.fail_next(ORDER, status=429, retry_after=30)
     client = fake_trooper.client()
@@ -56,8 +57,8 @@ async def test_what_another_run_has_taken_up_is_not_sent(
 # SIGTERM -------------------------------------------------------------------------------------------------------------
 
 
-async def test_stopping_leaves_nothing_in_doubt_that_was_not_sent(fake_trooper: FakeTrooper, database: str) -> None:
-    """A wait is cut, a purchase in flight ends, one that a rate limit holds up is not sent; later all go on."""
+async def test_stopping_leaves_no_unsent_request_in_doubt(fake_trooper: FakeTrooper, database: str) -> None:
+    """A wait ends, a purchase in flight finishes, a rate limited one is not sent; later all continue."""
     fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order().order_id
     async with FakeTrooper() as flying, FakeTrooper() as limited:
@@ -93,8 +94,8 @@ async def test_stopping_leaves_nothing_in_doubt_that_was_not_sent(fake_trooper: 
     assert sent == [1, 1, 2]  # the last one was refused the first time
 
 
-async def test_stopping_ends_in_time_whatever_hangs(fake_trooper: FakeTrooper, database: str) -> None:
-    """A purchase whose response does not come is left in flight: it was sent, so it is asked about later."""
+async def test_stopping_takes_at_most_the_grace_period(fake_trooper: FakeTrooper, database: str) -> None:
+    """A purchase without a response is left in flight: it was sent, so it needs a decision later."""
     fake_trooper.hold_next(ORDER)
     async with application(lambda account: fake_trooper.client(), database, grace=1):
         await start("job", durable.order, "acme", 1, **TERMS)
@@ -128,10 +129,10 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_ends_on_sigterm_within_the_grace_of_a_container(
+async def test_a_process_ends_on_sigterm_within_a_containers_grace_period(
     fake_trooper: FakeTrooper, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A script as the README shows it ends with 0 in less than ten seconds; the next process goes on."""
+    """A script like the page's exits with 0 in less than ten seconds; the next process continues."""
     fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order().order_id
     monkeypatch.setenv("TROOPER_API_KEY", fake_trooper.api_key)
@@ -148,8 +149,8 @@ async def test_a_process_ends_on_sigterm_within_the_grace_of_a_container(
     assert len(fake_trooper.sent(SWITCH)) in (1, 2)  # again, if the first acceptance was not stored yet
 
 
-async def test_one_process_at_a_time_works_on_a_file(file: Path) -> None:
-    """A second one is refused; the file can be read by its owner alone."""
+async def test_only_one_process_can_use_a_file(file: Path) -> None:
+    """A second one is refused; only its owner can read the file."""
     async with durable.embedded(lambda account: TrooperClient("key"), file.parent / "new.sqlite"):
         with pytest.raises(errors.ConfigurationError, match="open in another process"):
             async with durable.embedded(lambda account: TrooperClient("key"), file.parent / "new.sqlite"):
@@ -164,7 +165,7 @@ async def test_one_process_at_a_time_works_on_a_file(file: Path) -> None:
 
 
 class Disk:
-    """Whether there is room on it, or none for what has this word in it."""
+    """Whether the disk has room, or none for statements with this word."""
 
     full = False
     once = False
@@ -211,7 +212,7 @@ def after(group: type, method: str, do: Callable[[], None]) -> Iterator[None]:
 async def test_a_full_disk_ends_and_forgets_nothing(
     method: str, fake_trooper: FakeTrooper, database: str, disk: Disk
 ) -> None:
-    """The disk is full right after a purchase, a wait or a setting: all goes on once there is room, sent once."""
+    """The disk is full right after a purchase, a wait or a setting: all continue once there is room, sent once."""
     order = fake_trooper.add_order().order_id
 
     def fill() -> None:
@@ -234,7 +235,7 @@ async def test_a_full_disk_ends_and_forgets_nothing(
 async def test_an_outcome_that_cannot_be_stored_is_stored_later(
     refusal: int | None, once: bool, fake_trooper: FakeTrooper, database: str, disk: Disk
 ) -> None:
-    """A purchase is done and the disk is full: no failure of the database takes the place of what it came to."""
+    """A purchase is made and the disk is full: no database error replaces its outcome."""
     if refusal is not None:
         fake_trooper.fail_next(ORDER, status=refusal)
     disk.word, disk.once = "workflow_output", once
@@ -256,7 +257,7 @@ async def test_an_outcome_that_cannot_be_stored_is_stored_later(
 async def test_the_outcome_of_a_fleets_start_is_stored_later(
     fake_trooper: FakeTrooper, database: str, disk: Disk
 ) -> None:
-    """The start of a frozen server is done and the disk is full: the report of its fleet says what it came to."""
+    """A frozen server was started and the disk is full: the report of its fleet has the outcome."""
     frozen = fake_trooper.add_order(status="frozen").order_id
     disk.word, disk.once = "workflow_output", True
     async with application(lambda account: fake_trooper.client(), database):
@@ -267,10 +268,10 @@ async def test_the_outcome_of_a_fleets_start_is_stored_later(
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-async def test_a_database_that_is_read_only_for_a_while_ends_nothing(
+async def test_a_read_only_database_ends_nothing(
     fake_trooper: FakeTrooper, server_database: str, request: pytest.FixtureRequest
 ) -> None:
-    """On Postgres: work waits, and goes on once a new connection may write; nobody has to cut the old ones."""
+    """On Postgres: workflows wait, and continue once a new connection may write; nobody has to close the old ones."""
     order = fake_trooper.add_order().order_id
     name = server_database.rpartition("/")[2]
     failures: list[str] = []
@@ -302,8 +303,8 @@ async def test_a_database_that_is_read_only_for_a_while_ends_nothing(
     assert [len(fake_trooper.sent(path)) for path in (ORDER, SWITCH)] == [1, 1]
 
 
-async def test_other_failures_of_a_database_are_not_waited_for(database: str) -> None:
-    """A table that is not there is no lost connection: the query fails at once, as without an open Accounts."""
+async def test_other_database_errors_fail_at_once(database: str) -> None:
+    """A missing table is no lost connection: the query fails at once, as without an open Accounts."""
     engine = sqlalchemy.create_engine(database)
     async with application(lambda account: TrooperClient("key"), database):
         with pytest.raises(sqlalchemy.exc.OperationalError) as caught, engine.connect() as connection:

@@ -30,10 +30,10 @@ def _forkserver() -> Iterator[None]:
         yield
 
 
-async def test_what_a_killed_worker_had_begun_goes_on_elsewhere(
+async def test_another_worker_continues_what_a_killed_one_began(
     fake_trooper: FakeTrooper, server_database: str
 ) -> None:
-    """A worker that is there goes on with it, and nothing is sent again."""
+    """A running worker continues it, and nothing is sent again."""
     fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order().order_id
     job = {"action": "stop", "order": order, "account": "acme", "id": "the-stop", "offer": None}
@@ -55,8 +55,8 @@ async def test_what_a_killed_worker_had_begun_goes_on_elsewhere(
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-async def test_a_worker_that_beats_keeps_its_work(fake_trooper: FakeTrooper, server_database: str) -> None:
-    """Its work is taken over only once nobody has seen a beat of it at six looks in a row."""
+async def test_a_worker_that_counts_keeps_its_work(fake_trooper: FakeTrooper, server_database: str) -> None:
+    """Its work is taken over only if six checks in a row see no change of its counter."""
     fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order().order_id
 
@@ -90,8 +90,8 @@ async def test_a_worker_that_beats_keeps_its_work(fake_trooper: FakeTrooper, ser
         assert workers == [("mine",)]
 
 
-async def test_an_outage_proves_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a look that failed, six more without a beat are needed: the others could not write theirs either."""
+async def test_a_failed_check_proves_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a check that failed, six more are needed: the other workers could not write either."""
     looks: list[int | None] = [1, 1, 1, 1, 1, 1, None, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
     taken: list[tuple[str, int]] = []
 
@@ -117,8 +117,8 @@ async def test_an_outage_proves_nothing_about_others(monkeypatch: pytest.MonkeyP
         await asyncio.wait([watching])
 
 
-async def test_only_one_takes_over(server_database: str) -> None:
-    """Of two that see no beat, or where the worker has beaten in the meantime, the second finds nothing to do."""
+async def test_only_one_worker_takes_over(server_database: str) -> None:
+    """If two see a stopped counter, or the worker has counted again, the second finds nothing to do."""
     async with application(lambda account: TrooperClient("key"), server_database, executor_id="mine"):
         async with durable.takeover(server_database):
             pass
@@ -133,23 +133,23 @@ async def test_only_one_takes_over(server_database: str) -> None:
             assert await rows.fetchall() == [("mine",)]
 
 
-async def test_the_executor_id_that_dbos_gives_is_refused(server_database: str) -> None:
-    """It is every worker's."""
+async def test_the_default_executor_id_is_refused(server_database: str) -> None:
+    """DBOS gives the same one to every worker."""
     async with application(lambda account: TrooperClient("key"), server_database):
         with pytest.raises(errors.ConfigurationError, match="executor_id of its own"):
             async with durable.takeover(server_database):
                 raise AssertionError
 
 
-async def test_killed_and_disturbed_at_random_moments_on_sqlite() -> None:
-    """Every job ends right, settings are sent at most once more a kill, purchases never twice; none is forgotten."""
+async def test_random_kills_and_disturbances_on_sqlite_lose_nothing() -> None:
+    """Every job ends right, each kill repeats a setting at most once, purchases never; none is forgotten."""
     seed = random.randrange(10**9)
     verdicts = await many(2, 2, seed, (1,), None)
     assert [fault for verdict in verdicts for fault in verdict.faults] == [], f"seed {seed}"
 
 
-async def test_killed_and_disturbed_at_random_moments_on_postgres(server: Postgres) -> None:
-    """The workers that are left take over, by the same rules."""
+async def test_random_kills_and_disturbances_on_postgres_lose_nothing(server: Postgres) -> None:
+    """The remaining workers take over, by the same rules."""
     seed = random.randrange(10**9)
     verdicts = await many(2, 2, seed, (2,), server.url)
     assert [fault for verdict in verdicts for fault in verdict.faults] == [], f"seed {seed}"

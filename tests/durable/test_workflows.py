@@ -1,4 +1,4 @@
-"""Durable work, in one process on SQLite: what each workflow does, and what is left when a process dies."""
+"""Durable workflows, in one process on SQLite: what each does, and what is left when its process dies."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ async def status(name: str) -> str | None:
 
 
 async def result(name: str) -> Any:
-    """What became of a workflow that an earlier process began."""
+    """The result of a workflow that an earlier process began."""
     handle: WorkflowHandleAsync[Any] = await DBOS.retrieve_workflow_async(name)
     return await handle.get_result()
 
 
 async def progress(name: str) -> Any:
-    """Once there is some."""
+    """Its progress, once there is some."""
     return await eventually(lambda: DBOS.get_event_async(name, "progress", 0))
 
 
 @contextmanager
 def killed(group: type, method: str, *, sent: bool) -> Iterator[asyncio.Event]:
-    """Calls of a method end as in a process that is killed right before or after it has sent; the event says so."""
+    """Calls of a method end as in a process that is killed right before or after sending; the event says so."""
     original, dead = getattr(group, method), asyncio.Event()
 
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ def killed(group: type, method: str, *, sent: bool) -> Iterator[asyncio.Event]:
 
 
 async def test_every_workflow_reaches_its_end(fake_trooper: FakeTrooper, database: str) -> None:
-    """Each is sent once, and returns what it came to."""
+    """Each is sent once, and returns its result."""
     one, two = fake_trooper.add_order().order_id, fake_trooper.add_order().order_id
     frozen = fake_trooper.add_order(status="frozen").order_id
     async with application(lambda account: fake_trooper.client(), database):
@@ -93,7 +93,7 @@ async def test_every_workflow_reaches_its_end(fake_trooper: FakeTrooper, databas
 
 
 async def test_a_fleet_converges_and_is_reported(fake_trooper: FakeTrooper, database: str) -> None:
-    """Only what is not there is sent; a frozen server starts with migration, once; failures are in the report."""
+    """Only missing states are requested; a frozen server starts with migration, once; failures are in the report."""
     states = {"running": "stopped", "stopped": "running", "frozen": "running", "freezing": "frozen"}
     orders = {fake_trooper.add_order(status=now): wanted for now, wanted in states.items()}
     targets, frozen = {order.order_id: wanted for order, wanted in orders.items()}, list(orders)[2]
@@ -113,8 +113,8 @@ async def test_a_fleet_converges_and_is_reported(fake_trooper: FakeTrooper, data
 # Outages -------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_outage_at_the_start_is_ridden_out(fake_trooper: FakeTrooper, database: str) -> None:
-    """Reads and settings are tried again until the deadline, whatever the response says of when."""
+async def test_an_outage_at_the_start_is_tolerated(fake_trooper: FakeTrooper, database: str) -> None:
+    """Reads and settings are retried until the deadline, whatever Retry-After says."""
     orders = [fake_trooper.add_order().order_id for _ in range(4)]
     for path in ("/api/orders", "/api/blibs", "/api/template-config", HISTORY):
         fake_trooper.fail_next(path, status=503, times=6, retry_after=150)
@@ -133,8 +133,8 @@ async def test_an_outage_at_the_start_is_ridden_out(fake_trooper: FakeTrooper, d
         assert [(await client.orders.get(order)).current_status for order in orders[2:]] == ["stopped", "stopped"]
 
 
-async def test_an_outage_that_outlasts_the_deadline_is_the_error(fake_trooper: FakeTrooper, database: str) -> None:
-    """The workflow ends with what the API said, and nothing was sent."""
+async def test_an_outage_beyond_the_deadline_is_raised(fake_trooper: FakeTrooper, database: str) -> None:
+    """The workflow fails with the API's error, and nothing was sent."""
     order = fake_trooper.add_order().order_id
     fake_trooper.fail_next("/api/orders", status=503, times=1000)
     async with application(lambda account: fake_trooper.client(), database):
@@ -146,8 +146,8 @@ async def test_an_outage_that_outlasts_the_deadline_is_the_error(fake_trooper: F
 # Keys ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_that_is_exchanged_ends_no_wait(fake_trooper: FakeTrooper, file: Path) -> None:
-    """After a 401 the accounts function is asked again, all waits go on, and no key is in the database."""
+async def test_a_rotated_key_ends_no_wait(fake_trooper: FakeTrooper, file: Path) -> None:
+    """After a 401 the accounts function is called again, all waits continue, and no key is in the database."""
     fake_trooper.api_key, asked = "an-old-key", list[str]()
     fake_trooper.durations["stop"] = 100
     orders = [fake_trooper.add_order().order_id for _ in range(3)]
@@ -172,10 +172,10 @@ async def test_a_key_that_is_exchanged_ends_no_wait(fake_trooper: FakeTrooper, f
     assert not any(key in file.read_bytes() for key in (b"an-old-key", b"a-new-key"))
 
 
-async def test_an_accounts_function_that_fails_is_asked_again(
+async def test_a_failing_accounts_function_is_called_again(
     fake_trooper: FakeTrooper, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A vault that is away, or too slow, ends nothing; what it raised is not logged, since its text may hold a key."""
+    """An unreachable or slow vault ends nothing; its error is not logged, since its text may hold a key."""
     failures: list[Callable[[], Any]] = [
         lambda: (_ for _ in ()).throw(LookupError("SECRET")),
         lambda: asyncio.Event().wait(),
@@ -198,8 +198,8 @@ async def test_an_accounts_function_that_fails_is_asked_again(
 # Restarts ------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_stored_baseline_proves_a_restart(fake_trooper: FakeTrooper, database: str) -> None:
-    """The history is read, stored, and not readable again when the restart is sent; and then the process dies."""
+async def test_a_stored_baseline_confirms_a_restart(fake_trooper: FakeTrooper, database: str) -> None:
+    """The history is read, stored, and not readable again when the restart is sent; then the process dies."""
     order = fake_trooper.add_order().order_id
     restart = Orders.restart
 
@@ -214,14 +214,14 @@ async def test_the_stored_baseline_proves_a_restart(fake_trooper: FakeTrooper, d
                 await start("restart", durable.switch, "acme", order, "restart")
                 await dead.wait()
                 await until(lambda: fake_trooper.sent(SWITCH))
-    fake_trooper.advance(60)  # the restart is over before there is a process again
+    fake_trooper.advance(60)  # the restart is over before a process runs again
     async with application(lambda account: fake_trooper.client(), database):
         assert await result("restart") == "running"
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-async def test_a_departure_that_was_seen_proves_a_restart(fake_trooper: FakeTrooper, database: str) -> None:
-    """The process dies after it saw the server restart; when it runs again, its history can't be read."""
+async def test_a_stored_departure_confirms_a_restart(fake_trooper: FakeTrooper, database: str) -> None:
+    """The process dies after it saw the server restart; when it runs again, the history can't be read."""
     fake_trooper.durations["restart"] = 100
     order = fake_trooper.add_order().order_id
     async with application(lambda account: fake_trooper.client(), database):
@@ -238,11 +238,11 @@ async def test_a_departure_that_was_seen_proves_a_restart(fake_trooper: FakeTroo
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-# Purchases in doubt --------------------------------------------------------------------------------------------------
+# Purchases of unknown outcome -----------------------------------------------------------------------------------------
 
 
-async def test_a_purchase_in_doubt_is_decided_from_another_process(fake_trooper: FakeTrooper, database: str) -> None:
-    """It holds up its account alone, names its candidates, refuses what was there before; the first decision holds."""
+async def test_an_unknown_purchase_is_decided_from_another_process(fake_trooper: FakeTrooper, database: str) -> None:
+    """It blocks only its own account, lists its candidates, refuses existing orders; the first decision counts."""
     before = fake_trooper.add_order()
     async with FakeTrooper() as other:
         fakes = {"acme": fake_trooper, "other": other}
@@ -270,8 +270,8 @@ async def test_a_purchase_in_doubt_is_decided_from_another_process(fake_trooper:
     assert len(fake_trooper.sent(ORDER)) == 2
 
 
-async def test_the_first_decision_holds(fake_trooper: FakeTrooper, database: str) -> None:
-    """Another one has no effect, also while no worker has taken up the first; a purchase not made is an error."""
+async def test_the_first_decision_counts(fake_trooper: FakeTrooper, database: str) -> None:
+    """Another one has no effect, even before a worker has received the first; a purchase not made is an error."""
     async with application(lambda account: fake_trooper.client(), database):
         fake_trooper.drop_next(ORDER, when="before")
         await start("lost", durable.order, "acme", 1, **TERMS)
@@ -289,8 +289,8 @@ async def test_the_first_decision_holds(fake_trooper: FakeTrooper, database: str
 # Ids -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_running_work_is_joined_by_its_id(fake_trooper: FakeTrooper, database: str) -> None:
-    """A nightly job that restarts after the fleet has changed gets the work that runs; it tells how far it is."""
+async def test_starting_again_under_an_id_joins_the_running_work(fake_trooper: FakeTrooper, database: str) -> None:
+    """A nightly job that restarts after the fleet has changed joins the running workflow and its progress."""
     fake_trooper.durations["stop"] = 100
     orders = [fake_trooper.add_order().order_id for _ in range(2)]
     async with application(lambda account: fake_trooper.client(), database):
@@ -305,7 +305,7 @@ async def test_running_work_is_joined_by_its_id(fake_trooper: FakeTrooper, datab
 
 
 async def test_work_is_cancelled_retried_and_deleted_with_dbos(fake_trooper: FakeTrooper, database: str) -> None:
-    """Cancelling ends a wait within the poll of DBOS; rewinding runs what failed again, under the same id."""
+    """Cancelling ends a wait at DBOS's next poll; rewinding runs the failed part again, under the same id."""
     fake_trooper.durations["stop"] = 100
     order, locked = fake_trooper.add_order().order_id, fake_trooper.add_order(is_locked=True).order_id
     async with application(lambda account: fake_trooper.client(), database):
@@ -325,7 +325,7 @@ async def test_work_is_cancelled_retried_and_deleted_with_dbos(fake_trooper: Fak
         assert await status("locked") is None
 
 
-# Workflows of the user's own -----------------------------------------------------------------------------------------
+# Your own workflows -------------------------------------------------------------------------------------------------
 
 training, trained = asyncio.Event(), asyncio.Event()
 
@@ -337,7 +337,7 @@ async def until_trained() -> None:
 
 @DBOS.workflow(name="tests.train")
 async def train(account: str) -> int:
-    """What a user writes: order, install, train, freeze."""
+    """A user's workflow: order, install, train, freeze."""
     order_id = await durable.order(account, 1, **TERMS)
     await durable.install(account, order_id, 1)
     await DBOS.run_step_async({"name": "train"}, until_trained)
@@ -345,8 +345,8 @@ async def train(account: str) -> int:
     return order_id
 
 
-async def test_a_workflow_of_the_users_own_goes_on_after_a_crash(fake_trooper: FakeTrooper, database: str) -> None:
-    """Order, install, train and freeze are one durable workflow: what was done is not done again."""
+async def test_your_own_workflow_continues_after_a_crash(fake_trooper: FakeTrooper, database: str) -> None:
+    """Order, install, train and freeze are one durable workflow: finished steps are not repeated."""
     training.clear()
     trained.clear()
     async with application(lambda account: fake_trooper.client(), database):
@@ -364,7 +364,7 @@ async def test_a_workflow_of_the_users_own_goes_on_after_a_crash(fake_trooper: F
 
 
 async def test_running_work_is_left_to_its_version(fake_trooper: FakeTrooper, database: str) -> None:
-    """A release under another version of the application neither ends nor runs it; the old one goes on with it."""
+    """A release under another application version neither ends nor runs it; the old one continues."""
     fake_trooper.durations["create"] = 100
     async with application(lambda account: fake_trooper.client(), database, version="1"):
         await start("job", durable.order, "acme", 1, **TERMS)
@@ -409,7 +409,7 @@ async def begin(kind: str, order: int) -> Any:
 async def test_what_was_not_sent_is_sent_by_the_next_process(
     kind: str, fake_trooper: FakeTrooper, database: str
 ) -> None:
-    """A process that dies right before a request leaves leaves no doubt."""
+    """If a process dies right before sending, it is known that nothing was sent."""
     group, method, path = ONCE[kind]
     order = fake_trooper.add_order(status="frozen" if kind == "thaw" else "running").order_id
     async with application(lambda account: fake_trooper.client(), database):
@@ -423,7 +423,7 @@ async def test_what_was_not_sent_is_sent_by_the_next_process(
 
 @pytest.mark.parametrize("kind", ONCE)
 async def test_what_may_have_been_sent_is_not_sent_again(kind: str, fake_trooper: FakeTrooper, database: str) -> None:
-    """A process that dies while a request is in flight: what became of it is found, or somebody decides."""
+    """If a process dies with a request in flight, the outcome is found out, or somebody decides."""
     group, method, path = ONCE[kind]
     order = fake_trooper.add_order(status="frozen" if kind == "thaw" else "running").order_id
     async with application(lambda account: fake_trooper.client(), database):
@@ -444,10 +444,10 @@ async def test_what_may_have_been_sent_is_not_sent_again(kind: str, fake_trooper
 
 
 @pytest.mark.parametrize("kind", ["restart", "thaw", "install"])
-async def test_what_was_lost_and_is_not_found_is_unknown(
+async def test_a_lost_request_without_a_trace_is_unknown(
     kind: str, fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that was cut before it arrived: not sent again, and its end says that it may not have been sent."""
+    """A request lost before it arrived is not sent again, and its error says that it may not have been sent."""
     path = ONCE[kind][2]
     order = fake_trooper.add_order(status="frozen" if kind == "thaw" else "running").order_id
     fake_trooper.drop_next(path, when="before")
@@ -455,7 +455,7 @@ async def test_what_was_lost_and_is_not_found_is_unknown(
         handle = await begin(kind, order)
         await until(lambda: fake_trooper.sent(path))
         seen, now = len(fake_trooper.requests), time.time
-        await until(lambda: len(fake_trooper.requests) > seen + 1)  # it is looked for
+        await until(lambda: len(fake_trooper.requests) > seen + 1)  # the workflow looks for it
         monkeypatch.setattr(time, "time", lambda: now() + 600)
         forward(600)
         with pytest.raises(errors.OutcomeUnknownError, match="may not have been sent"):
@@ -463,7 +463,7 @@ async def test_what_was_lost_and_is_not_found_is_unknown(
     assert len(fake_trooper.sent(path)) == 1
 
 
-async def test_of_several_new_installs_nobody_can_know(fake_trooper: FakeTrooper, database: str) -> None:
+async def test_two_new_installs_leave_the_outcome_unknown(fake_trooper: FakeTrooper, database: str) -> None:
     """Somebody else installs the same template while the response is lost: the outcome is unknown."""
     order = fake_trooper.add_order().order_id
     install = Templates.install
@@ -483,8 +483,8 @@ async def test_of_several_new_installs_nobody_can_know(fake_trooper: FakeTrooper
 # What is refused, and what is stored --------------------------------------------------------------------------------
 
 
-async def test_what_is_refused_is_an_error_and_can_be_bought_later(fake_trooper: FakeTrooper, database: str) -> None:
-    """Too dear, not offered, no such action: nothing is sent, and a purchase that was refused may be rewound."""
+async def test_a_refused_request_is_an_error_and_can_be_repeated(fake_trooper: FakeTrooper, database: str) -> None:
+    """Too dear, not offered, no such action: nothing is sent, and a refused purchase may be rewound."""
     async with application(lambda account: fake_trooper.client(), database):
         with pytest.raises(errors.PriceError):
             await durable.order("acme", 1, **{**TERMS, "max_price_h": 0.5})
@@ -495,10 +495,8 @@ async def test_what_is_refused_is_an_error_and_can_be_bought_later(fake_trooper:
         assert fake_trooper.sent(ORDER) == []
 
 
-async def test_a_purchase_that_does_not_get_ready_is_bought_all_the_same(
-    fake_trooper: FakeTrooper, database: str
-) -> None:
-    """Its error says so, names the order, and is no timeout that somebody's retry would buy again for."""
+async def test_a_purchase_that_does_not_get_ready_is_bought(fake_trooper: FakeTrooper, database: str) -> None:
+    """Its error says so, names the order, and is no timeout, so that a retry does not buy again."""
     fake_trooper.durations["create"] = 100
     async with application(lambda account: fake_trooper.client(), database):
         with pytest.raises(errors.PurchaseNotReadyError) as caught:
@@ -510,7 +508,7 @@ async def test_a_purchase_that_does_not_get_ready_is_bought_all_the_same(
 
 
 async def test_no_setting_of_a_template_is_stored(fake_trooper: FakeTrooper, file: Path) -> None:
-    """A template's settings may hold a password: the errors that are stored are without them."""
+    """A template's settings may hold a password: stored errors do not include them."""
     fake_trooper.failing_templates.add(1)
     fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order()

@@ -71,11 +71,11 @@ class _Clock:
         self.responses: list[aiohttp.ClientResponse] = []
 
     def flies(self) -> bool:
-        """Whether it is to be put forward as soon as there is nothing to do."""
+        """Whether it advances as soon as there is nothing to do."""
         return not self.waits() and self.ahead < self._read()
 
     def waits(self) -> bool:
-        """Whether a response is awaited, or the rest of one."""
+        """Whether a response, or the rest of one, is being awaited."""
         self.responses = [response for response in self.responses if response.connection is not None]
         return bool(self.requests or self.responses)
 

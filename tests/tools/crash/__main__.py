@@ -28,7 +28,7 @@ from tests.tools.crash.run import Verdict, run
 async def many(
     runs: int, at_once: int, seed: int, workers: tuple[int, ...], server: str | None, *, blind: bool = False
 ) -> list[Verdict]:
-    """So many runs, each with a database of its own: a copy of one, since to make one takes a second."""
+    """So many runs, each with its own database: a copy, since making one takes a second."""
     slots = asyncio.Semaphore(at_once)
     with tempfile.TemporaryDirectory() as folder:
         template = f"sqlite:///{folder}/template.sqlite" if server is None else await create(server, f"of_{seed}")
@@ -62,7 +62,7 @@ async def create(server: str, name: str, template: str = "template1") -> str:
 
 
 def report(what: str, verdicts: list[Verdict], seconds: float) -> int:
-    """Print what the runs came to; the number of their faults."""
+    """Print the results of the runs; the number of their faults."""
     ended = sum((verdict.ended for verdict in verdicts), Counter[str]())
     disturbed = sum((verdict.disturbed for verdict in verdicts), Counter[str]())
     faults = sum(len(verdict.faults) for verdict in verdicts)

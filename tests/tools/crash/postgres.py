@@ -1,4 +1,4 @@
-"""A Postgres of one's own, in a temporary folder, as a user that is not root."""
+"""A separate Postgres server, in a temporary folder, as a user that is not root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def binaries() -> Path | None:
-    """The folder of `initdb` and `postgres`, where this machine has them."""
+    """The folder of `initdb` and `postgres`, if this machine has them."""
     found = shutil.which("postgres")
     if found is not None and (folder := Path(found).resolve().parent).joinpath("initdb").exists():
         return folder
@@ -62,7 +62,7 @@ class Postgres:
 
 
 def _free_port() -> int:
-    """One that the system gives nobody who asks for any, so that it is free until the server has been started."""
+    """A port that the system assigns to no other process, so that it is free until the server has started."""
     for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
         with socket.socket() as free, suppress(OSError):
             free.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""One run: workers with work for two accounts, which are killed or disturbed; it goes on to its end, and is judged."""
+"""One run: workers for two accounts, which are killed or disturbed until all work has ended, and which are judged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def forkserver() -> Iterator[None]:
     multiprocessing.forkserver.ensure_running()
     try:
         yield
-    finally:  # what ends them is not public, nor typed
+    finally:  # what ends them is neither public nor typed
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
         multiprocessing.resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
         multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ TARGETS = {"stop": "stopped", "freeze": "frozen", "start": "running", "restart":
 
 @dataclass
 class Verdict:
-    """What a run came to; the faults are what must never be."""
+    """The result of a run; its faults must never happen."""
 
     kills: int = 0
     disturbed: Counter[str] = field(default_factory=Counter)
@@ -57,7 +57,7 @@ class Verdict:
 
 
 class Worker:
-    """A process that can be killed, and what it has told."""
+    """A process that can be killed, and what it has reported."""
 
     def __init__(
         self, fakes: dict[str, FakeTrooper], database: str, jobs: list[dict[str, Any]], *, blind: bool = False
@@ -118,7 +118,9 @@ async def run(seed: int, database: str, *, workers: int, blind: bool = False) ->
         rng.shuffle(jobs)
         for fake in fakes.values():
             for path in CHANGES:
-                fake.delay_next(path, rng.choice((0.0, 0.02, 0.2)), times=4)  # the work is done, its response in flight
+                fake.delay_next(
+                    path, rng.choice((0.0, 0.02, 0.2)), times=4
+                )  # the request was carried out, its response is in flight
         verdict, lives = Verdict(), list[Worker]()
 
         async def start() -> Worker:
@@ -149,7 +151,7 @@ async def run(seed: int, database: str, *, workers: int, blind: bool = False) ->
                     await life.ended.wait()
             except TimeoutError:
                 verdict.faults.append("a worker did not end")
-                life.kill(signal.SIGABRT)  # it shows where it stands
+                life.kill(signal.SIGABRT)  # it shows its status
                 await life.ended.wait()
             if life.process.exitcode not in (0, -signal.SIGKILL, -signal.SIGABRT):
                 verdict.faults.append(f"a worker ended with {life.process.exitcode}")
@@ -158,7 +160,7 @@ async def run(seed: int, database: str, *, workers: int, blind: bool = False) ->
 
 
 async def _disturb(rng: random.Random, database: str, victim: Worker) -> str:
-    """Something that happens to databases: its connections are cut, it is read-only for a while, its disk is full."""
+    """What happens to databases: connections are cut, it is read-only for a while, its disk is full."""
     if not database.startswith("postgresql"):
         victim.kill(signal.SIGUSR1)
         return "full disk"
@@ -178,7 +180,7 @@ async def _disturb(rng: random.Random, database: str, victim: Worker) -> str:
 
 
 def _jobs(account: str, fake: FakeTrooper) -> list[dict[str, Any]]:
-    """One of each kind. Each purchase has an offer of its own, so that its requests can be told apart."""
+    """One of each kind. Each purchase has its own offer, so that its requests can be told apart."""
     wanted = [("stop", "running"), ("freeze", "running"), ("start", "stopped"), ("restart", "running")]
     jobs: list[dict[str, Any]] = [
         {

@@ -30,7 +30,7 @@ def run(orders: dict[str, Any], parent: Connection) -> None:
     """Work as `orders` say, once the parent says so."""
     _accounts._PAUSE, _accounts._LAST_LOOK, _workflows._QUEUE_POLL = 0.1, 3.0, 0.1
     if orders["blind"]:
-        _steps.MARK = uuid.uuid4().hex  # each life has a name of its own for the marks, and finds no other's
+        _steps.MARK = uuid.uuid4().hex  # each life has its own name for the marks, and finds no marks of another
     faulthandler.enable()
     asyncio.run(_main(orders, parent))
 
@@ -101,7 +101,7 @@ async def _do(job: dict[str, Any], parent: Connection) -> None:
             with SetWorkflowID(job["id"]):
                 handle = await _begin(job)
             result = await handle.get_result(polling_interval_sec=0.3)
-        except SQLAlchemyError:  # of the application's own calls: it makes them again
+        except SQLAlchemyError:  # of the application's own calls, which are repeated
             await asyncio.sleep(0.3)
         except TrooperError as error:
             return parent.send({"id": job["id"], "error": type(error).__name__, "text": str(error)})
@@ -133,7 +133,7 @@ async def _begin(job: dict[str, Any]) -> Any:
 
 
 async def _decide(orders: dict[str, Any], parent: Connection) -> None:
-    """Each purchase here has an offer of its own: an order of that offer is it, whatever else was bought."""
+    """Each purchase here has its own offer, so an order of that offer is the result, whatever else was bought."""
     offers = {f"{job['id']}-purchase": job["offer"] for job in orders["jobs"] if job["offer"]}
     script, looked = DBOSClient(system_database_url=orders["database"]), set[str]()
     while True:
@@ -143,7 +143,7 @@ async def _decide(orders: dict[str, Any], parent: Connection) -> None:
             async with TrooperClient(orders["keys"][account], base_url=orders["urls"][account]) as client:
                 found = asked.candidates(await client.orders.list())
             bought = [one.order_id for one in found if one.blib_name == offers[asked.workflow_id]]
-            if not bought and asked.workflow_id not in looked:  # it may still be in flight: a second look
+            if not bought and asked.workflow_id not in looked:  # it may still be in flight: read once more
                 looked.add(asked.workflow_id)
                 continue
             parent.send({"id": asked.workflow_id, "undecided": bought})
