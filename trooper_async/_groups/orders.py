@@ -18,7 +18,7 @@ from trooper_async._groups.actions import Actions
 from trooper_async._groups.history import running_since, stopped_since
 from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.ordering import wanted_order
-from trooper_async._groups.rented import Jobs, check_then
+from trooper_async._groups.rented import Job, Then, check_then
 from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.feed import Outage, Watch
@@ -63,7 +63,6 @@ class Orders:
         self._actions = actions
         self._waits = waits
         self._purchases = purchases
-        self._jobs = Jobs(lookup, actions, waits, purchases)
 
     async def list(self) -> builtins.list[Order]:
         """All orders of the account (GET /api/orders).
@@ -822,13 +821,9 @@ class Orders:
                 may have created; none of them was frozen. If the caller was cancelled, this is logged at ERROR instead.
             ConfigurationError, PriceError, UnresolvedPurchaseError, BadRequestError, …: as for `create`.
         """
-        operation = "orders.rented"
-        check_then(then, operation)
-        arguments.check_seconds(then_timeout, "then_timeout", operation)
-        arguments.check_seconds(timeout, operation=operation)
-        arguments.check_on_change(on_change, operation)
+        job = self._job("orders.rented", then, then_timeout, timeout, on_change)
         wanted, prepare = wanted_order(
-            operation,
+            job.operation,
             blib,
             contract_interval=contract_interval,
             terms_accepted=terms_accepted,
@@ -839,9 +834,7 @@ class Orders:
             max_price_h=max_price_h,
             reference=reference,
         )
-        return self._jobs.rented(
-            wanted, prepare, then=then, then_timeout=then_timeout, timeout=timeout, on_change=on_change
-        )
+        return job.rented(wanted, prepare)
 
     def running(
         self,
@@ -878,20 +871,24 @@ class Orders:
             OrderNotFoundError: the order is not in the list. Nothing was sent.
             WaitTimeoutError, SupersededError, OrderVanishedError, ServerLockedError, …: as for `start_and_wait`.
         """
-        operation = "orders.running"
+        job = self._job("orders.running", then, then_timeout, timeout, on_change)
+        arguments.check_bool(migration_allowed, "migration_allowed", job.operation)
+        return job.running(arguments.order_id(order, job.operation), migration_allowed=migration_allowed)
+
+    def _job(
+        self,
+        operation: str,
+        then: Then,
+        then_timeout: float | None,
+        timeout: float | None,
+        on_change: OnChange | None,
+    ) -> Job:
         check_then(then, operation)
         arguments.check_seconds(then_timeout, "then_timeout", operation)
-        arguments.check_bool(migration_allowed, "migration_allowed", operation)
         arguments.check_seconds(timeout, operation=operation)
         arguments.check_on_change(on_change, operation)
-        return self._jobs.running(
-            arguments.order_id(order, operation),
-            then=then,
-            then_timeout=then_timeout,
-            migration_allowed=migration_allowed,
-            timeout=timeout,
-            on_change=on_change,
-        )
+        tools = self._lookup, self._actions, self._waits, self._purchases
+        return Job(*tools, operation, then, then_timeout, timeout, on_change)
 
     @property
     def purchases(self) -> tuple[Purchase, ...]:

@@ -45,82 +45,51 @@ _RELEASED = {"stopped": 1, "frozen": 2}
 """The statuses in which a server counts as released; the higher the number, the cheaper."""
 
 
-@define
-class _Job:
-    """The server to release at the end, and how."""
+@define(eq=False)
+class Job:
+    """A job on a server of its own, which is released at the end: frozen, stopped, or left as it is."""
 
+    _lookup: Lookup
+    _actions: Actions
+    _waits: Waits
+    _purchases: Purchases
     operation: str
     then: Then
     then_timeout: float | None
+    timeout: float | None
+    on_change: OnChange | None
     order_id: int | None = None
     """None until it is known what was bought."""
     price_h: Decimal | None = None
     purchase: Purchase | None = None
 
-    def failure(self, reason: str) -> StillRunningError:
-        """The error of a server that could not be released."""
-        cost = "money" if self.price_h is None else f"{self.price_h} EUR per hour"
-        return StillRunningError(
-            f"the {self.then} at its end failed ({reason}): order {self.order_id} still costs {cost}",
-            order_id=self.order_id or 0,
-            price_h=self.price_h,
-            operation=self.operation,
-            subject=f"order {self.order_id}",
-        )
-
-
-class Jobs:
-    """The jobs of one client that run on a server of their own."""
-
-    def __init__(self, lookup: Lookup, actions: Actions, waits: Waits, purchases: Purchases) -> None:
-        self._lookup = lookup
-        self._actions = actions
-        self._waits = waits
-        self._purchases = purchases
-
     @asynccontextmanager
-    async def rented(
-        self,
-        wanted: Record,
-        prepare: Prepare,
-        *,
-        then: Then,
-        then_timeout: float | None,
-        timeout: float | None,
-        on_change: OnChange | None,
-    ) -> AsyncIterator[Order]:
-        """Buy an order, or find the one bought under its reference; yield it when it runs; put it away at the end."""
-        operation, began = wanted.operation, asyncio.get_running_loop().time()
-        options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
-        job = _Job(operation, then, then_timeout, price_h=wanted.purchase.price_h)
-        async with _releasing(job, lambda: self._release_purchase(job, wanted)):
-            async with self._purchases.made(wanted, prepare, until=deadline(began, timeout)) as bought:
-                job.purchase, job.order_id = bought.purchase, bought.transition.order_id  # to be released from now on
+    async def rented(self, wanted: Record, prepare: Prepare) -> AsyncIterator[Order]:
+        """Buy an order, or find the one bought under its reference; yield it when it runs; release it at the end."""
+        began = asyncio.get_running_loop().time()
+        options = WaitOptions(operation=self.operation, timeout=self.timeout, on_change=self.on_change, began=began)
+        self.price_h = wanted.purchase.price_h
+        async with self._releasing(lambda: self._release_purchase(wanted)):
+            async with self._purchases.made(wanted, prepare, until=deadline(began, self.timeout)) as bought:
+                self.purchase, self.order_id = bought.purchase, bought.transition.order_id  # to be released from now on
             if bought.purchase.id == wanted.purchase.id:
                 order = await self._purchases.wait(bought, **options)
             else:  # bought earlier: it may have been released since, or not be in the list yet
                 listed = PredicateJudge(lambda order: True, self._waits.schedule.cap)
-                now = await self._waits.order(job.order_id, listed, operation=operation, timeout=timeout, began=began)
+                now = await self._waits.order(
+                    self.order_id, listed, operation=self.operation, timeout=self.timeout, began=began
+                )
                 order = await self._started(now, **options)
             yield order
 
     @asynccontextmanager
-    async def running(
-        self,
-        order_id: int,
-        *,
-        then: Then,
-        then_timeout: float | None,
-        migration_allowed: bool,
-        timeout: float | None,
-        on_change: OnChange | None,
-    ) -> AsyncIterator[Order]:
-        """Start an order that does not run, yield it when it does, and put it away at the end."""
-        operation, began = "orders.running", asyncio.get_running_loop().time()
-        options = WaitOptions(operation=operation, timeout=timeout, on_change=on_change, began=began)
-        found = await self._lookup.order(order_id, operation)
-        job = _Job(operation, then, then_timeout, order_id, found.price_h)
-        async with _releasing(job, lambda: self._release(job)):
+    async def running(self, order_id: int, *, migration_allowed: bool) -> AsyncIterator[Order]:
+        """Start an order that does not run, yield it when it does, and release it at the end."""
+        began = asyncio.get_running_loop().time()
+        options = WaitOptions(operation=self.operation, timeout=self.timeout, on_change=self.on_change, began=began)
+        found = await self._lookup.order(order_id, self.operation)
+        self.order_id, self.price_h = order_id, found.price_h
+        async with self._releasing(self._release):
             yield await self._started(found, migration_allowed=migration_allowed, **options)
 
     async def _started(self, now: Order, *, migration_allowed: bool = False, **options: Unpack[WaitOptions]) -> Order:
@@ -133,53 +102,51 @@ class Jobs:
             return await self._waits.order(now.order_id, judge, **options)
         return await self._actions.act_and_wait(now, "start", migration_allowed=migration_allowed, **options)
 
-    async def _release_purchase(self, job: _Job, wanted: Record) -> StillRunningError | None:
+    async def _release_purchase(self, wanted: Record) -> StillRunningError | None:
         """Release what was bought. If its caller was cancelled, its purchase may still be in flight."""
-        if job.order_id is None:
+        if self.order_id is None:
             outcome = await self._purchases.settled(wanted)
             if isinstance(outcome, PurchaseUnknownError):
                 LOG.error("%s", outcome)  # its cancelled caller learns of it nowhere else
             if not isinstance(outcome, Record) or outcome.purchase.order_id is None:
                 return None
-            job.purchase, job.order_id = outcome.purchase, outcome.purchase.order_id
-        failure = await self._release(job)
-        if failure is None and job.then != "leave" and job.purchase is not None:
+            self.purchase, self.order_id = outcome.purchase, outcome.purchase.order_id
+        failure = await self._release()
+        if failure is None and self.then != "leave" and self.purchase is not None:
             try:  # no decision is needed any more
-                await self._purchases.journal.resolve(job.purchase, job.order_id)
+                await self._purchases.journal.resolve(self.purchase, self.order_id)
             except ConfigurationError as error:
                 LOG.error(
                     "%s: order %d was frozen or stopped, but that could not be recorded: %s",
-                    job.operation,
-                    job.order_id,
+                    self.operation,
+                    self.order_id,
                     error,
                 )
         return failure
 
-    async def _release(self, job: _Job) -> StillRunningError | None:
+    async def _release(self) -> StillRunningError | None:
         """Freeze or stop the server. Returns the error if that failed."""
-        if job.then == "leave" or job.order_id is None:
+        if self.then == "leave" or self.order_id is None:
             return None
         try:
-            reason = await self._send(job.order_id, job.then, job.then_timeout, job.operation)
+            reason = await self._send(self.order_id, self.then)
         except asyncio.CancelledError:  # the event loop is about to be closed
-            LOG.error("%s", job.failure("it was cancelled"))
+            LOG.error("%s", self.failure("it was cancelled"))
             raise
         if reason is None:
             return None
-        failure = job.failure(reason.message)
+        failure = self.failure(reason.message)
         failure.__cause__ = reason
         LOG.error("%s", failure)
         return failure
 
-    async def _send(
-        self, order_id: int, then: Literal["freeze", "stop"], then_timeout: float | None, operation: str
-    ) -> TrooperError | None:
+    async def _send(self, order_id: int, then: Literal["freeze", "stop"]) -> TrooperError | None:
         """Returns None once the API has accepted it, or if the order is already there or gone; otherwise the last
         error.
         """
-        loop = asyncio.get_running_loop()
+        loop, operation = asyncio.get_running_loop(), self.operation
         schedule = self._waits.schedule
-        missing_since, pause, until = None, schedule.floor, deadline(loop.time(), then_timeout)
+        missing_since, pause, until = None, schedule.floor, deadline(loop.time(), self.then_timeout)
         while True:
             now: Order | int = order_id
             last: TrooperError | None = None
@@ -195,7 +162,10 @@ class Jobs:
                 missing_since = missing_since or loop.time()
                 if loop.time() - missing_since >= _GONE_CAPS * schedule.cap:
                     LOG.warning(
-                        "%s: order %d is not in the list any more, so it is not sent to %s", operation, order_id, then
+                        "%s: order %d is not in the list any more, so it is not sent to %s",
+                        operation,
+                        order_id,
+                        then,
                     )
                     return None
             else:  # even if the list cannot be read: the action is what matters
@@ -211,33 +181,43 @@ class Jobs:
             await self._lookup.pause(pause)
             pause = min(2 * pause, schedule.cap)
 
+    def failure(self, reason: str) -> StillRunningError:
+        """The error of a server that could not be released."""
+        cost = "money" if self.price_h is None else f"{self.price_h} EUR per hour"
+        return StillRunningError(
+            f"the {self.then} at its end failed ({reason}): order {self.order_id} still costs {cost}",
+            order_id=self.order_id or 0,
+            price_h=self.price_h,
+            operation=self.operation,
+            subject=f"order {self.order_id}",
+        )
+
+    @asynccontextmanager
+    async def _releasing(self, end: Callable[[], Awaitable[StillRunningError | None]]) -> AsyncIterator[None]:
+        """Run `end` after the block, however that ends and however often it is cancelled.
+
+        An error that `end` returns is raised; if the block itself raised, its exception continues, with a note.
+        """
+        try:
+            yield
+        except GeneratorExit:  # the coroutine was closed or collected: nothing can be awaited
+            if self.then != "leave" and self.order_id is not None:
+                LOG.error("%s", self.failure("its task did not run to its end"))
+            raise
+        except BaseException as error:
+            failure = await finished(asyncio.ensure_future(end()))
+            if failure is not None:
+                error.add_note(str(failure))
+            raise
+        failure = await finished(asyncio.ensure_future(end()))
+        if failure is not None:
+            raise failure
+
 
 def check_then(then: object, operation: str) -> None:
     """Refuse any other value of `then`."""
     if then not in get_args(Then):
         raise wrong('then must be "freeze", "stop" or "leave"', then, operation)
-
-
-@asynccontextmanager
-async def _releasing(job: _Job, end: Callable[[], Awaitable[StillRunningError | None]]) -> AsyncIterator[None]:
-    """Run `end` after the block, however that ends and however often it is cancelled.
-
-    An error that `end` returns is raised; if the block itself raised, its exception continues, with a note.
-    """
-    try:
-        yield
-    except GeneratorExit:  # the coroutine was closed or collected: nothing can be awaited
-        if job.then != "leave" and job.order_id is not None:
-            LOG.error("%s", job.failure("its task did not run to its end"))
-        raise
-    except BaseException as error:
-        failure = await finished(asyncio.ensure_future(end()))
-        if failure is not None:
-            error.add_note(str(failure))
-        raise
-    failure = await finished(asyncio.ensure_future(end()))
-    if failure is not None:
-        raise failure
 
 
 def _statuses(order: Order) -> tuple[str, str]:
