@@ -4,14 +4,14 @@
     TROOPER_API_KEY=… python examples/ci_job.py --name ci-gpu --max-price-h 0.50 -- nvidia-smi
 
 The first job orders the cheapest offer by the hour, which costs money. Later jobs find that server by its title and
-start it, since the API has no request that gives a server back. Jobs that run at the same time need names of their own:
-one that finds its server in use fails. Output and exit code are those of the command; what else fails ends it with 1.
+start it, since the API has no request that gives a server back. Jobs that run at the same time need different names: a
+job that finds its server in use fails. Output and exit code are the command's; any other failure exits with 1.
 
 The server is frozen at the end of the command, after an error, and on SIGINT or SIGTERM, however often they come; while
-the API fails, that is tried again for a day. All else is tried again for ten minutes, but for the order itself: if it
-is not known whether it was made, the job fails and says so. Only kill -9 leaves the server running, or an API that
-refuses to freeze it, as it does if you lock it. The next job then fails and says so; but a server that was not up yet
-has no title, so the next job orders another one.
+the API fails, the freeze is retried for a day. Everything else is retried for ten minutes, except the order itself: if
+its outcome is unknown, the job fails and says so. Only kill -9 leaves the server running, or an API that refuses the
+freeze, as for a locked server. The next job then fails and says so; but a server that was still starting has no title,
+so the next job orders another one.
 
 In a shell, `trooper order --for-job -- COMMAND` is shorter: it logs in with your SSH key, and orders a new server each
 time. This logs in with the server's password, keeps one server, and is Python that you can extend.

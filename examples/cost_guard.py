@@ -9,7 +9,7 @@ forgets nothing, and two copies do no harm. A server whose history does not tell
 
 `--title` limits the freezing to some servers, and a locked server is never frozen. Without `--act` it only says what it
 would do. A paid period is not refunded, so a freeze saves money from the next period on. The key comes from
-TROOPER_API_KEY. It looks once a minute, until Ctrl-C or SIGTERM.
+TROOPER_API_KEY. It checks once a minute, until Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class CostGuard:
     title: str = "*"
     act: bool = False
     every: float = 60.0
-    """Seconds between two looks."""
+    """Seconds between two checks."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _since: dict[int, tuple[str, datetime]] = field(factory=dict, init=False)  # when each server got its status
     _frozen: dict[int, datetime] = field(factory=dict, init=False)  # when each freeze was accepted
     _unknown: dict[int, datetime] = field(factory=dict, init=False)  # since when a history does not tell
-    _requested: dict[int, datetime] = field(factory=dict, init=False)  # when another status was seen to be wanted
+    _requested: dict[int, datetime] = field(factory=dict, init=False)  # when another desired status was seen
     _said: dict[tuple[int, str], datetime] = field(factory=dict, init=False)
 
     async def run(self) -> None:
-        """Look at the orders and the clock, until cancelled."""
+        """Check the orders and the clock, until cancelled."""
         failing_since: datetime | None = None
         while True:
             try:
@@ -81,11 +81,11 @@ class CostGuard:
         for order in select(orders, title=self.title):
             try:
                 await self.check(order)
-            except TrooperError as error:  # the next look tries again
+            except TrooperError as error:  # the next check tries again
                 LOG.error("%s: %s", name(order), error)
 
     def warn(self, order: Order) -> None:
-        """Say that a paid period is about to end."""
+        """Warn that a paid period is about to end."""
         end = order.paid_until
         if end is not None and order.current_status != "frozen" and end - SOON <= self.clock() < end:
             self.say_once(order, end, f"paid until {end.astimezone():%H:%M}, then renewed or frozen")
@@ -105,7 +105,7 @@ class CostGuard:
             _, since = self._since[order.order_id]
             if now - since <= limit or self._said.get((order.order_id, text)) == since:
                 return
-        read = await self.read_since(order)  # now: it may have been started and stopped between two looks
+        read = await self.read_since(order)  # now: it may have been started and stopped between two checks
         if read is None:
             if now - self._unknown.setdefault(order.order_id, now) >= AGAIN:  # for a moment, the history may be behind
                 self.say_once(order, self._unknown[order.order_id], "its history does not say since when: not frozen")
@@ -133,7 +133,7 @@ class CostGuard:
         self._frozen[order.order_id] = now
 
     async def read_since(self, order: Order) -> datetime | None:
-        """Since when the server has its status."""
+        """Since when the server has had its status."""
         if order.current_status.casefold() == "running":
             return await self.client.orders.running_since(order)
         return await self.client.orders.stopped_since(order)

@@ -4,7 +4,7 @@
 
 It shows the embedded fake server, where servers are started and stopped all the time: no key, no network, no money.
 With `--live` it shows the account behind TROOPER_API_KEY. All browsers share one `orders.watch()`. While the API does
-not respond, the page says since when, and draws nothing that is not known. It listens on loopback only, and no page but
+not respond, the page says since when, and shows nothing that is unknown. It listens on loopback only, and no page but
 its own can use the buttons; any user of this machine can.
 """
 
@@ -45,7 +45,7 @@ AIMS = {"stopping": "stopped", "starting": "running", "freezing": "frozen"}
 
 
 class Dashboard:
-    """What all browsers show and ask for."""
+    """The state that all browsers share, and their requests."""
 
     def __init__(self, client: TrooperClient) -> None:
         self.client = client
@@ -55,7 +55,7 @@ class Dashboard:
         self.news = asyncio.Event()  # of the next change
 
     async def follow(self, interval: float) -> None:
-        """See how everything is, then each change."""
+        """Read the current state, then each change."""
         looking = asyncio.create_task(self.look_whether_empty(interval))
         try:
             async with self.client.orders.watch(interval=interval, outages=True) as events:
@@ -72,7 +72,7 @@ class Dashboard:
             await asyncio.wait([looking])
 
     async def look_whether_empty(self, interval: float) -> None:
-        """The watch tells of servers and of outages, but not that there are no servers."""
+        """The watch reports servers and outages, but not that there are no servers."""
         while not self.known:
             with suppress(TrooperError):
                 if not await self.client.orders.list() and not self.known:
@@ -89,7 +89,7 @@ class Dashboard:
         self.rows[order.order_id] = {**asdict(order), "cost_h": cost_h(order), "bars": bars}
 
     def see_outage(self, outage: Outage) -> None:
-        """Each bar ends when the outage began, and goes on when it is over."""
+        """Each bar ends when the outage began, and continues when it is over."""
         time = asyncio.get_running_loop().time()
         if outage.error is not None:
             time -= (datetime.now(UTC) - outage.since).total_seconds()
@@ -104,7 +104,7 @@ class Dashboard:
         self.news = asyncio.Event()
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """The state, and again after each change, until either side goes; a slow browser gets the latest one."""
+        """The state, and again after each change, until either side disconnects; a slow browser gets the latest one."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         while True:
@@ -114,7 +114,7 @@ class Dashboard:
             await news.wait()
 
     async def act(self, request: web.Request) -> web.Response:
-        """Sent, and not waited for: the watch shows what becomes of it. 504: it is not known whether it was done."""
+        """Sends an action without waiting: the watch shows its effect. 504 means that its outcome is unknown."""
         try:
             await getattr(self.client.orders, request.match_info["verb"])(int(request.match_info["order_id"]))
         except (OutcomeUnknownError, ServerError) as error:
@@ -161,7 +161,7 @@ async def demo(port: int) -> None:
     async with FakeTrooper(durations=5.0) as fake:
         for nth, title in enumerate(("llm-inference", "training 7B", "comfy-ui", "whisper", "yours", "yours, too")):
             order = fake.add_order(title=title, blib_id=nth % 3 + 1)
-            for step, word in enumerate(LIFE.split() * 60 if nth < 4 else (), 1):  # somebody is at it, for an hour
+            for step, word in enumerate(LIFE.split() * 60 if nth < 4 else (), 1):  # an hour of use
                 asyncio.get_running_loop().call_later((6 + nth) * step, fake.set_status, order, word, AIMS.get(word))
         await serve(fake.client(), port, interval=0.5)
 

@@ -1,4 +1,4 @@
-"""Freezes a fleet, and runs a job on a server of its own, with workers that are killed on the way. Nothing is lost.
+"""Freezes a fleet, and runs a job on its own server, with workers that are killed meanwhile. Nothing is lost.
 
     python examples/durable_fleet.py                                         # one worker after the other, on SQLite
     python examples/durable_fleet.py postgresql://postgres@localhost/trooper # two at once; one takes over
@@ -33,7 +33,7 @@ ACCOUNT = f"acme {RUN}"  # an account buys one server at a time: with one of its
 
 @DBOS.workflow()
 async def train(account: str) -> int:
-    """A workflow of your own: what is done of it is stored, and is not done again."""
+    """A workflow of your own: finished steps are stored, and not repeated."""
     order_id = await durable.order(account, 1, contract_interval="HOUR", terms_accepted=True, max_price_h=1)
     await durable.install(account, order_id, 1)
     await DBOS.run_step_async({"name": "train"}, asyncio.sleep, 0.5)  # here your own code would run
@@ -42,7 +42,7 @@ async def train(account: str) -> int:
 
 
 async def work() -> None:
-    """A worker: begins the work, or joins it, and waits for it. Any number may run."""
+    """A worker: starts the work, or joins it, and waits for it. Any number of workers may run."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     asyncio.get_running_loop().add_reader(0, os._exit, 1)  # its input ends with the example that has started it
@@ -83,7 +83,7 @@ async def work() -> None:
 
 
 async def decide(database_url: str, fake: FakeTrooper) -> None:
-    """What an operator does if a worker was killed in the moment of a purchase: look at the account, and decide."""
+    """What an operator does if a worker was killed during a purchase: look at the account, and decide."""
     script = DBOSClient(system_database_url=database_url)
     try:
         while True:
@@ -113,7 +113,7 @@ class Worker:
         await self.process.wait()
 
     async def follow(self) -> None:
-        """Print what it says; end it when its work is done. An error if it ends otherwise."""
+        """Print its lines, and end it when its work is done. Raises if it ends by itself."""
         assert self.process.stdout is not None
         async for line in self.process.stdout:
             print(f"{self.name} {line.decode().strip()}", flush=True)

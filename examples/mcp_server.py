@@ -74,7 +74,7 @@ SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent
 
 
 class Consent(BaseModel):
-    """What a user is asked, and answers."""
+    """The form that a user fills in."""
 
     yes: bool = Field(strict=True, title="Yes", description="Tick it to agree.")
 
@@ -212,7 +212,7 @@ class Tools:
         return self._accepted(transition)
 
     async def unresolved_purchases(self) -> list[str]:
-        """Purchases that need a decision: it is not known whether they were made, or nobody was told that they were."""
+        """Purchases that need a decision: their outcome is unknown, or their result reached nobody."""
         async with self._ledger() as buyer:
             return [unresolved(purchase) for purchase in await buyer.orders.unresolved()]
 
@@ -326,7 +326,7 @@ def unresolved(purchase: Purchase) -> str:
 
 
 def readable(tool: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-    """The tool, with errors that the assistant can read: of others, MCP shows it nothing."""
+    """The tool, with errors that the assistant can read; MCP hides all others."""
 
     @wraps(tool)
     async def call(**arguments: object) -> object:

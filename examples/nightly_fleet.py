@@ -3,8 +3,8 @@
     python examples/nightly_fleet.py --title "job-*" --freeze 19:00 --start 08:00 --timezone Europe/Berlin >> night.log
 
 In the evening it freezes the servers with this title that run, except locked ones. In the morning it starts those that
-it froze; a server that somebody started in the meantime, and perhaps froze again, is left alone. What fails is tried
-again until the other time of the day comes.
+it froze; a server that somebody started in the meantime, and perhaps froze again, is left alone. Failures are retried
+until the other time of the day comes.
 
 It keeps a report of each evening and morning in `nightly/`, in a folder for each title; give each account a `--folder`
 of its own. The report is written before anything is sent, so this program can be killed at any time. When it is started
@@ -64,7 +64,7 @@ class Due(NamedTuple):
 
 
 def around(now: datetime, times: Mapping[str, time], zone: ZoneInfo) -> tuple[Due, Due]:
-    """What was due last, at the latest now, and what is due next, in UTC.
+    """The last due time, up to now, and the next one, in UTC.
 
     A time that the clocks skip comes an hour later; of a time that comes twice, the first one counts.
     """
@@ -87,7 +87,7 @@ class Nightly:
     folder: Path
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     every: float = 60.0
-    """Seconds between two looks at the clock, and before what has failed is tried again."""
+    """Seconds between two checks of the clock, and before a retry."""
     patience: Timeout = "default"
     """Seconds after which a server that is not there yet is reported, and then awaited further; by default what the
     action usually needs."""
@@ -112,7 +112,7 @@ class Nightly:
             due, following = around(self.clock(), self.times, self.zone)
 
     async def carry_out(self, due: Due, following: Due, file: ReportFile) -> None:
-        """Freeze or start, and try again what has failed."""
+        """Freeze or start, and retry what has failed."""
         pause = self.every
         while True:
             try:
@@ -166,7 +166,9 @@ class Nightly:
         return list(orders.values())
 
     async def frozen_by_us(self, due: Due) -> list[Order]:
-        """The servers that this program froze, also before a morning that it missed, and that nobody started since."""
+        """The servers that this program froze, including before a morning that it missed, and that nobody started
+        since.
+        """
         sent: dict[int, datetime] = {}
         for path in self.recent(due, "freeze"):
             with ReportFile(path) as file:
@@ -206,12 +208,12 @@ def runs(order: Order) -> bool:
 
 
 def may_succeed(outcome: FleetOutcome) -> bool:
-    """Whether a server is not where it should be, and trying again can help."""
+    """Whether a server is not in its status, and a retry can help."""
     return outcome.order is None and not isinstance(outcome.error, FINAL)
 
 
 def again(outcome: FleetOutcome) -> FleetOutcome:
-    """The outcome as one that has not ended. What was accepted and had no effect in time may be sent once more."""
+    """The outcome as an unfinished one. An accepted action without an effect in time may be sent once more."""
     sent = None if isinstance(outcome.error, WaitTimeoutError) else outcome.sent
     return evolve(outcome, error=None, sent=sent)
 

@@ -40,7 +40,7 @@ LEDGER = "purchases.jsonl"
 
 
 class NotThereError(Exception):
-    """What was asked for does not exist. Nothing was bought."""
+    """The template or the server does not exist. Nothing was bought."""
 
 
 class GoneError(NotThereError):
@@ -60,7 +60,7 @@ async def order_and_connect(client: TrooperClient, name: str, template: str, max
         NotThereError: no such template, or no server. Nothing was bought.
         TrooperError: as the calls in it say.
     """
-    wanted = await find_template(client, template)  # before the purchase: a slip of the pen must not cost anything
+    wanted = await find_template(client, template)  # before the purchase: a typo must not cost anything
     offer = await offer_for(client, name)
     # bought once, started if it was frozen or stopped since, and left running
     async with client.orders.rented(

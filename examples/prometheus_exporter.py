@@ -5,9 +5,9 @@
 
 Prometheus then reads http://127.0.0.1:9877/metrics. It only reads: it changes nothing, costs nothing, and leaves
 nothing behind. While the API does not respond, `trooper_up` is 0 and there are no series of servers, so that no old
-status looks like the present one; the age of the last good poll counts from the start if there was none yet. `--ledger`
-may be repeated; a ledger is read while other programs buy with it. `--host` opens it to other machines; it has no
-login. A port that is in use or a key that is refused ends it with 1. Alerts worth having:
+status looks current; the age of the last successful poll counts from the start if there was none yet. `--ledger` may be
+repeated; a ledger is read while other programs buy with it. `--host` opens it to other machines; it has no login. A
+port that is in use or a key that is refused ends it with 1. Alerts worth having:
 
     trooper_last_good_poll_age_seconds > 300          sum(trooper_server_eur_per_hour) > 20
     trooper_purchases_unresolved > 0                  trooper_server_converged == 0, for: 90m
@@ -42,11 +42,13 @@ from trooper_async import (
 
 LOG = logging.getLogger("exporter")
 IN_TIME = timedelta(hours=1)
-"""A purchase that is older and has not reached its caller has lost it: an order is waited for half an hour."""
+"""An undelivered purchase that is older than this has lost its caller, since an order is waited for half an hour."""
 
 
 class Account(Collector):
-    """What is known of the account. It is polled on the event loop and collected in the threads of the HTTP server."""
+    """The known state of the account. It is polled on the event loop and collected in the threads of the HTTP
+    server.
+    """
 
     def __init__(self, ledgers: Sequence[str]) -> None:
         self._ledgers = ledgers

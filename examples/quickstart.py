@@ -3,8 +3,8 @@
     python examples/quickstart.py
 
 It talks to the embedded fake server: no key, no network, no money. With `--live --max-price-h 0.50` it does the same
-with one real server of the account behind TROOPER_API_KEY, which costs money. However it ends, by an error or Ctrl-C
-too, it freezes what it ordered, and says where each server is. Only a kill -9 leaves the server running.
+with one real server of the account behind TROOPER_API_KEY, which costs money. However it ends, also by an error or
+Ctrl-C, it freezes what it ordered, and prints the status of each server. Only a kill -9 leaves the server running.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def one_server(client: TrooperClient, blib: Blib, name: str, began: float,
 
 
 async def run(client: TrooperClient, servers: int, max_price_h: Decimal | None) -> None:
-    """Order the cheapest offer so many times, and see all of them through at once."""
+    """Order the cheapest offer so many times, and take all servers through their day at once."""
     began = time.monotonic()
     offers = [blib for blib in await client.blibs.list() if blib.is_available and blib.price_h is not None]
     if not offers:
@@ -92,7 +92,7 @@ async def live(max_price_h: Decimal) -> None:
 
 
 async def say_what_is_left(client: TrooperClient) -> None:
-    """Say where each server that was ordered is, what it costs, and how to freeze it."""
+    """Print the status of each ordered server, what it costs, and how to freeze it."""
     try:
         now = {order.order_id: order for order in await client.orders.find()}
     except TrooperError as error:
@@ -122,7 +122,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.live and options.max_price_h is None:
         parser.error("--live needs --max-price-h")
-    logging.basicConfig(format="%(message)s")  # the client warns of what it could not freeze, or not tell
+    logging.basicConfig(format="%(message)s")  # the client warns of what it could not freeze or deliver
     status = 0
     try:
         try:

@@ -8,8 +8,9 @@ and none delays another command. Chats that are not in TELEGRAM_CHATS get no rep
 minutes, because the bot or the network was down, gets a reply and is not executed. Telegram sends `/start` by itself,
 also with a number from a link, so `/start` only greets.
 
-No command is executed twice, also after kill -9; one that was being executed then gets no more replies, and /servers
-shows what became of it. Ctrl-C or SIGTERM ends the waits, tells their chats, and leaves; what was accepted goes on. A
+No command is executed twice, even after kill -9; a command that was being executed then gets no more replies, and
+/servers shows what became of it. Ctrl-C or SIGTERM ends the waits, tells their chats, and leaves; what was accepted
+goes on. A
 second bot with the same token takes over: the first one leaves in the same way, with 1. While Telegram does not
 respond, it is tried again; only at the start that ends the bot, with 1. TELEGRAM_BASE_URL is for your own Bot API
 server.
@@ -97,7 +98,7 @@ async def reply(update: Update, html: str) -> None:
     for pause in (1, 4, 16, 0):
         try:
             await update.effective_message.reply_html(html)
-        except TelegramError as error:  # the wait that it tells of must go on all the same
+        except TelegramError as error:  # a failed reply must not end the wait
             logging.warning("a reply was not sent: %s", error)
             if isinstance(error, TimedOut):  # it may have been
                 return

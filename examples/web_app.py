@@ -55,7 +55,7 @@ def client_of(request: Request) -> trooper.TrooperClient:
 
 
 def no_browsers(request: Request) -> None:
-    """Refuses what a web page sends."""
+    """Refuses requests of web pages."""
     if "Origin" in request.headers:
         raise HTTPException(403, "this service is not for web pages")
 
@@ -136,7 +136,7 @@ def status_of(error: trooper.TrooperError) -> int:
 
 
 def body_of(error: trooper.TrooperError) -> dict[str, object]:
-    """Its text says what to do next, and holds no secret. A response that was lost can be waited for."""
+    """Its text says what to do next, and holds no secret. After a lost response, the action can be waited for."""
     lost = isinstance(error, trooper.OutcomeUnknownError) and error.transition
     return {"error": str(error), **({"progress": progress_of(lost)} if lost else {})}
 
