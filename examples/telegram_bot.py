@@ -10,9 +10,8 @@ also with a number from a link, so `/start` only greets.
 
 No command is executed twice, even after kill -9; a command that was being executed then gets no more replies, and
 /servers shows what became of it. Ctrl-C or SIGTERM ends the waits, tells their chats, and leaves; what was accepted
-goes on. A
-second bot with the same token takes over: the first one leaves in the same way, with 1. While Telegram does not
-respond, it is tried again; only at the start that ends the bot, with 1. TELEGRAM_BASE_URL is for your own Bot API
+goes on. A second bot with the same token takes over: the first one leaves in the same way, with 1. While Telegram does
+not respond, it is tried again; only at the start that ends the bot, with 1. TELEGRAM_BASE_URL is for your own Bot API
 server.
 """
 

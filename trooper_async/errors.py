@@ -291,7 +291,7 @@ class WaitError(TrooperError):
         transition: what was waited for; `orders.wait(error.transition)` waits again.
     """
 
-    hint = "See error.order and error.last_error, then wait again"
+    hint = "Look at the order, then wait again"
 
     def __init__(self, message: str, **context: Unpack[WaitContext]) -> None:
         super().__init__(message)
