@@ -1,4 +1,4 @@
-"""Workflows that survive their process, for your own DBOS application. `README.md` in this folder says how.
+"""Workflows that survive their process, for your own DBOS application. See `README.md` in this folder.
 
 It needs the extra `durable` (`pip install 'trooper-async[durable]'`).
 """

@@ -29,8 +29,8 @@ _PASSING = (
     *(errors.APIConnectionError, errors.ServerError, errors.RateLimitError, errors.AuthenticationError),
     *(errors.ClientClosedError, errors.ResponseFormatError, errors.OutcomeUnknownError),
 )
-_GET_CLIENT = 30.0  # seconds that the caller's function may take
-_LAST_LOOK = 10.0  # seconds that a call always has, even if its deadline passed while no worker ran
+_GET_CLIENT = 30.0  # the timeout of the caller's function, in seconds
+_LAST_LOOK = 10.0  # the least seconds for a call, even if its deadline passed while no worker ran
 _PAUSE, _LONGEST_PAUSE, _LONGEST_RETRY_AFTER = 1.0, 30.0, 120.0
 _PASSING_SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
@@ -40,13 +40,13 @@ class Accounts:
 
     Args:
         get: a function, plain or `async`, from an account's name to a new client with that account's key. It is called
-            once for each account, and again after the API has refused the key. The clients are closed when this is
-            left.
-        grace: the greatest number of seconds that leaving takes.
+            once for each account, and again after the API has refused the key. The clients are closed at the end of the
+            block.
+        grace: the most seconds that leaving the block takes.
     """
 
     opened: ClassVar[Accounts | None] = None
-    """The one that is open in this process, or was last."""
+    """The `Accounts` that is open in this process, or was last."""
 
     def __init__(self, get: Callable[[str], TrooperClient | Awaitable[TrooperClient]], *, grace: float = 8.0) -> None:
         self._get, self._grace = get, grace
@@ -92,14 +92,14 @@ class Accounts:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around each workflow. Nothing is stored of one that stopping cancels, and the next process continues it."""
+        """Surrounds each workflow. If stopping cancels it, nothing is stored, and the next process continues it."""
         self._check_open()
         with _within(self._running):
             yield
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Around a request whose outcome would be unknown if it were cut: stopping waits for it."""
+        """Surrounds a request whose outcome would be unknown if it were cancelled: stopping waits for it."""
         with _within(self._sending):
             yield
         self._check_open()
@@ -118,9 +118,9 @@ class Accounts:
             failure.is_disconnect = True
 
     async def persist(self, account: str, deadline: float, call: Callable[[TrooperClient, float], Awaitable[T]]) -> T:
-        """Make a call, with the account's client and the seconds left, again until the deadline by `time.time()`.
+        """Make a call with the account's client and the seconds left; retry it until the deadline by `time.time()`.
 
-        It is made again after every failure that may pass, whether or not the outcome is known.
+        It is retried after every failure that may pass, whether or not its outcome is known.
         """
         pause = _PAUSE
         while True:
@@ -171,7 +171,7 @@ def _within(tasks: set[asyncio.Task[Any]]) -> Iterator[None]:
 
 
 def _without_settings(error: errors.TrooperError) -> errors.TrooperError:
-    """The error without the settings of templates, which may hold a password: errors are stored."""
+    """The error without the settings of templates, since errors are stored and a setting may hold a password."""
     failure = copy(error)
     if isinstance(failure, errors.WaitError):
         failure.order = failure.order and evolve(failure.order, template_installs=None)
@@ -181,7 +181,7 @@ def _without_settings(error: errors.TrooperError) -> errors.TrooperError:
 
 
 def _refuses_key(error: errors.TrooperError) -> bool:
-    """Whether the API refuses the key; after a wait, a 403 says so too."""
+    """Whether the API refuses the key; after a wait, a 403 means that, too."""
     if type(error) is errors.WaitError:
         return isinstance(
             error.__cause__ or error.last_error, errors.AuthenticationError | errors.PermissionDeniedError

@@ -18,7 +18,7 @@ from trooper_async.durable._accounts import Accounts
 
 
 class Connection(sqlite3.Connection):
-    """DBOS takes Python 3.12 for a proof of SQLite 3.42, and asks for `unixepoch('subsec')`: null before that one."""
+    """On Python 3.12, DBOS assumes SQLite 3.42 and uses `unixepoch('subsec')`, which is null in earlier versions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,7 +38,7 @@ async def embedded(
     Args:
         get: returns the client of an account, as for `Accounts`.
         path: the file. It is created if it does not exist, readable only by its owner.
-        grace: the greatest number of seconds that leaving takes.
+        grace: the most seconds that leaving the block takes.
 
     Raises:
         ConfigurationError: another process has it open.

@@ -1,4 +1,4 @@
-"""Purchases of unknown outcome, and how they are decided from any process."""
+"""Purchases of unknown outcome, which any process can decide."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from trooper_async import ConfigurationError, Order, TrooperError
 from trooper_async.durable._embedded import Connection
 
 PURCHASES = "trooper-purchases"
-"""The queue of purchases, partitioned by account, which makes those of an account one at a time."""
+"""The queue of purchases, partitioned by account, so that each account makes one at a time."""
 PURCHASE, UNDECIDED, DECISION = "purchase", "undecided", "decision"
 
 
 class NotBoughtError(TrooperError):
-    """A purchase of unknown outcome, of which somebody has decided that it was not made."""
+    """A purchase of unknown outcome was resolved as not made."""
 
     hint = "Nothing was bought; start another workflow, or rewind this one, to buy"
 
@@ -41,18 +41,18 @@ class UndecidedPurchase:
     blib_id: int
     """The offer."""
     name: str | None
-    """What the offer is called, where known."""
+    """The offer's name, if known."""
     price: Decimal | None
-    """EUR per hour, where known."""
+    """EUR per hour, if known."""
     at: datetime
     """When it was sent."""
     known: frozenset[int]
-    """The orders that were there before."""
+    """The ids of the orders that existed before."""
     run: str
     """Which attempt of the workflow sent it."""
 
     def candidates(self, orders: Iterable[Order]) -> list[Order]:
-        """Those orders of the account that may be this purchase, the most similar first.
+        """Return the orders that may be this purchase, the most similar first.
 
         Somebody else may share the account, so none of them is proven to be it, and for some minutes after the purchase
         an empty list proves nothing.
@@ -62,7 +62,7 @@ class UndecidedPurchase:
 
 
 async def undecided(client: DBOSClient) -> list[UndecidedPurchase]:
-    """The purchases of all accounts that wait for a decision whether they were made.
+    """Return the purchases of all accounts that wait for a decision.
 
     Args:
         client: a client of the application's database: `DBOSClient(system_database_url=…)`, in any process.
@@ -75,10 +75,10 @@ async def undecided(client: DBOSClient) -> list[UndecidedPurchase]:
 
 
 async def resolve(client: DBOSClient, what: UndecidedPurchase | str, order: Order | int | None) -> None:
-    """Say what became of a purchase of unknown outcome. The first decision counts, later ones have no effect.
+    """Decide a purchase of unknown outcome. The first decision counts, later ones have no effect.
 
     Its workflow continues as soon as a worker runs. A request can take three minutes and still succeed, so look at the
-    account after that time before you say that nothing was bought.
+    account after that time before you decide that nothing was bought.
 
     Args:
         client: as for `undecided`.
@@ -86,7 +86,7 @@ async def resolve(client: DBOSClient, what: UndecidedPurchase | str, order: Orde
         order: the order that was bought, or its id; None if nothing was bought.
 
     Raises:
-        ConfigurationError: that order existed before, or no such purchase waits for a decision.
+        ConfigurationError: the order existed before, or no such purchase waits for a decision.
     """
     workflow_id = what if isinstance(what, str) else what.workflow_id
     order_id = order.order_id if isinstance(order, Order) else order
@@ -110,13 +110,13 @@ async def _question(client: DBOSClient, workflow_id: str) -> UndecidedPurchase |
 
 @contextmanager
 def connected(database_url: str) -> Iterator[DBOSClient]:
-    """A client for an application's database, for scripts and operators, which never makes a database.
+    """A client of an application's database, for scripts and operators; it never creates a database.
 
     Args:
-        database_url: the system database's.
+        database_url: the URL of the system database.
 
     Raises:
-        ConfigurationError: it is not there, or can't be used, now or later.
+        ConfigurationError: it does not exist, or can't be used, now or later.
     """
     try:
         url, engine = make_url(database_url), None

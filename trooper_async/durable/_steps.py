@@ -1,8 +1,8 @@
-"""What workflows are made of: steps that may run again, and sends that must not.
+"""The parts of workflows: steps that may be repeated, and requests that must not.
 
-DBOS runs a step at least once. What must not be sent twice leaves a mark: an event of the workflow, written right
-before each attempt leaves, in the transaction in which DBOS checks that this run still owns the workflow. A later run
-that finds the mark of another does not send; one that finds none knows that nothing was sent.
+DBOS runs a step at least once. A request that must not be repeated leaves a mark: an event of the workflow, written
+right before each attempt, in the transaction in which DBOS checks that this run still owns the workflow. A later run
+that finds the mark of another run does not send; one that finds none knows that nothing was sent.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ MARK, PROGRESS = "sending", "progress"
 
 
 class Mark(TypedDict):
-    """What is stored before a request leaves that must not be sent twice, and after it was accepted."""
+    """What is stored before a request that must not be repeated is sent, and after it was accepted."""
 
-    run: str  # which run of the workflow sent it
-    note: Any  # what was there before
-    result: Any  # what the API returned; None: not known
+    run: str  # the run of the workflow that sent it
+    note: Any  # the state before it
+    result: Any  # what the API returned; None if unknown
 
 
 def workflow(name: str) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
@@ -56,12 +56,12 @@ def accounts() -> Accounts:
 
 
 async def deadline_of(timeout: float) -> float:
-    """A step: when so many seconds will be over, by the wall clock, since another process may have to keep it."""
+    """A step: the time in so many seconds, by the wall clock, since another process may have to keep the deadline."""
     return await DBOS.run_step_async({"name": "deadline"}, lambda: time.time() + timeout)
 
 
 async def repeat(name: str, account: str, deadline: float, call: Callable[[TrooperClient, float], Awaitable[T]]) -> T:
-    """A step that may run again: a read, a wait or a setting, persistently (`Accounts.persist`)."""
+    """A step that may be repeated: a read, a wait or a setting, with retries (`Accounts.persist`)."""
 
     async def step() -> T:
         return await accounts().persist(account, deadline, call)
@@ -75,7 +75,8 @@ async def send_once(
     look: Callable[[TrooperClient], Awaitable[Any]],
     send: Callable[[TrooperClient, Any], Awaitable[Any]],
 ) -> Mark:
-    """A step that sends what must not be sent twice: `look` returns the mark's note, `send`, given that, its result.
+    """A step that sends a request that must not be repeated: `look` returns the mark's note, and `send` takes it and
+    returns the result.
 
     Returns:
         The mark. Without a result, an earlier run may have sent it, or its response was lost.
@@ -97,7 +98,7 @@ async def send_once(
             except errors.OutcomeUnknownError as error:
                 LOG.error("workflow %s: %s", workflow_id(), error.message)
             except errors.TrooperError:
-                await DBOS.set_event_async(MARK, None)  # nothing was done: a later run may send it
+                await DBOS.set_event_async(MARK, None)  # nothing was changed: a later run may send it
                 raise
             else:
                 await DBOS.set_event_async(MARK, mark)
@@ -113,7 +114,7 @@ async def send_once(
 
 @asynccontextmanager
 async def progress() -> AsyncIterator[Callable[[object], None]]:
-    """A function that stores what it is given as the workflow's event `progress`, the latest at most once a second."""
+    """Return a function that stores its argument as the workflow's event `progress`, at most once a second."""
     latest: list[object] = []
     news = asyncio.Event()
 

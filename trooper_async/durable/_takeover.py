@@ -1,8 +1,7 @@
-"""Taking over the workflows of lost workers: on Postgres, without DBOS Conductor and without executor ids that stay the
-same.
+"""Taking over the workflows of lost workers: on Postgres, without DBOS Conductor and without fixed executor ids.
 
-Each worker counts its beats in a table. Whoever sees no beat of another worker at six looks in a row hands that
-worker's workflows back to their queues. If that worker is still there, it does nothing that must not be done twice: see
+Each worker increments a counter in a table, its heartbeat. If six checks in a row see no heartbeat of a worker, its
+workflows are handed back to their queues. If that worker still runs, it repeats nothing that must not be repeated: see
 the marks in `_steps`.
 """
 
@@ -35,7 +34,7 @@ async def takeover(database_url: str, *, interval: float = 5.0) -> AsyncIterator
 
     Args:
         database_url: the URL of the system database. A table `trooper_workers` is created.
-        interval: seconds between two beats. Work is taken over once six of them were missed.
+        interval: seconds between two heartbeats. Work is taken over once six of them were missed.
 
     Raises:
         ConfigurationError: the executor id is not this worker's own.
@@ -44,7 +43,7 @@ async def takeover(database_url: str, *, interval: float = 5.0) -> AsyncIterator
         raise ConfigurationError("give each worker an executor_id of its own in DBOSConfig: uuid.uuid4().hex")
     url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     async with await psycopg.AsyncConnection.connect(url) as connection:
-        with suppress(psycopg.errors.UniqueViolation):  # another worker creates it now
+        with suppress(psycopg.errors.UniqueViolation):  # another worker has just created it
             await connection.execute(_TABLE)
     await _beat(url)
     task = asyncio.create_task(_watch(url, interval), name="trooper take-over")
@@ -67,12 +66,12 @@ async def _watch(url: str, interval: float) -> None:
                 await _take_over(url, worker, beats[worker])
         except (psycopg.Error, SQLAlchemyError, dbos_errors.DBOSException) as error:
             LOG.warning("take-over waits for the database: %s", type(error).__name__)
-            beats = {}  # the others may not have reached it either
+            beats = {}  # the other workers may not have reached the database either
         await asyncio.sleep(interval)
 
 
 async def _beat(url: str) -> dict[str, int]:
-    """The beats of all workers, with one more of this one."""
+    """Count one more heartbeat of this worker; returns those of all workers."""
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
         await connection.execute(_BEAT, [DBOS.executor_id])
         rows = await connection.execute("SELECT executor_id, beats FROM trooper_workers")
@@ -83,7 +82,7 @@ async def _take_over(url: str, worker: str, beats: int) -> None:
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
         gone = "DELETE FROM trooper_workers WHERE (executor_id, beats) = (%s, %s)"
         if not (await connection.execute(gone, [worker, beats])).rowcount:
-            return  # it has beaten, or somebody else took over
+            return  # it has a new heartbeat, or another worker took over
         queues: defaultdict[str | None, list[str]] = defaultdict(list)
         for row in await DBOS.list_workflows_async(
             executor_id=worker, status="PENDING", load_input=False, load_output=False

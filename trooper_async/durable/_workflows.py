@@ -1,9 +1,9 @@
-"""The workflows, which an application starts, enqueues, schedules, or calls from its own.
+"""The workflows, which an application starts, enqueues, schedules, or calls from its own workflows.
 
 Raises:
-    WaitTimeoutError, SupersededError, …: as the client's own waits.
-    OutcomeUnknownError: a request that must not be sent twice was in flight when its process died, or its response was
-        lost, and nothing shows whether it was done.
+    WaitTimeoutError, SupersededError, …: like the client's waits.
+    OutcomeUnknownError: a request that must not be repeated was in flight when its process died, or its response was
+    lost, and nothing shows whether it took effect.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ async def converge(
     Args:
         account: the account's name, as `Accounts` knows it.
         targets: order id → `running`, `stopped` or `frozen`.
-        migration_allowed: whether frozen servers may move to other hardware. Each of them is then started once, by a
-            `switch` of its own.
+        migration_allowed: whether frozen servers may move to other hardware. Each of them is then started once, by its
+            own `switch`.
         timeout: seconds from the start of the workflow, by the wall clock.
     """
     deadline = await deadline_of(timeout)
@@ -188,9 +188,9 @@ async def order(
 
     Args:
         account: the account's name, as `Accounts` knows it. An account's purchases are made one at a time.
-        blib_id: the offer, which is bought at its price at that moment.
-        max_price_h: the most that it may cost, in EUR per hour.
-        contract_interval: what is paid in advance: `HOUR`, or another interval of `client.orders.create`.
+        blib_id: the offer, which is bought at its current price.
+        max_price_h: the highest price, in EUR per hour.
+        contract_interval: the period that is paid in advance: `HOUR`, or another interval of `client.orders.create`.
         terms_accepted: whether you accept the vendor's terms and conditions.
         total_price: EUR for the whole interval; required unless it is `HOUR`.
         second_partition_percentage: the share of the disk for a second partition, in percent.
@@ -198,7 +198,7 @@ async def order(
         timeout: seconds by the wall clock, from its turn to be sent, and as many again until the server runs.
 
     Raises:
-        NotBoughtError: its outcome was unknown, and somebody has decided that it was not made.
+        NotBoughtError: its outcome was unknown, and it was resolved as not made.
         PurchaseNotReadyError: it is bought, but the server is not running.
         PriceError, BadRequestError, …: nothing was bought.
     """
@@ -263,7 +263,7 @@ async def _make_queue() -> None:
 
 @workflow(PURCHASE)
 async def purchase(account: str, migrated: int | None, blib_id: int, terms: dict[str, Any], timeout: float) -> int:
-    """Make one purchase, or have somebody decide whether it was made. Its account makes no other meanwhile."""
+    """Make one purchase, or wait until somebody decides whether it was made. Its account makes no other meanwhile."""
     reference = workflow_id()
 
     async def look(client: TrooperClient) -> dict[str, Any]:
@@ -297,7 +297,7 @@ async def purchase(account: str, migrated: int | None, blib_id: int, terms: dict
 
 @contextmanager
 def _doubt(mark: Mark | None, subject: str, transition: Transition | None = None) -> Iterator[None]:
-    """Around the wait for what was sent: what may not have been sent has not failed, but is unknown."""
+    """Surrounds the wait for a sent request: if it may not have been sent, a failed wait is an unknown outcome."""
     try:
         yield
     except errors.TrooperError as error:
@@ -318,7 +318,7 @@ async def _wait(account: str, deadline: float, transition: Transition) -> str:
             tell({"status": str(order.current_status), "departed": departed})
 
         async with progress() as tell:
-            # a restart that was seen to begin, before a crash or an outage, needs no second proof of that
+            # a restart that was seen to begin, before a crash or an outage, needs no evidence of that again
             begun = evolve(transition, departed=departed and transition.action == "restart")
             return str((await client.orders.wait(begun, timeout=left, on_change=on_change)).current_status)
 
@@ -341,7 +341,7 @@ async def _converge(account: str, deadline: float, targets: Mapping[int, str]) -
                 report = await client.fleet.resume(report, timeout=left, on_progress=on_progress)
         for outcome in report.failed:
             if outcome.resumable and outcome.error is not None:
-                raise outcome.error  # after a pause, all that may pass is resumed
+                raise outcome.error  # after a pause, everything that may succeed is resumed
 
     async def step() -> str:
         try:
