@@ -23,7 +23,7 @@ from trooper_async.durable import _accounts, _workflows
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses than in production."""
     for module, pauses in (
-        (_accounts, {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LAST_LOOK": 1.0}),
+        (_accounts, {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LEAST_TIMEOUT": 1.0}),
         (_workflows, {"_QUEUE_POLL": 0.02, "_LOOK_AGAIN": 0.02}),
     ):
         for name, seconds in pauses.items():

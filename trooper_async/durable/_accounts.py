@@ -30,7 +30,7 @@ _PASSING = (
     *(errors.ClientClosedError, errors.ResponseFormatError, errors.OutcomeUnknownError),
 )
 _GET_CLIENT = 30.0  # the timeout of the caller's function, in seconds
-_LAST_LOOK = 10.0  # the least seconds for a call, even if its deadline passed while no worker ran
+_LEAST_TIMEOUT = 10.0  # the least seconds for a call, even if its deadline passed while no worker ran
 _PAUSE, _LONGEST_PAUSE, _LONGEST_RETRY_AFTER = 1.0, 30.0, 120.0
 _PASSING_SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
@@ -60,7 +60,7 @@ class Accounts:
         if Accounts.opened is not None and not Accounts.opened.stopping:
             raise errors.ConfigurationError("another Accounts is open in this process: one at a time")
         Accounts.opened = self
-        event.listen(Engine, "handle_error", self._outlast)
+        event.listen(Engine, "handle_error", self._as_lost_connection)
         return self
 
     async def __aexit__(
@@ -88,7 +88,7 @@ class Accounts:
             await asyncio.wait(left, timeout=max(0.1, ends - time.monotonic()))
         if self._sending:
             LOG.error("%d requests are still in flight: the next process looks for their outcome", len(self._sending))
-        event.remove(Engine, "handle_error", self._outlast)
+        event.remove(Engine, "handle_error", self._as_lost_connection)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -108,7 +108,7 @@ class Accounts:
         if self.stopping:
             raise asyncio.CancelledError
 
-    def _outlast(self, failure: ExceptionContext) -> None:
+    def _as_lost_connection(self, failure: ExceptionContext) -> None:
         """Treat a database that is read-only or full as a lost connection, which DBOS waits for instead of failing the
         workflow. It then opens a new one: an old one may stay read-only for good, or fail after a full disk."""
         error = failure.original_exception
@@ -127,7 +127,7 @@ class Accounts:
             client = None
             try:
                 client = await self._client(account)
-                return await call(client, max(_LAST_LOOK, deadline - time.time()))
+                return await call(client, max(_LEAST_TIMEOUT, deadline - time.time()))
             except errors.TrooperError as error:
                 failure, refused = _without_settings(error), _refuses_key(error)
             self._check_open()

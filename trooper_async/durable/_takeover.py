@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from trooper_async import ConfigurationError
 from trooper_async.durable._accounts import LOG
 
-_LOOKS = 6
+_MISSED_BEATS = 6
 _TABLE = "CREATE TABLE IF NOT EXISTS trooper_workers (executor_id text PRIMARY KEY, beats bigint NOT NULL)"
 _BEAT = (
     "INSERT INTO trooper_workers AS row VALUES (%s, 1) ON CONFLICT (executor_id) DO UPDATE SET beats = row.beats + 1"
@@ -62,7 +62,7 @@ async def _watch(url: str, interval: float) -> None:
             now = await _beat(url)
             missed = {worker: missed.get(worker, 0) + 1 for worker in now if now[worker] == beats.get(worker)}
             beats = now
-            for worker in [worker for worker in missed if missed[worker] >= _LOOKS]:
+            for worker in [worker for worker in missed if missed[worker] >= _MISSED_BEATS]:
                 await _take_over(url, worker, beats[worker])
         except (psycopg.Error, SQLAlchemyError, dbos_errors.DBOSException) as error:
             LOG.warning("take-over waits for the database: %s", type(error).__name__)

@@ -91,7 +91,7 @@ async def switch(
         planned = Transition.from_json(mark["note"])
     else:
         await repeat("send", account, deadline, send)
-    with _doubt(mark, f"order {order_id}", planned):
+    with _unknown_unless_sent(mark, f"order {order_id}", planned):
         return await _wait(account, deadline, planned)
 
 
@@ -167,7 +167,7 @@ async def install(account: str, order_id: int, template_id: int, *, timeout: flo
         return int(install_id)
 
     mark = await send_once(account, deadline, look, send)
-    with _doubt(mark, f"template {template_id} on order {order_id}"):
+    with _unknown_unless_sent(mark, f"template {template_id} on order {order_id}"):
         return await repeat("wait", account, deadline, wait)
 
 
@@ -296,7 +296,7 @@ async def purchase(account: str, migrated: int | None, blib_id: int, terms: dict
 
 
 @contextmanager
-def _doubt(mark: Mark | None, subject: str, transition: Transition | None = None) -> Iterator[None]:
+def _unknown_unless_sent(mark: Mark | None, subject: str, transition: Transition | None = None) -> Iterator[None]:
     """Surrounds the wait for a sent request: if it may not have been sent, a failed wait is an unknown outcome."""
     try:
         yield

@@ -28,7 +28,7 @@ _FILE_SIZES = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 def run(orders: dict[str, Any], parent: Connection) -> None:
     """Work as `orders` say, once the parent says so."""
-    _accounts._PAUSE, _accounts._LAST_LOOK, _workflows._QUEUE_POLL = 0.1, 3.0, 0.1
+    _accounts._PAUSE, _accounts._LEAST_TIMEOUT, _workflows._QUEUE_POLL = 0.1, 3.0, 0.1
     if orders["blind"]:
         _steps.MARK = uuid.uuid4().hex  # each life has its own name for the marks, and finds no marks of another
     faulthandler.enable()
