@@ -12,10 +12,11 @@ import argparse
 import asyncio
 import random
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -39,6 +40,9 @@ async def many(
             async with slots:
                 if server is None:
                     shutil.copy(f"{folder}/template.sqlite", f"{folder}/{number}.sqlite")
+                    if number % 2:  # as `embedded` has it
+                        with closing(sqlite3.connect(f"{folder}/{number}.sqlite")) as connection:
+                            connection.execute("PRAGMA journal_mode = WAL")
                     database = f"sqlite:///{folder}/{number}.sqlite"
                 else:
                     database = await create(server, f"of_{seed}_{number}", f"of_{seed}")
