@@ -64,7 +64,7 @@ def test_an_exercise_is_recorded_and_replayed(trooper: Trooper, fake: FakeTroope
     assert profile.actions.stop.steps[-1].current == "stopped"
     assert 0.2 <= profile.actions.stop.seconds < 60
     assert "a freeze goes freezing → frozen" in ran.out
-    assert "status_user is what was asked for" in ran.out
+    assert "status_user is the requested status" in ran.out
     assert [secret for secret in SECRETS if secret in file.read_text() + ran.out] == []
 
     replayed = trooper("doctor", "--replay", str(file), "--json")

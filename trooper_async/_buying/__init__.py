@@ -4,9 +4,9 @@ The rules, which the tests name:
 
 1. **Once.** A purchase is sent once. It is sent again only if the attempt before it certainly was not sent, or met a
    429.
-2. **Told apart.** Before it is sent, the ids of all present orders are read. That list must be fresh (not from a
-   cache) and complete (no row without an id), and an empty list is read a second time. If it cannot be read, nothing
-   is bought.
+2. **Told apart.** Before it is sent, the ids of all current orders are read. That list must be fresh (not from a cache)
+   and complete (no row without an id), and an empty list is read a second time. If it cannot be read, nothing is
+   bought.
 3. **Followed.** A purchase runs in a task of the client. If the caller is cancelled before the request is sent, the
    purchase is cancelled too; once it has been sent, the task runs on until the outcome is known. `close()` waits for
    it, however often `close()` is cancelled.
@@ -24,8 +24,8 @@ The rules, which the tests name:
 7. **References.** A purchase under a `reference` that is known buys nothing: it returns what was bought, waits for
    what is in flight, or raises if the outcome is unknown. What was certainly not made may be sent again. The same
    reference for something else (another offer, interval, template, partition) is refused.
-8. **Side by side.** Two purchases that each have a reference of their own are sent at the same time and do not block
-   each other. A purchase without a reference waits for every purchase before it, and every later one waits for it.
+8. **Concurrent.** Two purchases that each have their own reference are sent concurrently and do not block each other. A
+   purchase without a reference waits for every purchase before it, and every later one waits for it.
 9. **On disk.** With a ledger, the intent is durable before the request is sent, and the outcome and the delivery are
    written as soon as they are known. The next process treats an intent without an outcome as a purchase of unknown
    outcome. The file is locked while it is open, and belongs to the process that opened it. If it is damaged, or

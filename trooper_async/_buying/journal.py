@@ -27,7 +27,7 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._ledger = None if path is None else Ledger(path)
-        # A thread of its own keeps the lines in order, and the loop's default pool may be busy waiting for this
+        # A dedicated thread keeps the lines in order, and the loop's default pool may be busy waiting for this
         # purchase.
         self._thread = None if path is None else ThreadPoolExecutor(1, "trooper ledger")
         self._writing: set[asyncio.Future[None]] = set()
@@ -85,7 +85,7 @@ class Journal:
     def blocking(self, wanted: Record) -> Record | None:
         """An unresolved purchase that must be resolved before this one may be made.
 
-        Two purchases that each have a reference of their own do not block each other.
+        Two purchases that each have their own reference do not block each other.
         """
         named = wanted.purchase.reference is not None
         for record in self.unresolved:

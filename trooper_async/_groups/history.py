@@ -12,12 +12,12 @@ _RUNNING = ("running", "restarting", "restarted")
 
 
 def stopped_since(history: Iterable[StatusChange]) -> datetime | None:
-    """When the server with this history was stopped; None if it is not stopped, or if that cannot be told."""
+    """When the server with this history was stopped; None if it is not stopped, or if that is unknown."""
     return _since(history, ("stopped",))
 
 
 def running_since(history: Iterable[StatusChange]) -> datetime | None:
-    """When the server with this history began to run; None if it does not run, or if that cannot be told."""
+    """When the server with this history began to run; None if it does not run, or if that is unknown."""
     return _since(history, _RUNNING)
 
 

@@ -47,7 +47,7 @@ _RELEASED = {"stopped": 1, "frozen": 2}
 
 @define(eq=False)
 class Job:
-    """A job on a server of its own, which is released at the end: frozen, stopped, or left as it is."""
+    """A job on its own server, which is released at the end: frozen, stopped, or left as it is."""
 
     _lookup: Lookup
     _actions: Actions

@@ -1,6 +1,6 @@
 """One call over HTTP: its attempts, how fast all calls may go, and the connection. aiohttp lives here.
 
-The way of a call: `transport` (attempts, deadline) → `gate` (places, rate limits) → `wire` (one request and its
+The path of a call: `transport` (attempts, deadline) → `gate` (places, rate limits) → `wire` (one request and its
 response) → `sessions` (connections) and `keys` (the API key).
 
 What is retried

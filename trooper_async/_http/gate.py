@@ -106,7 +106,7 @@ class Gate:
             self._let_in(now)
 
     def close(self, seconds: float) -> None:
-        """After a 429: let nobody in for so many seconds, then one at a time."""
+        """After a 429: let no call in for so many seconds, then one at a time."""
         now = asyncio.get_running_loop().time()
         if now >= self.opens_at:
             self.refusals += 1

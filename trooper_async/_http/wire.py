@@ -174,7 +174,7 @@ class Wire:
             if call.body is not None:
                 request_headers[hdrs.CONTENT_TYPE] = "application/json"
             if hdrs.IF_NONE_MATCH in request_headers:
-                # with no-cache Express never answers 304; caches must revalidate for this one too (RFC 9111 5.2.1)
+                # with no-cache Express never returns 304; caches must revalidate for this one too (RFC 9111 5.2.1)
                 request_headers[hdrs.CACHE_CONTROL] = "max-age=0"
         sessions = self.sessions
         if not sessions.are_ours:

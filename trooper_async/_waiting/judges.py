@@ -113,7 +113,7 @@ class Judge:
         return Verdict.FAILED_STATUS if self._failed.seen(at) else Verdict.WAIT
 
     def _unseen(self) -> None:
-        """The order was not seen: counts of sightings in a row begin anew."""
+        """The order was not seen: counts of sightings in a row restart."""
 
     def _wants_every_poll(self) -> bool:
         return False

@@ -131,7 +131,7 @@ class Poller(Generic[M]):
         self._failures = 0
         self._refused = False
         self._failing_since: float | None = None
-        self._rate_limited = self._looked_early = False
+        self._rate_limited = self._polled_during_pause = False
         self._outage = False
         self.last_error: TrooperError | None = None
         """The error of the last poll, if it failed."""
@@ -188,7 +188,7 @@ class Poller(Generic[M]):
                 await asyncio.sleep(0)
             await self._end()
         finally:
-            at_once(failing)  # if this was cancelled: nobody hangs
+            at_once(failing)  # even if this was cancelled: no wait hangs
 
     async def settle(self) -> None:
         """If there are no subscriptions left, wait for the end of the poll."""
@@ -265,13 +265,13 @@ class Poller(Generic[M]):
                 due = min(due, self._began + (one.every if one.number <= self._youngest else 0.0))
         floor = self._began + self._schedule.floor
         due = max(due, floor, self._not_before)
-        last_look = max(floor, self._last_look())
-        if self._looked_early:  # only one request is made during the pause of a rate limit
-            last_look = max(last_look, self._not_before)
-        # a poll right before the last look would leave no room for it
-        return last_look if last_look - self._schedule.floor < due else due
+        final_poll = max(floor, self._final_poll_at())
+        if self._polled_during_pause:  # only one request is made during the pause of a rate limit
+            final_poll = max(final_poll, self._not_before)
+        # a poll right before the final one would leave no room for it
+        return final_poll if final_poll - self._schedule.floor < due else due
 
-    def _last_look(self) -> float:
+    def _final_poll_at(self) -> float:
         """When the last poll before the next deadline should begin, so that it ends in time."""
         lead = 2 * self._took + self._schedule.floor / 10
         while self._deadlines:
@@ -309,7 +309,7 @@ class Poller(Generic[M]):
             self.drop(one)
         if self._deadlines:
             self._timer = loop.call_at(self._deadlines[0][0], self._expire, context=self._context)
-            self._wake.set()  # the next deadline has a last look of its own
+            self._wake.set()  # the next deadline has its own final poll
 
     # what ----------------------------------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class Poller(Generic[M]):
         # subscriptions that join from now on do not trust this poll (two clock readings could be equal, numbers cannot)
         youngest = self._youngest = next(reversed(self._subscriptions), 0)
         self._began = began = loop.time()
-        self._looked_early |= self._rate_limited and began < self._not_before
+        self._polled_during_pause |= self._rate_limited and began < self._not_before
         self._jitter = random.random()  # noqa: S311 - no secret
         outcome = await self.store.poll()
         received = loop.time()
@@ -336,7 +336,7 @@ class Poller(Generic[M]):
     def _succeeded(self, snapshot: Snapshot[M], now: float) -> None:
         self._good_polls += 1
         self._failures, self.last_error, self._not_before = 0, None, -math.inf
-        self._refused = self._rate_limited = self._looked_early = False
+        self._refused = self._rate_limited = self._polled_during_pause = False
         if self._outage and self._failing_since is not None:
             LOG.warning("%s succeeds again after %.0f s", self.store.operation, now - self._failing_since)
             self._notify_of_outage(None, None)

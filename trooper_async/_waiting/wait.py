@@ -28,7 +28,7 @@ from trooper_async.errors import (
 from trooper_async.models import Order, StatusChange, Transition
 
 OnChange = Callable[[Order], object]
-"""Called with an order for each status seen during a wait. A plain function: nobody awaits a coroutine."""
+"""Called with an order for each status seen during a wait. A plain function: a coroutine is not awaited."""
 
 
 class WaitOptions(TypedDict, total=False):
@@ -144,7 +144,7 @@ class Wait(Subscription[Order]):
         self._end(Verdict.TIMED_OUT)
 
     def cancel(self) -> None:
-        """End: nobody waits for it any more."""
+        """End a wait whose result is not needed any more."""
         self._on_end = lambda wait: None
         self._end(Verdict.FAILED)
 

@@ -235,7 +235,7 @@ class _StoredReport:
     """What is known of a run so far, also in a file if `--report` names one.
 
     Args:
-        cli: is told what is known, in case the run is interrupted.
+        cli: receives what is known, in case the run is interrupted.
         path: the file; None keeps it in memory only.
         continues: whether to continue the run in the file.
 

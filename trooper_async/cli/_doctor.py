@@ -186,7 +186,7 @@ def _clock(raw: Raw) -> Finding:
 async def key_finding(client: TrooperClient, source: str | None) -> tuple[Finding, Raw]:
     """Whether the key is accepted. `source` says where it comes from; None means that there is none."""
     if source is None:
-        return Finding("the key", "note", "there is none: only public endpoints were asked"), Raw(0)
+        return Finding("the key", "note", "there is none: only public endpoints were checked"), Raw(0)
     raw = await read(client, "/api/orders")
     if raw.status == 200 and isinstance(raw.data, list):
         return Finding("the key", "ok", f"is accepted (from {source})"), raw
@@ -232,7 +232,7 @@ async def order_findings(client: TrooperClient, raw: Raw) -> list[Finding]:
 def _fields(model: type, responses: list[Raw], where: str, inside: str | None = None) -> list[Finding]:
     rows = [row for raw in responses for row in rows_of(raw.data, inside)]
     if not rows:
-        statuses = ", ".join(sorted({raw.what for raw in responses})) or "not asked"
+        statuses = ", ".join(sorted({raw.what for raw in responses})) or "not checked"
         return [Finding(f"fields of {where}", "note", f"none to see ({statuses})")]
     return [unknown_fields(model, rows, where), loose_kinds(model, rows, where)]
 
@@ -396,7 +396,7 @@ def _word(value: JSON) -> str:
 
 
 def _name(name: str) -> str:
-    return name if _NAME.fullmatch(name) else "(an odd name)"
+    return name if _NAME.fullmatch(name) else "(an unusual name)"
 
 
 def _counted(seen: Counter[str]) -> str:

@@ -1,4 +1,4 @@
-"""`trooper order --for-job`: a server for the duration of one command, put away at the end, however that ends.
+"""`trooper order --for-job`: a server for the duration of one command, released at the end, however that ends.
 
 `orders.rented` does the same in one block, but holds the ledger for the whole job. Here jobs can run side by side: the
 ledger is held only during the purchase.
@@ -77,7 +77,7 @@ async def _work(
     """Buy the server, and run the command once it can be reached. Returns the command's exit status."""
     _, transition = await buy(cli, send)
     order_id = transition.order_id
-    cli.say(f"order {order_id} is bought, and is put away when the job ends")
+    cli.say(f"order {order_id} is bought, and is released when the job ends")
     with cli.waiting(f"waiting until order {order_id} runs and can be reached") as show:
         await client.orders.wait(transition, timeout=timeout or "default", on_change=show)
         found = await client.orders.wait_until_reachable(order_id, timeout=timeout or 900.0)

@@ -204,7 +204,7 @@ async def purchases(cli: Cli, database: str | None) -> None:
 
 
 def _list(cli: Cli) -> None:
-    """Reads the ledger without holding it, whoever is buying meanwhile."""
+    """Reads the ledger without locking it, even while another process is buying."""
     ledger = cli.settings.ledger
     recorded = read_ledger(ledger)
     in_flight = _is_locked(ledger)  # otherwise its process is gone, and its outcome is unknown

@@ -110,7 +110,7 @@ async def gpus(
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[BLIB] [-- COMMAND...]")
 @_options_of_wanted
 @click.option("--wait-for-offer", is_flag=True, help="Wait until there is an offer that fits.")
-@click.option("--for-job", is_flag=True, help="Run COMMAND on the server by ssh, and put it away at the end.")
+@click.option("--for-job", is_flag=True, help="Run COMMAND on the server by ssh, and release the server at the end.")
 @click.option(
     "--then",
     type=click.Choice(["freeze", "stop"]),

@@ -1,4 +1,4 @@
-"""DBOS on a SQLite file, for a script or bot without a DBOS application of its own."""
+"""DBOS on a SQLite file, for a script or bot without its own DBOS application."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def embedded(
                 "system_database_url": f"sqlite:///{path}",
                 "db_engine_kwargs": {"connect_args": {"factory": Connection}},
                 "log_level": "ERROR",
-                "max_executor_threads": 32,  # each wait would get a thread of its own, which it does not need
+                "max_executor_threads": 32,  # otherwise each wait would get a thread, which it does not need
                 "enable_otlp": False,
             }
         )

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8080, help="port to listen on, 0 for a free one (%(default)s)")
     parser.add_argument("--orders", type=int, default=5, help="orders to begin with (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each transition takes (%(default)s)")
-    parser.add_argument("--key", default=API_KEY, help="the API key that is asked for (%(default)s)")
+    parser.add_argument("--key", default=API_KEY, help="the required API key (%(default)s)")
     given = parser.parse_args(arguments)
     try:
         fake = FakeTrooper(api_key=given.key, host=given.host, port=given.port, durations=given.seconds)

@@ -63,7 +63,7 @@ def _of_actions(profile: Profile) -> Iterator[Assumption]:
         course = getattr(profile.actions, action)
         shown = next((step.after for step in course.steps if step.current or step.desired), course.seconds)
         if len(course.steps) == 1:
-            yield Assumption(action != "restart", f"a {action} is not seen in the list on its way")
+            yield Assumption(action != "restart", f"a {action} is not seen in the list in transition")
         elif shown > 0:
             text = f"a {action} shows {shown:.0f} s after its acceptance: polls before that see the old status"
             yield Assumption(False, text)
@@ -79,5 +79,5 @@ def _of_actions(profile: Profile) -> Iterator[Assumption]:
     stop = profile.actions.stop.steps[0]
     if profile.desired_field is not None and len(profile.actions.stop.steps) > 1:
         is_wish = stop.desired is not None
-        meaning = "what was asked for" if is_wish else "the last status reached"
+        meaning = "the requested status" if is_wish else "the last status reached"
         yield Assumption(is_wish, f"{profile.desired_field} is {meaning}")

@@ -1,4 +1,4 @@
-"""Faults of the next requests, in the order in which the test asked for them."""
+"""Faults of the next requests, in the order in which the test added them."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class Profile:
     headers: dict[str, str] = field(factory=dict)
     """Additional headers of every response."""
     etag: Literal["none", "ignored", "honoured"] = "none"
-    """Whether GET /api/orders has an `ETag`, and whether it answers `If-None-Match` with a 304."""
+    """Whether GET /api/orders has an `ETag`, and whether `If-None-Match` gets a 304."""
     gzip: bool = False
     """Whether responses are compressed for clients that accept it."""
     refusals: Refusals = Refusals()

@@ -42,7 +42,7 @@ LISTS: Mapping[str, str | None] = {
     "/api/order-status-history": "history",
     "/api/template-config": "templates",
 }
-"""The endpoints whose rows are looked at, and where the rows are in the response."""
+"""The endpoints whose rows are recorded, and where the rows are in the response."""
 TARGETS = {"start": "running", "thaw": "running", "restart": "running", "stop": "stopped", "freeze": "frozen"}
 WALKS = {
     "running": ("stop", "start", "restart", "freeze", "thaw"),

@@ -18,7 +18,7 @@ from trooper_async.testing._stock import FakeBlib
 PREFIX = "/fake/"
 
 HELP = """\
-The running fake is controlled over HTTP too. No key is asked for. Send JSON objects with POST:
+The running fake is controlled over HTTP too. No key is needed. Send JSON objects with POST:
 
   /fake/add_order          {"status": "stopped", "title": "one"}, and the other fields of an order -> its ids
   /fake/set_status         {"order_id": 123, "current": "stopping", "desired": "stopped"}

@@ -278,7 +278,9 @@ class World:
         return course
 
     def switch(self, server: Server, now: float, action: Action, migration_allowed: bool) -> Course | None:
-        """Carry out POST /api/order-status; nothing happens if the server is already there or on its way there."""
+        """Carry out POST /api/order-status; nothing happens if the server already has the status or is in transition to
+        it.
+        """
         last, (_, phase) = server.phases[-1], self.order(server.order_id, now)
         if action.verb != "restart" and last.current == action.target and last.desired in (action.target, None):
             return None
