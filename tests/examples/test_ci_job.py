@@ -225,8 +225,8 @@ def started(day: Day, *command: str) -> AbstractAsyncContextManager[processes.Ch
 
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
-async def test_an_outage_at_the_end(day: Day, ssh: Ssh, seconds: float) -> None:
-    """The command ends in the outage: the server is frozen after it, once, however long it lasts."""
+async def test_an_outage_at_the_end_delays_the_freeze(day: Day, ssh: Ssh, seconds: float) -> None:
+    """The command ends during the outage: the server is frozen after it, once, however long it lasts."""
     async with started(day, "until") as child:
         await until(lambda: ssh.commands)
         with outage(day.fake, LIST, ACTION):
@@ -242,8 +242,8 @@ async def test_an_outage_at_the_end(day: Day, ssh: Ssh, seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
 @pytest.mark.parametrize("first", [True, False], ids=["ordered", "started"])
-async def test_an_outage_while_the_server_comes_up(day: Day, ssh: Ssh, first: bool, seconds: float) -> None:
-    """The job goes on after it; after half an hour it fails, and its server is frozen as soon as that is possible."""
+async def test_an_outage_while_the_server_starts_is_tolerated(day: Day, ssh: Ssh, first: bool, seconds: float) -> None:
+    """The job continues after it; after half an hour it fails, and its server is frozen as soon as possible."""
     day.fake.durations["create"] = day.fake.durations["thaw"] = 30
     if not first:
         day.fake.add_order(order_id=123, title="ci", status="frozen", price_h=Decimal("0.2"))
@@ -260,8 +260,8 @@ async def test_an_outage_while_the_server_comes_up(day: Day, ssh: Ssh, first: bo
 
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
-async def test_an_outage_at_the_start(day: Day, ssh: Ssh, seconds: float) -> None:
-    """It is waited for, for ten minutes; then the job fails, and nothing was bought."""
+async def test_an_outage_at_the_start_is_waited_for(day: Day, ssh: Ssh, seconds: float) -> None:
+    """For ten minutes; then the job fails, and nothing was bought."""
     with outage(day.fake, LIST):
         async with started(day, "say", "", "", "0") as child:
             await until(lambda: day.fake.sent(LIST))
@@ -284,8 +284,8 @@ async def test_an_order_of_unknown_outcome_fails_the_job(day: Day) -> None:
 
 
 @pytest.mark.parametrize("phase", ["ordering", "coming up", "starting", "working", "freezing"])
-async def test_killed_in_each_phase(day: Day, ssh: Ssh, phase: str) -> None:
-    """The next job names what runs and fails, or waits for what is being frozen; what has no title is not found."""
+async def test_a_job_killed_in_each_phase(day: Day, ssh: Ssh, phase: str) -> None:
+    """The next job names the running server and fails, or waits for a freeze; a server without a title is not found."""
     day.fake.durations["create"] = 600 if phase == "coming up" else 0.05
     if phase not in ("ordering", "coming up"):
         day.fake.add_order(order_id=123, title="ci", status="frozen", price_h=Decimal("0.2"))
@@ -317,8 +317,8 @@ async def test_killed_in_each_phase(day: Day, ssh: Ssh, phase: str) -> None:
     assert len(day.fake.sent(ORDER)) == (2 if phase in ("ordering", "coming up") else 0)
 
 
-async def test_two_copies(day: Day, ssh: Ssh) -> None:
-    """The one that finds the server in use fails, and does not disturb the other."""
+async def test_a_second_copy_fails_without_disturbing_the_first(day: Day, ssh: Ssh) -> None:
+    """It finds the server in use."""
     async with started(day, "until") as child:
         await until(lambda: ssh.commands)
         async with started(day, "until") as second:

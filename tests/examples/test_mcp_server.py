@@ -755,8 +755,8 @@ async def at_work(day: Day) -> AsyncIterator[tuple[processes.Child, Assistant]]:
 
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
-async def test_an_outage_during_a_wait(day: Day, seconds: float) -> None:
-    """A wait says that it is to be called again; after the outage it ends well, and nothing is sent again."""
+async def test_a_wait_survives_an_outage(day: Day, seconds: float) -> None:
+    """The wait says to call it again; after the outage it succeeds, and nothing is sent again."""
     day.fake.durations["restart"] = 3
     order = day.fake.add_order().order_id
     async with at_work(day) as (child, one):
@@ -777,8 +777,8 @@ async def test_an_outage_during_a_wait(day: Day, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
-async def test_an_outage_during_a_purchase(day: Day, seconds: float) -> None:
-    """Its outcome is unknown until the user has resolved it, also in the outage; nothing is bought meanwhile."""
+async def test_a_purchase_during_an_outage_is_unknown(day: Day, seconds: float) -> None:
+    """Its outcome is unknown until the user resolves it, also during the outage; nothing is bought meanwhile."""
     async with at_work(day) as (child, one):
         preview = await one.preview()
         with outage(day.fake, ORDER):
@@ -808,8 +808,8 @@ async def test_killed_between_preview_and_purchase(day: Day) -> None:
     assert len(sent(day.fake, ORDER)) == 1
 
 
-async def test_two_copies_with_one_ledger_buy_one_after_the_other(day: Day) -> None:
-    """While one of them buys, the other says that the ledger is in use; the limit is that of both together."""
+async def test_two_copies_with_one_ledger_take_turns(day: Day) -> None:
+    """While one of them buys, the other says that the ledger is in use; the limit is for both together."""
     async with at_work(day) as (_, first), at_work(day) as (_, second):
         previews = [await one.preview() for one in (first, second, second)]
         with day.fake.hold_next(ORDER) as hold:
@@ -823,8 +823,8 @@ async def test_two_copies_with_one_ledger_buy_one_after_the_other(day: Day) -> N
     assert len(sent(day.fake, ORDER)) == 2
 
 
-async def test_a_copy_on_the_same_port_ends(day: Day) -> None:
-    """It says why, and the first one goes on."""
+async def test_a_copy_on_the_same_port_exits(day: Day) -> None:
+    """It says why, and the first one continues."""
     async with day.started(str(SCRIPT), "--http", str(port := free_port())) as child:
         await child.says("Uvicorn running")
         async with day.started(str(SCRIPT), "--http", str(port)) as second:

@@ -378,8 +378,10 @@ async def running(day: Day, telegram: FakeTelegram) -> AsyncIterator[processes.C
 
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
-async def test_an_outage_of_the_api(day: Day, telegram: FakeTelegram, seconds: float) -> None:
-    """A wait goes on until its deadline, which is said; what cannot be sent is refused, and never sent later."""
+async def test_an_outage_of_the_api_ends_waits_at_their_deadline(
+    day: Day, telegram: FakeTelegram, seconds: float
+) -> None:
+    """The chat is notified; an action that cannot be sent is refused, and never sent later."""
     async with running(day, telegram) as child:
         await telegram.send("/restart 1")
         await telegram.hears("restart is accepted")
@@ -395,8 +397,8 @@ async def test_an_outage_of_the_api(day: Day, telegram: FakeTelegram, seconds: f
 
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
-async def test_an_outage_of_telegram(day: Day, telegram: FakeTelegram, seconds: float) -> None:
-    """It is logged once, and its end too; what was sent more than two minutes ago is not executed."""
+async def test_an_outage_of_telegram_is_logged(day: Day, telegram: FakeTelegram, seconds: float) -> None:
+    """It is logged once, and so is its end; a command that is older than two minutes is not executed."""
     async with running(day, telegram) as child:
         telegram.is_down = True
         await telegram.send("/stop 1", ago=seconds)
@@ -441,7 +443,7 @@ async def test_killed_at_any_moment_a_command_is_executed_once(day: Day, telegra
 
 
 async def test_a_second_copy_takes_over(day: Day, telegram: FakeTelegram) -> None:
-    """The first one ends its waits, tells their chats and says why it leaves; each command is executed by one."""
+    """The first one ends its waits, notifies their chats and says why it exits; each command is executed once."""
     async with running(day, telegram) as first:
         await telegram.send("/restart 1")
         await telegram.hears("restart is accepted")
@@ -454,8 +456,8 @@ async def test_a_second_copy_takes_over(day: Day, telegram: FakeTelegram) -> Non
     assert sent_of(day.fake) == [(1, "restarted"), (1, "frozen")]
 
 
-async def test_a_token_that_is_revoked_ends_it(day: Day, telegram: FakeTelegram) -> None:
-    """Else it would hear nothing any more, and nobody would know."""
+async def test_a_revoked_token_ends_the_bot(day: Day, telegram: FakeTelegram) -> None:
+    """Otherwise it would receive nothing any more, and nobody would notice."""
     async with running(day, telegram) as child:
         telegram.token = "another"
         await telegram.send("/stop 1")

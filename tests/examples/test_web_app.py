@@ -338,8 +338,8 @@ async def follow(http: aiohttp.ClientSession, progress: str) -> asyncio.Task[lis
 
 
 @pytest.mark.parametrize("seconds", OUTAGES.values(), ids=OUTAGES)
-async def test_a_stream_through_an_outage(day: Day, seconds: float) -> None:
-    """It goes on until its wait's deadline; asked for again, it ends well. The restart is sent once."""
+async def test_a_stream_survives_an_outage(day: Day, seconds: float) -> None:
+    """It continues until its wait's deadline; requested again, it succeeds. The restart is sent once."""
     async with service(day) as (child, http):
         progress = await act(http, 1, "restart")
         stream = await follow(http, progress)
@@ -355,8 +355,8 @@ async def test_a_stream_through_an_outage(day: Day, seconds: float) -> None:
     assert "Traceback" not in child.err
 
 
-async def test_killed_in_mid_restart(day: Day) -> None:
-    """The next process continues the stream; where the POST itself was cut off, the server shows what came of it."""
+async def test_killed_during_a_restart(day: Day) -> None:
+    """The next process continues the stream; if the POST itself was lost, the server's status shows the outcome."""
     async with service(day) as (child, http):
         progress = await act(http, 1, "restart")
         stream = await follow(http, progress)
@@ -379,7 +379,7 @@ async def test_killed_in_mid_restart(day: Day) -> None:
 
 
 async def test_two_copies_send_once(day: Day) -> None:
-    """Both stream what one of them has sent; a copy on the same port ends and says why."""
+    """Both stream what one of them has sent; a copy on the same port exits and says why."""
     port = free_port()
     async with service(day, port) as (child, http), service(day) as (_, other):
         progress = await act(http, 1, "restart")

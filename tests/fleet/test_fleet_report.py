@@ -228,7 +228,7 @@ def test_a_later_format_is_refused() -> None:
 
 
 def test_a_report_of_an_earlier_release_is_read() -> None:
-    """A field that an order or an outcome gained later may be missing, but none that says what was sent or reached."""
+    """A field that was added later may be missing, but none that says what was sent or reached."""
     data = json.loads(report_of(FleetOutcome(1, "stop", order=ORDER, sent=True)).to_json())
     (outcome,) = data["outcomes"]
     del outcome["sent_at"], outcome["order"]["country_code"]
