@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
 from attrs import evolve
 
@@ -82,7 +82,7 @@ class Fleet:
             wait=wait,
             migration_allowed=migration_allowed,
         )
-        return await self._act("start", _wanted(orders, "start"), force=force, **options)
+        return await self._act("start", _wanted(orders, "start"), options, force=force)
 
     async def stop(
         self,
@@ -119,7 +119,7 @@ class Fleet:
             ConfigurationError: an argument is invalid. Nothing was sent.
         """
         options = RunOptions(concurrency=concurrency, timeout=timeout, on_progress=on_progress, wait=wait)
-        return await self._act("stop", _wanted(orders, "stop"), force=force, **options)
+        return await self._act("stop", _wanted(orders, "stop"), options, force=force)
 
     async def restart(
         self,
@@ -156,7 +156,7 @@ class Fleet:
             ConfigurationError: an argument is invalid. Nothing was sent.
         """
         options = RunOptions(concurrency=concurrency, timeout=timeout, on_progress=on_progress, wait=wait)
-        return await self._act("restart", _wanted(orders, "restart"), force=force, **options)
+        return await self._act("restart", _wanted(orders, "restart"), options, force=force)
 
     async def freeze(
         self,
@@ -193,7 +193,7 @@ class Fleet:
             ConfigurationError: an argument is invalid. Nothing was sent.
         """
         options = RunOptions(concurrency=concurrency, timeout=timeout, on_progress=on_progress, wait=wait)
-        return await self._act("freeze", _wanted(orders, "freeze"), force=force, **options)
+        return await self._act("freeze", _wanted(orders, "freeze"), options, force=force)
 
     async def converge(
         self,
@@ -246,7 +246,7 @@ class Fleet:
             wait=wait,
             migration_allowed=migration_allowed,
         )
-        return await self._act("converge", orders, **options)
+        return await self._act("converge", orders, options)
 
     async def resume(
         self,
@@ -280,15 +280,14 @@ class Fleet:
         if not isinstance(report, FleetReport):
             raise ConfigurationError("pass a FleetReport: nothing was sent", operation=operation)
         outcomes = [evolve(outcome, error=None) if outcome.resumable else outcome for outcome in report.outcomes]
-        run = self._run(
-            operation,
-            outcomes,
+        options = RunOptions(
             concurrency=concurrency,
             timeout=timeout,
             on_progress=on_progress,
             migration_allowed=report.migration_allowed,
             elapsed=report.elapsed,
         )
+        run = self._run(operation, outcomes, options)
         pending = [outcome for outcome in outcomes if not outcome.ended]
         seen = await self._read_orders([one.order_id for one in pending if not one.sent], operation)
         return await run.carry_out(_resuming(one, report.migration_allowed, seen, operation) for one in pending)
@@ -297,34 +296,33 @@ class Fleet:
         self,
         name: str,
         orders: Mapping[int, tuple[Order | int, Action]],
+        options: RunOptions,
         *,
         force: bool = False,
-        **options: Unpack[RunOptions],
     ) -> FleetReport:
         """Carry out the action of each order where it is needed, or with `force` everywhere."""
         operation = f"fleet.{name}"
         outcomes = (FleetOutcome(order_id, action) for order_id, (_, action) in orders.items())
-        run = self._run(operation, outcomes, **options)
+        run = self._run(operation, outcomes, options)
         unread = [order_id for order_id, (order, _) in orders.items() if not force or not isinstance(order, Order)]
         seen = await self._read_orders(unread, operation)
-        migration_allowed = options.get("migration_allowed", False)
 
         def job(order_id: int, order: Order | int, action: Action) -> Job:
             known = seen.get(order_id, order)
             if isinstance(known, TrooperError):
                 return Job(order, ended=known)
-            return Job(known) if force else _needed(known, action, migration_allowed)
+            return Job(known) if force else _needed(known, action, options.migration_allowed)
 
         return await run.carry_out(job(order_id, *wanted) for order_id, wanted in orders.items())
 
-    def _run(self, operation: str, outcomes: Iterable[FleetOutcome], **options: Unpack[RunOptions]) -> Run:
-        if type(options["concurrency"]) is not int or options["concurrency"] < 1:
+    def _run(self, operation: str, outcomes: Iterable[FleetOutcome], options: RunOptions) -> Run:
+        if type(options.concurrency) is not int or options.concurrency < 1:
             raise ConfigurationError(
                 "concurrency must be a whole number above 0: nothing was sent", operation=operation
             )
-        arguments.check_timeout(options["timeout"], operation)
-        arguments.check_function(options["on_progress"], "on_progress", "a FleetProgress", operation)
-        return Run(self._actions, self._waits, outcomes, operation=operation, **options)
+        arguments.check_timeout(options.timeout, operation)
+        arguments.check_function(options.on_progress, "on_progress", "a FleetProgress", operation)
+        return Run(self._actions, self._waits, outcomes, operation=operation, options=options)
 
     async def _read_orders(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
         """These orders as they are now, or why that cannot be determined."""

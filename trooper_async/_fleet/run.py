@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Required, TypedDict, Unpack
 
 from attrs import define, evolve, field, frozen
 
@@ -50,15 +49,16 @@ class Job:
     ended: Order | TrooperError | None = None
 
 
-class RunOptions(TypedDict, total=False):
+@frozen
+class RunOptions:
     """How a run is carried out."""
 
-    concurrency: Required[int]
-    timeout: Required[arguments.Timeout]
-    on_progress: Required[OnProgress | None]
-    migration_allowed: bool
-    wait: bool
-    elapsed: float
+    concurrency: int
+    timeout: arguments.Timeout
+    on_progress: OnProgress | None
+    migration_allowed: bool = False
+    wait: bool = True
+    elapsed: float = 0.0
 
 
 @define(eq=False)
@@ -90,17 +90,13 @@ class Run:
         outcomes: Iterable[FleetOutcome],
         *,
         operation: str,
-        **options: Unpack[RunOptions],
+        options: RunOptions,
     ) -> None:
         self._actions = actions
         self._waits = waits
         self._entries = {one.order_id: _Entry(one) for one in outcomes}
         self._operation = operation
-        self._concurrency = options["concurrency"]
-        self._timeout: arguments.Timeout = options["timeout"]
-        self._on_progress = options["on_progress"]
-        self._migration_allowed = options.get("migration_allowed", False)
-        self._wait = options.get("wait", True)
+        self._options = options
         self._done = sum(entry.outcome.ended for entry in self._entries.values())
         self._failed = sum(entry.outcome.error is not None for entry in self._entries.values())
         self._reporting = asyncio.Lock()
@@ -110,14 +106,14 @@ class Run:
         self._finished: asyncio.Queue[Wait | None] = asyncio.Queue()
         self._refusal: APIStatusError | None = None  # these two end the run: the API refuses the key, and
         self._raised: BaseException | None = None  # what the caller's function has raised
-        self._began = time.monotonic() - options.get("elapsed", 0.0)
+        self._began = time.monotonic() - options.elapsed
         self._ended: float | None = None
 
     def report(self) -> FleetReport:
         """The report as it is now."""
         now = time.monotonic() if self._ended is None else self._ended
         outcomes = tuple(entry.outcome for entry in self._entries.values())
-        return FleetReport(outcomes, now - self._began, self._migration_allowed)
+        return FleetReport(outcomes, now - self._began, self._options.migration_allowed)
 
     async def carry_out(self, jobs: Iterable[Job]) -> FleetReport:
         """Do the jobs; the report of all."""
@@ -126,7 +122,7 @@ class Run:
                 turns = iter(jobs)
                 senders = [
                     group.create_task(self._send_in_turn(turns))
-                    for _ in range(min(self._concurrency, len(self._entries)))
+                    for _ in range(min(self._options.concurrency, len(self._entries)))
                 ]
                 group.create_task(self._follow(senders))
         except* _EndRunError:
@@ -148,7 +144,7 @@ class Run:
         for job in turns:
             entry = self._entries[arguments.order_id(job.order)]
             entry.began = time.monotonic()
-            seconds = arguments.seconds_of(self._timeout, entry.outcome.action, self._may_migrate(entry))
+            seconds = arguments.seconds_of(self._options.timeout, entry.outcome.action, self._may_migrate(entry))
             if seconds is not None:
                 entry.until = asyncio.get_running_loop().time() + seconds
             await self._do(job, entry)
@@ -202,7 +198,7 @@ class Run:
 
     async def _sent(self, entry: _Entry, lost: OutcomeUnknownError | None) -> None:
         """Begin to wait for what was, or may have been, sent."""
-        if not self._wait:
+        if not self._options.wait:
             await self._end(entry, lost)
             return
         transition = entry.outcome.transition
@@ -213,13 +209,13 @@ class Run:
             self._waits.judge_of(transition),
             transition=transition,
             operation=self._operation,
-            timeout=arguments.seconds_of(self._timeout, transition.action, transition.migration_allowed),
+            timeout=arguments.seconds_of(self._options.timeout, transition.action, transition.migration_allowed),
             lost=lost,
             on_end=self._finished.put_nowait,
         )
 
     def _may_migrate(self, entry: _Entry) -> bool:
-        return self._migration_allowed and entry.outcome.action == "start"
+        return self._options.migration_allowed and entry.outcome.action == "start"
 
     async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action. Returns the error if its outcome is unknown; other failures are raised."""
@@ -277,12 +273,12 @@ class Run:
 
     async def _report_progress(self, entry: _Entry) -> None:
         """Call the caller's function before anything else happens to the order."""
-        if self._on_progress is None:
+        if self._options.on_progress is None:
             return
         progress = FleetProgress(self._done, self._failed, len(self._entries), entry.outcome, self.report)
         async with self._reporting:  # one call at a time, in the order of events
             try:
-                returned = self._on_progress(progress)
+                returned = self._options.on_progress(progress)
                 if inspect.isawaitable(returned):
                     await returned
             except asyncio.CancelledError as error:
