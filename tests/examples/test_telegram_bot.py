@@ -423,6 +423,7 @@ async def test_killed_at_any_moment_a_command_is_executed_once(day: Day, telegra
             telegram.confirms = asyncio.Event()
             await telegram.send("/restart 1")
             await until(telegram.confirms.is_set)
+            await day.passes(1, child)  # it does nothing before the fetch is confirmed
         elif phase == "sent":
             telegram.said.append((CHAT, "restart is accepted"))  # which this process will not say
             with day.fake.hold_next("/api/order-status") as hold:
