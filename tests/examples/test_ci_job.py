@@ -236,7 +236,8 @@ async def test_an_outage_at_the_end_delays_the_freeze(day: Day, ssh: Ssh, second
             assert child.running
         await day.passes_until(lambda: not child.running, child)
         assert await child.ends() == 0
-    assert (sent_of(day.fake), status_of(day.fake, 123)) == ([(123, "frozen")], "frozen")
+    await until(lambda: status_of(day.fake, 123) == "frozen")
+    assert sent_of(day.fake) == [(123, "frozen")]
     assert "Traceback" not in child.err
 
 
