@@ -55,6 +55,7 @@ class Accounts:
         self._running: set[asyncio.Task[Any]] = set()
         self._sending: set[asyncio.Task[Any]] = set()
         self.stopping = False
+        """Whether the block is being left: nothing new is started or sent."""
 
     async def __aenter__(self) -> Self:
         if Accounts.opened is not None and not Accounts.opened.stopping:
