@@ -696,7 +696,7 @@ def test_any_response_gives_a_result_or_a_fault(answer: tuple[Endpoint[Any], Res
         assert (outcome.failure is Failure.REDIRECTED) == (reply.status < 400)
 
 
-# Without holding what was answered ----------------------------------------------------------------------------------
+# Freeing refused bodies ----------------------------------------------------------------------------------
 
 
 def test_a_large_object_is_not_parsed() -> None:

@@ -177,7 +177,7 @@ async def test_a_connection_times_out_in_a_task_that_was_cancelled_before() -> N
 
             passing = asyncio.create_task(let_time_pass())
             retry = RetryPolicy(attempts=2, max_delay=0.0)
-            url = wire.url.replace("http:", "https:")  # the handshake is never answered
+            url = wire.url.replace("http:", "https:")  # the handshake never ends
             async with wire.client(base_url=url, retry=retry) as client:
                 with pytest.raises(APIConnectionError, match="no connection") as caught:
                     await client.templates.retry(5)

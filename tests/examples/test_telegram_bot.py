@@ -301,7 +301,7 @@ async def test_a_reply_that_is_lost_is_sent_again(
 
 
 def run(telegram: FakeTelegram, **environment: str) -> AbstractAsyncContextManager[processes.Child]:
-    """The bot in a process of its own."""
+    """The bot as a separate process."""
     defaults = {"TELEGRAM_BASE_URL": telegram.url, "TELEGRAM_CHATS": f"{CHAT},-5"}
     return processes.python(SCRIPT, env={**defaults, **environment})
 

@@ -97,7 +97,7 @@ def _start(
 async def python(
     *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """A Python child in a process group of its own, whose warnings are errors; it is killed at the end.
+    """A Python child in its own process group, whose warnings are errors; it is killed at the end.
 
     Args:
         arguments: of the interpreter.

@@ -200,7 +200,7 @@ class StandIn:
 
 
 class Clock:
-    """A time that advances when told to."""
+    """A time that a test advances."""
 
     def __init__(self) -> None:
         self.time = 1000.0

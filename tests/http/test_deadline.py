@@ -167,7 +167,7 @@ async def test_a_passed_deadline_sends_nothing() -> None:
 async def test_a_connection_is_retried_until_the_deadline(sent: Call[Any]) -> None:
     """If no connection is made before the deadline, nothing was sent, whatever the call is."""
     async with RawServer(SILENCE) as server:
-        url = server.url.replace("http:", "https:")  # the handshake is never answered
+        url = server.url.replace("http:", "https:")  # the handshake never ends
         async with server.client(base_url=url, retry=FAST) as client:
             sending = Sending()
             connecting = asyncio.create_task(client._transport.request(sent, until=now() + 5, sending=sending))

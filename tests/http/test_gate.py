@@ -551,7 +551,7 @@ def test_the_gate_opens_whatever_the_clock_does(
 
         async def pass_through(what: str, seconds: float) -> None:
             nonlocal inside
-            assert await gate.enter(math.inf)  # without a timer of its own: only the gate can wake it
+            assert await gate.enter(math.inf)  # without its own timer: only the gate can wake it
             inside += 1
             assert inside <= places
             await asyncio.sleep(seconds / 10)

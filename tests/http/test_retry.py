@@ -248,7 +248,7 @@ def test_a_retry_needs_a_token_of_the_budget(happened: Failure) -> None:
 
 @pytest.mark.parametrize("kind", Repeatability, ids=_name)
 def test_a_429_uses_neither_attempts_nor_budget(kind: Repeatability) -> None:
-    """However often the API rate limits a call, it goes on, even without budget; only the deadline ends it."""
+    """However often the API rate limits a call, it continues, even without budget; only the deadline ends it."""
     assert _delay(kind, [LIMITED] * 500, budget=0.0) is not None
     assert _delay(kind, [LIMITED], policy=ONE_ATTEMPT, budget=0.0) is not None
     assert _delay(kind, [LIMITED] * 500, left=0.0) is None

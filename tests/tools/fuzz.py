@@ -109,7 +109,7 @@ def check(endpoint: Endpoint[Any], reply: Response) -> str:
 
 
 def by_chance(seconds: float, seed: int) -> Counter[str]:
-    """Random responses for so long; prints the one that did it before what it raised goes on."""
+    """Random responses for so long; prints the failing one before its exception is raised."""
     rng = random.Random(seed)
     outcomes: Counter[str] = Counter()
     ends = time.monotonic() + seconds

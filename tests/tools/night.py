@@ -44,7 +44,7 @@ async def application(urls: list[str], file: Path) -> AsyncIterator[None]:
 
 
 async def night(urls: list[str], servers: int, *, each: bool) -> None:
-    """Stop and start all servers: as one fleet of each account, or `each` by a workflow of its own."""
+    """Stop and start all servers: as one fleet per account, or `each` by its own workflow."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "night.sqlite")
         async with application(urls, file):

@@ -1,1 +1,1 @@
-"""Programs as users write them, each run as a process of its own against the fake."""
+"""Programs as users write them, each run as a separate process using the fake."""

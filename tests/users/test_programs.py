@@ -1,6 +1,4 @@
-"""Ten programs as users write them, each a process of its own using the fake: what they print, and that nothing is
-left.
-"""
+"""Ten programs as users write them, each a separate process using the fake: their output, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ async def fake() -> AsyncIterator[FakeTrooper]:
 
 @asynccontextmanager
 async def running(fake: FakeTrooper, *program: object, **settings: str) -> AsyncIterator[Process]:
-    """The program as a process of its own; killed if it does not end. Warnings, for example of unclosed resources, fail
+    """The program as a separate process; killed if it does not end. Warnings, for example of unclosed resources, fail
     it.
     """
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # older kernels' debugger complains about Python's own modules

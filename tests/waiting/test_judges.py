@@ -385,7 +385,7 @@ def test_a_new_row_with_another_word_is_no_evidence() -> None:
 
 @pytest.mark.parametrize("what", ["restarting/restarted", "running/stopped", "stopped/stopped", "stopped", "?", "-"])
 def test_an_interruption_makes_steady_running_begin_anew(what: str) -> None:
-    """One sighting of another status, or of nothing, makes it begin anew."""
+    """One sighting of another status, or of nothing, makes the count restart."""
     judge = restart(None)
     assert waits(judge, f"restarting/restarted@0 {steadily(1, 0.9 + LATE)} {what}@{1 + LATE}")
     again = 2 + LATE

@@ -1,4 +1,4 @@
-"""The list of orders from poll to poll: taking only what changed gives the same as reading each response anew.
+"""The list of orders between polls: decoding only what changed gives the same as reading each response again.
 
 Every shortcut is held against the plain way: the whole body parsed at once, and each row made into an order.
 """

@@ -1,4 +1,4 @@
-"""Stopping a whole fleet on the fake server, each way in a process of its own.
+"""Stopping a whole fleet on the fake server, each method in a separate process.
 
     python -m tests.tools.benchmarks.fleet fake ORDERS LATENCY
     python -m tests.tools.benchmarks.fleet ours|sent|gather|bare ORDERS URL

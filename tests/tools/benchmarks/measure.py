@@ -25,7 +25,7 @@ class Figure:
     work: str
     values: Sequence[float]
     goal: float | None = None
-    """None: told, not judged."""
+    """None: reported, not judged."""
     unit: str = "×"  # noqa: RUF001 - a ratio
     at_least: bool = False
     """Whether the goal is a floor."""

@@ -1,4 +1,4 @@
-"""A stand-in of the API in a process of its own, that answers from prepared bytes.
+"""A stand-in of the API in a separate process, which responds with prepared bytes.
 
     python -m tests.tools.benchmarks.server
 

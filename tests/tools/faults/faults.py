@@ -31,7 +31,7 @@ Session = Literal["ours", "yours"]
 ATTEMPTS = 3
 """Those of the retry policy that all cells have."""
 MANY = None
-"""Requests on the wire: some, as many as the error's attempts."""
+"""Requests sent: some, as many as the error's attempts."""
 
 
 class Expected(NamedTuple):
@@ -42,7 +42,7 @@ class Expected(NamedTuple):
     record: Record | None = None
     """For purchases."""
     attempts: int | None = None
-    """Where they are not the requests on the wire: connections that came to nothing count too."""
+    """If they differ from the requests sent: failed connections count too."""
 
 
 Row = Mapping[Kind, Expected]

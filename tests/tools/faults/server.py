@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from tests.tools.faults.targets import HELPERS, NEW_ORDER_ID, ORDER_ID, Target
 
 Place = Literal["here", "reset on accept", "refused", "no such host", "untrusted", "no TLS", "silent", "busy pool"]
-"""Where the request that matters goes; the ones before it all go here, and are answered."""
+"""Where the request under test goes; the ones before it go here, and get responses."""
 
 
 @dataclass(frozen=True)

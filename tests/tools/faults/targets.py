@@ -21,7 +21,7 @@ HELPERS = {
     "/api/migration-options": b'{"availableBlibs":[{"id":2}]}',
     "/api/migration-cost": b'{"totalDue":3.20}',
 }
-"""What the API answers to the requests that come before the one that matters; `/api/orders` it knows itself."""
+"""The API's responses to the requests before the one under test; it knows `/api/orders` itself."""
 
 
 @dataclass(frozen=True)

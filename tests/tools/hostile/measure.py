@@ -85,7 +85,7 @@ async def measure(name: str, url: str) -> Measured:
             outcome = f"{len(await client.orders.list())} orders"
         except TrooperError as error:
             outcome, attempts = type(error).__name__, error.attempts
-        except Exception as error:  # noqa: BLE001 - what must not be, and is told
+        except Exception as error:  # noqa: BLE001 - must not happen, and is reported
             outcome = f"untyped: {type(error).__name__}"
         seconds = time.perf_counter() - started
         await asyncio.sleep(2 * TICK)

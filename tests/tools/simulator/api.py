@@ -41,7 +41,7 @@ class Api:
     read_at: float = 0.0
     """When the last response was read from the world."""
     cut: int = 0
-    """Polls that were cancelled on the wire."""
+    """Polls that were cancelled in flight."""
     impatient: int = 0
     """Polls that came before a Retry-After was over, or closer than the floor to the one before."""
     _floor: float = 1.0

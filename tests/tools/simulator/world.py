@@ -38,7 +38,7 @@ class Settings:
     omits: float
     """How likely a list leaves one order out."""
     faults: float
-    """How likely a request is answered otherwise than with its response."""
+    """The probability of a failure instead of the response."""
     slow: float
     """Seconds that a response may be held after it was made."""
     others: float
