@@ -173,7 +173,7 @@ async def _disturb(rng: random.Random, database: str, victim: Worker) -> str:
         await connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
         if not read_only:
             return "connections cut"
-        await asyncio.sleep(rng.uniform(0.5, 3))
+        await asyncio.sleep(rng.choice((0.5, 3, 20)))
         await connection.execute("SET default_transaction_read_only = off")
         await connection.execute(SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
         return "read-only"
