@@ -254,6 +254,26 @@ def test_a_suspended_process_polls_once_more() -> None:
     assert run(main()).current_status == "stopped"
 
 
+def test_a_process_suspended_during_a_poll_still_ends_its_waits() -> None:
+    """The time for one more poll is not reckoned from a poll during which the process was suspended."""
+
+    async def main() -> float:
+        loop: Any = asyncio.get_running_loop()
+        pauses = [0, 1000, 5]  # seconds, during the first polls
+
+        def orders(_: float) -> list[dict[str, Any]]:
+            loop._jump.now += pauses.pop(0) if pauses else 0
+            return [row(1, "running", "stopped")]
+
+        began = now()
+        async with Script(orders).client() as client:
+            with pytest.raises(WaitTimeoutError):
+                await client.orders.wait(STOP, timeout=300)
+        return now() - began
+
+    assert 1000 < run(main()) < 1200
+
+
 @pytest.mark.parametrize("verb", ["stop", "restart"])
 async def test_the_timeout_of_an_action_and_wait_is_for_the_whole_call(fake_trooper: FakeTrooper, verb: str) -> None:
     """If the request itself hangs, its outcome is unknown at the deadline, not after a minute or three."""

@@ -301,7 +301,7 @@ class Poller(Generic[M]):
                 continue
             if now - deadline > self._schedule.floor and self._began < deadline:
                 # the process was suspended past the deadline, so it gets one more poll
-                one.deadline = now + self._schedule.floor + 2 * self._took
+                one.deadline = now + self._schedule.floor + 2 * min(self._took, self._schedule.cap)
                 heapq.heappush(self._deadlines, (one.deadline, number))
                 self._not_before = -math.inf
                 continue
