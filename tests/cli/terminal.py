@@ -41,7 +41,7 @@ class _Spawn(pexpect.spawn):  # type: ignore[misc]  # it comes without types
         program, *arguments = map(os.fsdecode, command)
         del arguments[: len(_PYTHON) - 1]
         if program != sys.executable or not preloaded.serves(arguments, options["env"]):
-            return super()._spawnpty(command, **options)
+            return super()._spawnpty(command, **options)  # pyright: ignore[reportAttributeAccessIssue]  # no types
         ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, options["dimensions"])
         child = preloaded.fork(arguments, None, options["env"], theirs, theirs, theirs)

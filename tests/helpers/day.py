@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import aiohttp
 
@@ -134,7 +135,7 @@ def _run(folder: Path, script: str, *options: str) -> None:
 
     _count(clock, aiohttp.ClientSession, "_request")
     time.monotonic = lambda: monotonic() + clock.ahead
-    vars(selectors)["DefaultSelector"] = Selector
+    mock.patch.object(selectors, "DefaultSelector", Selector).start()
     vars(sys)["modules"]["uvloop"] = None  # its clock is its own
     sys.argv = [script, *options]
     sys.path[0] = str(Path(script).parent)
