@@ -54,7 +54,7 @@ class Accounts:
         self._getting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._running: set[asyncio.Task[Any]] = set()
         self._sending: set[asyncio.Task[Any]] = set()
-        self.stopping = False
+        self.stopping: bool = False
         """Whether the block is being left: nothing new is started or sent."""
 
     async def __aenter__(self) -> Self:
