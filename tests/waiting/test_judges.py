@@ -124,7 +124,7 @@ def test_a_contradiction_makes_steady_begin_anew() -> None:
 )
 def test_a_state_change_has_arrived(target: str, script: str, end: Verdict) -> None:
     """It has arrived if current is the target, and desired agrees where it is given."""
-    assert ends(StatusJudge(target, CAP), script) is end
+    assert ends(StatusJudge(target=target, cap=CAP), script) is end
 
 
 AGREED = "running/stopped@0 "
@@ -175,7 +175,7 @@ AGREED = "running/stopped@0 "
 )
 def test_a_state_change_is_superseded(script: str, end: Verdict) -> None:
     """Superseded: desired was seen to agree, and then both statuses steadily are the same other one."""
-    assert ends(StatusJudge("stopped", CAP), script) is end
+    assert ends(StatusJudge(target="stopped", cap=CAP), script) is end
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_a_state_change_is_superseded(script: str, end: Verdict) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: StatusJudge("stopped", CAP),
-        lambda: ConvergedJudge(CAP),
-        lambda: PredicateJudge(lambda order: False, CAP),
-        lambda: RestartJudge((), CAP, FLOOR),
+        lambda: StatusJudge(target="stopped", cap=CAP),
+        lambda: ConvergedJudge(cap=CAP),
+        lambda: PredicateJudge(predicate=lambda order: False, cap=CAP),
+        lambda: RestartJudge(before=(), cap=CAP, floor=FLOOR),
     ],
     ids=["state change", "converged", "predicate", "restart"],
 )
@@ -264,7 +264,7 @@ def test_each_action_has_its_judge(action: Action, target: str, kind: type[Judge
 )
 def test_a_judge_wants_equal_sightings_only_if_they_add_up(script: str, restless: bool) -> None:
     """A judge wants the next sighting although it is equal only where equal ones add up."""
-    judge = StatusJudge("stopped", CAP)
+    judge = StatusJudge(target="stopped", cap=CAP)
     assert ends(judge, script) is WAIT
     assert judge.wants_every_poll is restless
 
@@ -285,7 +285,7 @@ ACCEPTED = (change("restarted", 5, 0), *BEFORE)
 
 
 def restart(before: tuple[StatusChange, ...] | None = BEFORE) -> RestartJudge:
-    return RestartJudge(before, CAP, FLOOR)
+    return RestartJudge(before=before, cap=CAP, floor=FLOOR)
 
 
 def steadily(first: float, last: float, what: str = "running/running") -> str:
@@ -458,7 +458,7 @@ def test_a_stored_departure_is_evidence_after_a_crash() -> None:
 @pytest.mark.parametrize("departed", [False, True])
 def test_the_history_is_read_again_at_growing_pauses(rows: tuple[StatusChange, ...] | None, departed: bool) -> None:
     """It is read again after floor, 2·floor, … cap seconds, also if it could not be read."""
-    judge = RestartJudge(BEFORE, 10_000.0, 1.0)  # so that nothing becomes steady meanwhile
+    judge = RestartJudge(before=BEFORE, cap=10_000.0, floor=1.0)  # so that nothing becomes steady meanwhile
     if departed:
         judge.observe(*see("restarting/restarted@0"))
     asked = []
@@ -473,7 +473,7 @@ def test_the_history_is_read_again_at_growing_pauses(rows: tuple[StatusChange, .
 
 def test_the_pause_between_two_readings_has_a_cap() -> None:
     """However often it was read in vain, it is read again after the schedule's cap."""
-    judge = RestartJudge(BEFORE, 8.0, 1.0)
+    judge = RestartJudge(before=BEFORE, cap=8.0, floor=1.0)
     asked = []
     for second in range(60):
         if judge.observe(*see(f"running/running@{second}")) is ASK:
@@ -570,7 +570,7 @@ def test_new_rows_are_found_by_word_and_time(
 )
 def test_an_order_converges(script: str, end: Verdict) -> None:
     """Done where current is desired, whatever that is; a row without a desired status can't be judged."""
-    judge = ConvergedJudge(CAP)
+    judge = ConvergedJudge(cap=CAP)
     assert ends(judge, script) is end
     assert judge.target is None
 
@@ -583,7 +583,7 @@ def test_a_predicate_is_called_first_and_then_for_changes() -> None:
         asked.append(f"{order.current_status}/{order.desired_status}")
         return order.current_status == "stopped"
 
-    judge = PredicateJudge(predicate, CAP)
+    judge = PredicateJudge(predicate=predicate, cap=CAP)
     script = (
         "running/stopped@0 running/stopped@1 ?@2 running/stopped@3 running/frozen@4 -@5 running/stopped@6 stopped@7"
     )
@@ -594,7 +594,7 @@ def test_a_predicate_is_called_first_and_then_for_changes() -> None:
 @pytest.mark.parametrize("answer", [None, 0, 1, "", "yes", [], object(), 1.0])
 def test_a_predicate_must_return_a_bool(answer: object) -> None:
     """Anything but True and False from a predicate is a TypeError that names its type."""
-    judge = PredicateJudge(lambda order: answer, CAP)  # type: ignore[arg-type, return-value]
+    judge = PredicateJudge(predicate=lambda order: answer, cap=CAP)  # type: ignore[arg-type, return-value]
     with pytest.raises(TypeError, match=f"must return a bool, not {type(answer).__name__}"):
         judge.observe(*see("running@0"))
 
@@ -611,10 +611,10 @@ def test_an_async_predicate_is_refused() -> None:
         return made[-1]  # type: ignore[no-any-return]
 
     with pytest.raises(TypeError, match="not coroutine"):
-        PredicateJudge(recorded, CAP).observe(*see("running@0"))
+        PredicateJudge(predicate=recorded, cap=CAP).observe(*see("running@0"))
     assert inspect.getcoroutinestate(made.pop()) == inspect.CORO_CLOSED
     with pytest.raises(TypeError, match="not coroutine"):
-        PredicateJudge(predicate, CAP).observe(*see("running@0"))  # type: ignore[arg-type]
+        PredicateJudge(predicate=predicate, cap=CAP).observe(*see("running@0"))  # type: ignore[arg-type]
     gc.collect()  # warnings are errors here
 
 
@@ -625,7 +625,7 @@ def test_an_exception_of_a_predicate_is_raised() -> None:
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine"):
-        PredicateJudge(predicate, CAP).observe(*see("running@0"))
+        PredicateJudge(predicate=predicate, cap=CAP).observe(*see("running@0"))
 
 
 # Properties ---------------------------------------------------------------------------------------------------------
@@ -682,7 +682,7 @@ def _elsewhere(sighting: Sighting) -> bool:
 @given(sightings, st.booleans())
 def test_any_sightings_of_a_state_change(steps: list[tuple[Sighting, float, int]], appearing: bool) -> None:
     """Over any sightings a state change ends exactly where the rules say."""
-    judge = StatusJudge("stopped", CAP, appearing=appearing)
+    judge = StatusJudge(target="stopped", cap=CAP, appearing=appearing)
     seen: list[tuple[Sighting, float]] = []
     verdict = WAIT
     for sighting, at in _timed(steps):

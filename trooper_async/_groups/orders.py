@@ -547,11 +547,12 @@ class Orders:
             ClientClosedError: the client was closed in the meantime.
             TypeError: the function returned something other than a bool. What it raises is raised here.
         """
+        cap, final = self._waits.schedule.cap, frozenset(word.casefold() for word in fail_on)
         if isinstance(status_or_predicate, str):
             warn_if_unknown(status_or_predicate, "orders.wait_until")
-            judge: Judge = StatusJudge(status_word(status_or_predicate), self._waits.schedule.cap, fail_on=fail_on)
+            judge: Judge = StatusJudge(target=status_word(status_or_predicate), cap=cap, fail_on=final)
         elif callable(status_or_predicate):
-            judge = PredicateJudge(status_or_predicate, self._waits.schedule.cap, fail_on=fail_on)
+            judge = PredicateJudge(predicate=status_or_predicate, cap=cap, fail_on=final)
         else:
             raise arguments.wrong("a status or a function is needed", status_or_predicate, "orders.wait_until")
         return await self._wait_for(order, judge, "orders.wait_until", timeout)
@@ -574,7 +575,7 @@ class Orders:
             OrderVanishedError: the order is not in the list any more.
             ClientClosedError: the client was closed in the meantime.
         """
-        judge = ConvergedJudge(self._waits.schedule.cap)
+        judge = ConvergedJudge(cap=self._waits.schedule.cap)
         return await self._wait_for(order, judge, "orders.wait_until_converged", timeout)
 
     async def wait_until_reachable(self, order: Order | int, *, timeout: float | None = 900.0) -> Credentials:

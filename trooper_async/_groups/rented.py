@@ -75,7 +75,7 @@ class Job:
             if bought.purchase.id == wanted.purchase.id:
                 order = await self._purchases.wait(bought, **options)
             else:  # bought earlier: it may have been released since, or not be in the list yet
-                listed = PredicateJudge(lambda order: True, self._waits.schedule.cap)
+                listed = PredicateJudge(predicate=lambda order: True, cap=self._waits.schedule.cap)
                 now = await self._waits.order(
                     self.order_id, listed, operation=self.operation, timeout=self.timeout, began=began
                 )
@@ -98,7 +98,7 @@ class Job:
         if status == desired == "running":
             return now
         if status not in _RELEASED and desired == "running":
-            judge = StatusJudge(OrderStatus.running, self._waits.schedule.cap)
+            judge = StatusJudge(target=OrderStatus.running, cap=self._waits.schedule.cap)
             return await self._waits.order(now.order_id, judge, **options)
         return await self._actions.act_and_wait(now, "start", migration_allowed=migration_allowed, **options)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TypeAlias
+
+from attrs import Factory, define
 
 from trooper_async._waiting.store import Blank
 from trooper_async.models import Order, OrderStatus, StatusChange, Transition, meant, same_word
@@ -42,18 +44,16 @@ class Verdict(Enum):
     FAILED = "the poll, or the caller's function, has failed"
 
 
+@define(eq=False)
 class Steady:
     """Whether a condition held on three sightings in a row that span at least `span` seconds.
 
     One or two contradicting polls prove nothing: reads may come from replicas that lag.
     """
 
-    __slots__ = ("_count", "_first", "span")
-
-    def __init__(self, span: float) -> None:
-        self.span = span
-        self._count = 0
-        self._first = 0.0
+    span: float
+    _count: int = 0
+    _first: float = 0.0
 
     def reset(self) -> None:
         self._count = 0
@@ -66,59 +66,57 @@ class Steady:
         return self._count >= _STEADY_POLLS and at - self._first >= self.span
 
 
+@define(eq=False, kw_only=True)
 class Judge:
     """The rules that all waits for an order share; `_judge` decides what is specific to one."""
 
-    __slots__ = ("_absent", "_cap", "_fail_on", "_failed", "_may_be_absent", "_received", "target", "wants_every_poll")
+    target: OrderStatus | str | None
+    cap: float
+    fail_on: frozenset[str] = frozenset()
+    """Statuses, in lower case, that end the wait once they are steady."""
+    appearing: bool = False
+    """Whether the order was just bought, and has not been seen yet."""
+    _unclear: bool = False
+    """Whether the last sighting was no order."""
+    _absent: Steady | None = None
+    _failed: Steady | None = None
+    _received: float = 0.0
 
-    def __init__(self, cap: float, *, appearing: bool = False, fail_on: Collection[str] = ()) -> None:
-        self.target: str | None = None
-        self._fail_on = frozenset(word.casefold() for word in fail_on) if fail_on else None
-        self._failed: Steady | None = None
-        self.wants_every_poll: bool = False
+    @property
+    def wants_every_poll(self) -> bool:
         """Whether the next sighting counts even if it equals the last one."""
-        self._cap = cap
-        self._may_be_absent = _APPEAR_CAPS * cap if appearing else cap
-        self._absent: Steady | None = None
-        self._received = 0.0
+        return self._unclear or self._failed is not None
 
     def observe(self, sighting: Sighting, at: float, received: float | None = None) -> Verdict:
         """Judge what a fresh poll showed; it was sent at `at` and its response came at `received`, in seconds."""
         self._received = at if received is None else received
+        self._unclear = not isinstance(sighting, Order)
         if isinstance(sighting, Order):
-            self._may_be_absent, self._absent = self._cap, None  # it has appeared in the list
+            self.appearing, self._absent = False, None
             verdict = self._judge(sighting, at)
-            self.wants_every_poll = self._wants_every_poll()
-            if self._fail_on is not None and verdict is Verdict.WAIT:
-                return self._judge_failure(sighting, at)
-            return verdict
+            return self._judge_failure(sighting, at) if self.fail_on and verdict is Verdict.WAIT else verdict
         self._unseen()
         if sighting is Blank.UNREADABLE:
             self._absent = None
-            self.wants_every_poll = True
             return Verdict.WAIT
-        self.wants_every_poll = True
-        self._absent = self._absent or Steady(self._may_be_absent)
+        self._absent = self._absent or Steady(_APPEAR_CAPS * self.cap if self.appearing else self.cap)
         return Verdict.VANISHED if self._absent.seen(at) else Verdict.WAIT
 
     def _judge(self, order: Order, at: float) -> Verdict:
         raise NotImplementedError
 
     def _judge_failure(self, order: Order, at: float) -> Verdict:
-        if self._fail_on is None or order.current_status.casefold() not in self._fail_on:
+        if order.current_status.casefold() not in self.fail_on:
             self._failed = None
             return Verdict.WAIT
-        self._failed = self._failed or Steady(self._cap)
-        self.wants_every_poll = True
+        self._failed = self._failed or Steady(self.cap)
         return Verdict.FAILED_STATUS if self._failed.seen(at) else Verdict.WAIT
 
     def _unseen(self) -> None:
         """The order was not seen: counts of sightings in a row restart."""
 
-    def _wants_every_poll(self) -> bool:
-        return False
 
-
+@define(eq=False, kw_only=True)
 class StatusJudge(Judge):
     """Waits until the current status is `target` and the desired status, if the API gives one, agrees.
 
@@ -126,15 +124,12 @@ class StatusJudge(Judge):
     desired status agreed once and both statuses are now, steadily, a different one.
     """
 
-    __slots__ = ("_agreed", "_superseding")
+    _agreed: bool = False
+    _superseding: Steady | None = None
 
-    def __init__(
-        self, target: OrderStatus | str, cap: float, *, appearing: bool = False, fail_on: Collection[str] = ()
-    ) -> None:
-        super().__init__(cap, appearing=appearing, fail_on=fail_on)
-        self.target = target
-        self._agreed = False
-        self._superseding: Steady | None = None
+    @property
+    def wants_every_poll(self) -> bool:
+        return super().wants_every_poll or self._superseding is not None
 
     def _judge(self, order: Order, at: float) -> Verdict:
         desired = order.desired_status
@@ -142,28 +137,27 @@ class StatusJudge(Judge):
         if desired is not None and agrees:
             self._agreed = True
         if self._agreed and not agrees and order.is_converged:
-            self._not_arrived(order)
-            self._superseding = self._superseding or Steady(self._cap)
+            self._not_arrived()
+            self._superseding = self._superseding or Steady(self.cap)
             return Verdict.SUPERSEDED if self._superseding.seen(at) else Verdict.WAIT
         self._superseding = None
         if agrees and same_word(order.current_status, str(self.target)):
             return self._arrived(at)
-        self._not_arrived(order)
+        self._not_arrived()
         return Verdict.WAIT
 
     def _arrived(self, at: float) -> Verdict:
         return Verdict.DONE
 
-    def _not_arrived(self, order: Order) -> None:
+    def _not_arrived(self) -> None:
         """It has not, or not for certain, reached the target."""
 
     def _unseen(self) -> None:
         self._superseding = None
-
-    def _wants_every_poll(self) -> bool:
-        return self._superseding is not None
+        self._not_arrived()
 
 
+@define(eq=False, kw_only=True)
 class RestartJudge(StatusJudge):
     """A restart begins and ends at `running`, so `running` alone proves nothing.
 
@@ -174,33 +168,22 @@ class RestartJudge(StatusJudge):
     `running` is steady.
     """
 
-    __slots__ = (
-        "_floor",
-        "_next_read_at",
-        "_reads",
-        "_recorded_running",
-        "_rows_before",
-        "_running",
-        "_running_at",
-        "_running_polls",
-        "departed_at",
-        "recorded",
-    )
+    target: OrderStatus | str | None = OrderStatus.running
+    before: Sequence[StatusChange] | None
+    """The history as it was before the restart was sent; None if that is unknown."""
+    floor: float
+    departed_at: float | None = None
+    recorded: bool = False
+    _recorded_running: bool = False
+    _running: Steady = Factory(lambda judge: Steady(_LATE_CAPS * judge.cap), takes_self=True)
+    _running_polls: int = 0
+    _running_at: float = 0.0
+    _reads: int = 0
+    _next_read_at: float = 0.0
 
-    def __init__(
-        self, before: Sequence[StatusChange] | None, cap: float, floor: float, *, departed: bool = False
-    ) -> None:
-        super().__init__(OrderStatus.running, cap)
-        self._rows_before = before
-        self._floor = floor
-        self.departed_at: float | None = -math.inf if departed else None
-        self.recorded = False
-        self._recorded_running = False
-        self._running = Steady(_LATE_CAPS * cap)
-        self._running_polls = 0
-        self._running_at = 0.0
-        self._reads = 0
-        self._next_read_at = 0.0
+    @property
+    def wants_every_poll(self) -> bool:
+        return super().wants_every_poll or self._running_polls > 0
 
     @property
     def proven(self) -> bool:
@@ -219,7 +202,7 @@ class RestartJudge(StatusJudge):
             return Verdict.DONE
         if self.proven and self._running.seen(at):
             return Verdict.DONE
-        if self._rows_before is None or self._recorded_running or at < self._next_read_at:
+        if self.before is None or self._recorded_running or at < self._next_read_at:
             return Verdict.WAIT  # there is no baseline, nothing more to learn, or it is too early
         ask = self.departed_at is not None or self._running_polls >= 2
         return Verdict.READ_HISTORY if ask else Verdict.WAIT
@@ -230,59 +213,46 @@ class RestartJudge(StatusJudge):
         """
         if self.departed_at is None or not self._recorded_running or self._running_polls == 0:
             return False
-        return self._running_at - self.departed_at >= _LAG_SHARE * self._cap
+        return self._running_at - self.departed_at >= _LAG_SHARE * self.cap
 
-    def _not_arrived(self, order: Order) -> None:
+    def _not_arrived(self) -> None:
         self._running.reset()
         self._running_polls = 0
-
-    def _unseen(self) -> None:
-        super()._unseen()
-        self._running.reset()
-        self._running_polls = 0
-
-    def _wants_every_poll(self) -> bool:
-        return super()._wants_every_poll() or self._running_polls > 0
 
     def read_history(self, rows: Sequence[StatusChange] | None, at: float) -> Verdict:
         """Judge the history as read at `at` (None: it could not be read). The next read is due after floor, 2·floor, …
         cap.
         """
-        self._next_read_at = at + min(self._cap, self._floor * 2 ** min(self._reads, 32))
+        self._next_read_at = at + min(self.cap, self.floor * 2 ** min(self._reads, 32))
         self._reads += 1
-        new = new_rows(rows or (), self._rows_before or ())
+        new = new_rows(rows or (), self.before or ())
         self.recorded = self.recorded or bool(new)
         self._recorded_running = any(same_word(row.status_user, OrderStatus.running) for row in new)
         return Verdict.DONE if self._is_over() else Verdict.WAIT
 
 
+@define(eq=False, kw_only=True)
 class ReachJudge(StatusJudge):
     """Tells whether a server runs. It never ends the wait, since the SSH server has to respond as well."""
 
-    __slots__ = ("_on_seen", "running")
-
-    def __init__(self, cap: float, on_seen: Callable[[], object]) -> None:
-        super().__init__(OrderStatus.running, cap)
-        self._on_seen = on_seen
-        self.running = False
+    target: OrderStatus | str | None = OrderStatus.running
+    on_seen: Callable[[], object]
+    running: bool = False
 
     def _arrived(self, at: float) -> Verdict:
         self.running = True
-        self._on_seen()
+        self.on_seen()
         return Verdict.WAIT
 
-    def _not_arrived(self, order: Order) -> None:
-        self.running = False
-
-    def _unseen(self) -> None:
-        super()._unseen()
+    def _not_arrived(self) -> None:
         self.running = False
 
 
+@define(eq=False, kw_only=True)
 class ConvergedJudge(Judge):
     """Waits until the current status is the desired one, whatever that is."""
 
-    __slots__ = ()
+    target: OrderStatus | str | None = None
 
     def _judge(self, order: Order, at: float) -> Verdict:
         if order.desired_status is None:
@@ -290,21 +260,19 @@ class ConvergedJudge(Judge):
         return Verdict.DONE if order.is_converged else Verdict.WAIT
 
 
+@define(eq=False, kw_only=True)
 class PredicateJudge(Judge):
     """Waits until the caller's function returns True. It is called for the first sighting, and then for each change."""
 
-    __slots__ = ("_last", "_predicate")
-
-    def __init__(self, predicate: Callable[[Order], bool], cap: float, *, fail_on: Collection[str] = ()) -> None:
-        super().__init__(cap, fail_on=fail_on)
-        self._predicate = predicate
-        self._last: Order | None = None
+    target: OrderStatus | str | None = None
+    predicate: Callable[[Order], bool]
+    _last: Order | None = None
 
     def _judge(self, order: Order, at: float) -> Verdict:
         if order == self._last:
             return Verdict.WAIT
         self._last = order
-        returned: object = self._predicate(order)
+        returned: object = self.predicate(order)
         if returned is True:
             return Verdict.DONE
         if returned is False:
@@ -317,8 +285,9 @@ class PredicateJudge(Judge):
 def judge_of(transition: Transition, *, cap: float, floor: float) -> Judge:
     """The judge for an accepted action. `cap` and `floor` are the poll schedule's, in seconds."""
     if transition.action == "restart":
-        return RestartJudge(transition.history_before, cap, floor, departed=transition.departed)
-    return StatusJudge(transition.target, cap, appearing=transition.action in ("create", "migrate"))
+        departed_at = -math.inf if transition.departed else None
+        return RestartJudge(before=transition.history_before, cap=cap, floor=floor, departed_at=departed_at)
+    return StatusJudge(target=transition.target, cap=cap, appearing=transition.action in ("create", "migrate"))
 
 
 def new_rows(rows: Sequence[StatusChange], before: Sequence[StatusChange]) -> list[StatusChange]:

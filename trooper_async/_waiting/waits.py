@@ -159,7 +159,7 @@ class Waits:
         check_seconds(timeout, operation=operation)
         loop = asyncio.get_running_loop()
         wake_up = asyncio.Event()
-        judge = ReachJudge(self.schedule.cap, wake_up.set)
+        judge = ReachJudge(cap=self.schedule.cap, on_seen=wake_up.set)
         wait = self.begin(order_id, judge, on_end=lambda wait: wake_up.set(), operation=operation, timeout=timeout)
         credentials: Credentials | None = None
         credentials_of: Order | None = None
