@@ -55,7 +55,7 @@ def keys_of(api_key: ApiKey | None) -> Keys:
         # Runs for each request that is sent, also for those that aiohttp repeats on its own.
         if known:
             request.headers[hdrs.AUTHORIZATION] = f"Bearer {known[-1]}"
-        cancellations_before = timeouts.cancellations()
+        cancellations_before = timeouts.cancellations() if timeouts.BROKEN else 0
         try:
             return await handler(request)
         except NEVER_SENT:
