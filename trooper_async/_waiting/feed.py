@@ -46,7 +46,7 @@ class _Feed(Subscription[Order]):
     """
 
     def __init__(self, poller: Poller[Order], cap: float, interval: float, *, outages: bool) -> None:
-        super().__init__(None, every=interval)
+        super().__init__(every=interval)
         self._cap = cap
         self._outages = outages
         self._seen: Snapshot[Order] = Snapshot(poller.store.latest.items)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from attrs import Factory, define
+
+from trooper_async._api.arguments import deadline
 from trooper_async._waiting.poller import Poller, Subscription
 from trooper_async._waiting.store import Snapshot
 from trooper_async._waiting.wait import refusal
 from trooper_async.errors import (
     APIStatusError,
     ClientClosedError,
-    TrooperError,
     WaitContext,
     WaitError,
     WaitTimeoutError,
@@ -23,29 +24,21 @@ M = TypeVar("M")
 T = TypeVar("T")
 
 
+@define(eq=False, kw_only=True)
 class Look(Subscription[M], Generic[M, T]):
     """A wait that ends as soon as `look(snapshot, began)` returns something other than None, or raises."""
 
-    __slots__ = ("_ended", "_look", "error", "found")
-
-    def __init__(self, look: Callable[[Snapshot[M], float], T | None], timeout: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(None, deadline=math.inf if timeout is None else loop.time() + timeout)
-        self._look = look
-        self._ended: asyncio.Future[None] = loop.create_future()
-        self.found: T | None = None
-        self.error: BaseException | None = None
+    look: Callable[[Snapshot[M], float], T | None]
+    end: asyncio.Future[None] = Factory(lambda: asyncio.get_running_loop().create_future())
+    found: T | None = None
+    error: BaseException | None = None
 
     @property
     def ended(self) -> bool:
-        return self._ended.done()
-
-    async def wait(self) -> None:
-        """Wait until it has ended."""
-        await self._ended
+        return self.end.done()
 
     def observe(self, snapshot: Snapshot[M], began: float, received: float) -> bool:
-        self.found = self._look(snapshot, began)
+        self.found = self.look(snapshot, began)
         if self.found is not None:
             self._end()
         return False
@@ -58,8 +51,8 @@ class Look(Subscription[M], Generic[M, T]):
         self._end()
 
     def _end(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
+        if not self.end.done():
+            self.end.set_result(None)
 
 
 async def look_for(
@@ -85,10 +78,10 @@ async def look_for(
         WaitError: the API refuses the key, twice in a row; or what `look` raised.
         ClientClosedError: the client was closed in the meantime.
     """
-    one = Look(look, timeout)
+    one = Look(look=look, deadline=deadline(asyncio.get_running_loop().time(), timeout))
     poller.join(one)
     try:
-        await one.wait()
+        await one.end
     finally:
         await poller.leave(one)
     if one.found is not None:
@@ -112,10 +105,4 @@ async def look_for(
         one.error.__dict__.update(context)
     if one.error is not None:
         raise one.error
-    raise WaitTimeoutError(f"{target} was not reached within {timeout or 0:g} s{failures(poller)}", **context)
-
-
-def failures(poller: Poller[M]) -> str:
-    """What the text of a wait's error says about failing polls."""
-    error: TrooperError | None = poller.last_error
-    return "" if error is None else f"; no poll has succeeded for {poller.silent_for():.0f} s: {error.message}"
+    raise WaitTimeoutError(f"{target} was not reached within {timeout or 0:g} s{poller.failing()}", **context)

@@ -18,6 +18,8 @@ from contextvars import copy_context
 from copy import copy
 from typing import Generic, TypeVar
 
+from attrs import define
+
 from trooper_async._api.responses import FailedAttempt, Failure
 from trooper_async._base.slices import SlicedWork, at_once
 from trooper_async._base.timeouts import timeout_at
@@ -43,25 +45,20 @@ _OUTAGE_FAILURES = 3
 """Failed polls in a row that count as an outage; failures for longer than the schedule's cap do, too."""
 
 
+@define(eq=False, kw_only=True)
 class Subscription(Generic[M]):
-    """One subscriber of a poll.
+    """One subscriber of a poll."""
 
-    Args:
-        item_id: the item whose changes it is notified of; None for every successful poll.
-        deadline: when it ends, by the event loop's clock. A last poll is made in time for it.
-        every: seconds between the polls that it wants; None to go by its age.
-    """
-
-    __slots__ = ("deadline", "every", "first_poll", "item_id", "joined", "number")
-
-    def __init__(self, item_id: int | None, *, deadline: float = math.inf, every: float | None = None) -> None:
-        self.item_id: int | None = item_id
-        self.deadline: float = deadline
-        self.every: float | None = every
-        self.number: int = 0
-        self.joined: float = 0.0
-        self.first_poll: int = 0
-        """How many polls had succeeded when it joined."""
+    item_id: int | None = None
+    """The item whose changes it is notified of; None for every successful poll."""
+    deadline: float = math.inf
+    """When it ends, by the event loop's clock. A last poll is made in time for it."""
+    every: float | None = None
+    """Seconds between the polls that it wants; None to go by its age."""
+    number: int = 0
+    joined: float = 0.0
+    first_poll: int = 0
+    """How many polls had succeeded when it joined."""
 
     @property
     def ended(self) -> bool:
@@ -199,9 +196,12 @@ class Poller(Generic[M]):
         """How many polls have succeeded since it joined."""
         return self._good_polls - subscription.first_poll
 
-    def silent_for(self) -> float:
-        """Seconds for which polls have failed; 0 if the last one succeeded."""
-        return 0.0 if self._failing_since is None else asyncio.get_running_loop().time() - self._failing_since
+    def failing(self) -> str:
+        """What the text of a wait's error says about failing polls; empty if the last one succeeded."""
+        if self.last_error is None or self._failing_since is None:
+            return ""
+        seconds = asyncio.get_running_loop().time() - self._failing_since
+        return f"; no poll has succeeded for {seconds:.0f} s: {self.last_error.message}"
 
     def _stop(self) -> None:
         if self._task is not None and not self._task.done():

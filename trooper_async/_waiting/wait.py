@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import Callable
-from contextvars import copy_context
-from typing import Required, TypedDict, Unpack
+from contextvars import Context, copy_context
+from typing import Required, TypedDict
 
+from attrs import Factory, define
+
+from trooper_async._api.arguments import deadline
 from trooper_async._waiting.histories import Histories
 from trooper_async._waiting.judges import Judge, PredicateJudge, RestartJudge, Verdict
 from trooper_async._waiting.poller import Poller, Subscription
@@ -38,74 +40,46 @@ class WaitOptions(TypedDict, total=False):
     """What is attempted, as errors name it."""
     timeout: Required[float | None]
     """Seconds from `began` until the wait ends; None for no limit."""
-    began: float | None
-    """When the surrounding call began, by the event loop's clock; None for now."""
+    began: float
+    """When the surrounding call began, by the event loop's clock; by default now."""
     on_change: OnChange | None
     """Called with the order for each status seen."""
 
 
+@define(eq=False, kw_only=True)
 class Wait(Subscription[Order]):
-    """A wait for an order, driven by the poll.
+    """A wait for an order, driven by the poll."""
 
-    Args:
-        order_id: the order.
-        judge: decides when the wait is over.
-        transition: the accepted action that is waited for, if any.
-        lost: the action's error, if its response was lost.
-        on_end: called once, when the wait has ended.
-        histories: reads the order's status history when the judge wants it.
-    """
+    order_id: int
+    judge: Judge
+    """Decides when the wait is over."""
+    operation: str
+    timeout: float | None
+    began: float = Factory(lambda: asyncio.get_running_loop().time())
+    transition: Transition | None = None
+    """The accepted action that is waited for, if any."""
+    lost: OutcomeUnknownError | None = None
+    """The action's error, if its response was lost."""
+    on_change: OnChange | None = None
+    on_end: Callable[[Wait], object]
+    """Called once, when the wait has ended."""
+    histories: Histories
+    """Reads the order's status history when the judge wants it."""
+    order: Order | None = None
+    """The order as last seen."""
+    verdict: Verdict = Verdict.WAIT
+    error: BaseException | None = None
+    """Why it failed, unless the judge decided so."""
+    other_error: TrooperError | None = None
+    """The last failure of what it read besides the list."""
+    _context: Context | None = None
 
-    __slots__ = (
-        "_context",
-        "_histories",
-        "_on_change",
-        "_on_end",
-        "began",
-        "error",
-        "judge",
-        "lost",
-        "operation",
-        "order",
-        "other_error",
-        "timeout",
-        "transition",
-        "verdict",
-    )
-
-    def __init__(
-        self,
-        order_id: int,
-        judge: Judge,
-        *,
-        transition: Transition | None,
-        lost: OutcomeUnknownError | None,
-        on_end: Callable[[Wait], None],
-        histories: Histories,
-        **options: Unpack[WaitOptions],
-    ) -> None:
-        began, timeout, on_change = options.get("began"), options["timeout"], options.get("on_change")
-        self.began: float = asyncio.get_running_loop().time() if began is None else began
-        super().__init__(order_id, deadline=math.inf if timeout is None else self.began + timeout)
-        self.judge: Judge = judge
-        self.operation: str = options["operation"]
-        self.timeout: float | None = timeout
-        self.transition: Transition | None = transition
-        self.lost: OutcomeUnknownError | None = lost
-        self._on_change = on_change
-        self._on_end = on_end
-        self._histories = histories
+    def __attrs_post_init__(self) -> None:
+        self.item_id = self.order_id
+        self.deadline = deadline(self.began, self.timeout)
         # the caller's functions run in the caller's context, not in that of the poll
-        self._context = copy_context() if on_change is not None or isinstance(judge, PredicateJudge) else None
-        self.order: Order | None = None
-        self.verdict: Verdict = Verdict.WAIT
-        self.error: BaseException | None = None
-        self.other_error: TrooperError | None = None
-
-    @property
-    def order_id(self) -> int:
-        assert self.item_id is not None  # noqa: S101 - __init__ takes an int
-        return self.item_id
+        if self.on_change is not None or isinstance(self.judge, PredicateJudge):
+            self._context = copy_context()
 
     @property
     def ended(self) -> bool:
@@ -120,11 +94,11 @@ class Wait(Subscription[Order]):
         sighting = snapshot.get(self.order_id)
         if isinstance(sighting, Order):
             before, self.order = self.order, sighting
-            if self._on_change is not None and (before is None or _statuses(before) != _statuses(sighting)):
-                _call(self._on_change, sighting)
+            if self.on_change is not None and (before is None or _statuses(before) != _statuses(sighting)):
+                _call(self.on_change, sighting)
         verdict = self.judge.observe(sighting, began, received)
         if verdict is Verdict.READ_HISTORY:
-            self._histories.ask(self.order_id, self._history_was_read)
+            self.histories.ask(self.order_id, self._history_was_read)
         elif verdict is not Verdict.WAIT:
             self._end(verdict)
         return self.judge.wants_every_poll
@@ -145,15 +119,15 @@ class Wait(Subscription[Order]):
 
     def cancel(self) -> None:
         """End a wait whose result is not needed any more."""
-        self._on_end = lambda wait: None
+        self.on_end = lambda wait: None
         self._end(Verdict.FAILED)
 
     def _end(self, verdict: Verdict) -> None:
         if not self.ended:
             self.verdict = verdict
             if isinstance(self.judge, RestartJudge):
-                self._histories.forget(self._history_was_read)
-            self._on_end(self)
+                self.histories.forget(self._history_was_read)
+            self.on_end(self)
 
     def result(self, poller: Poller[Order]) -> Order:
         """Return the order in its target state, or raise the error with which the wait failed."""
@@ -220,9 +194,8 @@ class Wait(Subscription[Order]):
                 "not for long enough yet to prove the restart" if self.judge.proven else "no restart was seen"
             )
         text = f"{what} was not reached within {self.timeout or 0:g} s ({last})"
-        if poller.last_error is not None:
-            text += f"; no poll has succeeded for {poller.silent_for():.0f} s: {poller.last_error.message}"
-        elif self.other_error is not None:
+        text += poller.failing()
+        if poller.last_error is None and self.other_error is not None:
             text += f"; the last failure in that time: {self.other_error.message}"
         return WaitTimeoutError(text, **context)
 

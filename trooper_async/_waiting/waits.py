@@ -85,12 +85,18 @@ class Waits:
         *,
         transition: Transition | None = None,
         lost: OutcomeUnknownError | None = None,
-        on_end: Callable[[Wait], None],
+        on_end: Callable[[Wait], object],
         **options: Unpack[WaitOptions],
     ) -> Wait:
         """Begin to wait until `judge` decides that it is over. `on_end` is called when the wait has ended."""
         wait = Wait(
-            order_id, judge, transition=transition, lost=lost, on_end=on_end, histories=self._histories, **options
+            order_id=order_id,
+            judge=judge,
+            transition=transition,
+            lost=lost,
+            on_end=on_end,
+            histories=self._histories,
+            **options,
         )
         try:
             self.orders.join(wait)
@@ -147,7 +153,8 @@ class Waits:
         try:
             await ended
         finally:
-            await self._end_wait(wait)
+            self.abandon(wait)
+            await self.settle()
         return wait.result(self.orders)
 
     async def reachable(self, order_id: int, *, operation: str, timeout: float | None) -> Credentials:
@@ -160,7 +167,7 @@ class Waits:
         loop = asyncio.get_running_loop()
         wake_up = asyncio.Event()
         judge = ReachJudge(cap=self.schedule.cap, on_seen=wake_up.set)
-        wait = self.begin(order_id, judge, on_end=lambda wait: wake_up.set(), operation=operation, timeout=timeout)
+        wait = self.begin(order_id, judge, on_end=lambda _: wake_up.set(), operation=operation, timeout=timeout)
         credentials: Credentials | None = None
         credentials_of: Order | None = None
         try:
@@ -179,7 +186,8 @@ class Waits:
         except TimeoutError:
             wait.expire()
         finally:
-            await self._end_wait(wait)
+            self.abandon(wait)
+            await self.settle()
         if judge.running and wait.verdict is Verdict.TIMED_OUT:
             text = f"it is running, but no SSH server responded within {timeout or 0:g} s"
             if credentials is None and wait.other_error is not None:
@@ -193,11 +201,6 @@ class Waits:
         await self.offers.close()
         for poller in list(self._installs.values()):
             await poller.close()
-        await self._histories.settle()
-
-    async def _end_wait(self, wait: Wait) -> None:
-        wait.cancel()
-        await self.orders.leave(wait)
         await self._histories.settle()
 
     async def _credentials(self, wait: Wait) -> Credentials | None:
