@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from trooper_async import StatusChange
-from trooper_async._groups.history import running_since, stopped_since
+from trooper_async._groups.history import RUNNING, STOPPED, since
 from trooper_async.testing import FakeTrooper
 
 
@@ -20,7 +20,7 @@ def row(word: str, hour: int | None, row_id: int = 0) -> StatusChange:
 
 
 @pytest.mark.parametrize(
-    ("history", "since"),
+    ("history", "hour"),
     [
         ([], None),
         ([row("running", 5)], 5),
@@ -40,13 +40,13 @@ def row(word: str, hour: int | None, row_id: int = 0) -> StatusChange:
         ([row("odd word", 6), row("running", 5)], None),
     ],
 )
-def test_running_since_is_the_oldest_row_of_the_current_run(history: list[StatusChange], since: int | None) -> None:
+def test_running_since_is_the_oldest_row_of_the_current_run(history: list[StatusChange], hour: int | None) -> None:
     """The oldest of the newest consecutive running rows; None if rows are missing, and never too early."""
-    assert running_since(history) == (None if since is None else at(since))
+    assert since(history, RUNNING) == (None if hour is None else at(hour))
 
 
 @pytest.mark.parametrize(
-    ("history", "since"),
+    ("history", "hour"),
     [
         ([], None),
         ([row("stopped", 5), row("running", 3)], 5),
@@ -57,9 +57,9 @@ def test_running_since_is_the_oldest_row_of_the_current_run(history: list[Status
         ([row("stopped", 5), row("running", None)], None),
     ],
 )
-def test_stopped_since_is_the_oldest_row_of_the_current_stop(history: list[StatusChange], since: int | None) -> None:
+def test_stopped_since_is_the_oldest_row_of_the_current_stop(history: list[StatusChange], hour: int | None) -> None:
     """The same for a stopped server."""
-    assert stopped_since(history) == (None if since is None else at(since))
+    assert since(history, STOPPED) == (None if hour is None else at(hour))
 
 
 async def test_running_since_and_stopped_since_read_the_history() -> None:

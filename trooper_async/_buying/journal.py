@@ -88,10 +88,7 @@ class Journal:
         Two purchases that each have their own reference do not block each other.
         """
         named = wanted.purchase.reference is not None
-        for record in self.unresolved:
-            if not named or record.purchase.reference is None:
-                return record
-        return None
+        return next((one for one in self.unresolved if not named or one.purchase.reference is None), None)
 
     def taken(self, record: Record) -> set[int]:
         """The orders that this purchase cannot have bought: those from before it, and those of other purchases."""

@@ -46,7 +46,8 @@ class Ledger:
             self._refuse(f"can't be opened ({getattr(error, 'strerror', error)})")
         try:
             self._lock()
-            data = self._read()
+            self._file.seek(0)
+            data = self._file.readall()
             self.records = records_of(data, self._path)
             """By purchase id, as of the opening."""
             self._size = data.rfind(b"\n") + 1
@@ -101,13 +102,6 @@ class Ledger:
             self._fcntl.flock(self._file, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
         except BlockingIOError:
             self._refuse("is open in another client or process: one at a time")
-
-    def _read(self) -> bytes:
-        size = os.fstat(self._file.fileno()).st_size
-        data = b""
-        while len(data) < size and (part := os.pread(self._file.fileno(), size - len(data), len(data))):
-            data += part
-        return data
 
     def _check_file(self, size: int) -> None:
         """Check that the open file is still the one at its path and has the `size` that this process left."""

@@ -11,13 +11,14 @@ from typing import Unpack
 
 from attrs import define, evolve, field
 
+from trooper_async._api.arguments import check_on_change, check_seconds, deadline
 from trooper_async._api.endpoints import Call
 from trooper_async._base.timeouts import timeout_at
 from trooper_async._buying.journal import Journal
 from trooper_async._buying.record import Record, candidates, fits, not_ready
 from trooper_async._http.sessions import Sending
 from trooper_async._http.transport import Transport
-from trooper_async._waiting.wait import WaitOptions
+from trooper_async._waiting.wait import OnChange, WaitOptions
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
     APITimeoutError,
@@ -88,6 +89,18 @@ class Purchases:
         async with self.journal.delivering(record):
             yield record
 
+    async def make_and_wait(
+        self, wanted: Record, prepare: Prepare, *, timeout: float | None, on_change: OnChange | None
+    ) -> Order:
+        """Make a purchase, and wait until what was bought runs: see `made` and `wait`. The timeout is for both."""
+        check_seconds(timeout, operation=wanted.operation)
+        check_on_change(on_change, wanted.operation)
+        began = asyncio.get_running_loop().time()
+        async with self.made(wanted, prepare, until=deadline(began, timeout)) as bought:
+            return await self.wait(
+                bought, operation=wanted.operation, timeout=timeout, on_change=on_change, began=began
+            )
+
     async def wait(self, bought: Record, **options: Unpack[WaitOptions]) -> Order:
         """Wait until what was bought runs.
 
@@ -155,9 +168,11 @@ class Purchases:
             for other in earlier:
                 await other.over.wait()
             self._orders.check(wanted.operation)  # the client may have been closed meanwhile
-            known = self.journal.known(wanted)
-            if known is not None:
-                return await self._repeated(known, wanted.operation)
+            if (known := self.journal.known(wanted)) is not None:  # a repeated call buys nothing
+                if known.purchase.order_id is not None:
+                    return known
+                found, failure = await self._read_candidates(known, wanted.operation)
+                raise _unknown_error(known, found, failure=failure)
             if (blocking := self.journal.blocking(wanted)) is not None:
                 raise await self._unresolved(blocking, wanted.operation)
             turn.follower = asyncio.create_task(self._follow(turn, prepare), name="trooper purchase")
@@ -222,13 +237,6 @@ class Purchases:
             await self.journal.settle(record, "unknown" if turn.sending.may_have_left else "refused")
             raise
         return await self.journal.settle(record, "bought", order_id)
-
-    async def _repeated(self, record: Record, operation: str) -> Record:
-        """A repeated call under the same reference: nothing is bought."""
-        if record.purchase.order_id is None:
-            found, failure = await self._read_candidates(record, operation)
-            raise _unknown_error(record, found, failure=failure)
-        return record
 
     async def _unresolved(self, record: Record, operation: str) -> UnresolvedPurchaseError:
         found: tuple[Order, ...] = ()

@@ -7,20 +7,6 @@ from decimal import Decimal
 
 from trooper_async.models import Order
 
-STOPPED_SHARE = Decimal("0.35")
-
-
-def cost_share(status: str) -> Decimal | None:
-    """The share of its price that a server with that status costs; None where no document says."""
-    match status.casefold():
-        case "stopped":
-            return STOPPED_SHARE
-        case "terminated":
-            return Decimal(0)
-        case "frozen":  # its resources are released; that it is free is written nowhere
-            return None
-    return Decimal(1)
-
 
 def cost_h(order: Order) -> Decimal | None:
     """What an order costs per hour in its current status. No request is sent.
@@ -34,8 +20,16 @@ def cost_h(order: Order) -> Decimal | None:
     Returns:
         EUR per hour; None for a frozen server, and for an order without a price.
     """
-    share = cost_share(order.current_status)
-    return None if share is None or order.price_h is None else share * order.price_h
+    if order.price_h is None:
+        return None
+    match order.current_status.casefold():
+        case "stopped":
+            return Decimal("0.35") * order.price_h
+        case "terminated":
+            return Decimal(0)
+        case "frozen":  # its resources are released; that it is free is written nowhere
+            return None
+    return order.price_h
 
 
 def prepaid(order: Order, *, now: datetime | None = None) -> Decimal | None:

@@ -59,7 +59,11 @@ class Lookup:
                 # a list whose request began before this call proves that an id exists, not that it is missing
                 if _server_id(self._store.latest, order_id) is None and self._ended <= begun:
                     await self._read(operation, f"order {order_id}")
-        return self._known(order_id, operation)
+        if (server_id := _server_id(self._store.latest, order_id)) is not None:
+            return server_id
+        if self._failure is not None:
+            raise self._failure.about(operation, f"order {order_id}")
+        return found(self._store.latest, order_id, operation).server_id
 
     async def pause(self, seconds: float) -> None:
         """Sleep, or until the client is closed."""
@@ -74,14 +78,6 @@ class Lookup:
         except TrooperError as error:
             self._failure = error  # for all callers that share this read
         self._ended = read
-
-    def _known(self, order_id: int, operation: str) -> int:
-        server_id = _server_id(self._store.latest, order_id)
-        if server_id is not None:
-            return server_id
-        if self._failure is not None:
-            raise self._failure.about(operation, f"order {order_id}")
-        return found(self._store.latest, order_id, operation).server_id
 
 
 def found(snapshot: Snapshot[Order], order_id: int, operation: str) -> Order:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 
 from trooper_async._api import arguments
@@ -138,15 +137,8 @@ class Migrations:
             BadRequestError: the API refused it, for instance with `Insufficient budget for migration`.
             APIConnectionError, APIStatusError: the migration was not bought.
         """
-        operation = "migrations.buy_and_wait"
-        arguments.check_seconds(timeout, operation=operation)
-        arguments.check_on_change(on_change, operation)
-        began = asyncio.get_running_loop().time()
-        wanted, prepare = self._wanted(operation, quote, keep_data, max_total_due, reference)
-        async with self._purchases.made(wanted, prepare, until=arguments.deadline(began, timeout)) as bought:
-            return await self._purchases.wait(
-                bought, operation=wanted.operation, timeout=timeout, on_change=on_change, began=began
-            )
+        wanted, prepare = self._wanted("migrations.buy_and_wait", quote, keep_data, max_total_due, reference)
+        return await self._purchases.make_and_wait(wanted, prepare, timeout=timeout, on_change=on_change)
 
     def _wanted(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import logging
 from collections.abc import Callable, Collection, Iterable
@@ -15,7 +14,7 @@ from trooper_async._api import arguments
 from trooper_async._api.endpoints import CREDENTIALS, ORDER_LOCK, ORDER_TITLE, Call
 from trooper_async._buying.purchases import Purchases
 from trooper_async._groups.actions import Actions
-from trooper_async._groups.history import running_since, stopped_since
+from trooper_async._groups.history import RUNNING, STOPPED, since
 from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.ordering import wanted_order
 from trooper_async._groups.rented import Job, Then, check_then
@@ -157,7 +156,7 @@ class Orders:
             PermissionDeniedError: the order does not exist or is not yours.
             APIConnectionError, APIStatusError, ResponseFormatError: the history could not be read.
         """
-        return running_since(await self._lookup.history(arguments.order_id(order, "orders.running_since")))
+        return since(await self._lookup.history(arguments.order_id(order, "orders.running_since")), RUNNING)
 
     async def stopped_since(self, order: Order | int) -> datetime | None:
         """When a server was stopped, from its status history (GET /api/order-status-history).
@@ -173,7 +172,7 @@ class Orders:
             PermissionDeniedError: the order does not exist or is not yours.
             APIConnectionError, APIStatusError, ResponseFormatError: the history could not be read.
         """
-        return stopped_since(await self._lookup.history(arguments.order_id(order, "orders.stopped_since")))
+        return since(await self._lookup.history(arguments.order_id(order, "orders.stopped_since")), STOPPED)
 
     async def credentials(self, order: Order | int) -> Credentials:
         """How to log in to a server (POST /api/credentials).
@@ -743,12 +742,8 @@ class Orders:
             BadRequestError: the API refused the order, for instance because its price has changed.
             APIConnectionError, APIStatusError: the order was not made.
         """
-        operation = "orders.create_and_wait"
-        arguments.check_seconds(timeout, operation=operation)
-        arguments.check_on_change(on_change, operation)
-        began = asyncio.get_running_loop().time()
         wanted, prepare = wanted_order(
-            operation,
+            "orders.create_and_wait",
             blib,
             contract_interval=contract_interval,
             terms_accepted=terms_accepted,
@@ -759,10 +754,7 @@ class Orders:
             max_price_h=max_price_h,
             reference=reference,
         )
-        async with self._purchases.made(wanted, prepare, until=arguments.deadline(began, timeout)) as bought:
-            return await self._purchases.wait(
-                bought, operation=operation, timeout=timeout, on_change=on_change, began=began
-            )
+        return await self._purchases.make_and_wait(wanted, prepare, timeout=timeout, on_change=on_change)
 
     def rented(
         self,
