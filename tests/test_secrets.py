@@ -161,7 +161,7 @@ async def test_objects_contain_no_secret(scan: Scan) -> None:
             **groups,
             "client": client,
             "transport": client._transport,
-            "wire": client._transport._wire,
+            "wire": client._transport.wire,
         }.items():
             scan.thing(name, thing, copied=False)
             scan.walk(name, thing)
@@ -205,7 +205,7 @@ async def test_the_proxys_password_is_in_no_error(scan: Scan, answer: str, kind:
                 await client.ping()
             scan.error(kind, caught.value)
             scan.text("vars", repr(vars(client._transport)))
-            scan.text("vars", repr(vars(client._transport._wire)))
+            scan.text("vars", repr(vars(client._transport.wire)))
             scan.text("vars", repr(vars(client)))
     assert all(KEY not in request.head for request in wire.requests)
     assert bool(wire.requests) == (kind == "answers")

@@ -250,7 +250,7 @@ async def raw_request(
     reading = Call(endpoint, "doctor", sent=sent)
     transport = client._transport
     transport.check(reading)
-    reply = await transport.attempt(reading, headers=headers)
+    reply = await transport.wire.send(reading, headers=headers)
     return reply if isinstance(reply, Response) else reply.error
 
 

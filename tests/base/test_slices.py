@@ -90,7 +90,7 @@ class Api:
         self.rows = rows
         self.polls = 0
         self.during: Callable[[], object] | None = None
-        monkeypatch.setattr(client._transport, "attempt", self.fetch)
+        monkeypatch.setattr(client._transport.wire, "send", self.fetch)
         monkeypatch.setattr(slices, "_SLICE", 0.0)  # a turn after each row
 
     def has_responded(self, polls: int) -> bool:

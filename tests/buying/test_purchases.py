@@ -125,14 +125,14 @@ async def test_a_purchase_that_could_not_be_sent_was_not_made(fake_trooper: Fake
     async with fake_trooper.client(retry=RetryPolicy(attempts=3, max_delay=0.0)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: fake_trooper.requests)
-        trooper._transport._wire._proxy = lambda: "http://127.0.0.1:1"  # nobody listens there
+        trooper._transport.wire._proxy = lambda: "http://127.0.0.1:1"  # nobody listens there
         listed.release()
         with pytest.raises(APIConnectionError) as caught:
             await buying
         assert caught.value.attempts == 3
         assert the_purchase(trooper).state == "refused"
 
-        trooper._transport._wire._proxy = lambda: None
+        trooper._transport.wire._proxy = lambda: None
         assert (await buy(trooper)).order_id == 123
 
     assert posts(fake_trooper) == 1

@@ -406,7 +406,7 @@ async def test_a_refusal_after_an_unsent_attempt_is_a_refusal(fake_trooper: Fake
     """If the attempt before it was certainly never sent, the refusal counts."""
     order = fake_trooper.add_order()
     async with fake_trooper.client(retry=RetryPolicy(attempts=1)) as client:
-        send, tries = client._transport.attempt, 0
+        send, tries = client._transport.wire.send, 0
 
         async def never_left(call: Any, **options: Any) -> Any:
             nonlocal tries
@@ -415,7 +415,7 @@ async def test_a_refusal_after_an_unsent_attempt_is_a_refusal(fake_trooper: Fake
                 return FailedAttempt(Failure.NEVER_SENT, APIConnectionError("no connection"))
             return await send(call, **options)
 
-        client._transport.attempt = never_left  # type: ignore[method-assign]  # where requests leave
+        client._transport.wire.send = never_left  # type: ignore[method-assign]  # where requests leave
         fake_trooper.fail_next("/api/order-status", status=403)
         report = await client.fleet.stop([order])
     (failed,) = report.failed

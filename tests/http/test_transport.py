@@ -971,7 +971,7 @@ async def test_a_cancellation_has_no_other_exception_as_context(monkeypatch: pyt
             raise AssertionError("never entered")
 
     async with RawServer() as wire, wire.client() as client:
-        monkeypatch.setattr(client._transport._wire.sessions, "get", lambda once: Cancelled())
+        monkeypatch.setattr(client._transport.wire.sessions, "get", lambda once: Cancelled())
         with pytest.raises(asyncio.CancelledError) as caught:
             await client.ping()
 

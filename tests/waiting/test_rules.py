@@ -768,7 +768,7 @@ def test_rule_13_a_304_counts_as_a_poll() -> None:
             return await Script.fetch(script, call, **more)
 
         async with script.client() as client:
-            client._transport.attempt = fetch  # type: ignore[method-assign]  # to see the headers
+            client._transport.wire.send = fetch  # type: ignore[method-assign]  # to see the headers
             with pytest.raises(SupersededError):
                 await client.orders.wait(STOP)
             return now(), tags.count('"b"')
@@ -793,7 +793,7 @@ def test_rule_13_after_a_list_read_elsewhere_no_old_etag_is_sent() -> None:
             return await Script.fetch(script, call, **more)
 
         async with script.client() as client:
-            client._transport.attempt = fetch  # type: ignore[method-assign]  # to see the headers
+            client._transport.wire.send = fetch  # type: ignore[method-assign]  # to see the headers
             word = "stopped"
             await client.orders.wait_until(1, "stopped")
             word = "running"
@@ -864,7 +864,7 @@ def test_rule_13_the_etag_is_kept_between_waits() -> None:
             return await Script.fetch(script, call, **more)
 
         async with script.client() as client:
-            client._transport.attempt = fetch  # type: ignore[method-assign]  # to see the headers
+            client._transport.wire.send = fetch  # type: ignore[method-assign]  # to see the headers
             for _ in range(3):
                 with pytest.raises(WaitTimeoutError):
                     await client.orders.wait_until(1, "stopped", timeout=5)

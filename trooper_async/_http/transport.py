@@ -8,7 +8,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
@@ -46,7 +46,7 @@ class Transport:
     """Sends calls. It belongs to the process that made it and to the event loop that first uses it."""
 
     def __init__(self, wire: Wire, *, retry: RetryPolicy, max_concurrency: int) -> None:
-        self._wire = wire
+        self.wire: Wire = wire
         self.retry: RetryPolicy = retry
         """The client's retry policy."""
         self._budget = retry.most_budget
@@ -154,7 +154,7 @@ class Transport:
     ) -> T | FailedAttempt:
         """One attempt. An unexpected exception is raised as it is, unless the request may have taken effect."""
         try:
-            reply = await self.attempt(call, sending=sending, limit=limit)
+            reply = await self.wire.send(call, sending=sending, limit=limit)
             return await self.interpret(call, reply)
         except TrooperError:
             raise
@@ -207,22 +207,11 @@ class Transport:
         else:
             LOG.info("%s: the response came after its deadline: %s", task.get_name(), task.exception() or "it was done")
 
-    def attempt(
-        self,
-        call: Call[T],
-        *,
-        sending: Sending | None = None,
-        limit: float = math.inf,
-        headers: Mapping[str, str] | None = None,
-    ) -> Coroutine[Any, Any, Response | FailedAttempt]:
-        """One attempt, which passes no gate and is not retried. The arguments are those of `Wire.send`."""
-        return self._wire.send(call, sending or Sending(), limit=limit, headers=headers)
-
     async def interpret(self, call: Call[T], reply: Response | FailedAttempt) -> T | FailedAttempt:
         """The result of an attempt at `call`."""
         if isinstance(reply, FailedAttempt):
             return reply
-        steps = interpret(call, reply, redact=self._wire.keys.redact, now=time.time())
+        steps = interpret(call, reply, redact=self.wire.keys.redact, now=time.time())
         return await in_slices(steps)
 
     def _delay(
@@ -277,7 +266,7 @@ class Transport:
     def _closed(self) -> ClientClosedError | None:
         if self.closed:
             return ClientClosedError("the client is closed")
-        if self._wire.sessions.yours_is_closed:
+        if self.wire.sessions.yours_is_closed:
             return ClientClosedError("the session that was given to this client is closed")
         return None
 
@@ -291,7 +280,7 @@ class Transport:
             problem = ClientClosedError(error.message + consequence)
         except ConfigurationError as error:
             problem = error
-        if problem is None and not self._wire.keys.has_key and not call.endpoint.public:
+        if problem is None and not self.wire.keys.has_key and not call.endpoint.public:
             problem = ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
         if problem is not None:
             problem.operation, problem.subject = call.operation, call.subject
@@ -321,13 +310,13 @@ class Transport:
             for task in self._outliving_their_call:
                 task.cancel()
             await asyncio.wait(self._outliving_their_call)
-        await self._wire.sessions.close()
+        await self.wire.sessions.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("it holds an API key, and can't be pickled or copied")
 
     def __del__(self) -> None:
-        if self._wire.sessions.any_open and not self.inherited:
+        if self.wire.sessions.any_open and not self.inherited:
             warnings.warn("a TrooperClient was not closed: use `async with`", ResourceWarning, stacklevel=2)
 
 

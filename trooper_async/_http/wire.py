@@ -68,8 +68,8 @@ class Wire:
     def send(
         self,
         call: Call[T],
-        sending: Sending,
         *,
+        sending: Sending | None = None,
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, Response | FailedAttempt]:
@@ -77,7 +77,7 @@ class Wire:
 
         Args:
             call: what to send.
-            sending: shows its progress.
+            sending: shows its progress, if the caller wants to see it.
             limit: seconds after which it is cut in any case.
             headers: additional headers.
 
@@ -86,6 +86,7 @@ class Wire:
             Exception: an unexpected one, from this package or from code that your session calls. Its traceback, which
                 holds the headers, is removed; a note says where it was raised.
         """
+        sending = sending or Sending()
         if self.keys.renew is None:
             return self._attempt(call, sending, limit=limit, headers=headers)
         return self._send_with_a_fresh_key(call, sending, limit=limit, headers=headers)

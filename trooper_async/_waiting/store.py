@@ -287,7 +287,7 @@ class Store(Generic[M]):
         """Read the list once, or learn that it has not changed. A response from a cache proves nothing."""
         base, etag = self.latest, self._etag
         headers = {} if etag is None else {"If-None-Match": etag}
-        response = await self.transport.attempt(self._poll, headers=headers)
+        response = await self.transport.wire.send(self._poll, headers=headers)
         if isinstance(response, Response) and response.status == 304 and etag is not None:
             return out_of_cache(response) or base.unchanged()
         outcome = await self.transport.interpret(self._poll, response)

@@ -105,8 +105,8 @@ class _Places:
             pass
 
     def move(self, client: TrooperClient, place: Place, timeout: float) -> None:
-        client._transport._wire._timeout = timeout
-        client._transport._wire._base_url = self._urls.get(place, client._transport._wire._base_url)
+        client._transport.wire._timeout = timeout
+        client._transport.wire._base_url = self._urls.get(place, client._transport.wire._base_url)
 
     def heard_in_vain(self) -> bool:
         """Whether an untrusted server received anything."""

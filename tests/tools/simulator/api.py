@@ -52,7 +52,7 @@ class Api:
 
     def client(self, schedule: PollSchedule) -> TrooperClient:
         client = TrooperClient("simulated-key", poll=schedule)
-        client._transport.attempt = self.fetch  # type: ignore[method-assign]  # the one place where requests leave
+        client._transport.wire.send = self.fetch  # type: ignore[method-assign]  # the one place where requests leave
         self._floor = schedule.floor
         return client
 
@@ -65,7 +65,7 @@ class Api:
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Response | FailedAttempt:
-        """What `Transport.attempt` does, without a network."""
+        """What `Wire.send` does, without a network."""
         rng, settings = self.world.rng, self.world.settings
         loop = asyncio.get_running_loop()
         began = loop.time()

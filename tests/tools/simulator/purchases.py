@@ -90,7 +90,7 @@ async def _post(client: TrooperClient) -> int | None:
     """A script's own POST: the new order's id, or None if the response is lost."""
     from trooper_async._api.endpoints import ORDER, Call
 
-    reply = await client._transport.attempt(Call(ORDER, "a script", sent={"blib_id": 1}))
+    reply = await client._transport.wire.send(Call(ORDER, "a script", sent={"blib_id": 1}))
     if isinstance(reply, FailedAttempt):
         return None
     order_id = await client._transport.interpret(Call(ORDER, "a script"), reply)

@@ -44,7 +44,7 @@ class Script:
 
     def client(self, **options: Any) -> TrooperClient:
         client = TrooperClient("scripted-key", **{"poll": PollSchedule(), **options})
-        client._transport.attempt = self.fetch  # type: ignore[method-assign]  # the one place where requests leave
+        client._transport.wire.send = self.fetch  # type: ignore[method-assign]  # the one place where requests leave
         return client
 
     async def fetch(
