@@ -9,7 +9,7 @@ from attrs import evolve
 
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetReport
-from trooper_async._fleet.run import Job, OnProgress, Run, RunOptions
+from trooper_async._fleet.run import Entry, Job, OnProgress, Run, RunOptions
 from trooper_async._groups.actions import Actions, is_once_only
 from trooper_async._groups.lookup import Lookup, found
 from trooper_async._waiting.waits import Waits
@@ -322,7 +322,8 @@ class Fleet:
             )
         arguments.check_timeout(options.timeout, operation)
         arguments.check_function(options.on_progress, "on_progress", "a FleetProgress", operation)
-        return Run(self._actions, self._waits, outcomes, operation=operation, options=options)
+        entries = {one.order_id: Entry(one) for one in outcomes}
+        return Run(self._actions, self._waits, entries, operation, options)
 
     async def _read_orders(self, order_ids: list[int], operation: str) -> dict[int, Order | int | TrooperError]:
         """These orders as they are now, or why that cannot be determined."""

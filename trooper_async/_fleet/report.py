@@ -254,31 +254,27 @@ def _is_consistent(outcome: FleetOutcome) -> bool:
     return (transition.order_id, transition.action) == (outcome.order_id, outcome.action)
 
 
-def _error(data: object, _: type) -> TrooperError:
+def _error(data: Any, _: type) -> TrooperError:
     with suppress(TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        return _error_of(data)
-    raise Unexpected("an error")
-
-
-def _error_of(data: Any) -> TrooperError:
-    if not isinstance(data["message"], str):
-        raise TypeError
-    kind = getattr(errors, data["type"], None)
-    if not (isinstance(kind, type) and issubclass(kind, TrooperError)):
-        kind = TrooperError  # an error class of a later release
-    error: TrooperError = kind.__new__(kind, data["message"])  # as unpickling does: each __init__ is different
-    error.args = (data["message"],)
-    for name, value in data.items():
-        if name in _MODELS and value is not None:
-            value = from_data(value, _MODELS[name])
-        elif isinstance(value, Decimal):
-            value = float(value)
-        elif isinstance(value, list | dict):
+        if not isinstance(data["message"], str):
             raise TypeError
-        if name != "type":
-            setattr(error, "__cause__" if name == "cause" else name, value)
-    str(error)  # a value of the wrong type would make this fail: better now than later
-    return error
+        kind = getattr(errors, data["type"], None)
+        if not (isinstance(kind, type) and issubclass(kind, TrooperError)):
+            kind = TrooperError  # an error class of a later release
+        error: TrooperError = kind.__new__(kind, data["message"])  # as unpickling does: each __init__ is different
+        error.args = (data["message"],)
+        for name, value in data.items():
+            if name in _MODELS and value is not None:
+                value = from_data(value, _MODELS[name])
+            elif isinstance(value, Decimal):
+                value = float(value)
+            elif isinstance(value, list | dict):
+                raise TypeError
+            if name != "type":
+                setattr(error, "__cause__" if name == "cause" else name, value)
+        str(error)  # a value of the wrong type would make this fail: better now than later
+        return error
+    raise Unexpected("an error")
 
 
 _MODELS: dict[str, type] = {"order": Order, "transition": Transition, "last_error": TrooperError, "cause": TrooperError}

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
@@ -62,7 +62,7 @@ class RunOptions:
 
 
 @define(eq=False)
-class _Entry:
+class Entry:
     """One order of a run."""
 
     outcome: FleetOutcome
@@ -80,34 +80,31 @@ class _EndRunError(Exception):
     """Ends all tasks of the run, which has noted why."""
 
 
+@define(eq=False)
 class Run:
-    """A run over the orders of `outcomes`, some of which may have ended before."""
+    """A run over the orders of `entries`, some of which may have ended before."""
 
-    def __init__(
-        self,
-        actions: Actions,
-        waits: Waits,
-        outcomes: Iterable[FleetOutcome],
-        *,
-        operation: str,
-        options: RunOptions,
-    ) -> None:
-        self._actions = actions
-        self._waits = waits
-        self._entries = {one.order_id: _Entry(one) for one in outcomes}
-        self._operation = operation
-        self._options = options
-        self._done = sum(entry.outcome.ended for entry in self._entries.values())
-        self._failed = sum(entry.outcome.error is not None for entry in self._entries.values())
-        self._reporting = asyncio.Lock()
-        self._following = 0
-        self._deferred: deque[tuple[Job, _Entry]] = deque()  # to be tried again after the others
-        # waits that have ended and are yet to be recorded; None: a task that sends has ended
-        self._finished: asyncio.Queue[Wait | None] = asyncio.Queue()
-        self._refusal: APIStatusError | None = None  # these two end the run: the API refuses the key, and
-        self._raised: BaseException | None = None  # what the caller's function has raised
-        self._began = time.monotonic() - options.elapsed
-        self._ended: float | None = None
+    _actions: Actions
+    _waits: Waits
+    _entries: dict[int, Entry]
+    _operation: str
+    _options: RunOptions
+    _done: int = Factory(lambda run: sum(one.outcome.ended for one in run._entries.values()), takes_self=True)
+    _failed: int = Factory(
+        lambda run: sum(one.outcome.error is not None for one in run._entries.values()), takes_self=True
+    )
+    _reporting: asyncio.Lock = Factory(asyncio.Lock)
+    _following: int = 0
+    _deferred: deque[tuple[Job, Entry]] = Factory(deque)
+    """To be tried again after the others."""
+    _finished: asyncio.Queue[Wait | None] = Factory(asyncio.Queue)
+    """Waits that have ended and are yet to be recorded; None: a task that sends has ended."""
+    _refusal: APIStatusError | None = None
+    """Ends the run: the API refuses the key."""
+    _raised: BaseException | None = None
+    """Ends the run: the caller's function has raised it."""
+    _began: float = Factory(lambda run: time.monotonic() - run._options.elapsed, takes_self=True)
+    _ended: float | None = None
 
     def report(self) -> FleetReport:
         """The report as it is now."""
@@ -153,7 +150,7 @@ class Run:
             await self._actions.pause(entry.tries)
             await self._do(job, entry)
 
-    async def _do(self, job: Job, entry: _Entry) -> None:
+    async def _do(self, job: Job, entry: Entry) -> None:
         if job.ended is not None:
             await self._end(entry, job.ended)
         elif job.transition is not None:
@@ -162,7 +159,7 @@ class Run:
         else:
             await self._try(job, entry)
 
-    async def _try(self, job: Job, entry: _Entry) -> None:
+    async def _try(self, job: Job, entry: Entry) -> None:
         """Send an order's action. If that fails and a retry is safe, defer it until after the others."""
         try:
             lost = await self._send(entry, job.order)
@@ -187,7 +184,7 @@ class Run:
         if lost is None or once or not self._defer(job, entry, lost):
             await self._sent(entry, lost)
 
-    def _defer(self, job: Job, entry: _Entry, failure: TrooperError) -> bool:
+    def _defer(self, job: Job, entry: Entry, failure: TrooperError) -> bool:
         """Keep an order for another try, if its deadline leaves time for one. Returns whether it does."""
         if not asyncio.get_running_loop().time() < entry.until < math.inf:
             return False
@@ -196,7 +193,7 @@ class Run:
         self._deferred.append((job, entry))
         return True
 
-    async def _sent(self, entry: _Entry, lost: OutcomeUnknownError | None) -> None:
+    async def _sent(self, entry: Entry, lost: OutcomeUnknownError | None) -> None:
         """Begin to wait for what was, or may have been, sent."""
         if not self._options.wait:
             await self._end(entry, lost)
@@ -214,10 +211,10 @@ class Run:
             on_end=self._finished.put_nowait,
         )
 
-    def _may_migrate(self, entry: _Entry) -> bool:
+    def _may_migrate(self, entry: Entry) -> bool:
         return self._options.migration_allowed and entry.outcome.action == "start"
 
-    async def _send(self, entry: _Entry, order: Order | int) -> OutcomeUnknownError | None:
+    async def _send(self, entry: Entry, order: Order | int) -> OutcomeUnknownError | None:
         """Send an order's action. Returns the error if its outcome is unknown; other failures are raised."""
         entry.tries += 1
         before = entry.outcome
@@ -262,7 +259,7 @@ class Run:
                 error.__cause__ = wait.lost
             await self._end(entry, error)
 
-    async def _end(self, entry: _Entry, ended: Order | TrooperError | None) -> None:
+    async def _end(self, entry: Entry, ended: Order | TrooperError | None) -> None:
         """Record how an order has ended; None: its action is accepted, and not waited for."""
         order, error = (None, ended) if isinstance(ended, TrooperError) else (ended, None)
         self._done += 1
@@ -271,7 +268,7 @@ class Run:
         entry.outcome = evolve(entry.outcome, order=order, error=error, seconds=seconds)
         await self._report_progress(entry)
 
-    async def _report_progress(self, entry: _Entry) -> None:
+    async def _report_progress(self, entry: Entry) -> None:
         """Call the caller's function before anything else happens to the order."""
         if self._options.on_progress is None:
             return

@@ -8,16 +8,16 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from trooper_async._api import arguments
-from trooper_async._api.endpoints import CREDENTIALS, ORDER_LOCK, ORDER_TITLE, Call
+from trooper_async._api.endpoints import CREDENTIALS, ORDER_LOCK, ORDER_TITLE, Call, Endpoint
 from trooper_async._buying.purchases import Purchases
 from trooper_async._groups.actions import Actions
 from trooper_async._groups.history import RUNNING, STOPPED, since
 from trooper_async._groups.lookup import Lookup
 from trooper_async._groups.ordering import wanted_order
-from trooper_async._groups.rented import Job, Then, check_then
+from trooper_async._groups.rented import Job, Then
 from trooper_async._groups.selection import select, warn_if_unknown
 from trooper_async._http.transport import Transport
 from trooper_async._waiting.feed import Outage, Watch
@@ -43,6 +43,8 @@ from trooper_async.models import (
     Transition,
     status_word,
 )
+
+T = TypeVar("T")
 
 LOG = logging.getLogger("trooper_async.orders")
 
@@ -189,11 +191,7 @@ class Orders:
             PermissionDeniedError: the server does not exist, is not yours, or is not ready yet.
             APIConnectionError, APIStatusError, ResponseFormatError: the request failed, or its response cannot be read.
         """
-        order_id = arguments.order_id(order, "orders.credentials")
-        server_id = await self._lookup.server_id(order, "orders.credentials")
-        return await self._transport.request(
-            Call(CREDENTIALS, "orders.credentials", f"order {order_id}", {"serverId": server_id})
-        )
+        return await self._call(CREDENTIALS, order, "orders.credentials")
 
     async def start(self, order: Order | int, *, migration_allowed: bool = False) -> Transition:
         """Start a server (POST /api/order-status, action `running`).
@@ -435,9 +433,7 @@ class Orders:
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
         arguments.text(title, "title", "orders.rename")
-        server_id = await self._lookup.server_id(order, "orders.rename")
-        sent: dict[str, JSON] = {"serverId": server_id, "title": title}
-        await self._transport.request(Call(ORDER_TITLE, "orders.rename", f"order {arguments.order_id(order)}", sent))
+        await self._call(ORDER_TITLE, order, "orders.rename", title=title)
 
     async def lock(self, order: Order | int) -> None:
         """Lock a server, so that its status cannot be changed (POST /api/order-lock).
@@ -451,7 +447,7 @@ class Orders:
             OutcomeUnknownError: the request was sent, but its response was lost.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        await self._lock(order, True, "orders.lock")
+        await self._call(ORDER_LOCK, order, "orders.lock", is_locked=True)
 
     async def unlock(self, order: Order | int) -> None:
         """Unlock a server, so that its status can be changed again (POST /api/order-lock).
@@ -465,12 +461,12 @@ class Orders:
             OutcomeUnknownError: the request was sent, but its response was lost.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        await self._lock(order, False, "orders.unlock")
+        await self._call(ORDER_LOCK, order, "orders.unlock", is_locked=False)
 
-    async def _lock(self, order: Order | int, locked: bool, operation: str) -> None:
-        server_id = await self._lookup.server_id(order, operation)
-        sent: dict[str, JSON] = {"serverId": server_id, "is_locked": locked}
-        await self._transport.request(Call(ORDER_LOCK, operation, f"order {arguments.order_id(order)}", sent))
+    async def _call(self, endpoint: Endpoint[T], order: Order | int, operation: str, **fields: JSON) -> T:
+        """Call an endpoint that takes the server's id, and these fields."""
+        sent = {"serverId": await self._lookup.server_id(order, operation), **fields}
+        return await self._transport.request(Call(endpoint, operation, f"order {arguments.order_id(order)}", sent))
 
     async def wait(
         self, transition: Transition, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None
@@ -876,7 +872,8 @@ class Orders:
         timeout: float | None,
         on_change: OnChange | None,
     ) -> Job:
-        check_then(then, operation)
+        if then not in get_args(Then):
+            raise arguments.wrong('then must be "freeze", "stop" or "leave"', then, operation)
         arguments.check_seconds(then_timeout, "then_timeout", operation)
         arguments.check_seconds(timeout, operation=operation)
         arguments.check_on_change(on_change, operation)

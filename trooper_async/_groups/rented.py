@@ -7,11 +7,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Literal, TypeAlias, Unpack, get_args
+from typing import Literal, TypeAlias, Unpack
 
 from attrs import define
 
-from trooper_async._api.arguments import deadline, wrong
+from trooper_async._api.arguments import deadline
 from trooper_async._base.cancellation import finished
 from trooper_async._buying.purchases import Prepare, Purchases
 from trooper_async._buying.record import Record
@@ -212,12 +212,6 @@ class Job:
         failure = await finished(asyncio.ensure_future(end()))
         if failure is not None:
             raise failure
-
-
-def check_then(then: object, operation: str) -> None:
-    """Refuse any other value of `then`."""
-    if then not in get_args(Then):
-        raise wrong('then must be "freeze", "stop" or "leave"', then, operation)
 
 
 def _statuses(order: Order) -> tuple[str, str]:

@@ -195,10 +195,11 @@ class Templates:
             if not isinstance(install, TemplateInstall):
                 return None
             absent.reset()
-            if _failed(install):
+            word = (install.status_readable or "").casefold()
+            if "fail" in word or "error" in word:
                 text = f"the installation of {install.template_name or 'the template'} failed"
                 raise TemplateFailedError(f"{text} ({install.status_readable})", install=install, target="installed")
-            return install if _is_done(install) else None
+            return install if install.status == 1 or word == "completed" else None
 
         return await look_for(
             self._waits.installs(order_id),
@@ -220,12 +221,3 @@ def _install(
         "config": arguments.template_config(config, operation),
     }
     return Call(INSTALL_ADD, operation, f"template {template_id} on order {order_id}", sent)
-
-
-def _is_done(install: TemplateInstall) -> bool:
-    return install.status == 1 or (install.status_readable or "").casefold() == "completed"
-
-
-def _failed(install: TemplateInstall) -> bool:
-    text = (install.status_readable or "").casefold()
-    return "fail" in text or "error" in text

@@ -14,11 +14,11 @@ import logging
 import math
 import random
 from collections.abc import Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from copy import copy
 from typing import Generic, TypeVar
 
-from attrs import define
+from attrs import Factory, define
 
 from trooper_async._api.responses import FailedAttempt, Failure
 from trooper_async._base.slices import SlicedWork, at_once
@@ -85,54 +85,44 @@ class Subscription(Generic[M]):
         """Polls have failed since this time; None: they succeed again."""
 
 
+@define(eq=False)
 class Poller(Generic[M]):
-    """The poll of one list of a client.
+    """The poll of one list of a client."""
 
-    Args:
-        store: the list.
-        schedule: how often it is polled.
-        refusals: the errors that mean a refused key if two polls in a row fail with one of them.
-    """
+    store: Store[M]
+    _schedule: PollSchedule
+    refusals: tuple[type[TrooperError], ...] = (AuthenticationError, PermissionDeniedError)
+    """The errors that mean a refused key if two polls in a row fail with one of them."""
+    last_error: TrooperError | None = None
+    """The error of the last poll, if it failed."""
+    # Subscriptions are notified in the context of the client's construction, not with the first one's trace ids.
+    _context: Context = Factory(copy_context)
+    _subscriptions: dict[int, Subscription[M]] = Factory(dict)  # by number, the youngest last
+    _by_item: dict[int | None, list[Subscription[M]]] = Factory(dict)
+    _every_poll: dict[int, Subscription[M]] = Factory(dict)  # notified of the next poll whatever it shows
+    _deadlines: list[tuple[float, int]] = Factory(list)  # a heap; who has left stays in it until it is tidied
+    _timer: asyncio.TimerHandle | None = None  # for the first of them
+    _numbers: Iterator[int] = Factory(lambda: itertools.count(1))
+    _task: asyncio.Task[None] | None = None
+    _ending: set[asyncio.Task[None]] = Factory(set)  # cancelled, and not ended yet
+    _wake: asyncio.Event = Factory(asyncio.Event)
+    _notified: Snapshot[M] = Factory(lambda poller: poller.store.latest, takes_self=True)
+    _began: float = -math.inf
+    _youngest: int = 0  # the last subscription that had joined when the last poll began
+    _took: float = 0.0
+    _jitter: float = 0.5
+    _not_before: float = -math.inf
+    _good_polls: int = 0
+    _failures: int = 0
+    _refused: bool = False
+    _failing_since: float | None = None
+    _rate_limited: bool = False
+    _polled_during_pause: bool = False
+    _outage: bool = False
+    _unreadable: frozenset[int | None] = frozenset()  # of the last poll, to be logged once
 
-    def __init__(
-        self,
-        store: Store[M],
-        schedule: PollSchedule,
-        *,
-        refusals: tuple[type[TrooperError], ...] = (AuthenticationError, PermissionDeniedError),
-    ) -> None:
-        self.store = store
-        store.on_read = self._read_elsewhere
-        self._schedule = schedule
-        self._refusals = refusals
-        # Subscriptions are notified in the context of the client's construction, not with the first one's trace ids.
-        self._context = copy_context()
-        self._subscriptions: dict[int, Subscription[M]] = {}  # by number, the youngest last
-        self._by_item: dict[int | None, list[Subscription[M]]] = {}
-        self._every_poll: dict[int, Subscription[M]] = {}  # notified of the next poll whatever it shows
-        self._deadlines: list[
-            tuple[float, int]
-        ] = []  # a heap; entries of subscriptions that left stay until it is tidied
-        self._timer: asyncio.TimerHandle | None = None  # for the first of them
-        self._numbers = itertools.count(1)
-        self._task: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not ended yet
-        self._wake = asyncio.Event()
-        self._notified = store.latest
-        self._began = -math.inf
-        self._youngest = 0  # the last subscription that had joined when the last poll began
-        self._took = 0.0
-        self._jitter = 0.5
-        self._not_before = -math.inf
-        self._good_polls = 0
-        self._failures = 0
-        self._refused = False
-        self._failing_since: float | None = None
-        self._rate_limited = self._polled_during_pause = False
-        self._outage = False
-        self.last_error: TrooperError | None = None
-        """The error of the last poll, if it failed."""
-        self._unreadable: frozenset[int | None] = frozenset()  # of the last poll, to be logged once
+    def __attrs_post_init__(self) -> None:
+        self.store.on_read = self._read_elsewhere
 
     def join(self, subscription: Subscription[M]) -> None:
         """Add a subscription, until it ends or leaves."""
@@ -396,7 +386,7 @@ class Poller(Generic[M]):
             self._outage = True
             LOG.warning("%s has failed for %.0f s: %s", self.store.operation, lasted, error.message)
             self._notify_of_outage(self._failing_since, error)
-        refused = isinstance(error, self._refusals)
+        refused = isinstance(error, self.refusals)
         if refused and self._refused:
             yield from self._fail_all(error, youngest)
             refused = False
