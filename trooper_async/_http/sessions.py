@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextvars import ContextVar
-from weakref import WeakSet
+from types import SimpleNamespace
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 LOG = logging.getLogger("trooper_async.transport")
 
@@ -43,29 +39,6 @@ class Sending:
         """
         self.on_reused_connection: bool = False
         """Whether its connection had been used before: if such a connection is cut, that says little about the API."""
-
-
-SENDING: ContextVar[Sending] = ContextVar("trooper_async.sending")
-"""The request that the current task sends."""
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Records in `SENDING` that a request has its connection. Trace hooks would take a tenth of a request's CPU."""
-
-    def __init__(self, *, once: bool) -> None:
-        # The pool has no limit: the gate limits the calls, and the poll never queues for a connection.
-        super().__init__(limit=0, force_close=once, keepalive_timeout=None if once else _IDLE)
-        self._used: WeakSet[ResponseHandler] = WeakSet()
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        sending, protocol = SENDING.get(), connection.protocol
-        assert protocol is not None  # noqa: S101 - it is only None once the connection is released
-        sending.may_have_left, sending.on_reused_connection = True, protocol in self._used
-        self._used.add(protocol)
-        return connection
 
 
 class Sessions:
@@ -103,8 +76,14 @@ class Sessions:
                 )
             return self._yours
         if once not in self._ours:
+            # The pool has no limit: the gate limits the calls, and the poll never queues for a connection.
+            connector = (
+                aiohttp.TCPConnector(limit=0, force_close=True)
+                if once
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
+            )
             self._ours[once] = aiohttp.ClientSession(
-                connector=_Connector(once=once), cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_trace_config()]
             )
         return self._ours[once]
 
@@ -113,3 +92,18 @@ class Sessions:
         while self._ours:
             _, session = self._ours.popitem()
             await session.close()
+
+
+def _trace_config() -> aiohttp.TraceConfig:
+    """Records the progress of a request in its `Sending`, which is its `trace_request_ctx`."""
+    config = aiohttp.TraceConfig()
+
+    async def connected(session: object, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.may_have_left = True
+
+    async def reused(session: object, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.may_have_left = context.trace_request_ctx.on_reused_connection = True
+
+    config.on_connection_create_end.append(connected)
+    config.on_connection_reuseconn.append(reused)
+    return config

@@ -25,7 +25,7 @@ from trooper_async._api.responses import FailedAttempt, Failure, Response
 from trooper_async._base.slices import TimeSlice
 from trooper_async._base.timeouts import timeout
 from trooper_async._http.keys import Keys, KeyState
-from trooper_async._http.sessions import NEVER_SENT, SENDING, CutError, Sending, Sessions
+from trooper_async._http.sessions import NEVER_SENT, CutError, Sending, Sessions
 from trooper_async.errors import APIConnectionError, APITimeoutError, ClientClosedError
 
 T = TypeVar("T")
@@ -177,10 +177,10 @@ class Wire:
             if hdrs.IF_NONE_MATCH in request_headers:
                 # with no-cache Express never returns 304; caches must revalidate for this one too (RFC 9111 5.2.1)
                 request_headers[hdrs.CACHE_CONTROL] = "max-age=0"
-        SENDING.set(sending)
-        if not self.sessions.are_ours:
-            sending.may_have_left = True  # your own session says nothing: from here on the request may have been sent
-        async with self.sessions.get(once=once).request(
+        sessions = self.sessions
+        if not sessions.are_ours:
+            sending.may_have_left = True  # your own session is not traced: from here on the request may have been sent
+        async with sessions.get(once=once).request(
             call.endpoint.method,
             self._base_url + call.endpoint.path,
             params=call.query or None,
@@ -192,6 +192,7 @@ class Wire:
             timeout=_connect_within(connect),
             proxy=self._proxy(),
             middlewares=(self.keys.authorize,),
+            trace_request_ctx=sending if sessions.are_ours else None,
         ) as response:
             return Response(response.status, response.headers, await self._body(response))
 
