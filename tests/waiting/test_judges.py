@@ -29,6 +29,7 @@ from trooper_async._waiting.judges import (
     judge_of,
     new_rows,
 )
+from trooper_async._waiting.schedule import PollSchedule
 from trooper_async._waiting.store import Blank
 from trooper_async.models import Action, Order, OrderStatus, StatusChange, Transition
 
@@ -36,6 +37,7 @@ WAIT, DONE, SUPERSEDED, VANISHED = Verdict.WAIT, Verdict.DONE, Verdict.SUPERSEDE
 ASK = Verdict.READ_HISTORY
 
 CAP, FLOOR = 30.0, 1.0
+SCHEDULE = PollSchedule(floor=FLOOR, cap=CAP)
 LAG = _LAG_SHARE * CAP
 """Seconds after a departure for which `running` may still be an old one."""
 LATE = _LATE_CAPS * CAP
@@ -226,7 +228,7 @@ def test_an_order_vanishes(make: Callable[[], Judge], script: str, end: Verdict)
 )
 def test_a_new_order_may_appear_late(action: Action, script: str, end: Verdict) -> None:
     """A new order may be missing for four times the cap until it first appears; from then on for one."""
-    judge = judge_of(Transition(1, action, OrderStatus.running), cap=CAP, floor=FLOOR)
+    judge = judge_of(Transition(1, action, OrderStatus.running), SCHEDULE)
     assert ends(judge, script) is end
 
 
@@ -243,7 +245,7 @@ def test_a_new_order_may_appear_late(action: Action, script: str, end: Verdict) 
 )
 def test_each_action_has_its_judge(action: Action, target: str, kind: type[Judge]) -> None:
     """Each action has its judge for its own target; only new orders may appear late."""
-    judge = judge_of(Transition(1, action, target), cap=CAP, floor=FLOOR)
+    judge = judge_of(Transition(1, action, target), SCHEDULE)
     assert type(judge) is kind
     assert judge.target == target
     late = ends(judge, "-@0 -@15 -@30")
@@ -445,11 +447,11 @@ def test_without_a_departure_the_history_is_first_read_at_the_second_running() -
 def test_a_stored_departure_is_evidence_after_a_crash() -> None:
     """A transition stored with `departed` needs only the new row; without a readable history, a steady `running`."""
     stored = Transition(123, "restart", "running", BEFORE, departed=True)
-    judge = judge_of(stored, cap=CAP, floor=FLOOR)
+    judge = judge_of(stored, SCHEDULE)
     assert isinstance(judge, RestartJudge)
     assert judge.observe(*see("running/running@0")) is ASK
     assert judge.read_history(RESTARTED, 0.1) is DONE
-    judge = judge_of(stored, cap=CAP, floor=FLOOR)
+    judge = judge_of(stored, SCHEDULE)
     assert waits(judge, steadily(0, LATE - 1))
     assert play(judge, f"running/running@{LATE}") == [DONE]
 

@@ -335,7 +335,7 @@ class Fleet:
             if look:
                 await self._lookup.pause(self._waits.schedule.floor)
             try:
-                snapshot = await self._lookup.orders(operation)
+                snapshot = await self._lookup.store.read(operation)
             except TrooperError as error:
                 return seen | {order_id: error.about(operation, f"order {order_id}") for order_id in left}
             for order_id in left:

@@ -15,7 +15,7 @@ from attrs import Factory, define, evolve, field, frozen
 from trooper_async._api import arguments
 from trooper_async._fleet.report import FleetOutcome, FleetProgress, FleetReport
 from trooper_async._groups.actions import Actions, is_once_only
-from trooper_async._waiting.judges import Verdict
+from trooper_async._waiting.judges import Verdict, judge_of
 from trooper_async._waiting.wait import Wait
 from trooper_async._waiting.waits import Waits
 from trooper_async.errors import (
@@ -203,8 +203,7 @@ class Run:
         self._following += 1
         entry.wait = self._waits.begin(
             transition.order_id,
-            self._waits.judge_of(transition),
-            transition=transition,
+            judge_of(transition, self._waits.schedule),
             operation=self._operation,
             timeout=arguments.seconds_of(self._options.timeout, transition.action, transition.migration_allowed),
             lost=lost,

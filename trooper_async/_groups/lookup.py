@@ -18,7 +18,7 @@ class Lookup:
     """What one client knows or reads about its orders."""
 
     def __init__(self, store: Store[Order]) -> None:
-        self._store = store
+        self.store = store
         self._reading = asyncio.Lock()
         self._begun = 0  # reads of the list begun here; below: the last one that has ended, and its failure
         self._ended = 0
@@ -29,7 +29,7 @@ class Lookup:
     ) -> list[StatusChange]:
         """The status history of an order."""
         history = Call(STATUS_HISTORY, "orders.history", f"order {order_id}", {"order_id": order_id})
-        return await self._store.transport.request(history, retry=retry, until=until)
+        return await self.store.transport.request(history, retry=retry, until=until)
 
     async def order(self, order_id: int, operation: str) -> Order:
         """Read an order as it is now.
@@ -38,11 +38,7 @@ class Lookup:
             OrderNotFoundError: it is not in the list.
             ResponseFormatError: its row cannot be read.
         """
-        return found(await self._store.read(operation, f"order {order_id}"), order_id, operation)
-
-    async def orders(self, operation: str) -> Snapshot[Order]:
-        """Read all orders as they are now."""
-        return await self._store.read(operation)
+        return found(await self.store.read(operation, f"order {order_id}"), order_id, operation)
 
     async def server_id(self, order: Order | int, operation: str) -> int:
         """The server's id, which the status, title, lock and credentials endpoints take.
@@ -54,27 +50,27 @@ class Lookup:
             return order.server_id
         order_id = arguments.order_id(order, operation)
         begun = self._begun
-        if _server_id(self._store.latest, order_id) is None:
+        if _server_id(self.store.latest, order_id) is None:
             async with self._reading:
                 # a list whose request began before this call proves that an id exists, not that it is missing
-                if _server_id(self._store.latest, order_id) is None and self._ended <= begun:
+                if _server_id(self.store.latest, order_id) is None and self._ended <= begun:
                     await self._read(operation, f"order {order_id}")
-        if (server_id := _server_id(self._store.latest, order_id)) is not None:
+        if (server_id := _server_id(self.store.latest, order_id)) is not None:
             return server_id
         if self._failure is not None:
             raise self._failure.about(operation, f"order {order_id}")
-        return found(self._store.latest, order_id, operation).server_id
+        return found(self.store.latest, order_id, operation).server_id
 
     async def pause(self, seconds: float) -> None:
         """Sleep, or until the client is closed."""
-        await self._store.transport.pause(seconds)
+        await self.store.transport.pause(seconds)
 
     async def _read(self, operation: str, subject: str) -> None:
         self._begun += 1
         read = self._begun
         self._failure = None
         try:
-            await self._store.read(operation, subject)
+            await self.store.read(operation, subject)
         except TrooperError as error:
             self._failure = error  # for all callers that share this read
         self._ended = read

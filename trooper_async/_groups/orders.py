@@ -76,7 +76,7 @@ class Orders:
             ResponseFormatError: an order's id or status cannot be read.
             APIConnectionError, APIStatusError: the request failed.
         """
-        orders = (await self._lookup.orders("orders.list")).every()
+        orders = (await self._lookup.store.read("orders.list")).every()
         if isinstance(orders, ResponseFormatError):
             raise orders.about("orders.list")
         return orders
@@ -118,7 +118,7 @@ class Orders:
         """
         if title is not None:
             arguments.text(title, "title", "orders.find")
-        snapshot = await self._lookup.orders("orders.find")
+        snapshot = await self._lookup.store.read("orders.find")
         if left_out := [f"order {order_id}" for order_id in snapshot.unreadable if order_id is not None]:
             LOG.warning("orders.find: %d cannot be read and are left out: %s", len(left_out), ", ".join(left_out))
         if not snapshot.complete:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from attrs import Factory, define
 
+from trooper_async._waiting.schedule import PollSchedule
 from trooper_async._waiting.store import Blank
 from trooper_async.models import Order, OrderStatus, StatusChange, Transition, meant, same_word
 
@@ -70,6 +71,8 @@ class Steady:
 class Judge:
     """The rules that all waits for an order share; `_judge` decides what is specific to one."""
 
+    transition: Transition | None = None
+    """The accepted action that is waited for, if any."""
     target: OrderStatus | str | None
     cap: float
     fail_on: frozenset[str] = frozenset()
@@ -282,12 +285,15 @@ class PredicateJudge(Judge):
         raise TypeError(f"the predicate must return a bool, not {type(returned).__name__} (an async one can't be used)")
 
 
-def judge_of(transition: Transition, *, cap: float, floor: float) -> Judge:
-    """The judge for an accepted action. `cap` and `floor` are the poll schedule's, in seconds."""
+def judge_of(transition: Transition, schedule: PollSchedule) -> Judge:
+    """The judge for an accepted action."""
+    cap, target = schedule.cap, transition.target
     if transition.action == "restart":
         departed_at = -math.inf if transition.departed else None
-        return RestartJudge(before=transition.history_before, cap=cap, floor=floor, departed_at=departed_at)
-    return StatusJudge(target=transition.target, cap=cap, appearing=transition.action in ("create", "migrate"))
+        before, floor = transition.history_before, schedule.floor
+        return RestartJudge(transition=transition, before=before, cap=cap, floor=floor, departed_at=departed_at)
+    appearing = transition.action in ("create", "migrate")
+    return StatusJudge(transition=transition, target=target, cap=cap, appearing=appearing)
 
 
 def new_rows(rows: Sequence[StatusChange], before: Sequence[StatusChange]) -> list[StatusChange]:

@@ -27,7 +27,7 @@ from trooper_async.errors import (
     WaitError,
     WaitTimeoutError,
 )
-from trooper_async.models import Order, StatusChange, Transition
+from trooper_async.models import Order, StatusChange
 
 OnChange = Callable[[Order], object]
 """Called with an order for each status seen during a wait. A plain function: a coroutine is not awaited."""
@@ -56,8 +56,6 @@ class Wait(Subscription[Order]):
     operation: str
     timeout: float | None
     began: float = Factory(lambda: asyncio.get_running_loop().time())
-    transition: Transition | None = None
-    """The accepted action that is waited for, if any."""
     lost: OutcomeUnknownError | None = None
     """The action's error, if its response was lost."""
     on_change: OnChange | None = None
@@ -148,7 +146,7 @@ class Wait(Subscription[Order]):
             target=self.judge.target,
             polls=poller.good_polls(self),
             last_error=poller.last_error or self.other_error,
-            transition=self.transition,
+            transition=self.judge.transition,
         )
 
     def failure(self, poller: Poller[Order]) -> BaseException:
@@ -159,11 +157,9 @@ class Wait(Subscription[Order]):
             if self.lost is not None:
                 return self.lost.about(self.operation, subject)
             closed = self.error.about(self.operation, subject)
-            if self.transition is not None:
-                text = (
-                    f"the API accepted the {self.transition.action}, and the client was closed before it was confirmed"
-                )
-                closed = ClientClosedError(text, transition=self.transition, operation=self.operation, subject=subject)
+            if (transition := self.judge.transition) is not None:
+                text = f"the API accepted the {transition.action}, and the client was closed before it was confirmed"
+                closed = ClientClosedError(text, transition=transition, operation=self.operation, subject=subject)
             closed.seconds = seconds
             return closed
         if self.error is not None and not isinstance(self.error, APIStatusError):
@@ -178,7 +174,7 @@ class Wait(Subscription[Order]):
                 return refused
             case Verdict.SUPERSEDED:
                 return SupersededError(f"another action replaced this one ({last}, not {what})", **context)
-            case Verdict.VANISHED if self.order is None and self.transition is None:
+            case Verdict.VANISHED if self.order is None and self.judge.transition is None:
                 not_found = OrderNotFoundError("it is not in the list of orders", operation=self.operation)
                 not_found.subject, not_found.seconds = subject, seconds
                 return not_found

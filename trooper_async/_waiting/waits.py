@@ -83,32 +83,20 @@ class Waits:
         order_id: int,
         judge: Judge,
         *,
-        transition: Transition | None = None,
         lost: OutcomeUnknownError | None = None,
         on_end: Callable[[Wait], object],
         **options: Unpack[WaitOptions],
     ) -> Wait:
         """Begin to wait until `judge` decides that it is over. `on_end` is called when the wait has ended."""
-        wait = Wait(
-            order_id=order_id,
-            judge=judge,
-            transition=transition,
-            lost=lost,
-            on_end=on_end,
-            histories=self._histories,
-            **options,
-        )
+        histories = self._histories
+        wait = Wait(order_id=order_id, judge=judge, lost=lost, on_end=on_end, histories=histories, **options)
         try:
             self.orders.join(wait)
         except ClientClosedError as error:
-            if transition is None:
+            if judge.transition is None:
                 raise
             wait.fail(error)  # its action was sent, and the error has to say so
         return wait
-
-    def judge_of(self, transition: Transition) -> Judge:
-        """The judge for an accepted action."""
-        return judge_of(transition, cap=self.schedule.cap, floor=self.schedule.floor)
 
     def abandon(self, wait: Wait) -> None:
         """End a wait whose result nobody needs any more."""
@@ -124,16 +112,10 @@ class Waits:
         self, transition: Transition, *, lost: OutcomeUnknownError | None = None, **options: Unpack[WaitOptions]
     ) -> Awaitable[Order]:
         """Wait until an accepted action has taken effect: see `order`. `lost` is its error if its response was lost."""
-        return self.order(transition.order_id, self.judge_of(transition), transition=transition, lost=lost, **options)
+        return self.order(transition.order_id, judge_of(transition, self.schedule), lost=lost, **options)
 
     async def order(
-        self,
-        order_id: int,
-        judge: Judge,
-        *,
-        transition: Transition | None = None,
-        lost: OutcomeUnknownError | None = None,
-        **options: Unpack[WaitOptions],
+        self, order_id: int, judge: Judge, *, lost: OutcomeUnknownError | None = None, **options: Unpack[WaitOptions]
     ) -> Order:
         """Wait until `judge` decides that the wait is over, and return the order as it is then.
 
@@ -149,7 +131,7 @@ class Waits:
             if not ended.done():
                 ended.set_result(None)
 
-        wait = self.begin(order_id, judge, transition=transition, lost=lost, on_end=done, **options)
+        wait = self.begin(order_id, judge, lost=lost, on_end=done, **options)
         try:
             await ended
         finally:
