@@ -24,6 +24,7 @@ from trooper_async import (
     ConfigurationError,
     OutcomeUnknownError,
     RetryPolicy,
+    Transition,
     TrooperClient,
 )
 from trooper_async.testing import FakeTrooper
@@ -238,6 +239,24 @@ async def test_nothing_was_sent_is_said_only_where_it_is_true(fake_trooper: Fake
     with pytest.raises(ClientClosedError) as caught:
         await client.orders.wait_until(1, "stopped")
     assert "nothing was sent" not in str(caught.value)
+
+
+async def test_closing_ends_each_wait_with_its_own_error(fake_trooper: FakeTrooper) -> None:
+    """The error names the method and what it waited for, and says for how long."""
+    order = fake_trooper.add_order()
+    client = fake_trooper.client()
+    waits = {
+        f"orders.wait_until of order {order.order_id}": client.orders.wait_until(order, "stopped"),
+        "orders.wait of order 7": client.orders.wait(Transition(7, "create", "running")),
+        "blibs.wait_until_available of blib 999": client.blibs.wait_until_available(999),
+    }
+    waiting = [asyncio.create_task(wait) for wait in waits.values()]
+    await until(lambda: len(fake_trooper.requests) > 1)
+    await client.close()
+    for name, error in zip(waits, await asyncio.gather(*waiting, return_exceptions=True), strict=True):
+        assert isinstance(error, ClientClosedError)
+        assert str(error).startswith(f"{name}: ")
+        assert error.seconds > 0
 
 
 # Your own session, closed meanwhile ---------------------------------------------------------------------------------

@@ -124,6 +124,13 @@ async def test_the_intent_is_on_disk_before_the_request_is_sent(
     assert seen == [("open", 0), ("bought", 1), ("bought", 1)], "the last line says that its caller has got it"
 
 
+def test_the_file_is_made_with_mode_600(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a moment can another user open it."""
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    Ledger(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 async def test_the_file_has_mode_600_and_no_secret(fake_trooper: FakeTrooper, path: Path) -> None:
     """The mode is 0600, even if the file existed with a wider one; the key is not in it."""
     path.touch(mode=0o666)
@@ -191,27 +198,34 @@ def line(**changes: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "problem"),
     [
-        pytest.param(line(trooper_ledger=2), id="of a later release"),
-        pytest.param(line(operation=None), id="a field is missing"),
-        pytest.param(line(terms=[]), id="a field of the wrong type"),
+        pytest.param(line(trooper_ledger=2), "line 1: .*later release: update trooper-async", id="of a later release"),
+        pytest.param(line(operation=None), "line 1: .* is damaged", id="a field is missing"),
+        pytest.param(line(terms=[]), "line 1: .* is damaged", id="a field of the wrong type"),
         pytest.param(
-            line(purchase={**json.loads(line())["purchase"], "reference": 7}), id="a reference that is not text"
+            line(purchase={**json.loads(line())["purchase"], "reference": 7}),
+            "line 1: .* is damaged",
+            id="a reference that is not text",
         ),
-        pytest.param(line() + b'{"trooper_ledger": 1, "purch\n' + line(), id="a torn line in the middle"),
-        pytest.param(b"\n" + line(), id="an empty line"),
-        pytest.param(line() + b"\x00\x00\xff\n", id="bytes that are not text"),
-        pytest.param(b'api_key = "secret"\n', id="a TOML file"),
-        pytest.param(b"[]\n", id="other JSON"),
+        pytest.param(
+            line() + b'{"trooper_ledger": 1, "purch\n' + line(), "line 2: not a .*", id="a torn line in the middle"
+        ),
+        pytest.param(b"\n" + line(), "line 1: not a .*", id="an empty line"),
+        pytest.param(line() + b"\x00\x00\xff\n", "line 2: not UTF-8", id="bytes that are not text"),
+        pytest.param(b'api_key = "secret"\n', "line 1: not a .*", id="a TOML file"),
+        pytest.param(b"[]\n", "line 1: not a .*", id="other JSON"),
     ],
 )
-def test_an_unreadable_ledger_is_refused_and_left_unchanged(content: bytes, path: Path) -> None:
+def test_an_unreadable_ledger_is_refused_and_left_unchanged(content: bytes, problem: str, path: Path) -> None:
     """A purchase that can't be read would be made again, so it is an error before anything is bought."""
     path.write_bytes(content)
     path.chmod(0o644)
-    with pytest.raises(ConfigurationError, match=r"not a ledger, or it is damaged \(line \d: .+\)"):
+    refusal = rf"the ledger {path} is not a ledger, or it is damaged \({problem}\)$"
+    with pytest.raises(ConfigurationError, match=refusal):
         TrooperClient("key", ledger=path)
+    with pytest.raises(ConfigurationError, match=refusal):
+        read_ledger(path)
     assert path.read_bytes() == content
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 

@@ -648,6 +648,7 @@ async def test_close_prevents_a_purchase_that_is_not_sent_yet(fake_trooper: Fake
     await trooper.close()
 
     outcomes = await asyncio.gather(buying, waiting, return_exceptions=True)
+    assert [str(outcome).partition(":")[0] for outcome in outcomes] == ["orders.create"] * 2
     assert [type(outcome) for outcome in outcomes] == [ClientClosedError, ClientClosedError]
     assert posts(fake_trooper) == 0
 
@@ -710,6 +711,8 @@ async def test_any_failure_of_the_wait_is_a_purchase_not_ready_error(
     with pytest.raises(PurchaseNotReadyError) as caught:
         await buy_and_wait(trooper, on_change=fails)
     assert isinstance(caught.value.__cause__, KeyError)
+    assert (caught.value.seconds, caught.value.polls) == (0, 0)
+    assert "bought as order 123, but not running yet: KeyError" in str(caught.value)
 
     buying = asyncio.create_task(buy_and_wait(trooper))
     await until(lambda: posts(fake_trooper) == 2)

@@ -150,6 +150,7 @@ async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path:
         (200, {"success": True, "orderId": 100}),
         (200, {"success": False, "error": "not done", "orderId": 1001}),
         (400, {"error": "not done", "orderId": 1001}),
+        (400, {"error": "not done", "orderId": 1}),
     ],
     ids=["0", "negative", "existed before", "refused, with an order", "a 400 with an order"],
 )

@@ -679,9 +679,7 @@ async def test_converge_refuses_other_statuses(trooper: TrooperClient, fake_troo
     assert not fake_trooper.requests
 
 
-async def test_converge_without_a_readable_list_sends_nothing(
-    trooper: TrooperClient, fake_trooper: FakeTrooper
-) -> None:
+async def test_without_a_readable_list_nothing_is_sent(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
     """Without a readable list nothing is sent, and the reason is each order's outcome."""
     orders = [fake_trooper.add_order() for _ in range(3)]
     fake_trooper.fail_next("/api/orders", status=400)
@@ -694,6 +692,14 @@ async def test_converge_without_a_readable_list_sends_nothing(
     assert not sent(fake_trooper)
     report = await trooper.fleet.converge({4711: "stopped"})
     assert [type(outcome.error) for outcome in report.failed] == [OrderNotFoundError]
+    interrupted = FleetReport(tuple(FleetOutcome(order.order_id, "stop") for order in orders))
+    for name in (*ACTIONS, "resume"):
+        fake_trooper.fail_next("/api/orders", status=400)
+        report = await getattr(trooper.fleet, name)(interrupted if name == "resume" else orders)
+        for outcome in report.outcomes:
+            assert isinstance(outcome.error, BadRequestError)
+            assert outcome.error.operation == f"fleet.{name}"
+    assert not sent(fake_trooper)
 
 
 # --- resume -------------------------------------------------------------------------------------------------------
@@ -812,16 +818,21 @@ async def test_a_killed_run_is_resumed(fake_trooper: FakeTrooper, tmp_path: Path
 async def test_invalid_options_send_nothing(
     trooper: TrooperClient, fake_trooper: FakeTrooper, options: dict[str, Any]
 ) -> None:
-    """Invalid options are refused before anything is sent."""
+    """Invalid options are refused before anything is sent, by an error that names the method and the option."""
     order = fake_trooper.add_order()
-    with pytest.raises(ConfigurationError):
-        await trooper.fleet.stop([order], **options)
+    (name,) = options
+    calls = {**{action: [order] for action in ACTIONS}, "converge": {order: "stopped"}, "resume": FleetReport(())}
+    for action, orders in calls.items():
+        with pytest.raises(ConfigurationError, match=f"^fleet.{action}: {name} must be .*: nothing was sent$"):
+            await getattr(trooper.fleet, action)(orders, **options)
     assert not fake_trooper.requests
 
 
 async def test_an_invalid_order_sends_nothing(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:
-    """One invalid item among the orders stops the run before it begins."""
+    """One invalid item among the orders, or an order instead of several, stops the run before it begins."""
     order = fake_trooper.add_order()
-    with pytest.raises(ConfigurationError):
-        await trooper.fleet.stop([order, "124"])  # type: ignore[list-item]  # what is tested
+    for action in ACTIONS:
+        for wrong, problem in (([order, "124"], "an order, or its id"), (order, "pass several orders"), (5, "pass")):
+            with pytest.raises(ConfigurationError, match=f"^fleet.{action}: {problem}.*: nothing was sent$"):
+                await getattr(trooper.fleet, action)(wrong)
     assert not fake_trooper.requests

@@ -61,6 +61,12 @@ def create_and_wait(trooper: TrooperClient, **changed: Any) -> Awaitable[object]
     return trooper.orders.create_and_wait(OFFER, **given)
 
 
+def job(trooper: TrooperClient, name: str, **changed: Any) -> object:
+    if name == "running":
+        return trooper.orders.running(ORDER, **changed)
+    return trooper.orders.rented(OFFER, contract_interval="HOUR", terms_accepted=True, **changed)
+
+
 def table(operation: str, wrong: list[object], method: Method, needed: str = "") -> Any:
     return pytest.param(operation, method, wrong, needed, id=f"{operation} {needed}")
 
@@ -110,15 +116,20 @@ CASES = [
     table("templates.retry", NO_INSTALL, lambda t, x: t.templates.retry(x), "a template install, or its id"),
     table("templates.install", NO_CONFIG, lambda t, x: t.templates.install(1, 1, x)),
     table("templates.install_and_wait", NO_CONFIG, lambda t, x: t.templates.install_and_wait(1, 1, x)),
-    table("orders.wait", [1, ORDER, None, "stop", STOP.to_json()], lambda t, x: t.orders.wait(x), "wait_until"),
+    table("orders.wait", [1, ORDER, None, "stop", STOP.to_json()], lambda t, x: t.orders.wait(x), "a Transition"),
     table(
         "orders.wait_until", [5, None, ["running"]], lambda t, x: t.orders.wait_until(1, x), "a status or a function"
     ),
-    table("orders.rename", [5, None, b"a"], lambda t, x: t.orders.rename(1, x), "text"),
-    table("orders.find", [5, b"a", ["a"]], lambda t, x: t.orders.find(title=x), "text"),
+    table("orders.rename", [5, None, b"a"], lambda t, x: t.orders.rename(1, x), "title must be text"),
+    table("orders.find", [5, b"a", ["a"]], lambda t, x: t.orders.find(title=x), "title must be text"),
     table("orders.watch", NO_SECONDS, lambda t, x: anext(t.orders.watch(interval=x)), "interval"),
     table("orders.start", NO_BOOL, lambda t, x: t.orders.start(1, migration_allowed=x), "migration_allowed"),
-    table("orders.start_and_wait", NO_BOOL, lambda t, x: t.orders.start_and_wait(1, migration_allowed=x), "migration"),
+    table(
+        "orders.start_and_wait",
+        NO_BOOL,
+        lambda t, x: t.orders.start_and_wait(1, migration_allowed=x),
+        "migration_allowed must",
+    ),
     table("orders.stop_and_wait", NO_SECONDS, lambda t, x: t.orders.stop_and_wait(1, timeout=x), "timeout"),
     table("orders.wait", NO_SECONDS, lambda t, x: t.orders.wait(STOP, timeout=x), "timeout"),
     table("orders.wait_until", NO_SECONDS, lambda t, x: t.orders.wait_until(1, "running", timeout=x), "timeout"),
@@ -135,16 +146,37 @@ CASES = [
     ),
     table("orders.stop_and_wait", NO_FUNCTION, lambda t, x: t.orders.stop_and_wait(1, on_change=x), "on_change"),
     table("orders.wait", NO_FUNCTION, lambda t, x: t.orders.wait(STOP, on_change=x), "on_change"),
+    *(
+        table(
+            f"orders.{name}",
+            wrong,
+            lambda t, x, name=name, option=option: job(t, name, **{option: x}),
+            f"{option} must",
+        )
+        for name in ("rented", "running")
+        for option, wrong in (
+            ("then", ["wait", 5, None]),
+            ("then_timeout", NO_SECONDS),
+            ("timeout", NO_SECONDS),
+            ("on_change", NO_FUNCTION),
+        )
+    ),
+    table("orders.running", NO_BOOL, lambda t, x: job(t, "running", migration_allowed=x), "migration_allowed must"),
     table("orders.create", NO_OFFER, lambda t, x: create(t, blib=x), "an offer"),
     table("orders.create", NO_MONEY, lambda t, x: create(t, price_h=x), "price_h"),
     table("orders.create", NO_MONEY, lambda t, x: create(t, total_price=x), "total_price"),
     table("orders.create", NO_MONEY, lambda t, x: create(t, max_price_h=x), "max_price_h"),
     table("orders.create", NO_BOOL, lambda t, x: create(t, terms_accepted=x), "terms_accepted"),
     table("orders.create", ["", 5, None], lambda t, x: create(t, contract_interval=x), "contract_interval"),
-    table("orders.create", [150, -1, "20", True], lambda t, x: create(t, second_partition_percentage=x), "percent"),
+    table(
+        "orders.create",
+        [150, -1, "20", True],
+        lambda t, x: create(t, second_partition_percentage=x),
+        "second_partition_percentage must be",
+    ),
     table("orders.create", [Template(1), 1, "1", None], lambda t, x: create(t, templates=x), "templates"),
     table("orders.create", NO_TEMPLATE, lambda t, x: create(t, templates=[x]), "a template, or its id"),
-    table("orders.create", [5, "", b"job"], lambda t, x: create(t, reference=x), "reference"),
+    table("orders.create", [5, "", b"job"], lambda t, x: create(t, reference=x), "a reference must be a text"),
     table("orders.create_and_wait", NO_SECONDS, lambda t, x: create_and_wait(t, timeout=x), "timeout"),
     table("orders.create_and_wait", NO_FUNCTION, lambda t, x: create_and_wait(t, on_change=x), "on_change"),
     table("migrations.buy", [1, ORDER, None], lambda t, x: t.migrations.buy(x, keep_data=True), "a quote"),
@@ -155,7 +187,7 @@ CASES = [
         lambda t, x: t.migrations.buy(QUOTE, keep_data=True, max_total_due=x),
         "max_total_due",
     ),
-    table("orders.resolve", [5, None, ORDER], lambda t, x: t.orders.resolve(x, None), "purchase"),
+    table("orders.resolve", [5, None, ORDER], lambda t, x: t.orders.resolve(x, None), "no purchase of this client"),
     table("orders.resolve", NO_ORDER[:5], lambda t, x: t.orders.resolve(PURCHASE, x)),
 ]
 
@@ -175,7 +207,9 @@ async def test_an_invalid_argument_is_refused_before_anything_is_sent(
         with pytest.raises(ConfigurationError) as caught:
             await use(value)
         assert (value, caught.value.operation) == (value, operation)
-        assert needed in str(caught.value)
+        text = str(caught.value)
+        assert f": {needed}" in text
+        assert ", not " not in text or any(f", not {what}" in text for what in (f"{value!r:.40}", type(value).__name__))
         assert fake_trooper.requests == []
 
 

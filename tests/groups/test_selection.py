@@ -81,6 +81,7 @@ def test_an_equal_title_wins_over_the_pattern() -> None:
 def test_an_unknown_status_is_logged(status: str, logged: bool, caplog: pytest.LogCaptureFixture) -> None:
     """A word that is no known status, and that no order has, is logged at WARNING, and matches nothing."""
     found = select(ORDERS, status=status)
+    select(ORDERS, status=status, title="no such title")
     assert bool(caplog.records) is logged
     if logged:
         assert found == []

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Self
+from unittest import mock
 
 import aiohttp
 import pytest
@@ -308,7 +309,9 @@ async def test_a_refused_connection_is_retried_and_means_never_sent(verb: str) -
         "purchase": lambda client: client._transport.request(Call(ORDER, "orders.create")),
     }
     async with TrooperClient(KEY, base_url=f"http://127.0.0.1:{free_port()}", retry=FAST) as client:
-        with pytest.raises(APIConnectionError, match=r"no connection to http://127\.0\.0\.1") as caught:
+        with pytest.raises(
+            APIConnectionError, match=r"no connection to http://127\.0\.0\.1.*Cannot connect to host"
+        ) as caught:
             await calls[verb](client)
 
     assert caught.value.attempts == 4
@@ -976,6 +979,29 @@ async def test_a_cancellation_has_no_other_exception_as_context(monkeypatch: pyt
             await client.ping()
 
     assert list(chain(caught.value)) == [caught.value]
+
+
+@pytest.mark.parametrize("once", [True, False])
+async def test_an_unexpected_exception_after_sending_is_an_unknown_outcome(
+    fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch, once: bool
+) -> None:
+    """A mistake in somebody's code while a response is read: a restart may have taken place, and a read is harmless."""
+    order = fake_trooper.add_order()
+    async with fake_trooper.client() as client:
+        await client.orders.history(order)
+        reading = mock.AsyncMock(side_effect=[[], KeyError("x")] if once else KeyError("x"))
+        monkeypatch.setattr(client._transport, "interpret", reading)
+        with pytest.raises(OutcomeUnknownError if once else KeyError) as caught:
+            await (client.orders.restart(order) if once else client.orders.history(order))
+
+    if isinstance(caught.value, OutcomeUnknownError):
+        assert str(caught.value).startswith(
+            f"orders.restart of order {order.order_id}: sent, and its outcome is unknown"
+        )
+        assert "KeyError while the response was read" in str(caught.value)
+        assert caught.value.transition == Transition(order.order_id, "restart", "running", None)
+        assert caught.value.attempts == 1
+        assert isinstance(caught.value.__cause__, KeyError)
 
 
 async def test_the_search_for_the_key_finds_it() -> None:

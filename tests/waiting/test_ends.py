@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
 from trooper_async import (
     AuthenticationError,
+    Blib,
+    MigrationQuote,
     Order,
     OrderChange,
     OutcomeUnknownError,
@@ -288,3 +292,66 @@ async def test_the_timeout_of_an_action_and_wait_is_for_the_whole_call(fake_troo
             await acting
     assert caught.value.transition is not None
     assert caught.value.transition.action == verb
+
+
+OFFER = Blib(1, price_h=Decimal(1))
+QUOTE = MigrationQuote(1, 2, Decimal(1))
+HOURLY: Any = {"contract_interval": "HOUR", "terms_accepted": True}
+
+
+@pytest.mark.parametrize(
+    ("operation", "seconds", "arguments", "options"),
+    [
+        ("orders.start_and_wait", 900, [1], {}),
+        ("orders.start_and_wait", 7200, [1], {"migration_allowed": True}),
+        ("orders.stop_and_wait", 900, [1], {}),
+        ("orders.restart_and_wait", 900, [1], {}),
+        ("orders.freeze_and_wait", 3600, [1], {}),
+        ("orders.wait", 900, [STOP], {}),
+        ("orders.wait_until", 900, [1, "running"], {}),
+        ("orders.wait_until_converged", 900, [1], {}),
+        ("orders.wait_until_reachable", 900, [1], {}),
+        ("orders.running", 900, [1], {}),
+        ("orders.create_and_wait", 1800, [OFFER], HOURLY),
+        ("orders.rented", 1800, [OFFER], HOURLY),
+        ("migrations.buy_and_wait", 7200, [QUOTE], {"keep_data": True}),
+        ("templates.wait", 3600, [1, 5], {}),
+        ("templates.install_and_wait", 3600, [1, 5], {}),
+    ],
+)
+def test_every_wait_has_its_timeout_and_its_name(
+    operation: str, seconds: float, arguments: list[Any], options: dict[str, Any]
+) -> None:
+    """Without `timeout` it is the documented one, for the whole call. The error names the method and the seconds, and
+    `on_change` was called for what was seen.
+    """
+    seen: list[Order] = []
+
+    async def others(call: Call[Any]) -> Response:
+        await asyncio.sleep(10)
+        fields: dict[str, Any] = {"success": True, "history": [], "availableBlibs": [{"id": 2}], "totalDue": 1}
+        fields |= {"orderId": 2, "new_order_id": 2, "install_id": 5, "templates": [{"install_id": 5, "status": 0}]}
+        return reply(fields)
+
+    async def main() -> None:
+        def orders(_: float) -> list[dict[str, Any]]:
+            bought = {"/api/order", "/api/buy-migration"} & {*script.sent}
+            return [row(number, "starting", "elsewhere") for number in (1, 2)[: 1 + bool(bought)]]
+
+        script = Script(orders, others)
+        async with script.client() as client:
+            group, name = operation.split(".")
+            method = getattr(getattr(client, group), name)
+            is_heard = "on_change" in inspect.signature(method).parameters
+            began = now()
+            wait = method(*arguments, **options, **({"on_change": seen.append} if is_heard else {}))
+            with pytest.raises(WaitError, match=f"not reached within {seconds} s") as caught:
+                await (wait.__aenter__() if name in ("running", "rented") else wait)
+            # an install's timeout begins with the accepted request; a server is frozen at the end
+            more = 10 if operation in ("orders.running", "orders.rented", "templates.install_and_wait") else 0
+            assert now() - began == pytest.approx(seconds + more, abs=1)
+        errors = [error for error in (caught.value, caught.value.__cause__) if isinstance(error, WaitError)]
+        assert {error.operation for error in errors} == {operation}
+        assert [order.current_status for order in seen] == ["starting"] * is_heard
+
+    run(main())

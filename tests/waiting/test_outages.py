@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -121,6 +122,8 @@ def test_an_outage_is_logged_when_it_begins_and_ends(caplog: pytest.LogCaptureFi
     assert warnings[0].startswith("the poll of the orders has failed for")
     assert "overloaded" in warnings[0]
     assert warnings[1].startswith("the poll of the orders succeeds again after")
+    single = next(record.getMessage() for record in caplog.records if record.levelno == logging.INFO)
+    assert re.fullmatch(r"the poll of the orders: .*overloaded.*; the next one is due in \d\.\d s", single)
 
 
 @pytest.mark.parametrize(("failures", "warnings"), [(1, 0), (2, 0), (3, 2)])

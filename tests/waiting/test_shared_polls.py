@@ -13,7 +13,7 @@ import pytest
 
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
-from trooper_async import Blib, ConfigurationError, Order, TrooperClient, WaitError, WaitTimeoutError
+from trooper_async import Blib, ConfigurationError, Order, WaitError, WaitTimeoutError
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import Response
 from trooper_async._waiting import waits
@@ -35,10 +35,12 @@ def scripted(others: Callable[[Call[Any]], Response], orders: Any = ()) -> Scrip
     return Script(lambda t: list(orders), answer)
 
 
-async def all_of(client: TrooperClient, wait: Callable[[int], Awaitable[object]]) -> None:
+async def all_of(wait: Callable[[int], Awaitable[object]], target: str, problem: str = "") -> None:
     """200 waits, which time out together after six seconds."""
-    results = await asyncio.gather(*(wait(number) for number in range(200)), return_exceptions=True)
-    assert all(isinstance(result, WaitTimeoutError) for result in results)
+    for result in await asyncio.gather(*(wait(number) for number in range(200)), return_exceptions=True):
+        assert isinstance(result, WaitTimeoutError)
+        assert result.target == target
+        assert f": {problem or f'{target} was not reached'} within 6 s" in str(result)
 
 
 def test_200_waits_for_one_offer_share_one_poll() -> None:
@@ -47,7 +49,7 @@ def test_200_waits_for_one_offer_share_one_poll() -> None:
 
     async def main() -> None:
         async with script.client() as client:
-            await all_of(client, lambda _: client.blibs.wait_until_available(1, timeout=6))
+            await all_of(lambda _: client.blibs.wait_until_available(1, timeout=6), "available")
 
     run(main())
     assert Counter(script.sent)["/api/blibs"] <= 7
@@ -60,7 +62,7 @@ def test_200_waits_for_installs_of_one_order_share_one_poll() -> None:
 
     async def main() -> None:
         async with script.client() as client:
-            await all_of(client, lambda number: client.templates.wait(7, number + 1, timeout=6))
+            await all_of(lambda number: client.templates.wait(7, number + 1, timeout=6), "installed")
 
     run(main())
     assert Counter(script.sent)["/api/template-config"] <= 7
@@ -74,7 +76,8 @@ def test_credentials_are_read_once_for_each_change_of_a_server(monkeypatch: pyte
 
     async def main() -> None:
         async with script.client() as client:
-            await all_of(client, lambda number: client.orders.wait_until_reachable(number + 1, timeout=6))
+            problem = "it is running, but no SSH server responded"
+            await all_of(lambda number: client.orders.wait_until_reachable(number + 1, timeout=6), "running", problem)
 
     run(main())
     assert Counter(script.sent)["/api/credentials"] == 200
