@@ -123,6 +123,7 @@ async def test_a_refused_purchase_cannot_be_resolved_as_an_order(
     with pytest.raises(ConfigurationError, match="it was not made, as is known"):
         await trooper.orders.resolve(the_purchase(trooper), 123)
     await trooper.orders.resolve(the_purchase(trooper), None)
+    assert not the_purchase(trooper).delivered
 
 
 async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path: Path) -> None:
@@ -152,7 +153,7 @@ async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path:
         (400, {"error": "not done", "orderId": 1001}),
         (400, {"error": "not done", "orderId": 1}),
     ],
-    ids=["0", "negative", "existed before", "refused, with an order", "a 400 with an order"],
+    ids=["0", "negative", "existed before", "refused, with an order", "a 400 with an order", "a 400 with order 1"],
 )
 async def test_a_response_with_an_impossible_order_is_an_unknown_purchase(
     status: int, body: Any, fake_trooper: FakeTrooper, trooper: TrooperClient

@@ -61,10 +61,12 @@ def create_and_wait(trooper: TrooperClient, **changed: Any) -> Awaitable[object]
     return trooper.orders.create_and_wait(OFFER, **given)
 
 
-def job(trooper: TrooperClient, name: str, **changed: Any) -> object:
+def job(name: str, option: str) -> Method:
+    """The method of a server for a job, with one option."""
     if name == "running":
-        return trooper.orders.running(ORDER, **changed)
-    return trooper.orders.rented(OFFER, contract_interval="HOUR", terms_accepted=True, **changed)
+        return lambda trooper, value: trooper.orders.running(ORDER, **{option: value})
+    given: dict[str, Any] = {"contract_interval": "HOUR", "terms_accepted": True}
+    return lambda trooper, value: trooper.orders.rented(OFFER, **given, **{option: value})
 
 
 def table(operation: str, wrong: list[object], method: Method, needed: str = "") -> Any:
@@ -147,12 +149,7 @@ CASES = [
     table("orders.stop_and_wait", NO_FUNCTION, lambda t, x: t.orders.stop_and_wait(1, on_change=x), "on_change"),
     table("orders.wait", NO_FUNCTION, lambda t, x: t.orders.wait(STOP, on_change=x), "on_change"),
     *(
-        table(
-            f"orders.{name}",
-            wrong,
-            lambda t, x, name=name, option=option: job(t, name, **{option: x}),
-            f"{option} must",
-        )
+        table(f"orders.{name}", wrong, job(name, option), f"{option} must")
         for name in ("rented", "running")
         for option, wrong in (
             ("then", ["wait", 5, None]),
@@ -161,7 +158,7 @@ CASES = [
             ("on_change", NO_FUNCTION),
         )
     ),
-    table("orders.running", NO_BOOL, lambda t, x: job(t, "running", migration_allowed=x), "migration_allowed must"),
+    table("orders.running", NO_BOOL, job("running", "migration_allowed"), "migration_allowed must"),
     table("orders.create", NO_OFFER, lambda t, x: create(t, blib=x), "an offer"),
     table("orders.create", NO_MONEY, lambda t, x: create(t, price_h=x), "price_h"),
     table("orders.create", NO_MONEY, lambda t, x: create(t, total_price=x), "total_price"),
