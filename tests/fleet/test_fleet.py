@@ -535,6 +535,7 @@ async def test_an_exception_of_on_progress_cancels_the_run(
         with pytest.raises(type(error)) as raised:
             await client.fleet.stop(orders, concurrency=2, on_progress=tell_later if coroutine else tell)
         assert raised.value is error
+        await client.ping()  # what was in flight has arrived before it
         report = seen[-1].report()
         assert {o.order_id for o in report.outcomes if o.transition} >= sent_orders(fake_trooper)
         resumed = await client.fleet.resume(report)
