@@ -43,9 +43,9 @@ class Ledger:
             # a FileIO that is never closed is closed when it is collected, with a ResourceWarning
             self._file = io.FileIO(self._path, "a+", opener=lambda path, flags: os.open(path, flags, 0o600))
         except (OSError, ValueError) as error:
-            self._refuse(f"can't be opened ({getattr(error, 'strerror', error)})")
+            refuse(self._path, f"can't be opened ({getattr(error, 'strerror', error)})")
         try:
-            self._lock()
+            self._fcntl.flock(self._file, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
             self._file.seek(0)
             data = self._file.readall()
             self.records = records_of(data, self._path)
@@ -56,11 +56,12 @@ class Ledger:
             os.fchmod(self._file.fileno(), 0o600)
             if created:
                 _sync_folder(self._path)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             self.close()
-            self._refuse(f"can't be read ({error.strerror})")
-        except ConfigurationError:
-            self.close()
+            if isinstance(error, BlockingIOError):
+                refuse(self._path, "is open in another client or process: one at a time")
+            if isinstance(error, OSError):
+                refuse(self._path, f"can't be read ({error.strerror})")
             raise
 
     def append(self, record: Record) -> None:
@@ -70,7 +71,7 @@ class Ledger:
             ConfigurationError: it cannot be written, or the file is no longer the one that was opened.
         """
         if self._file.closed:
-            self._refuse("is closed")
+            refuse(self._path, "is closed")
         is_intent = record.purchase.state == "open"
         stored_record = record if is_intent else evolve(record, blib=None, before=())
         line = stored.write(stored_record, _MARK).encode() + b"\n"
@@ -89,19 +90,13 @@ class Ledger:
             self._check_file(os.fstat(self._file.fileno()).st_size - len(line))
             self._size += len(line)
         except OSError as error:
-            self._refuse(f"can't be written ({error.strerror})")
+            refuse(self._path, f"can't be written ({error.strerror})")
 
     def close(self) -> None:
         """Unlock it, even if a forked process still holds the descriptor, and close it."""
         if not self._file.closed:
             self._fcntl.flock(self._file, self._fcntl.LOCK_UN)
         self._file.close()
-
-    def _lock(self) -> None:
-        try:
-            self._fcntl.flock(self._file, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._refuse("is open in another client or process: one at a time")
 
     def _check_file(self, size: int) -> None:
         """Check that the open file is still the one at its path and has the `size` that this process left."""
@@ -110,12 +105,9 @@ class Ledger:
         except FileNotFoundError:
             found = None
         if found is None or not os.path.samestat(os.fstat(self._file.fileno()), found):
-            self._refuse("was removed or replaced while it was open: make a new client")
+            refuse(self._path, "was removed or replaced while it was open: make a new client")
         if size != self._size:
-            self._refuse("was changed by another program while it was open: make a new client")
-
-    def _refuse(self, what: str) -> NoReturn:
-        refuse(self._path, what)
+            refuse(self._path, "was changed by another program while it was open: make a new client")
 
 
 def refuse(path: str, what: str) -> NoReturn:

@@ -132,8 +132,11 @@ class Run:
             await self._waits.settle()
         if self._raised is not None:
             raise self._raised
-        if self._refusal is not None:
-            self._refuse(self._refusal)
+        for order_id, entry in self._entries.items():
+            if self._refusal is not None and not entry.outcome.ended:
+                error = self._refusal.about(self._operation, f"order {order_id}")
+                error.attempts = 0
+                entry.outcome = evolve(entry.outcome, error=error)
         return self.report()
 
     async def _send_in_turn(self, turns: Iterator[Job]) -> None:
@@ -286,11 +289,3 @@ class Run:
             except Exception as error:  # noqa: BLE001 - the caller's function: it comes out of the run
                 self._raised = error
                 raise _EndRunError from None
-
-    def _refuse(self, refusal: APIStatusError) -> None:
-        """Make the refused key the outcome of all orders that have not finished."""
-        for order_id, entry in self._entries.items():
-            if not entry.outcome.ended:
-                error = refusal.about(self._operation, f"order {order_id}")
-                error.attempts = 0
-                entry.outcome = evolve(entry.outcome, error=error)

@@ -158,7 +158,7 @@ class Job:
                 last = error
             else:
                 missing_since = None
-            if isinstance(now, int) and isinstance(last, OrderNotFoundError):
+            if isinstance(last, OrderNotFoundError):
                 missing_since = missing_since or loop.time()
                 if loop.time() - missing_since >= _GONE_CAPS * schedule.cap:
                     LOG.warning(

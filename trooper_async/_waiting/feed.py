@@ -85,9 +85,6 @@ class _Feed(Subscription[Order]):
         self.error = error
         self.wake_up.set()
 
-    def expire(self) -> None:
-        """It has no deadline."""
-
     def outage(self, since: float | None, error: TrooperError | None) -> None:
         if since is not None:
             ago = asyncio.get_running_loop().time() - since

@@ -151,8 +151,8 @@ class Wait(Subscription[Order]):
 
     def failure(self, poller: Poller[Order]) -> BaseException:
         """The error with which it failed."""
-        subject = f"order {self.order_id}"
-        seconds = asyncio.get_running_loop().time() - self.began
+        context = self.context(poller)
+        subject, seconds = context["subject"], context["seconds"]
         if isinstance(self.error, ClientClosedError):
             if self.lost is not None:
                 return self.lost.about(self.operation, subject)
@@ -164,7 +164,6 @@ class Wait(Subscription[Order]):
             return closed
         if self.error is not None and not isinstance(self.error, APIStatusError):
             return self.error  # of the caller's function
-        context = self.context(poller)
         last = _last_seen(self.order)
         what = self.judge.target or "the awaited condition"
         match self.verdict:
@@ -175,9 +174,8 @@ class Wait(Subscription[Order]):
             case Verdict.SUPERSEDED:
                 return SupersededError(f"another action replaced this one ({last}, not {what})", **context)
             case Verdict.VANISHED if self.order is None and self.judge.transition is None:
-                not_found = OrderNotFoundError("it is not in the list of orders", operation=self.operation)
-                not_found.subject, not_found.seconds = subject, seconds
-                return not_found
+                text = "it is not in the list of orders"
+                return OrderNotFoundError(text, operation=self.operation, subject=subject, seconds=seconds)
             case Verdict.VANISHED:
                 return OrderVanishedError(f"it is no longer in the list of orders ({last})", **context)
             case Verdict.FAILED_STATUS:
