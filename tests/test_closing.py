@@ -42,7 +42,7 @@ def run_on(loop: str, main: Coroutine[Any, Any, None]) -> None:
 
 def is_closed(client: TrooperClient) -> bool:
     """Whether everything that a client closes is closed."""
-    return not client._transport.wire.sessions.any_open and client._transport.closed
+    return not client._transport.wire.sessions.any_open and client._transport.closed() is not None
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -616,7 +616,7 @@ async def test_close_waits_for_a_purchase_in_flight(fake_trooper: FakeTrooper) -
     await until(lambda: posts(fake_trooper))
 
     closing = asyncio.create_task(trooper.close())
-    await until(lambda: trooper._transport.closed)
+    await until(lambda: trooper._transport.closed() is not None)
     hold.release()
     await closing
 

@@ -83,15 +83,12 @@ class Rows:
         except ResponseFormatError as error:
             expected = error.expected
         else:
-            return self._passed(text, row, _AFTER.match(read, index))
+            if (after := _AFTER.match(read, index)) is None:
+                return None
+            passed = text[: after.end()]
+            length = len(passed) if passed.isascii() else len(passed.encode("utf-8", "surrogateescape"))
+            return row, length, after[1] == "]"
         raise ResponseFormatError(f"$[{self.count}]", expected)
-
-    @staticmethod
-    def _passed(text: str, row: JSON, after: re.Match[str] | None) -> tuple[JSON, int, bool] | None:
-        if after is None:
-            return None
-        passed = text[: after.end()]
-        return row, len(passed) if passed.isascii() else len(passed.encode("utf-8", "surrogateescape")), after[1] == "]"
 
     def _end(self, at: int) -> None:
         rest = self.body[at : at + LARGEST + 1]

@@ -273,7 +273,7 @@ class Purchases:
         loop = asyncio.get_running_loop()
         ends, pause = loop.time() + self._waits.schedule.cap, self._waits.schedule.floor
         found: tuple[Order, ...] = ()
-        while not self._transport.closed:
+        while not self._transport.closed():
             found, failure = await self._read_candidates(record, record.operation)
             if failure is not None:
                 LOG.warning("what was bought could not be looked for: %s", failure)

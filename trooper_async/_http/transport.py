@@ -57,10 +57,6 @@ class Transport:
         self._outliving_their_call: set[asyncio.Task[Any]] = set()
 
     @property
-    def closed(self) -> bool:
-        return self._stopped.is_set()
-
-    @property
     def inherited(self) -> bool:
         """Whether this process was forked from the one that made it: its sockets and tasks are the parent's."""
         return os.getpid() != self._process
@@ -110,12 +106,12 @@ class Transport:
         self._budget = min(self.retry.most_budget, self._budget + 0.1)
         while True:
             if not await self._gate.enter(rate_limited_for + patience, until=until, again=bool(attempts)):
-                made, error = [*attempts, Failure.NEVER_SENT], self._closed() or self._held_up()
+                made, error = [*attempts, Failure.NEVER_SENT], self.closed() or self._held_up()
                 break
             try:
                 if call.kind in _ONCE_ONLY:
                     await make_check()
-                if (closed := self._closed()) is not None:
+                if (closed := self.closed()) is not None:
                     made, error = [*attempts, Failure.NEVER_SENT], closed
                     break
                 now = loop.time()
@@ -140,7 +136,7 @@ class Transport:
             rate_limited_for = delay if outcome.failure is Failure.RATE_LIMITED else 0.0
             if not rate_limited_for:  # after a 429 the call waits at the gate
                 await self.pause(delay)
-            if (closed := self._closed()) is not None:
+            if (closed := self.closed()) is not None:
                 made, error = [*attempts, Failure.NEVER_SENT], closed
                 break
         if outcome_unknown(call.kind, made):
@@ -263,8 +259,9 @@ class Transport:
         pause = max(0.0, self._gate.opens_at - now)
         return RateLimitError("rate limited for longer than this call may wait", status=429, retry_after=pause)
 
-    def _closed(self) -> ClientClosedError | None:
-        if self.closed:
+    def closed(self) -> ClientClosedError | None:
+        """Why nothing more can be sent; None if the client is open."""
+        if self._stopped.is_set():
             return ClientClosedError("the client is closed")
         if self.wire.sessions.yours_is_closed:
             return ClientClosedError("the session that was given to this client is closed")
@@ -295,7 +292,7 @@ class Transport:
             self._loop = loop
         if self._loop is not loop:
             raise ConfigurationError("this client belongs to another event loop: make one per loop")
-        if (closed := self._closed()) is not None:
+        if (closed := self.closed()) is not None:
             raise closed
 
     def stop(self) -> None:

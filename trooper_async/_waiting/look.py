@@ -12,13 +12,7 @@ from trooper_async._api.arguments import deadline
 from trooper_async._waiting.poller import Poller, Subscription
 from trooper_async._waiting.store import Snapshot
 from trooper_async._waiting.wait import refusal
-from trooper_async.errors import (
-    APIStatusError,
-    ClientClosedError,
-    WaitContext,
-    WaitError,
-    WaitTimeoutError,
-)
+from trooper_async.errors import APIStatusError, ClientClosedError, WaitContext, WaitError, WaitTimeoutError
 
 M = TypeVar("M")
 T = TypeVar("T")
