@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import pytest
 
 from tests.durable.test_workflows import ORDER, TERMS, start
 from tests.helpers.durable import application, eventually, operator
+from tests.helpers.processes import python
 from trooper_async import ConfigurationError, durable
 from trooper_async.durable._purchases import connected
 from trooper_async.testing import FakeTrooper
@@ -28,18 +28,10 @@ class Ran(NamedTuple):
     err: str
 
 
-async def trooper(*arguments: str, before: str = "") -> Ran:
-    """A command without a key; `before` runs before it."""
-    code = f"import sys; {before}\nfrom trooper_async.cli import main\nsys.exit(main())"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", code, *arguments),
-        env={name: value for name, value in os.environ.items() if not name.startswith("TROOPER")},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return Ran(process.returncode, out.decode(), err.decode())
+async def trooper(*arguments: str) -> Ran:
+    """A command without a key."""
+    async with python("-c", "from trooper_async.cli import main; main()", *arguments) as child:
+        return Ran(await child.ends(), child.out, child.err)
 
 
 @asynccontextmanager
@@ -127,8 +119,11 @@ async def test_an_unusable_database_is_one_line() -> None:
     assert "SECRET" not in line
 
 
-async def test_without_dbos_it_says_what_to_install() -> None:
+def test_without_dbos_it_says_what_to_install() -> None:
     """The command itself does not need DBOS."""
-    ran = await trooper("purchases", "--database", "sqlite:///x", before="sys.modules['dbos'] = None")
+    without = "import sys; sys.modules['dbos'] = None"
+    code = f"{without}; from trooper_async.cli import main; main()"
+    command = [sys.executable, "-W", "error", "-c", code, "purchases", "--database", "sqlite:///x"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     said = "error: trooper_async.durable needs DBOS: pip install 'trooper-async[durable]'\n"
-    assert (ran.status, ran.out, ran.err) == (2, "", said)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", said)

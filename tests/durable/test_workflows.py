@@ -46,7 +46,7 @@ async def status(name: str) -> str | None:
 async def result(name: str) -> Any:
     """The result of a workflow that an earlier process began."""
     handle: WorkflowHandleAsync[Any] = await DBOS.retrieve_workflow_async(name)
-    return await handle.get_result()
+    return await handle.get_result(polling_interval_sec=0.05)
 
 
 async def progress(name: str) -> Any:

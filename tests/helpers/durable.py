@@ -35,7 +35,7 @@ async def application(
             "system_database_url": database,
             "executor_id": executor_id,
             "application_version": version,
-            "notification_listener_polling_interval_sec": 0.02,
+            "notification_listener_polling_interval_sec": 0.05,
             "log_level": "ERROR",
             "enable_otlp": False,
         }

@@ -109,7 +109,7 @@ def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
             if not message:
                 raise SystemExit
             request = json.loads(message)
-            if any("durable" in argument for argument in request["arguments"][:2]):
+            if any("durable" in argument or argument == "--database" for argument in request["arguments"]):
                 importlib.import_module("trooper_async.durable")  # the slowest import, which few programs need
             if (between := os.fork()) == 0:
                 if child := os.fork():
