@@ -20,7 +20,6 @@ from trooper_async import TrooperClient
 from trooper_async.durable import _accounts, _workflows
 from trooper_async.durable._purchases import PURCHASES
 
-
 _QUEUE_POLL = 0.1  # a poll costs the processor some milliseconds
 
 
