@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -15,14 +16,15 @@ from typing import Any
 import pexpect  # type: ignore[import-untyped]  # it comes without types
 import ptyprocess  # type: ignore[import-untyped]  # the same
 
-from tests.helpers import preloaded
+from tests.helpers import preloaded, processes
 
 # the terminal codes that rich writes
 _SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+|\x1b.")
 _PATIENCE = 30.0
 
 _PYTHON = [sys.executable, "-W", "error"]
-COMMAND = [*_PYTHON, "-c", "from trooper_async.cli import main; main()"]
+_CODE = "from trooper_async.cli import main; main()"
+COMMAND = [*_PYTHON, "-c", _CODE]
 """`trooper`, where it may not be on the PATH."""
 _POLLS_FAST = """
 import sys
@@ -118,6 +120,11 @@ class Terminal:
 
     def close(self) -> None:
         self._child.close(force=True)
+
+
+def command(*words: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command without a terminal, when it has ended."""
+    return processes.run("-c", _CODE, *words, env=environment)
 
 
 @contextmanager

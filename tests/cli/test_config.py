@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Ran, environment
-from tests.cli.terminal import COMMAND, screen, terminal
+from tests.cli.terminal import command, screen, terminal
 from tests.helpers.conditions import block_until
 from trooper_async.cli._app import run
 from trooper_async.cli._settings import config_path, load
@@ -228,16 +228,14 @@ def completed(fake: FakeTrooper, home: Path, line: str) -> list[str]:
     """What bash would offer."""
     more = {"_TROOPER_COMPLETE": "zsh_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     variables = {**environment(fake, home), **more}
-    said = subprocess.run(COMMAND, capture_output=True, text=True, check=False, env=variables)
+    said = command(environment=variables)
     assert said.stderr == ""
     return said.stdout.splitlines()[1::3]
 
 
 def test_ids_and_titles_are_completed(fake: FakeTrooper, home: Path) -> None:
     """From the last list, by id or part of the title; the key is not written to disk."""
-    assert (
-        subprocess.run([*COMMAND, "ps"], env=environment(fake, home), capture_output=True, check=False).returncode == 0
-    )
+    assert command("ps", environment=environment(fake, home)).returncode == 0
     (known,) = (home / ".cache/trooper").iterdir()
     assert known.stat().st_mode & 0o777 == 0o600
     assert fake.api_key not in known.name + known.read_text()
@@ -257,7 +255,7 @@ def test_ids_are_read_in_the_background_the_first_time(fake: FakeTrooper, home: 
 
 def test_outdated_ids_are_completed_and_read_again(fake: FakeTrooper, home: Path) -> None:
     """The shell does not wait: an old list is offered at once, and a new one the next time."""
-    subprocess.run([*COMMAND, "ps"], env=environment(fake, home), capture_output=True, check=True)
+    assert command("ps", environment=environment(fake, home)).returncode == 0
     (known,) = (home / ".cache/trooper").iterdir()
     known.write_text(json.dumps({"555": "from before"}))
     os.utime(known, (1, 1))

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from tests.cli.conftest import PASSWORD, Trooper, environment
-from tests.cli.terminal import COMMAND
+from tests.cli.terminal import COMMAND, command
 from trooper_async import cli, errors
 from trooper_async.cli import _app, _errors
 from trooper_async.cli._context import Cli
@@ -259,9 +259,8 @@ def test_a_closed_pipe_ends_quietly(fake: FakeTrooper, tmp_path: Path) -> None:
     """`trooper ps --json | head -0` ends quietly."""
     for number in range(400):
         fake.add_order(order_id=1000 + number)
-    command = f"{shlex.join(COMMAND)} ps --json | true"
     ran = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"],
+        ["bash", "-c", f"set -o pipefail; {shlex.join(COMMAND)} ps --json | true"],
         capture_output=True,
         text=True,
         check=False,
@@ -275,8 +274,7 @@ def test_trooper_works_as_a_process(fake: FakeTrooper, tmp_path: Path) -> None:
     variables = {**environment(fake, tmp_path), "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
 
     def shell(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [*COMMAND, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env={**variables, **more})
+        return command(*words, environment={**variables, **more})
 
     assert shell("ps", "--json").stdout.startswith("[\n  {")
     table = shell("ps")

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from dbos import DBOS
 
 from tests.helpers.durable import application
 from tests.helpers.requirements import missing
@@ -18,9 +17,6 @@ from tests.tools.crash.__main__ import create
 from tests.tools.crash.postgres import Postgres, binaries, postgres
 from trooper_async import TrooperClient
 from trooper_async.durable import _accounts, _workflows
-from trooper_async.durable._purchases import PURCHASES
-
-_QUEUE_POLL = 0.1  # a poll costs the processor some milliseconds
 
 
 @pytest.fixture(autouse=True)
@@ -28,18 +24,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses than in production."""
     for module, pauses in (
         (_accounts, {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LEAST_TIMEOUT": 1.0}),
-        (_workflows, {"_QUEUE_POLL": _QUEUE_POLL, "_LOOK_AGAIN": 0.02}),
+        (_workflows, {"_QUEUE_POLL": 0.1, "_LOOK_AGAIN": 0.02}),
     ):
         for name, seconds in pauses.items():
             monkeypatch.setattr(module, name, seconds)
 
 
 def once(database: str) -> None:
-    """Make a database as a process leaves it that has bought; no other application has its version."""
+    """Make a database as a first process leaves it; no other application has its version."""
 
     async def make() -> None:
         async with application(lambda account: TrooperClient("key"), database, version="template"):
-            await DBOS.register_queue_async(PURCHASES, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
+            pass
 
     with ThreadPoolExecutor(1) as thread:  # the first test that uses it may be running a loop in this thread
         thread.submit(asyncio.run, make()).result()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -81,7 +82,9 @@ class Child:
 
 def _start(
     arguments: list[str], cwd: Path | None, env: Mapping[str, str], out: int, err: int
-) -> subprocess.Popen[bytes]:
+) -> subprocess.Popen[bytes] | preloaded.Forked:
+    if preloaded.serves(arguments, env):
+        return preloaded.fork(arguments, cwd, env, out, err)
     return subprocess.Popen(
         [sys.executable, "-W", "error", *arguments],
         cwd=cwd,
@@ -109,8 +112,7 @@ async def python(
     out, out_of_child = os.pipe()
     err, err_of_child = os.pipe()
     try:
-        start = preloaded.fork if preloaded.serves(words, variables) else _start
-        process = start(words, cwd, variables, out_of_child, err_of_child)
+        process = _start(words, cwd, variables, out_of_child, err_of_child)
     finally:
         os.close(out_of_child)
         os.close(err_of_child)
@@ -119,3 +121,12 @@ async def python(
         yield child
     finally:
         await child.kill()
+
+
+def run(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """The same, with only these variables, when it has ended."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        status = _start(list(arguments), None, env, out.fileno(), err.fileno()).wait()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(arguments, status, out.read(), err.read())

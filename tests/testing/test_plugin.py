@@ -96,15 +96,8 @@ def marked(test: str) -> str:
     return f"import pytest\npytestmark = pytest.mark.asyncio\n{test}"
 
 
-def test_the_fixtures_work_in_strict_mode(run: Runner) -> None:
-    """`fake_trooper` is a running server and `trooper` its client in pytest-asyncio's strict mode, its default."""
-    code, output = run(marked(FAKE + CLIENT))
-    assert code == 0, output
-    assert "2 passed" in output
-
-
 def test_the_fixtures_work_in_auto_mode(run: Runner) -> None:
-    """The same in the auto mode of pytest-asyncio."""
+    """`fake_trooper` is a running server and `trooper` its client in pytest-asyncio's auto mode."""
     code, output = run(FAKE + CLIENT, "-o", "asyncio_mode=auto")
     assert code == 0, output
     assert "2 passed" in output
@@ -127,13 +120,6 @@ def test_the_fixtures_are_listed(run: Runner) -> None:
     assert "_trooper_in" not in output
 
 
-@pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
-def test_unrelated_runs_are_left_alone(run: Runner, options: tuple[str, ...]) -> None:
-    """A run without Trooper passes and imports no server, with pytest-asyncio and without."""
-    code, output = run(UNRELATED, *options)
-    assert code == 0, output
-
-
 def test_a_missing_plugin_is_named(run: Runner) -> None:
     """Without pytest-asyncio a test that requests a client fails with what to install."""
     code, output = run("def test_it(trooper): ...\n", "-p", "no:asyncio")
@@ -143,24 +129,24 @@ def test_a_missing_plugin_is_named(run: Runner) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "no:asyncio")])
-def test_blocking_tests_use_the_fake(run: Runner, options: tuple[str, ...]) -> None:
-    """`fake_trooper` and `session_fake_trooper` work in sync tests, with pytest-asyncio and without."""
-    code, output = run(BLOCKING, *options)
+def test_only_tests_that_use_the_fake_pay_for_it(run: Runner, options: tuple[str, ...]) -> None:
+    """Tests without Trooper import no server; then both fakes work in sync tests, with pytest-asyncio and without."""
+    code, output = run(UNRELATED + BLOCKING, *options)
     assert code == 0, output
-    assert "3 passed" in output
+    assert "4 passed" in output
 
 
 def test_the_client_belongs_to_the_loop_of_its_test(run: Runner) -> None:
-    """The fixtures also work in a loop of a wider scope."""
+    """In strict mode, pytest-asyncio's default, the fixtures work in the loop of a test, also of a wider scope."""
     test = indent(CLIENT.replace("(fake", "(self, fake"), "    ")
     test += test.replace("waits", "waits_again")
     classes = [
         f'@pytest.mark.asyncio(loop_scope="{scope}")\nclass Test{scope.title()}:{test}'
-        for scope in ("class", "module", "package", "session")
+        for scope in ("function", "class", "module", "package", "session")
     ]
-    code, output = run("\n".join(["import pytest", *classes]))
+    code, output = run("\n".join(["import pytest", f"@pytest.mark.asyncio{FAKE}", *classes]))
     assert code == 0, output
-    assert "8 passed" in output
+    assert "11 passed" in output
 
 
 def test_the_default_loop_scope_is_followed(run: Runner) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.tools.hostile import answers
 from tests.tools.hostile.__main__ import ALLOWED_MIB, slow, wrong
 from tests.tools.hostile.answers import BY_NAME, HOSTILE, LEGITIMATE, MIB, ODD, Hostile
 from tests.tools.hostile.measure import Measured
@@ -39,8 +40,9 @@ def client(server: HostileServer, **options: Any) -> TrooperClient:
 
 
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: answer.name)
-async def test_a_hostile_response_is_its_stated_error(answer: Hostile) -> None:
+async def test_a_hostile_response_is_its_stated_error(answer: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error has the stated class, and the amount read is limited wherever size, not time, ends it."""
+    monkeypatch.setattr(answers, "large", 2 * MIB)
     cap = 64 * MIB if answer.error is APIConnectionError or answer.decoded else 4 * MIB
     timeout = 0.1 if answer.needs_deadline else 30.0
     async with (
