@@ -14,12 +14,12 @@ from trooper_async.errors import ResponseFormatError
 
 LARGEST = 2**18
 """Most bytes of a row, or of a response that is not a list. Anything larger is not from this API and is not parsed."""
-_WINDOW = 2**12
+_WINDOW = 2**10
 _GROWTH = 8
 _MOST_ROWS = 100_000
 
 _OPENING = re.compile(rb"[ \t\n\r]*\[[ \t\n\r]*")
-_SPACE = re.compile(r"[ \t\n\r]*")
+_SPACE = " \t\n\r"
 _AFTER = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
 
 
@@ -74,10 +74,8 @@ class Rows:
         except UnicodeDecodeError:
             text = utf_8_decode(body, "surrogateescape", is_final)[0]
             read = replaced(text)
-        start = _SPACE.match(read)
-        assert start is not None  # noqa: S101 - it matches an empty text too
         try:
-            row, index = decode_at(read, start.end())
+            row, index = decode_at(read, len(read) - len(read.lstrip(_SPACE)))
         except NOT_JSON:
             return None
         except ResponseFormatError as error:
@@ -86,7 +84,7 @@ class Rows:
             if (after := _AFTER.match(read, index)) is None:
                 return None
             passed = text[: after.end()]
-            length = len(passed) if passed.isascii() else len(passed.encode("utf-8", "surrogateescape"))
+            length = len(passed) if text.isascii() else len(passed.encode("utf-8", "surrogateescape"))
             return row, length, after[1] == "]"
         raise ResponseFormatError(f"$[{self.count}]", expected)
 

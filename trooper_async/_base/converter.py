@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache, lru_cache, reduce
+from functools import cache, reduce
 from operator import or_
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -245,10 +245,6 @@ class _Field:
     hook: Hook
     is_optional: bool
 
-    def wants(self, found: type) -> bool:
-        """Whether a value of that type needs a hook: not if it has the field's type already, or is an allowed None."""
-        return bool(self.others) or not self.is_optional if found is NoneType else found is not self.kind
-
     def read(self, value: JSON, row: dict[str, JSON], extra: dict[str, JSON]) -> object:
         """The field's value; `value` is what `row` has under the first name."""
         name = self.name
@@ -279,26 +275,23 @@ class _Field:
 def _api_model_hook(model: Any, converter: Converter) -> Hook:
     hints = get_type_hints(model)
     known: set[str] = set()
-    table: list[_Field] = []
+    table: list[tuple[_Field, str, Any]] = []
     for attribute, (name, *others) in names_in_api(model).items():
         known.update((name, *others))
         kind = hints[attribute]
         required_kind = _without_none(kind) if _is_optional(kind) else kind
         hook = converter.get_structure_hook(kind)
-        table.append(_Field(model, attribute, name, tuple(others), required_kind, hook, _is_optional(kind)))
-    names = [one.name for one in table]
-
-    @lru_cache(maxsize=64)  # most rows have values of the same types
-    def to_read(types: tuple[type, ...]) -> list[tuple[int, _Field]]:
-        return [(at, one) for at, (one, found) in enumerate(zip(table, types, strict=True)) if one.wants(found)]
+        one = _Field(model, attribute, name, tuple(others), required_kind, hook, _is_optional(kind))
+        table.append((one, name, required_kind))
 
     def to_model(data: object, _: Any) -> object:
         if not isinstance(data, dict):
             raise Unexpected("an object")
-        given = list(map(data.get, names))
+        given: list[object] = []
         extra: dict[str, JSON] = {}
-        for at, one in to_read(tuple(map(type, given))):
-            given[at] = one.read(given[at], data, extra)
+        for one, name, kind in table:
+            value = data.get(name)
+            given.append(value if type(value) is kind else one.read(value, data, extra))
         if not known.issuperset(data):
             extra.update((name, value) for name, value in data.items() if name not in known)
         return model(*given, extra=extra)

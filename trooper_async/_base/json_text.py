@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -48,11 +50,12 @@ def loads(body: bytes) -> JSON:
         ResponseFormatError: the body is not JSON (NaN is not), is nested too deeply, has an integer of more than 4,300
             digits, or has an object with a duplicate name.
     """
+    body = body.removeprefix(BOM_UTF8)
     try:
         try:
-            text = body.decode("utf-8-sig")
+            text = body.decode()
         except UnicodeDecodeError:
-            text = replaced(body.decode("utf-8-sig", "surrogateescape"))
+            text = replaced(body.decode("utf-8", "surrogateescape"))
         data: JSON = _DECODER.decode(text)
     except NOT_JSON:
         pass  # raised below, because the exception caught here holds the body and would be the context of ours
@@ -61,14 +64,13 @@ def loads(body: bytes) -> JSON:
     raise ResponseFormatError("$", "JSON")
 
 
-def decode_at(text: str, index: int) -> tuple[JSON, int]:
-    """The JSON value that begins at `index`, read as by `loads`, and the index where it ends.
+decode_at: Callable[[str, int], tuple[JSON, int]] = _DECODER.raw_decode
+"""The JSON value that begins at an index of a text, read as by `loads`, and the index where it ends.
 
-    Raises:
-        NOT_JSON: there is no whole value at `index`.
-        ResponseFormatError: an object has a duplicate name.
-    """
-    return _DECODER.raw_decode(text, index)
+Raises:
+    NOT_JSON: there is no whole value at the index.
+    ResponseFormatError: an object has a duplicate name.
+"""
 
 
 def dumps(data: dict[str, JSON]) -> bytes:
