@@ -112,13 +112,18 @@ def to_data(value: object, *, money: Money = "text") -> JSON:
             return {str(key): to_data(item, money="number") for key, item in value.items()}
         case str() | bool() | int() | float() | None:
             return value
-    kind: Any = type(value)
-    if not has(kind):
-        raise ConfigurationError(f"a {kind.__name__} has no JSON form")
-    names = [one.name for one in fields(kind) if one.name != EXTRA]
-    if getattr(value, EXTRA, None):
+    model: Any = value
+    if not has(type(model)):
+        raise ConfigurationError(f"a {type(model).__name__} has no JSON form")
+    return model_data(model, money=money)
+
+
+def model_data(model: AttrsInstance, *, money: Money = "text") -> dict[str, JSON]:
+    """The fields of a model in JSON types, as `to_data` gives them; `extra` only if it holds something."""
+    names = [one.name for one in fields(type(model)) if one.name != EXTRA]
+    if getattr(model, EXTRA, None):
         names.append(EXTRA)
-    return {name: to_data(getattr(value, name), money=money) for name in names}
+    return {name: to_data(getattr(model, name), money=money) for name in names}
 
 
 def _number(value: Decimal) -> JSON:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from attrs import field, frozen
 
-from trooper_async._base.converter import from_data, to_data
+from trooper_async._base.converter import from_data, model_data
 from trooper_async._base.docs import document
 from trooper_async._base.json_text import JSON
 
@@ -31,9 +31,7 @@ class Model:
         Returns:
             The dict.
         """
-        data = to_data(self, money=money)
-        assert isinstance(data, dict)  # noqa: S101 - of a model
-        return data
+        return model_data(self, money=money)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:

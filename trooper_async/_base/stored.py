@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from attrs import AttrsInstance, fields
 
-from trooper_async._base.converter import EXTRA, from_data, to_data
+from trooper_async._base.converter import EXTRA, from_data, model_data
 from trooper_async._base.errors import ConfigurationError, ResponseFormatError
 from trooper_async._base.json_text import loads
 
@@ -17,9 +17,7 @@ _FORMAT = 1
 
 
 def write(model: AttrsInstance, mark: str) -> str:
-    data = to_data(model)
-    assert isinstance(data, dict)  # noqa: S101 - of a model
-    return json.dumps({mark: _FORMAT, **data})
+    return json.dumps({mark: _FORMAT, **model_data(model)})
 
 
 def read(text: str, mark: str, kind: type[T]) -> T:

@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 
 from trooper_async import errors
 from trooper_async._base import stored
-from trooper_async._base.converter import REQUIRED, Money, add_hook, from_data, to_data
+from trooper_async._base.converter import REQUIRED, Money, add_hook, from_data, model_data
 from trooper_async._base.values import Unexpected
 from trooper_async.errors import (
     APIStatusError,
@@ -65,8 +65,7 @@ class FleetOutcome:
             A dict by field names. The settings of an order's templates, and its `extra`, are left out, since they may
             be secret.
         """
-        data = to_data(evolve(self, order=None, error=None))
-        assert isinstance(data, dict)  # noqa: S101 - of a model
+        data = model_data(evolve(self, order=None, error=None))
         data["order"] = _order_data(self.order, money) if self.order else None
         data["error"] = _error_data(self.error, money) if self.error else None
         return data

@@ -269,21 +269,16 @@ class Transport:
 
     def check(self, call: Call[T], consequence: str = "") -> None:
         """Refuse, before anything is sent, a call that cannot be."""
-        problem: TrooperError | None = None
         try:
-            self.bind()
+            self.bind(consequence)
             _ = call.body
-        except ClientClosedError as error:
-            problem = ClientClosedError(error.message + consequence)
-        except ConfigurationError as error:
-            problem = error
-        if problem is None and not self.wire.keys.has_key and not call.endpoint.public:
-            problem = ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
-        if problem is not None:
-            problem.operation, problem.subject = call.operation, call.subject
-            raise problem
+            if not self.wire.keys.has_key and not call.endpoint.public:
+                raise ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
+        except (ClientClosedError, ConfigurationError) as error:
+            error.operation, error.subject = call.operation, call.subject
+            raise
 
-    def bind(self) -> None:
+    def bind(self, consequence: str = "") -> None:
         """Make sure that the client is open, and is used in one process and on one event loop only."""
         loop = asyncio.get_running_loop()
         if self.inherited:
@@ -293,7 +288,7 @@ class Transport:
         if self._loop is not loop:
             raise ConfigurationError("this client belongs to another event loop: make one per loop")
         if (closed := self.closed()) is not None:
-            raise closed
+            raise ClientClosedError(closed.message + consequence)
 
     def stop(self) -> None:
         """Begin no new call; those in flight may end."""

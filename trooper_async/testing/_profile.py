@@ -12,7 +12,7 @@ from typing import Literal, Self, TypeAlias, get_args
 
 from attrs import evolve, field, fields, frozen
 
-from trooper_async._base.converter import from_data, to_data
+from trooper_async._base.converter import from_data, model_data
 from trooper_async._base.errors import ConfigurationError
 
 FORMAT = 1
@@ -289,9 +289,7 @@ class Profile:
 
     def to_json(self) -> str:
         """The profile as text, for a file."""
-        data = to_data(self)
-        assert isinstance(data, dict)  # noqa: S101 - of a model
-        return json.dumps({"profile": FORMAT, **data}, indent=2) + "\n"
+        return json.dumps({"profile": FORMAT, **model_data(self)}, indent=2) + "\n"
 
 
 _FOLDER = files("trooper_async.testing") / "profiles"
