@@ -95,6 +95,14 @@ PRIVATE: dict[str, Run] = {
 
 EVERY = {**PUBLIC, **PRIVATE}
 
+SUBJECTS = {
+    **dict.fromkeys(("ping", "blibs.list", "blibs.list_private", "orders.list", "orders.find", "templates.list"), ""),
+    **dict.fromkeys(("orders.create", "orders.create_and_wait", "migrations.buy", "migrations.buy_and_wait"), ""),
+    **dict.fromkeys(("templates.install", "templates.install_and_wait"), "template 1 on order 123"),
+    **dict.fromkeys(("templates.remove", "templates.retry"), "install 1"),
+}
+"""What the errors of the methods name besides the method; for the others it is their order."""
+
 
 # --- the key ------------------------------------------------------------------------------------------------------
 
@@ -253,7 +261,9 @@ async def test_a_wrong_key_is_an_authentication_error(fake_trooper: FakeTrooper)
 )
 def test_http_is_refused_except_for_loopback(url: str) -> None:
     """Over http anybody in between could read the key."""
-    with pytest.raises(ConfigurationError, match="must be https"):
+    with pytest.raises(
+        ConfigurationError, match="^base_url must be https: over http anyone .* could read the API key$"
+    ):
         TrooperClient("key", base_url=url)
 
 
@@ -569,8 +579,9 @@ async def test_a_closed_client_sends_nothing(fake_trooper: FakeTrooper, method: 
     with pytest.raises(ClientClosedError, match="closed") as caught:
         await EVERY[method](client)
 
-    if not method.partition(".")[2].startswith(("wait", "watch", "restart")):  # these name the read that comes first
-        assert caught.value.operation == method
+    if not method.partition(".")[2].startswith(("wait", "watch")):  # these name the poll
+        operation = "orders.history" if ".restart" in method else method
+        assert (caught.value.operation, caught.value.subject) == (operation, SUBJECTS.get(method, "order 123"))
     assert fake_trooper.requests == []
     assert client.orders.purchases == ()
 

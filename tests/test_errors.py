@@ -279,7 +279,11 @@ def test_every_class_has_a_hint(kind: type[TrooperError]) -> None:
 )
 def test_a_text_omits_unknown_facts(context: Context, expected: str) -> None:
     """A missing attribute is not in the text, and one attempt is in the singular."""
-    assert str(TrooperError("boom", **context)) == expected
+    error = TrooperError("boom", **context)
+    assert str(error) == expected
+    unknown: Context = {"operation": "", "subject": "", "attempts": 0, "seconds": 0.0}
+    for name, value in {**unknown, **context}.items():
+        assert getattr(error, name) == value
 
 
 @pytest.mark.parametrize(

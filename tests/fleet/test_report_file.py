@@ -76,8 +76,16 @@ def test_two_runs_cannot_share_a_file(tmp_path: Path) -> None:
     ReportFile(path).close()
 
 
-@pytest.mark.parametrize("what", ["text", "folder", "device", "missing folder"])
-def test_a_file_that_is_no_report_is_left_unchanged(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "problem"),
+    [
+        ("text", "is not the report of a fleet"),
+        ("folder", "is not a regular file"),
+        ("device", "is not a regular file"),
+        ("missing folder", r"cannot be opened \(No such file or directory\)"),
+    ],
+)
+def test_a_file_that_is_no_report_is_left_unchanged(tmp_path: Path, what: str, problem: str) -> None:
     """Another file, a folder or a device is refused, and not written to."""
     path = tmp_path / "file"
     match what:
@@ -89,7 +97,7 @@ def test_a_file_that_is_no_report_is_left_unchanged(tmp_path: Path, what: str) -
             path = Path(os.devnull)
         case _:
             path = tmp_path / "none" / "file"
-    with pytest.raises(ConfigurationError, match="nothing was sent"):
+    with pytest.raises(ConfigurationError, match=f"^ReportFile: {path} {problem}: nothing was sent$"):
         ReportFile(path)
     if what == "text":
         assert path.read_text() == "my notes\n"

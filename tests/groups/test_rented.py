@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -161,6 +163,19 @@ async def test_a_caller_cancelled_with_its_purchase_in_flight_releases_the_serve
     assert task.cancelled()
     assert await desired(trooper, 123) == "frozen"
     assert await trooper.orders.unresolved() == (), "nobody has to hear of it any more"
+
+
+async def test_a_release_that_cannot_be_recorded_is_logged(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server is frozen, and the job ends as if that had been recorded."""
+    full = mock.AsyncMock(side_effect=ConfigurationError("the disk is full"))
+    monkeypatch.setattr(trooper._purchases.journal, "resolve", full)
+    async with rented(trooper):
+        pass
+    assert await desired(trooper, 123) == "frozen"
+    text = "orders.rented: order 123 was frozen or stopped, but that could not be recorded: the disk is full"
+    assert caplog.messages == [text]
 
 
 async def test_a_closed_coroutine_logs_the_server_that_it_leaves_running(
@@ -329,11 +344,15 @@ async def test_a_release_is_retried_during_an_outage(fake_trooper: FakeTrooper, 
     assert await desired(trooper, 123) == "frozen"
 
 
-async def test_a_release_fails_after_a_long_outage(fake_trooper: FakeTrooper, impatient: TrooperClient) -> None:
-    """After that time the last failure is the cause."""
+async def test_a_release_fails_after_a_long_outage(
+    fake_trooper: FakeTrooper, impatient: TrooperClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After that time the last failure is the cause; each one before it is logged."""
     with pytest.raises(StillRunningError, match="500"):
         async with rented(impatient, then_timeout=0.3):
             fake_trooper.fail_next(STATUS, status=500, times=10_000)
+    failure = r"orders.rented: orders.rented of order 123: .*500.*; trying again in 0\.0 s"
+    assert any(re.fullmatch(failure, message) for message in caplog.messages)
 
 
 async def test_a_server_is_frozen_although_the_list_is_unreadable(
@@ -354,7 +373,7 @@ async def test_a_vanished_server_needs_no_release(
         fake_trooper.remove_order(order)
 
     assert actions(fake_trooper) == []
-    assert "order 123 is not in the list any more" in caplog.text
+    assert "orders.rented: order 123 is not in the list any more, so it is not sent to freeze" in caplog.messages
 
 
 @pytest.mark.parametrize(("then", "sent"), [("stop", []), ("freeze", [])])

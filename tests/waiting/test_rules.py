@@ -26,6 +26,7 @@ from trooper_async import (
     OutcomeUnknownError,
     PollSchedule,
     ResponseFormatError,
+    ServerError,
     StatusChange,
     SupersededError,
     Transition,
@@ -230,6 +231,25 @@ def test_rule_04_an_unreadable_history_is_read_again() -> None:
             return now()
 
     assert 1060 < run(main()) < 1130
+
+
+def test_rule_04_the_error_of_a_restart_has_the_failure_of_its_history() -> None:
+    """A restart that could not be confirmed, since its history cannot be read, says so."""
+
+    async def main() -> WaitTimeoutError:
+        async def down(call: Call[Any]) -> Response:
+            return reply({"error": "the history is down"}, 500)
+
+        async with Script(lambda t: [row(1, "running")], down).client() as client:
+            with pytest.raises(WaitTimeoutError) as caught:
+                await client.orders.wait(
+                    Transition(1, "restart", "running", (StatusChange("running", id=9),)), timeout=60
+                )
+            return caught.value
+
+    error = run(main())
+    assert isinstance(error.last_error, ServerError)
+    assert "the last failure in that time: the history is down" in str(error)
 
 
 def test_rule_04_a_restart_is_sent_without_a_readable_baseline() -> None:

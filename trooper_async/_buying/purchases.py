@@ -171,7 +171,7 @@ class Purchases:
             if (known := self.journal.known(wanted)) is not None:  # a repeated call buys nothing
                 if known.purchase.order_id is not None:
                     return known
-                found, failure = await self._read_candidates(known, wanted.operation)
+                found, failure = await self._read_candidates(known)
                 raise _unknown_error(known, found, failure=failure)
             if (blocking := self.journal.blocking(wanted)) is not None:
                 raise await self._unresolved(blocking, wanted.operation)
@@ -242,7 +242,7 @@ class Purchases:
         found: tuple[Order, ...] = ()
         what = _what_is_known(record.purchase)
         if record.purchase.order_id is None:
-            found, failure = await self._read_candidates(record, operation)
+            found, failure = await self._read_candidates(record)
             what += f"; {_candidates_text(found, failure)}"
         return UnresolvedPurchaseError(
             f"an earlier purchase ({record.operation}) is unresolved: {what}; nothing was bought",
@@ -274,7 +274,7 @@ class Purchases:
         ends, pause = loop.time() + self._waits.schedule.cap, self._waits.schedule.floor
         found: tuple[Order, ...] = ()
         while not self._transport.closed():
-            found, failure = await self._read_candidates(record, record.operation)
+            found, failure = await self._read_candidates(record)
             if failure is not None:
                 LOG.warning("what was bought could not be looked for: %s", failure)
             left = ends - loop.time()
@@ -284,10 +284,10 @@ class Purchases:
             pause *= 2
         return found
 
-    async def _read_candidates(self, record: Record, operation: str) -> tuple[tuple[Order, ...], TrooperError | None]:
+    async def _read_candidates(self, record: Record) -> tuple[tuple[Order, ...], TrooperError | None]:
         """The orders that may be the purchase as of now, the most similar first; or why they cannot be read."""
         try:
-            snapshot = await self._orders.read(operation, "candidates")
+            snapshot = await self._orders.read(record.operation, "candidates")
         except TrooperError as error:
             return (), error
         known = self.journal.taken(record)

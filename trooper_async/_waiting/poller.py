@@ -308,7 +308,7 @@ class Poller(Generic[M]):
         # subscriptions that join from now on do not trust this poll (two clock readings could be equal, numbers cannot)
         youngest = self._youngest = next(reversed(self._subscriptions), 0)
         self._began = began = loop.time()
-        self._polled_during_pause |= self._rate_limited and began < self._not_before
+        self._polled_during_pause = self._rate_limited and began < self._not_before
         self._jitter = random.random()  # noqa: S311 - no secret
         outcome = await self.store.poll()
         received = loop.time()
@@ -326,7 +326,7 @@ class Poller(Generic[M]):
     def _succeeded(self, snapshot: Snapshot[M], now: float) -> None:
         self._good_polls += 1
         self._failures, self.last_error, self._not_before = 0, None, -math.inf
-        self._refused = self._rate_limited = self._polled_during_pause = False
+        self._refused = self._rate_limited = False
         if self._outage and self._failing_since is not None:
             LOG.warning("%s succeeds again after %.0f s", self.store.operation, now - self._failing_since)
             self._notify_of_outage(None, None)
