@@ -262,7 +262,7 @@ async def test_a_wrong_key_is_an_authentication_error(fake_trooper: FakeTrooper)
 def test_http_is_refused_except_for_loopback(url: str) -> None:
     """Over http anybody in between could read the key."""
     with pytest.raises(
-        ConfigurationError, match="^base_url must be https: over http anyone .* could read the API key$"
+        ConfigurationError, match=r"^base_url must be https: over http anyone .* could read the API key$"
     ):
         TrooperClient("key", base_url=url)
 
