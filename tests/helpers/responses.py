@@ -7,9 +7,19 @@ from typing import TypeVar
 
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import FailedAttempt, Response, interpret
-from trooper_async._base.slices import at_once
+from trooper_async._base.slices import SlicedWork
 
 T = TypeVar("T")
+
+
+def at_once(steps: SlicedWork[T]) -> T:
+    """Run it to the end without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def interpreted(

@@ -15,14 +15,13 @@ import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from tests.helpers.responses import interpreted
+from tests.helpers.responses import at_once, interpreted
 from trooper_async._api import rows as _rows
 from trooper_async._api.endpoints import ORDERS, Call, Endpoint
 from trooper_async._api.responses import FailedAttempt, Response
 from trooper_async._api.rows import LARGEST, Rows, rows_of
 from trooper_async._base.converter import ids_of, structure
 from trooper_async._base.json_text import decode_at, loads
-from trooper_async._base.slices import at_once
 from trooper_async._waiting import store
 from trooper_async._waiting.store import Blank, Snapshot
 from trooper_async._waiting.waits import ORDER_LIST

@@ -119,11 +119,10 @@ def check_timeout(timeout: Timeout, operation: str) -> None:
         check_seconds(timeout, operation=operation)
 
 
-def text(value: str, name: str, operation: str) -> str:
-    """Return a text; refuse anything else."""
+def check_text(value: str, name: str, operation: str) -> None:
+    """Refuse anything but text."""
     if not isinstance(value, str):
         raise wrong(f"{name} must be text", value, operation)
-    return value
 
 
 def check_bool(value: bool, name: str, operation: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.client import responses
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ def status_error(
         pause: seconds that the API asked to wait.
         location: where a redirect leads.
     """
-    message = error_text(data, redact) or ("no reason given" if status < 300 else _phrase(status))
+    message = error_text(data, redact) or ("no reason given" if status < 300 else responses.get(status, "no text"))
     hint = None
     if status < 300:
         kind: type[APIStatusError] = errors.RefusedError
@@ -92,13 +93,6 @@ def _clean(text: str | None, redact: Callable[[str], str]) -> str | None:
     if text is None:
         return None
     return "".join(c if c.isprintable() else " " for c in redact(text[:100_000]))[:500].strip() or None
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "no text"
 
 
 def _without_query(location: str | None) -> str | None:

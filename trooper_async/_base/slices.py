@@ -30,16 +30,6 @@ class TimeSlice:
             self._ends = time.perf_counter() + _SLICE
 
 
-def at_once(steps: SlicedWork[T]) -> T:
-    """Run it to the end without a pause."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
 async def in_slices(steps: SlicedWork[T]) -> T:
     """Run it to the end, and give the event loop a turn every few milliseconds."""
     turns = TimeSlice()

@@ -74,10 +74,9 @@ class Blibs:
         def available(offers: Snapshot[Blib], began: float) -> Blib | None:
             for blib_id in ids:
                 offer = offers.get(blib_id)
-                is_cheap_enough = limit is None or (
-                    isinstance(offer, Blib) and offer.price_h is not None and offer.price_h <= limit
-                )
-                if isinstance(offer, Blib) and offer.is_available and is_cheap_enough:
+                if not isinstance(offer, Blib) or not offer.is_available:
+                    continue
+                if limit is None or (offer.price_h is not None and offer.price_h <= limit):
                     return offer
             return None
 

@@ -117,7 +117,7 @@ class Orders:
             APIConnectionError, APIStatusError, ResponseFormatError: the list could not be read.
         """
         if title is not None:
-            arguments.text(title, "title", "orders.find")
+            arguments.check_text(title, "title", "orders.find")
         snapshot = await self._lookup.store.read("orders.find")
         if left_out := [f"order {order_id}" for order_id in snapshot.unreadable if order_id is not None]:
             LOG.warning("orders.find: %d cannot be read and are left out: %s", len(left_out), ", ".join(left_out))
@@ -432,7 +432,7 @@ class Orders:
             OutcomeUnknownError: the request was sent, but its response was lost.
             APIConnectionError, APIStatusError: the API was not reached, or returned an error.
         """
-        arguments.text(title, "title", "orders.rename")
+        arguments.check_text(title, "title", "orders.rename")
         await self._call(ORDER_TITLE, order, "orders.rename", title=title)
 
     async def lock(self, order: Order | int) -> None:

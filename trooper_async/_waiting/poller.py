@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 from attrs import Factory, define
 
 from trooper_async._api.responses import FailedAttempt, Failure
-from trooper_async._base.slices import SlicedWork, at_once
+from trooper_async._base.slices import SlicedWork
 from trooper_async._base.timeouts import timeout_at
 from trooper_async._http.retry import MAX_RETRY_AFTER, RetryPolicy
 from trooper_async._waiting.schedule import PollSchedule
@@ -175,7 +175,8 @@ class Poller(Generic[M]):
                 await asyncio.sleep(0)
             await self._end()
         finally:
-            at_once(failing)  # even if this was cancelled: no wait hangs
+            for _ in failing:  # even if this was cancelled: no wait hangs
+                pass
 
     async def settle(self) -> None:
         """If there are no subscriptions left, wait for the end of the poll."""
@@ -215,9 +216,9 @@ class Poller(Generic[M]):
         except BaseException as error:
             if self._task is asyncio.current_task() and self._subscriptions:  # it was not stopped by us
                 cancelled = isinstance(error, asyncio.CancelledError)
-                at_once(
-                    self._fail_all(ClientClosedError("the poll was cancelled from outside") if cancelled else error)
-                )
+                reason = ClientClosedError("the poll was cancelled from outside") if cancelled else error
+                for _ in self._fail_all(reason):
+                    pass
             if not isinstance(error, Exception):
                 raise
             if not isinstance(error, TrooperError):  # the waits raise that one

@@ -10,8 +10,10 @@ _PATIENCE = 10.0
 """Seconds for the connection and the first line together."""
 
 
-async def ssh_responds(host: str, port: int) -> bool:
+async def ssh_responds(host: str | None, port: int | None) -> bool:
     """Whether what listens there begins with `SSH-` (RFC 4253 4.2: other lines may come before it)."""
+    if host is None or port is None:
+        return False
     writer: asyncio.StreamWriter | None = None
     try:
         async with timeout(_PATIENCE):

@@ -158,9 +158,14 @@ class Waits:
                 async with timeout_at(None if wait.deadline == math.inf else wait.deadline):
                     if judge.running and (credentials is None or wait.order != credentials_of):
                         credentials_of, credentials = wait.order, await self._credentials(wait)
-                    responds = judge.running and credentials is not None and await _responds(credentials)
-                    if responds and judge.running and wait.order == credentials_of:  # it has not changed meanwhile
-                        return credentials  # type: ignore[return-value]  # `responds` says that it is not None
+                    if (
+                        judge.running
+                        and credentials is not None
+                        and await ssh_responds(credentials.ip, credentials.ssh_port)
+                        and judge.running
+                        and wait.order == credentials_of  # it has not changed meanwhile
+                    ):
+                        return credentials
                     pause = self.schedule.interval(loop.time() - wait.joined)
                     with suppress(TimeoutError):
                         async with timeout_at(loop.time() + pause if judge.running else None):
@@ -197,8 +202,3 @@ class Waits:
                 wait.fail(error)  # twice in a row: a 403 may mean "not yet", a 401 may not
             wait.other_error = error
             return None
-
-
-async def _responds(credentials: Credentials) -> bool:
-    host, port = credentials.ip, credentials.ssh_port
-    return host is not None and port is not None and await ssh_responds(host, port)
