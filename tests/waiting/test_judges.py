@@ -16,8 +16,6 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from trooper_async._waiting.judges import (
-    _LAG_SHARE,
-    _LATE_CAPS,
     ConvergedJudge,
     Judge,
     PredicateJudge,
@@ -38,9 +36,9 @@ ASK = Verdict.READ_HISTORY
 
 CAP, FLOOR = 30.0, 1.0
 SCHEDULE = PollSchedule(floor=FLOOR, cap=CAP)
-LAG = _LAG_SHARE * CAP
+LAG = CAP / 3
 """Seconds after a departure for which `running` may still be an old one."""
-LATE = _LATE_CAPS * CAP
+LATE = 3 * CAP
 """Seconds for which `running` must be steady where only one proof of a restart is there."""
 
 

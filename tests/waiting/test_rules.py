@@ -30,6 +30,7 @@ from trooper_async import (
     StatusChange,
     SupersededError,
     Transition,
+    TrooperClient,
     WaitError,
     WaitTimeoutError,
 )
@@ -486,6 +487,32 @@ def test_rule_08_an_unreadable_row_affects_only_its_own_waits(
     assert len([record for record in caplog.records if "order 2 can't be read" in record.getMessage()]) == 1
 
 
+def test_rule_08_each_unreadable_row_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A row that cannot be read is a WARNING when it appears, which says what that means; of one poll a hundred are."""
+
+    def broken(number: int) -> dict[str, Any]:
+        return {**row(number, "running"), "status": number}
+
+    def orders(t: float) -> list[dict[str, Any]]:
+        more = range(3, 153) if t > 1030 else []
+        nameless = {**row(1, "running"), "order_id": None}
+        return [row(1, "running" if t < 1060 else "stopped"), nameless, *map(broken, [2, *more])]
+
+    async def main() -> None:
+        async with Script(orders).client() as client:
+            await client.orders.wait(STOP)
+
+    run(main())
+    fault = "the response is not as documented: $[%d]"
+    undecided = f"order %d can't be read, and its waits are undecided: {fault}.current_status should be a status word"
+    nameless = "a row of the orders has no readable id: until it has, nothing counts as absent"
+    first, second, *later, last = caplog.messages
+    assert first == undecided % (2, 2)
+    assert second == f"{nameless} ({fault % 1}.order_id should be there)"
+    assert later == [undecided % (number, number) for number in range(3, 103)]
+    assert last == "50 more rows of the orders can't be read"
+
+
 def test_rule_09_the_poll_interval_follows_the_age_of_the_wait() -> None:
     """Ninety minutes cost some 200 polls; a change is noticed within a tenth of the time waited."""
 
@@ -498,6 +525,48 @@ def test_rule_09_the_poll_interval_follows_the_age_of_the_wait() -> None:
     polls, late = run(main())
     assert polls < 100
     assert late < 0.11 * 5400 + 1
+
+
+@pytest.mark.parametrize("readers", [0, 1])
+def test_rule_09_polls_are_never_closer_than_the_floor(readers: int) -> None:
+    """Neither a deadline, nor a reader with a short interval or one that joins later, brings two polls closer."""
+
+    async def main() -> list[float]:
+        script = Script(lambda t: [row(1, "running")])
+
+        async def read(client: TrooperClient) -> None:
+            async for _ in client.orders.watch(interval=0.1):
+                pass
+
+        async with script.client() as client, asyncio.TaskGroup() as group:
+            reading = [group.create_task(read(client)) for _ in range(readers)]
+            timeouts = (10.4, 10.8, 11.3, 20.0, 20.9, 40.0)
+            waits = [asyncio.create_task(client.orders.wait(STOP, timeout=timeout)) for timeout in timeouts]
+            await asyncio.sleep(15.3)
+            reading += [group.create_task(read(client)) for _ in range(readers)]
+            await asyncio.wait(waits)
+            assert all(isinstance(wait.exception(), WaitTimeoutError) for wait in waits)
+            for reader in reading:
+                reader.cancel()
+        return script.polls
+
+    assert min(after - before for before, after in itertools.pairwise(run(main()))) > 0.999
+
+
+def test_rule_09_clients_that_began_together_do_not_poll_together() -> None:
+    """Each poll interval has a jitter of its own."""
+
+    async def main() -> list[float]:
+        script = Script(lambda t: [row(1, "running")])
+        async with script.client() as client:
+            with pytest.raises(WaitTimeoutError):
+                await client.orders.wait(STOP, timeout=200)
+        return script.polls
+
+    one, other = run(main()), run(main())
+    assert not {*one[20:-2]} & {*other[20:-2]}
+    shares = [(after - at) / (0.1 * (at - one[0])) for at, after in itertools.pairwise(one[20:-2])]
+    assert 0.9 <= min(shares) < 0.99 < 1.01 < max(shares) <= 1.1
 
 
 def test_rule_09_there_is_a_final_poll_before_the_deadline() -> None:
