@@ -67,6 +67,8 @@ class Entry:
 
     outcome: FleetOutcome
     """As far as it is known."""
+    order: Order | int = Factory(lambda entry: entry.outcome.order_id, takes_self=True)
+    """As it was seen before the run, or its id."""
     began: float = 0.0
     until: float = math.inf
     """When to stop trying to send it, by the loop's clock."""
@@ -95,7 +97,7 @@ class Run:
     )
     _reporting: asyncio.Lock = Factory(asyncio.Lock)
     _following: int = 0
-    _deferred: deque[tuple[Job, Entry]] = Factory(deque)
+    _deferred: deque[Entry] = Factory(deque)
     """To be tried again after the others."""
     _finished: asyncio.Queue[Wait | None] = Factory(asyncio.Queue)
     """Waits that have ended and are yet to be recorded; None: a task that sends has ended."""
@@ -143,35 +145,31 @@ class Run:
         """Do the shared jobs one after the other; those deferred by an outage come last."""
         for job in turns:
             entry = self._entries[arguments.order_id(job.order)]
-            entry.began = time.monotonic()
+            entry.order, entry.began = job.order, time.monotonic()
             seconds = arguments.seconds_of(self._options.timeout, entry.outcome.action, self._may_migrate(entry))
-            if seconds is not None:
-                entry.until = asyncio.get_running_loop().time() + seconds
-            await self._do(job, entry)
+            entry.until = arguments.deadline(asyncio.get_running_loop().time(), seconds)
+            if job.ended is not None:
+                await self._end(entry, job.ended)
+            elif job.transition is not None:
+                entry.outcome = evolve(entry.outcome, transition=job.transition)
+                await self._sent(entry, job.lost)
+            else:
+                await self._try(entry)
         while self._deferred:
-            job, entry = self._deferred.popleft()
+            entry = self._deferred.popleft()
             await self._actions.pause(entry.tries)
-            await self._do(job, entry)
+            await self._try(entry)
 
-    async def _do(self, job: Job, entry: Entry) -> None:
-        if job.ended is not None:
-            await self._end(entry, job.ended)
-        elif job.transition is not None:
-            entry.outcome = evolve(entry.outcome, transition=job.transition)
-            await self._sent(entry, job.lost)
-        else:
-            await self._try(job, entry)
-
-    async def _try(self, job: Job, entry: Entry) -> None:
+    async def _try(self, entry: Entry) -> None:
         """Send an order's action. If that fails and a retry is safe, defer it until after the others."""
         try:
-            lost = await self._send(entry, job.order)
+            lost = await self._send(entry)
         except AuthenticationError as error:
             self._refusal = error
             raise _EndRunError from None
         except TrooperError as error:
             may_pass = isinstance(error, APIConnectionError | ServerError | ResponseFormatError)
-            if may_pass and self._defer(job, entry, error):
+            if may_pass and self._defer(entry, error):
                 return
             earlier = entry.failure
             if isinstance(earlier, OutcomeUnknownError):
@@ -184,16 +182,16 @@ class Run:
             await self._end(entry, error)
             return
         once = is_once_only(entry.outcome.action, self._may_migrate(entry))
-        if lost is None or once or not self._defer(job, entry, lost):
+        if lost is None or once or not self._defer(entry, lost):
             await self._sent(entry, lost)
 
-    def _defer(self, job: Job, entry: Entry, failure: TrooperError) -> bool:
+    def _defer(self, entry: Entry, failure: TrooperError) -> bool:
         """Keep an order for another try, if its deadline leaves time for one. Returns whether it does."""
         if not asyncio.get_running_loop().time() < entry.until < math.inf:
             return False
         if isinstance(failure, _UNKNOWN_OUTCOME) or not isinstance(entry.failure, _UNKNOWN_OUTCOME):
             entry.failure = failure
-        self._deferred.append((job, entry))
+        self._deferred.append(entry)
         return True
 
     async def _sent(self, entry: Entry, lost: OutcomeUnknownError | None) -> None:
@@ -216,13 +214,14 @@ class Run:
     def _may_migrate(self, entry: Entry) -> bool:
         return self._options.migration_allowed and entry.outcome.action == "start"
 
-    async def _send(self, entry: Entry, order: Order | int) -> OutcomeUnknownError | None:
+    async def _send(self, entry: Entry) -> OutcomeUnknownError | None:
         """Send an order's action. Returns the error if its outcome is unknown; other failures are raised."""
         entry.tries += 1
         before = entry.outcome
         try:
+            migrates = self._may_migrate(entry)
             request, transition = await self._actions.prepare(
-                order, before.action, self._operation, migration_allowed=self._may_migrate(entry), until=entry.until
+                entry.order, before.action, self._operation, migration_allowed=migrates, until=entry.until
             )
             # from here on it may have been sent, however the run or the process ends
             entry.outcome = evolve(before, transition=transition, sent=None, sent_at=datetime.now(UTC))

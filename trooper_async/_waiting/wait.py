@@ -151,8 +151,8 @@ class Wait(Subscription[Order]):
 
     def failure(self, poller: Poller[Order]) -> BaseException:
         """The error with which it failed."""
-        context = self.context(poller)
-        subject, seconds = context["subject"], context["seconds"]
+        subject = f"order {self.order_id}"
+        seconds = asyncio.get_running_loop().time() - self.began
         if isinstance(self.error, ClientClosedError):
             if self.lost is not None:
                 return self.lost.about(self.operation, subject)
@@ -164,6 +164,7 @@ class Wait(Subscription[Order]):
             return closed
         if self.error is not None and not isinstance(self.error, APIStatusError):
             return self.error  # of the caller's function
+        context = self.context(poller)
         last = _last_seen(self.order)
         what = self.judge.target or "the awaited condition"
         match self.verdict:
