@@ -40,6 +40,7 @@ def pytest_collection_finish() -> None:
     them request.
     """
     gc.freeze()
+    gc.set_threshold(20_000)  # a test makes little garbage, and none of it is large
 
 
 def pytest_unconfigure() -> None:
