@@ -101,13 +101,15 @@ def _print_once(*values: object) -> None:
     raise EnoughError
 
 
-@blocks("test")
-def test_an_example_test_passes(block: Block, pytester: pytest.Pytester) -> None:
-    """A test passes as it is copied into an empty folder, with no settings but pytest-asyncio's mode."""
-    pytester.makepyfile(test_copied=block.code)
-    mode = "strict" if "pytest.mark.asyncio" in block.code else "auto"
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_the_example_tests_pass(mode: str, pytester: pytest.Pytester) -> None:
+    """Tests pass as they are copied into an empty folder, with no settings but pytest-asyncio's mode."""
+    tests = [block.code for block in BLOCKS if block.kind == "test"]
+    chosen = [code for code in tests if ("pytest.mark.asyncio" in code) == (mode == "strict")]
+    pytester.makepyfile(**{f"test_{number}": code for number, code in enumerate(chosen)})
     result = pytester.runpytest_subprocess("-q", "-p", "no:hypothesispytest", "-o", f"asyncio_mode={mode}")
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=len(chosen))
+    assert chosen
 
 
 def test_each_page_is_found() -> None:

@@ -50,9 +50,13 @@ async def test_nothing_is_lost_when_a_worker_is_killed() -> None:
 
 
 async def test_runs_can_share_a_database_with_an_aborted_one(server_database: str, tmp_path: Path) -> None:
-    """A run that is killed as a whole leaves its work behind; two others do theirs at the same time and end."""
+    """When a run is killed, its workers end and leave their work behind; two others do theirs at the same time."""
     async with python(EXAMPLE, server_database, env={"TMPDIR": str(tmp_path)}) as aborted:
-        await aborted.says("has begun")
+        await aborted.says("worker 2 has begun")
+        started = workers(aborted)
+        aborted.send(signal.SIGKILL)
+        await until(lambda: not any(map(runs, started)))  # without the run there is no API, and they would retry
+        assert await aborted.ends() == -signal.SIGKILL
     async with python(EXAMPLE, server_database) as one, python(EXAMPLE, server_database) as other:
         assert (await one.ends(), await other.ends()) == (0, 0), one.err + other.err
     check(one)
@@ -68,16 +72,6 @@ async def test_it_ends_when_its_worker_ends(server_database: str) -> None:
         assert await example.ends() == 1
         assert example.err == "worker 2 ended with -9, before its work was done\n"
         assert not runs(first)
-
-
-async def test_its_workers_end_when_it_is_killed(server_database: str, tmp_path: Path) -> None:
-    """Without it there is no API, and they would retry for hours."""
-    async with python(EXAMPLE, server_database, env={"TMPDIR": str(tmp_path)}) as example:
-        await example.says("worker 2 has begun")
-        started = workers(example)
-        example.send(signal.SIGKILL)
-        await until(lambda: not any(map(runs, started)))
-        assert await example.ends() == -signal.SIGKILL
 
 
 async def test_it_ends_on_ctrl_c(server_database: str) -> None:

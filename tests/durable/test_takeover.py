@@ -151,5 +151,5 @@ async def test_random_kills_and_disturbances_on_sqlite_lose_nothing() -> None:
 async def test_random_kills_and_disturbances_on_postgres_lose_nothing(server: Postgres) -> None:
     """The remaining workers take over, by the same rules."""
     seed = random.randrange(10**9)
-    verdicts = await many(2, 2, seed, (2,), server.url)
+    verdicts = await many(1, 1, seed, (2,), server.url)
     assert [fault for verdict in verdicts for fault in verdict.faults] == [], f"seed {seed}"
