@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from unittest.mock import patch
 
 from attrs import frozen
 
@@ -13,7 +14,8 @@ from tests.tools.benchmarks import peers
 from tests.tools.benchmarks.body import ids
 from tests.tools.benchmarks.measure import Figure, Stalls, cpu, stalls, tidy
 from tests.tools.benchmarks.server import plain, tagged
-from trooper_async import PollSchedule, TrooperClient
+from trooper_async import Order, PollSchedule, TrooperClient
+from trooper_async._waiting.poller import Poller
 
 AT_ONCE = PollSchedule(floor=1e-6, cap=1e-6)
 """The next poll begins when the last one has ended."""
@@ -23,17 +25,15 @@ _FIRST = "the very first decode"
 class Polls:
     """The polls of a client whose waits never end."""
 
-    def __init__(self, client: TrooperClient) -> None:
-        self._poll = client._waits.orders._poll
-        client._waits.orders._poll = self._counted  # type: ignore[method-assign]  # there is no public word of a poll's end
+    def __init__(self) -> None:
         self._ended: list[float] = []
         self._wanted = 0
         self._enough = asyncio.Event()
         tidy()
         self._began = time.process_time()
 
-    async def _counted(self) -> None:
-        await self._poll()
+    def count(self) -> None:
+        """A poll has ended."""
         self._ended.append(time.process_time())
         if len(self._ended) >= self._wanted:
             self._enough.set()
@@ -58,14 +58,21 @@ class Polls:
 @asynccontextmanager
 async def polling(url: str, orders: int, waiters: int = 1) -> AsyncGenerator[Polls]:
     """A client that polls continuously for so many waiters, each waiting for a status that never comes."""
+    poll = Poller._poll  # there is no public word of a poll's end
+
+    async def counted(poller: Poller[Order]) -> None:
+        await poll(poller)
+        polls.count()
+
     async with TrooperClient(peers.KEY, base_url=url, poll=AT_ONCE) as client:
-        polls = Polls(client)
+        polls = Polls()
         waits = [
             asyncio.create_task(client.orders.wait_until(ids(orders)[number % orders], "frozen", timeout=None))
             for number in range(waiters)
         ]
         try:
-            yield polls
+            with patch.object(Poller, "_poll", counted):
+                yield polls
         finally:
             for wait in waits:
                 wait.cancel()
