@@ -721,6 +721,9 @@ async def test_any_failure_of_the_wait_is_a_purchase_not_ready_error(
         await buying
     assert isinstance(caught.value.__cause__, WaitError)
     assert isinstance(caught.value.__cause__.__cause__, AuthenticationError)
+    assert caught.value.last_error is caught.value.__cause__.last_error is not None
+    assert (caught.value.polls, caught.value.order) == (caught.value.__cause__.polls, caught.value.__cause__.order)
+    assert "but not running yet: the API refuses the key" in str(caught.value)
 
     assert [purchase.order_id for purchase in trooper.orders.purchases] == [123, 124]
 

@@ -768,10 +768,11 @@ async def test_resume_keeps_migration_allowed(trooper: TrooperClient, fake_troop
     assert [body["migration_allowed"] for body in bodies] == [True]
 
 
-async def test_resume_accepts_only_a_report(trooper: TrooperClient) -> None:
-    """Anything else is refused."""
-    with pytest.raises(ConfigurationError):
-        await trooper.fleet.resume("{}")  # type: ignore[arg-type]  # what is tested
+@pytest.mark.parametrize(("action", "needed"), [("resume", "a FleetReport"), ("converge", "a mapping of orders to s")])
+async def test_other_input_is_refused(trooper: TrooperClient, action: str, needed: str) -> None:
+    """`resume` takes a report and `converge` a mapping; the error says so."""
+    with pytest.raises(ConfigurationError, match=f"^fleet.{action}: pass {needed}.*: nothing was sent$"):
+        await getattr(trooper.fleet, action)("{}")
 
 
 def worker(

@@ -313,6 +313,7 @@ async def test_a_failed_release_is_an_error_that_names_the_order(
 
     error = caught.value
     assert (error.order_id, error.price_h, error.operation) == (123, Decimal("0.85"), "orders.rented")
+    assert str(error).startswith("orders.rented of order 123: the freeze at its end failed (")
     assert "order 123 still costs 0.85 EUR per hour" in str(error)
     assert error.__cause__ is not None
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [str(error)]

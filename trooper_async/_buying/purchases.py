@@ -78,7 +78,7 @@ class Purchases:
             TrooperError: it was not made, for certain.
         """
         self._orders.check(wanted.operation)
-        limit = timeout_at(None if until == math.inf else until)
+        limit = timeout_at(until)
         try:
             async with limit:
                 record = await self._make_in_turn(wanted, prepare)

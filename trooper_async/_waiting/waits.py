@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import deepcopy
@@ -155,7 +154,7 @@ class Waits:
         try:
             while not wait.ended:
                 wake_up.clear()
-                async with timeout_at(None if wait.deadline == math.inf else wait.deadline):
+                async with timeout_at(wait.deadline):
                     if judge.running and (credentials is None or wait.order != credentials_of):
                         credentials_of, credentials = wait.order, await self._credentials(wait)
                     if (
