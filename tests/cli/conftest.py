@@ -52,8 +52,9 @@ Trooper = Callable[..., Ran]
 
 @pytest.fixture
 def fake() -> Iterator[FakeTrooper]:
-    """The demo's fleet, orders 123 to 129, one of them in transition; every transition takes 0.05 s."""
-    with fake_fleet({}) as fake:
+    """The demo's fleet, orders 123 to 129, and 130, which is starting and stays so; other transitions take 0.05 s."""
+    with fake_fleet({"start": 86_400.0}) as fake:
+        fake.durations["start"] = 0.05
         for order_id in range(123, ON_ITS_WAY + 1):
             fake._server(order_id).password = PASSWORD
         yield fake

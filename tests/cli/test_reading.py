@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from attrs import fields
 
-from tests.cli.conftest import ON_ITS_WAY, PASSWORD, Trooper
+from tests.cli.conftest import ON_ITS_WAY, PASSWORD, Trooper, meanwhile
 from trooper_async import Credentials, Order, StatusChange
 from trooper_async.cli._servers import fleet_cost, timeline
 from trooper_async.cli._text import euros, moment, printable, span, to_json
@@ -166,7 +166,8 @@ def test_texts_are_formatted_for_people() -> None:
 
 def test_wait_until_converged_or_a_status(trooper: Trooper, fake: FakeTrooper) -> None:
     """Servers in transition are waited for, all or named ones."""
-    assert trooper("wait", str(ON_ITS_WAY), "--json").json[0]["order"]["current_status"] == "running"
+    with meanwhile(lambda: len(fake.requests) > 1, lambda: fake.set_status(ON_ITS_WAY, "running")):
+        assert trooper("wait", str(ON_ITS_WAY), "--json").json[0]["order"]["current_status"] == "running"
     fake.set_status(123, "stopping", "stopped")
     ran = trooper("wait", "123", "124", "--until", "running", "--timeout", "0.3")
     assert ran.status == 1

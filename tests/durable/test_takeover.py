@@ -55,7 +55,9 @@ async def test_another_worker_continues_what_a_killed_one_began(
     assert len(fake_trooper.sent(SWITCH)) == 1
 
 
-async def test_a_worker_that_counts_keeps_its_work(fake_trooper: FakeTrooper, server_database: str) -> None:
+async def test_a_worker_that_counts_keeps_its_work(
+    fake_trooper: FakeTrooper, server_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its work is taken over only if six checks in a row see no change of its counter."""
     fake_trooper.durations["stop"] = 100
     order = fake_trooper.add_order().order_id
@@ -66,28 +68,31 @@ async def test_a_worker_that_counts_keeps_its_work(fake_trooper: FakeTrooper, se
     ):
         await start("stop", durable.switch, "acme", order, "stop")
         await until(lambda: fake_trooper.sent(SWITCH))
+    looks, checked, really = 0, asyncio.Event(), _takeover._beat
     async with (
-        application(lambda account: fake_trooper.client(), server_database, executor_id="mine"),
-        durable.takeover(server_database, interval=LOOK),
         await psycopg.AsyncConnection.connect(server_database, autocommit=True) as other,
+        application(lambda account: fake_trooper.client(), server_database, executor_id="mine"),
     ):
 
-        async def looks(number: int) -> None:
-            async def has_looked() -> bool:
-                rows = await other.execute("SELECT beats FROM trooper_workers WHERE executor_id = 'mine'")
-                return any(beats >= number for (beats,) in await rows.fetchall())
+        async def beat(url: str) -> dict[str, int]:
+            nonlocal looks
+            looks += 1
+            if looks > 21:
+                await checked.wait()
+            elif looks % 3 == 0:
+                await other.execute("UPDATE trooper_workers SET beats = beats + 1 WHERE executor_id = 'other'")
+            return await really(url)
 
-            await eventually(has_looked)
-
-        for number in range(3, 24, 3):
-            await looks(number)
-            await other.execute("UPDATE trooper_workers SET beats = beats + 1 WHERE executor_id = 'other'")
-        (row,) = await DBOS.list_workflows_async(workflow_ids=["stop"])
-        assert (row.executor_id, row.status) == ("other", "PENDING")
-        fake_trooper.set_status(order, "stopped")
-        assert await result("stop") == "stopped"
-        workers = await (await other.execute("SELECT executor_id FROM trooper_workers")).fetchall()
-        assert workers == [("mine",)]
+        monkeypatch.setattr(_takeover, "_beat", beat)
+        async with durable.takeover(server_database, interval=LOOK):
+            await until(lambda: looks > 21)
+            (row,) = await DBOS.list_workflows_async(workflow_ids=["stop"])
+            assert (row.executor_id, row.status) == ("other", "PENDING")
+            checked.set()
+            fake_trooper.set_status(order, "stopped")
+            assert await result("stop") == "stopped"
+            workers = await (await other.execute("SELECT executor_id FROM trooper_workers")).fetchall()
+            assert workers == [("mine",)]
 
 
 async def test_a_failed_check_proves_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,13 +285,13 @@ async def test_a_refused_key_ends_the_run(fake_trooper: FakeTrooper) -> None:
     """A 401 is the outcome of all that was not sent; the report has what was done, and the rest can be resumed."""
     fake_trooper.durations["stop"] = 0.2
     orders = [fake_trooper.add_order() for _ in range(30)]
-    begun = 0
+    refused = False
 
     def refuse_the_eleventh(progress: FleetProgress) -> None:
-        nonlocal begun
-        begun += not progress.latest.ended
-        if begun == 11:
+        nonlocal refused
+        if not refused and sum(sent(fake_trooper).values()) == 10:
             fake_trooper.fail_next("/api/order-status", status=401)
+            refused = True
 
     async with fake_trooper.client() as client:
         report = await client.fleet.stop(orders, concurrency=1, on_progress=refuse_the_eleventh)

@@ -119,13 +119,18 @@ def _count(clock: _Clock, owner: Any, name: str, but: str = "") -> None:
 
 
 def _run(folder: Path, script: str, *options: str) -> None:
-    clock, monotonic, others = _Clock(folder), time.monotonic, {"httpx"}
+    clock, monotonic, others = _Clock(folder), time.monotonic, {"asyncssh", "httpx"}
 
     class Selector(selectors.DefaultSelector):
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             for name in others & sys.modules.keys():
-                _count(clock, sys.modules[name].AsyncClient, "send", but="getUpdates")  # Telegram's long poll
                 others.remove(name)
+                module: Any = sys.modules[name]
+                if name == "httpx":
+                    _count(clock, module.AsyncClient, "send", but="getUpdates")  # Telegram's long poll
+                else:
+                    _count(clock, module, "connect")
+                    _count(clock, module.SSHClientConnection, "create_process")
             if timeout is not None and timeout <= 0:
                 return super().select(0)
             pause = 0.0 if clock.flies() else 0.005

@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> tuple[int, set[str]]:
     """The suite once: pytest's exit code, and the failed tests."""
     command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-rfE", "--hypothesis-profile=explore", *arguments]
     process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
-    print(*process.stdout.splitlines()[-1:], flush=True)
+    print(process.stdout if process.returncode else process.stdout.splitlines()[-1], flush=True)
     return process.returncode, set(re.findall(r"^(?:FAILED|ERROR) (\S+)", process.stdout, re.MULTILINE))
 
 
