@@ -127,15 +127,16 @@ def interrupted(
 
 
 @contextmanager
-def meanwhile(condition: Callable[[], object], do: Callable[[], object]) -> Iterator[None]:
-    """While the block runs, another thread acts once the condition holds."""
+def meanwhile(condition: Callable[[], object], do: Callable[[], object], *, again: bool = False) -> Iterator[None]:
+    """While the block runs, another thread acts once the condition holds, or each time that it does."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.01):
             if condition():
                 do()
-                return
+                if not again:
+                    return
 
     thread = threading.Thread(target=watch)
     thread.start()

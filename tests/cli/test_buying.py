@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Trooper, interrupted, sent
+from tests.cli.conftest import Trooper, interrupted, meanwhile, polls_since, sent
 from tests.helpers.fake_orders import order_of
 from trooper_async import FleetReport
 from trooper_async.cli._settings import Settings
@@ -21,8 +21,9 @@ MIGRATE = ("migrate", "buy", "128", "1", "--keep-data", "--yes", "--max-total-du
 
 def test_order_shows_the_price_and_asks_twice(trooper: Trooper, fake: FakeTrooper) -> None:
     """Price and terms are confirmed separately, and the command waits until the server runs."""
-    fake.durations["create"] = 0.5
-    ran = trooper("order", "3", "--json", answers="y\ny\n")
+    fake.durations["create"] = 600
+    with meanwhile(lambda: polls_since(fake, "/api/order") > 1, lambda: fake.advance(600)):
+        ran = trooper("order", "3", "--json", answers="y\ny\n")
     assert ran.status == 0
     assert (ran.json["order_id"], ran.json["current_status"]) == (131, "running")
     assert (

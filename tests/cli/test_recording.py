@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from tests.cli.conftest import Trooper
+from tests.cli.conftest import Trooper, meanwhile, polls_since
+from tests.helpers.fake_orders import sent_of
 from trooper_async.testing import FakeTrooper, Profile
 from trooper_async.testing._profile import Actions, Course, Step
 
@@ -55,14 +56,25 @@ def test_an_exercise_asks_first(trooper: Trooper, fake: FakeTrooper, file: Path)
 def test_an_exercise_is_recorded_and_replayed(trooper: Trooper, fake: FakeTrooper, file: Path) -> None:
     """One server goes through all actions and back; the profile has them, and its replay is right."""
     for action in ("stop", "start", "restart", "freeze", "thaw"):
-        fake.durations[action] = 0.2
-    ran = trooper("doctor", "--record", str(file), "--exercise", "123", "--seconds", "0.1", "--yes")
+        fake.durations[action] = 600
+    ended = 0
+
+    def was_seen() -> bool:
+        return len(sent_of(fake)) > ended and polls_since(fake, "/api/order-status") > 1
+
+    def end() -> None:
+        nonlocal ended
+        ended += 1
+        fake.advance(600)
+
+    with meanwhile(was_seen, end, again=True):
+        ran = trooper("doctor", "--record", str(file), "--exercise", "123", "--seconds", "0.1", "--yes")
     assert (ran.status, "?" in ran.err) == (0, False)
     assert len(fake.sent("/api/order-status")) == 6  # one of them under a lock
     assert trooper("show", "123", "--json").json["order"]["current_status"] == "running"
     profile = Profile.load(file)
-    assert profile.actions.stop.steps[-1].current == "stopped"
-    assert 0.2 <= profile.actions.stop.seconds < 60
+    assert [step.current for step in profile.actions.stop.steps] == ["stopping", "stopped"]
+    assert 0 < profile.actions.stop.seconds < 60
     assert "a freeze goes freezing → frozen" in ran.out
     assert "status_user is the requested status" in ran.out
     assert [secret for secret in SECRETS if secret in file.read_text() + ran.out] == []
