@@ -23,7 +23,6 @@ from tests.helpers import environment, leaks, preloaded
 from tests.helpers.requirements import required
 
 environment.isolate()
-leaks.adopt_orphans()
 
 pytest_plugins = ["trooper_async.testing.plugin", "pytester"]
 
@@ -65,6 +64,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the fixtures of modules and of the session leave behind fails the last test."""
+    leaks.adopt_orphans()  # here, since mutmut forks the processes that run the tests
     tmp_path_factory.getbasetemp()  # pytest's own folder stays where it is
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="tests-") as folder:
         patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # for tests that run pytest

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from attrs import evolve
@@ -248,6 +249,16 @@ def test_a_ledger_that_can_not_be_opened_is_refused(
     with pytest.raises(ConfigurationError, match=rf"^the ledger {where} can't be opened \([a-zA-Z ()]+\)$"):
         TrooperClient("key", ledger=where)
     assert os.stat("/dev/null").st_mode == before
+
+
+def test_a_ledger_that_can_not_be_read_is_refused_and_unlocked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of another user, say; once it can be used, the next client can open it."""
+    path.write_bytes(line())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchmod", mock.Mock(side_effect=OSError(errno.EPERM, "Operation not permitted")))
+        with pytest.raises(ConfigurationError, match=rf"^the ledger {path} can't be read \(Operation not permitted\)$"):
+            Ledger(path)
+    Ledger(path).close()
 
 
 def test_a_ledger_may_be_a_symlink(path: Path) -> None:

@@ -136,8 +136,10 @@ async def test_each_action_sends_its_word_and_waits(
     """Start, stop, restart and freeze send their word of the API, and wait for the status it leads to."""
     begins = "stopped" if action == "start" else "running"
     orders = [fake_trooper.add_order(status=begins) for _ in range(3)]
-    report = await getattr(trooper.fleet, action)(orders)
+    seen: list[FleetProgress] = []
+    report = await getattr(trooper.fleet, action)(orders, on_progress=seen.append)
     report.raise_for_failures()
+    assert seen[-1].report() == report, "the clock of a run stops when it has ended"
     assert {order.current_status for order in await trooper.orders.list()} == {
         "running" if action == "restart" else ACTIONS[action]
     }
@@ -757,6 +759,7 @@ async def test_resume_sends_no_restart_twice(trooper: TrooperClient, fake_troope
     assert (first.order, third.order) != (None, None)
     assert isinstance(second.error, WaitTimeoutError)
     assert isinstance(second.error.__cause__, OutcomeUnknownError)
+    assert second.error.__cause__.transition == maybe
 
 
 async def test_resume_keeps_migration_allowed(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:

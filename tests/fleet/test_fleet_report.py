@@ -186,12 +186,16 @@ def test_a_damaged_report_is_refused(text: str) -> None:
         assert str([outcome.error for outcome in report.outcomes])
 
 
-def test_a_value_of_the_wrong_kind_is_refused() -> None:
-    """An error whose seconds are text would otherwise fail only when it is printed."""
-    text = json.dumps(STORED).replace('"seconds": 1.5', '"seconds": "1.5"')
-    assert text != json.dumps(STORED)
+@pytest.mark.parametrize(
+    "wrong", [5, {}, {"seconds": "1.5"}, {"message": 5}, {"type": []}, {"hint": {}}, {"type": None, "message": None}]
+)
+def test_an_error_of_the_wrong_kind_is_refused(wrong: Any) -> None:
+    """An error whose seconds are text, say, would otherwise fail only when it is printed."""
+    data = json.loads(json.dumps(STORED))
+    outcome = data["outcomes"][0]
+    outcome["error"] = {**outcome["error"], **wrong} if isinstance(wrong, dict) and wrong else wrong
     with pytest.raises(ConfigurationError, match="damaged"):
-        FleetReport.from_json(text)
+        FleetReport.from_json(json.dumps(data))
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,12 @@ CASES = [
     table("templates.wait", NO_ORDER, lambda t, o: t.templates.wait(o, 1), "an order, or its id"),
     table("migrations.quote", NO_OFFER, lambda t, b: t.migrations.quote(1, b), "an offer, or its id"),
     table("blibs.wait_until_available", NO_OFFER, lambda t, b: t.blibs.wait_until_available(b), "an offer, or its id"),
+    table(
+        "blibs.wait_until_available",
+        NO_MONEY,
+        lambda t, x: t.blibs.wait_until_available(1, max_price_h=x),
+        "max_price_h must",
+    ),
     table("templates.install", NO_TEMPLATE, lambda t, x: t.templates.install(1, x), "a template, or its id"),
     table("templates.install_and_wait", NO_TEMPLATE, lambda t, x: t.templates.install_and_wait(1, x), "a template"),
     table("templates.wait", NO_INSTALL, lambda t, x: t.templates.wait(1, x), "a template install, or its id"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -163,6 +164,7 @@ def test_watch_yields_an_outage_and_its_end() -> None:
     assert first.error.message == "overloaded"
     assert second.over
     assert first.since == second.since
+    assert datetime.now(UTC) - first.since > timedelta(seconds=1), "the third failed poll was the first to count"
 
 
 def test_watch_yields_no_outages_by_default() -> None:

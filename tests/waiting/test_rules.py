@@ -653,7 +653,7 @@ def test_rule_11_async_functions_are_refused_without_a_warning() -> None:
         async with Script(lambda t: [row(1, "stopped")]).client() as client:
             with pytest.raises(TypeError, match="async"):
                 await client.orders.wait_until(1, predicate)  # type: ignore[arg-type]  # on purpose
-            with pytest.raises(TypeError, match="coroutine"):
+            with pytest.raises(TypeError, match=r"^on_change must be a plain function: a coroutine is not awaited$"):
                 await client.orders.wait(STOP, on_change=lambda order: predicate(order))
             with pytest.raises(ConfigurationError, match="a plain function"):
                 await client.orders.wait(STOP, on_change=predicate)
