@@ -93,7 +93,7 @@ async def bars(row: Locator) -> list[str]:
 
 async def test_a_click_stops_a_server_and_its_bar_changes(page: Page, url: str, fake_trooper: FakeTrooper) -> None:
     """The button sends one stop; status, bar, cost and buttons follow what the API then returns."""
-    fake_trooper.durations["stop"] = 0.5
+    fake_trooper.durations["stop"] = 600
     order = fake_trooper.add_order(title="mine")
     other = fake_trooper.add_order(status="frozen")
     await page.goto(url)
@@ -104,6 +104,7 @@ async def test_a_click_stops_a_server_and_its_bar_changes(page: Page, url: str, 
     await mine.get_by_role("button", name="Stop mine").click()
 
     await expect(mine.locator(".status")).to_have_text("stopping stopped")
+    fake_trooper.advance(600)
     await expect(mine.locator(".status")).to_have_text("stopped")
     await expect(mine.locator(".cost")).to_have_text("€0.297 of €0.85")
     await expect(page.locator("#total")).to_have_text("€0.297")

@@ -109,9 +109,14 @@ async def test_progress_is_streamed(
     action: str, before: str, on_the_way: str, after: str, http: aiohttp.ClientSession, fake_trooper: FakeTrooper
 ) -> None:
     """The POST returns once the action is accepted; its progress has each status, and ends once it is confirmed."""
-    fake_trooper.durations[action] = 0.5
+    fake_trooper.durations[action] = 600
     order = fake_trooper.add_order(status=before)
-    *statuses, (name, done) = await events(http, await act(http, order.order_id, action))
+
+    def end_the_action(line: str) -> None:
+        if on_the_way in line:
+            fake_trooper.advance(600)
+
+    *statuses, (name, done) = await events(http, await act(http, order.order_id, action), end_the_action)
     assert {event for event, _ in statuses} == {"status"}
     assert on_the_way in [shown["current_status"] for _, shown in statuses]
     assert (name, done["current_status"], done["desired_status"]) == ("done", after, after)
