@@ -127,3 +127,16 @@ async def test_find_logs_unreadable_orders(fake_trooper: FakeTrooper, caplog: py
         assert [order.order_id for order in await trooper.orders.find(title="a")] == [1]
     assert "orders.find: 1 cannot be read and are left out: order 2" in caplog.text
     assert "orders.find: orders whose id cannot be read are left out" in caplog.text
+
+
+async def test_find_logs_the_orders_that_it_leaves_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Orders that cannot be read, or whose id cannot, are not found: a WARNING says so."""
+    listed = {"order_id": 1, "serverId": 1, "status": "running"}
+    broken = [{**listed, "order_id": number, "status": None} for number in (2, 3)]
+    async with FakeTrooper() as fake, fake.client() as trooper:
+        fake.fail_next("/api/orders", status=200, body=[listed, *broken, {**listed, "order_id": None}])
+        assert [order.order_id for order in await trooper.orders.find()] == [1]
+    assert caplog.messages == [
+        "orders.find: 2 cannot be read and are left out: order 2, order 3",
+        "orders.find: orders whose id cannot be read are left out",
+    ]

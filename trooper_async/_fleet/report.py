@@ -260,7 +260,7 @@ def _error(data: Any, _: type) -> TrooperError:
         kind = getattr(errors, data["type"], None)
         if not (isinstance(kind, type) and issubclass(kind, TrooperError)):
             kind = TrooperError  # an error class of a later release
-        error: TrooperError = kind.__new__(kind, data["message"])  # as unpickling does: each __init__ is different
+        error: TrooperError = kind.__new__(kind)  # as unpickling does: each __init__ is different
         error.args = (data["message"],)
         for name, value in data.items():
             if name in _MODELS and value is not None:
