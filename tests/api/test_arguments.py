@@ -142,7 +142,7 @@ def test_seconds_are_a_number_above_zero_or_none(seconds: Any) -> None:
 def test_invalid_seconds_are_refused(seconds: Any, given: str) -> None:
     """Anything that is not a number of seconds above 0, or is too large, is refused."""
     text = _refused(arguments.check_seconds, seconds, "timeout", "group.verb")
-    assert "timeout must be a number of seconds above 0, or None for no limit" in text
+    assert "timeout must be a number of seconds above 0, or None, not" in text
     assert given in text
 
 

@@ -110,7 +110,7 @@ def check_seconds(seconds: object, name: str = "timeout", operation: str = "") -
                 return
         except OverflowError:
             advice = " (it is too large)"
-    raise wrong(f"{name} must be a number of seconds above 0, or None for no limit", seconds, operation, advice)
+    raise wrong(f"{name} must be a number of seconds above 0, or None", seconds, operation, advice)
 
 
 def check_timeout(timeout: Timeout, operation: str) -> None:

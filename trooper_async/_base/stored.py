@@ -26,7 +26,9 @@ def read(text: str, mark: str, kind: type[T]) -> T:
     Raises:
         ConfigurationError: the text is no stored model of that kind, is damaged, or was written by a later release.
     """
-    problem = f"not a stored {kind.__name__} ({kind.__name__}.to_json writes one)"
+    problem = f"not a stored {kind.__name__}"
+    if hasattr(kind, "to_json"):
+        problem += f" ({kind.__name__}.to_json writes one)"
     # raised outside `suppress`: the exceptions in it hold the text, and would be the context of ours
     with suppress(ResponseFormatError, ConfigurationError, AttributeError, UnicodeError):
         data = loads(text.encode())
