@@ -210,7 +210,9 @@ def line(**changes: object) -> bytes:
             id="a reference that is not text",
         ),
         pytest.param(
-            line() + b'{"trooper_ledger": 1, "purch\n' + line(), "line 2: not a stored Record", id="a torn line in the middle"
+            line() + b'{"trooper_ledger": 1, "purch\n' + line(),
+            "line 2: not a stored Record",
+            id="a torn line in the middle",
         ),
         pytest.param(b"\n" + line(), "line 1: not a stored Record", id="an empty line"),
         pytest.param(line() + b"\x00\x00\xff\n", "line 2: not UTF-8", id="bytes that are not text"),
