@@ -240,6 +240,7 @@ async def test_an_outage_of_the_whole_night_cancels_the_freezes(nights: Nights) 
             nights.now("2026-11-25 08:00")
             await child.says("freeze of 2026-11-24 19:00 CET is not complete, and ends now")
             await child.says("next: freeze at 2026-11-25 19:00")
+            await nights.wall.is_looked_at()  # so that a freeze in flight at 08:00 is refused as well
         await nights.are("running", *ours)
         await child.says("start of 2026-11-25 08:00 CET: nothing to do")
     assert sent_of(nights.fake) == []
