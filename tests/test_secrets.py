@@ -170,10 +170,9 @@ async def test_objects_contain_no_secret(scan: Scan) -> None:
         scan.thing("purchases", client.orders.purchases)
         scan.text("transition", transition.to_json())
         scan.thing("requests", fake.requests)
-        with pytest.raises(TypeError, match="can't be pickled"):
-            pickle.dumps(credentials)
-        with pytest.raises(TypeError, match="can't be pickled"):
-            pickle.dumps(client)
+        for holder in credentials, client, client._transport, client._transport.wire:
+            with pytest.raises(TypeError, match=r"^[^X]+ (a password|an API key),? and can't be pickled( or copied)?$"):
+                pickle.dumps(holder)
     scan.clean(at_least=300)
 
 

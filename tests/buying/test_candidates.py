@@ -103,6 +103,19 @@ async def test_another_buyers_order_does_not_end_the_search(fake_trooper: FakeTr
     assert [order.order_id for order in caught.value.candidates] == [ours.order_id, stranger.order_id]
 
 
+async def test_a_candidate_of_another_price_comes_last(fake_trooper: FakeTrooper) -> None:
+    """Of two new orders of the same offer, the one that costs what was to be paid comes first."""
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
+        with fake_trooper.hold_next(LIST) as hold:
+            buying = asyncio.create_task(lose(fake_trooper, trooper))
+            await hold.arrived()
+            dearer = fake_trooper.add_order(blib_id=1, price_h=Decimal("0.86"))
+        error = await buying
+
+    ours = dearer.order_id + 1
+    assert [order.order_id for order in error.candidates] == [ours, dearer.order_id]
+
+
 async def test_if_no_new_order_fits_all_new_ones_are_candidates(fake_trooper: FakeTrooper) -> None:
     """After `cap` seconds, all orders that have appeared are named, even if none fits."""
     fake_trooper.drop_next(POST, when="before")

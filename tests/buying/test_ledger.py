@@ -427,3 +427,5 @@ async def test_a_ledger_can_be_read_while_it_is_in_use(fake_trooper: FakeTrooper
             read_ledger(path)
     with pytest.raises(ConfigurationError, match="not a regular file"):
         read_ledger(tmp_path)
+    with pytest.raises(ConfigurationError, match=rf"^the ledger {path}/in-a-file can't be read \(Not a directory\)$"):
+        read_ledger(path / "in-a-file")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.buying import POST, buy, lose, states, the_purchase
+from tests.helpers.buying import LIST, POST, buy, lose, states, the_purchase
 from trooper_async import ConfigurationError, PurchaseUnknownError, TrooperClient, UnresolvedPurchaseError
 from trooper_async.testing import FakeTrooper
 
@@ -188,8 +188,9 @@ async def test_a_response_with_another_purchases_order_is_unknown(
 
 
 async def test_a_response_with_the_migrated_order_is_unknown(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A `new_order_id` that is the old order's id says nothing about the new server."""
+    """A `new_order_id` that is the old order's id says nothing about the new server, even if the list lags behind."""
     quote = await trooper.migrations.quote(100, 2)
+    fake_trooper.fail_next(LIST, status=200, body=[{"order_id": 99, "status": "running"}])
     fake_trooper.fail_next("/api/buy-migration", status=200, body={"success": True, "new_order_id": 100})
 
     with pytest.raises(PurchaseUnknownError, match="names order 100, which cannot be the new one"):

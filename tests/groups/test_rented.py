@@ -20,7 +20,7 @@ import anyio
 import pytest
 
 from tests.helpers import processes, rented_job
-from tests.helpers.buying import BLIB, LIST, POST, posts
+from tests.helpers.buying import BLIB, LIST, POST, buy, posts
 from tests.helpers.conditions import until
 from tests.helpers.suspending import Suspending
 from tests.tools.simulator.api import Api
@@ -145,6 +145,23 @@ async def test_a_cancelled_anyio_scope_does_not_interrupt_the_release(
 
     assert scope.cancelled_caught
     assert await desired(trooper, 123) == "frozen"
+
+
+async def test_a_cancelled_caller_does_not_release_what_another_bought(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """Of two purchases in flight only its own is frozen."""
+    with fake_trooper.hold_next(POST) as first, fake_trooper.hold_next(POST) as second:
+        other = asyncio.create_task(buy(trooper, reference="other"))
+        await first.arrived()
+        task = asyncio.create_task(rented(trooper, reference="job").__aenter__())
+        await second.arrived()
+        task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert (await other).order_id == 123
+    assert [await desired(trooper, 123), await desired(trooper, 124)] == ["running", "frozen"]
 
 
 async def test_a_caller_cancelled_with_its_purchase_in_flight_releases_the_server(

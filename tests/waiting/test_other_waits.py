@@ -66,7 +66,9 @@ def wait_for_install(
 
 
 def test_a_wait_for_an_install_tolerates_unknown_codes_absence_and_failures() -> None:
-    """Unknown status codes, an install that is not listed yet, 5xx and lost responses do not end the wait."""
+    """Unknown status codes, an install that is not listed yet, 5xx and lost responses do not end the wait; the word
+    `Completed` does.
+    """
 
     def config(t: float) -> Response | FailedAttempt:
         if t < 1010:
@@ -77,10 +79,10 @@ def test_a_wait_for_an_install_tolerates_unknown_codes_absence_and_failures() ->
             return reply({}, 503)
         if t < 1070:
             return FailedAttempt(Failure.LOST, APIConnectionError("cut"))
-        return installs({"install_id": 4, "status": 1}, {"install_id": 5, "status": 1, "status_readable": "Completed"})
+        return installs({"install_id": 4, "status": 1}, {"install_id": 5, "status": 17, "status_readable": "Completed"})
 
     install, ended = wait_for_install(config)
-    assert (install.install_id, install.status) == (5, 1)
+    assert (install.install_id, install.status) == (5, 17)
     assert 1070 < ended < 1105
 
 
