@@ -170,8 +170,9 @@ async def test_objects_contain_no_secret(scan: Scan) -> None:
         scan.thing("purchases", client.orders.purchases)
         scan.text("transition", transition.to_json())
         scan.thing("requests", fake.requests)
+        holds = "^(Credentials hold a password|(a TrooperClient|it) holds an API key)"
         for holder in credentials, client, client._transport, client._transport.wire:
-            with pytest.raises(TypeError, match=r"^[^X]+ (a password|an API key),? and can't be pickled( or copied)?$"):
+            with pytest.raises(TypeError, match=holds + ",? and can't be pickled( or copied)?$"):
                 pickle.dumps(holder)
     scan.clean(at_least=300)
 

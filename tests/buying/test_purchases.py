@@ -390,7 +390,8 @@ async def test_the_reference_of_a_different_purchase_is_refused(
     await buy(trooper, reference="job-1")
     fake_trooper.requests.clear()
 
-    with pytest.raises(ConfigurationError, match=r"belongs to another purchase \(orders.create, with another \w+\)"):
+    text = r"^orders\.create: the reference 'job-1' belongs to another purchase \(orders\.create, with another \w+\)"
+    with pytest.raises(ConfigurationError, match=text):
         await buy(trooper, reference="job-1", **changes)
     assert fake_trooper.requests == []
 

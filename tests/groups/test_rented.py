@@ -147,6 +147,30 @@ async def test_a_cancelled_anyio_scope_does_not_interrupt_the_release(
     assert await desired(trooper, 123) == "frozen"
 
 
+async def test_a_release_that_is_cancelled_itself_is_logged(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An event loop that is closed cancels all tasks: an ERROR says what the server still costs."""
+
+    async def job() -> None:
+        async with rented(trooper):
+            pass
+
+    before = asyncio.all_tasks()
+    with fake_trooper.hold_next(STATUS) as hold:
+        task = asyncio.create_task(job())
+        await hold.arrived()
+        for one in asyncio.all_tasks() - before:
+            one.cancel()
+        await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        "orders.rented of order 123: the freeze at its end failed (it was cancelled): order 123 still costs 0.85 EUR per"
+        " hour. It is still billed: freeze or stop it, here or in the vendor's console"
+    ]
+
+
 async def test_a_cancelled_caller_does_not_release_what_another_bought(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:

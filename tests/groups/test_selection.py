@@ -14,7 +14,7 @@ ORDERS = [
     Order(1, "running", title="job-1", blib_gpu_type="RTX 4090", country_code="DE", price_h=Decimal("0.85")),
     Order(2, "stopped", title="JOB-2", blib_gpu_type="RTX 4090", country_code="DE", price_h=Decimal("1.65")),
     Order(3, "running", title="web", blib_gpu_type="A100", country_code="FI", price_h=Decimal("2.5")),
-    Order(4, "odd"),
+    Order(4, "[odd]"),
 ]
 
 
@@ -31,7 +31,7 @@ ORDERS = [
         ({"max_price_h": 1.65}, [1, 2]),
         ({"max_price_h": Decimal("0.84")}, []),
         ({"title": "job-*", "status": "stopped", "max_price_h": 2}, [2]),
-        ({"status": "odd"}, [4]),
+        ({"status": "[odd]"}, [4]),
     ],
 )
 def test_select_combines_all_filters(wanted: dict[str, str], ids: list[int]) -> None:
@@ -76,7 +76,7 @@ def test_an_equal_title_wins_over_the_pattern() -> None:
 
 @pytest.mark.parametrize(
     ("status", "logged"),
-    [("runing", True), ("runn?", True), ("frozen", False), ("*ing", False), ("Running", False), ("odd", False)],
+    [("runing", True), ("runn?", True), ("frozen", False), ("*ing", False), ("Running", False), ("[odd]", False)],
 )
 def test_an_unknown_status_is_logged(status: str, logged: bool, caplog: pytest.LogCaptureFixture) -> None:
     """A word that is no known status, and that no order has, is logged at WARNING, and matches nothing."""

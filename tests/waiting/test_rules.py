@@ -1089,11 +1089,11 @@ def test_a_poll_cancelled_from_outside_ends_the_waits() -> None:
 
     async def main() -> None:
         async with Script(lambda t: [row(1, "stopped" if t > 1050 else "running", "stopped")]).client() as client:
-            wait = asyncio.create_task(client.orders.wait(STOP))
+            wait = asyncio.create_task(client.orders.wait_until(1, "stopped"))
             await asyncio.sleep(3)
             (poll,) = others() - {wait}
             poll.cancel()
-            with pytest.raises(ClientClosedError):
+            with pytest.raises(ClientClosedError, match="the poll was cancelled from outside"):
                 await wait
             await client.orders.wait(STOP)
 

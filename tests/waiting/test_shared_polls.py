@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any
 from unittest import mock
 
@@ -118,6 +119,18 @@ def test_a_failed_wait_until_reachable_says_what_it_saw() -> None:
     assert "last seen stopped" in str(error)
 
 
+def test_a_failed_wait_until_reachable_says_why_it_has_no_credentials() -> None:
+    """For a running server whose credentials could not be read, the error says so."""
+    script = scripted(lambda call: reply({"error": "not yet"}, 403), [row(1, "running")])
+
+    async def main() -> None:
+        async with script.client() as client:
+            await client.orders.wait_until_reachable(1, timeout=10)
+
+    with pytest.raises(WaitTimeoutError, match=r"within 10 s, since its credentials can't be read: .*not yet"):
+        run(main())
+
+
 def test_refused_installs_end_no_wait() -> None:
     """Two 403s in a row end no wait for an install, and its id is in its error if it times out."""
     refusals = iter([403, 403, 403])
@@ -161,7 +174,7 @@ def test_the_first_available_of_several_offers_ends_the_wait() -> None:
 
     async def main() -> Blib:
         async with scripted(others).client() as client:
-            return await client.blibs.wait_until_available(1, Blib(2), 3, max_price_h=1)
+            return await client.blibs.wait_until_available(1, Blib(2), 3, max_price_h=Decimal("1." + 30 * "0" + "1"))
 
     assert run(main()).id == 2
 

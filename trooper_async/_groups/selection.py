@@ -62,7 +62,7 @@ def select(
         return limit is None or (order.price_h is not None and order.price_h <= limit)
 
     found = [order for order in orders if fits(order)]
-    if not found and status is not None:
+    if status is not None:
         warn_if_unknown(status, "select", (order.current_status for order in orders))
     return found
 
@@ -83,7 +83,7 @@ def matcher(name: str, wanted: str | None, texts: Iterable[str | None]) -> Calla
 
 def warn_if_unknown(status: str, operation: str, seen: Iterable[str] = ()) -> None:
     """Log a status word that may be misspelled. It is not refused, since the API does not document all of its words."""
-    fits = matcher("status", status, ())
-    if not any(fits(word) for word in (*OrderStatus, *seen)):
+    words = (*OrderStatus, *seen)
+    if not any(map(matcher("status", status, words), words)):
         known = ", ".join(OrderStatus)
         LOG.warning("%s: %r is not a known status, and may be misspelled. Known are: %s", operation, status, known)
