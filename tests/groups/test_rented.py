@@ -166,8 +166,8 @@ async def test_a_release_that_is_cancelled_itself_is_logged(
 
     assert task.cancelled()
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-        "orders.rented of order 123: the freeze at its end failed (it was cancelled): order 123 still costs 0.85 EUR per"
-        " hour. It is still billed: freeze or stop it, here or in the vendor's console"
+        "orders.rented of order 123: the freeze at its end failed (it was cancelled): order 123 still costs 0.85 EUR "
+        "per hour. It is still billed: freeze or stop it, here or in the vendor's console"
     ]
 
 
