@@ -300,8 +300,10 @@ async def test_a_ledger_changed_from_outside_buys_nothing(
     async with fake_trooper.client(ledger=path) as client:
         await buy(client, reference="job-1")
         change(path)
+        left = path.exists() and path.read_bytes()
         with pytest.raises(ConfigurationError, match="while it was open") as caught:
             await buy(client, reference="job-2")
+        assert (path.exists() and path.read_bytes()) == left
         assert caught.value.operation == "orders.create"
         assert posts(fake_trooper) == 1
         assert states(client) == [("bought", 123)], "an intent that was not written is none"
@@ -348,9 +350,10 @@ async def test_a_full_disk_prevents_a_purchase(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async with fake_trooper.client(ledger=path) as client:
-        monkeypatch.setattr(os, "write", lambda descriptor, data: half(descriptor, data))
         monkeypatch.setattr(os, "write", half)
-        with pytest.raises(ConfigurationError, match="No space left"):
+        with pytest.raises(
+            ConfigurationError, match=rf"the ledger {path} can't be written \(No space left on device\)"
+        ):
             await buy(client)
         assert posts(fake_trooper) == 0
         assert states(client) == []

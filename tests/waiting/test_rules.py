@@ -250,6 +250,7 @@ def test_rule_04_the_error_of_a_restart_has_the_failure_of_its_history() -> None
 
     error = run(main())
     assert isinstance(error.last_error, ServerError)
+    assert str(error.last_error).startswith("orders.history of order 1: the API returned 500")
     assert "the last failure in that time: the history is down" in str(error)
 
 
