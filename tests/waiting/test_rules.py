@@ -200,6 +200,22 @@ def test_rule_04_a_departure_and_a_new_row_confirm_a_restart(ids: str) -> None:
     assert 1040 < run(main()) < 1050
 
 
+def test_rule_04_a_departure_counts_from_when_its_response_came() -> None:
+    """A slow response may show a later state than that of its request: the next `running` could be stale."""
+
+    async def main() -> float:
+        async def answer(call: Call[Any]) -> Response:
+            return history(NEW, OLD)
+
+        script = Script(lambda t: [row(1, "restarting" if len(script.polls) == 1 else "running", "running")], answer)
+        script.seconds = 15
+        async with script.client() as client:
+            await client.orders.wait(Transition(1, "restart", "running", (StatusChange("running", id=9),)))
+            return now()
+
+    assert run(main()) == 1045, "after the second running"
+
+
 def test_rule_04_a_new_row_and_steady_running_confirm_a_restart() -> None:
     """Never seen away, but a new row: done once `running` has been steady for three times the cap."""
 
