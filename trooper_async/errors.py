@@ -30,11 +30,38 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Unpack
 
-from trooper_async._base.errors import ConfigurationError as ConfigurationError
-from trooper_async._base.errors import Context, count
-from trooper_async._base.errors import ResponseFormatError as ResponseFormatError
-from trooper_async._base.errors import TrooperError as TrooperError
+from trooper_async._base.errors import ConfigurationError, Context, ResponseFormatError, TrooperError, count
 from trooper_async.models import Order, Purchase, TemplateInstall, Transition
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "NotFoundError",
+    "OrderNotFoundError",
+    "OrderVanishedError",
+    "OutcomeUnknownError",
+    "PermissionDeniedError",
+    "PriceError",
+    "PurchaseNotReadyError",
+    "PurchaseUnknownError",
+    "RateLimitError",
+    "RefusedError",
+    "ResponseFormatError",
+    "ServerError",
+    "ServerLockedError",
+    "StillRunningError",
+    "SupersededError",
+    "TemplateFailedError",
+    "TrooperError",
+    "UnresolvedPurchaseError",
+    "WaitError",
+    "WaitTimeoutError",
+]
 
 
 class ClientClosedError(TrooperError):

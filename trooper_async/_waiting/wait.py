@@ -73,8 +73,8 @@ class Wait(Subscription[Order]):
     _context: Context | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.item_id = self.order_id
-        self.deadline = deadline(self.began, self.timeout)
+        self.item_id: int | None = self.order_id
+        self.deadline: float = deadline(self.began, self.timeout)
         # the caller's functions run in the caller's context, not in that of the poll
         if self.on_change is not None or isinstance(self.judge, PredicateJudge):
             self._context = copy_context()
