@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -93,6 +94,27 @@ async def test_a_worker_that_counts_keeps_its_work(
             assert await result("stop") == "stopped"
             workers = await (await other.execute("SELECT executor_id FROM trooper_workers")).fetchall()
             assert workers == [("mine",)]
+
+
+async def test_a_check_cancelled_while_it_connects_leaves_no_connection(
+    server_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that it gets although it was cancelled is closed."""
+    really, made, goes_on = psycopg.AsyncConnection.connect, list[psycopg.AsyncConnection](), asyncio.Event()
+
+    async def connect(*arguments: Any, **named: Any) -> psycopg.AsyncConnection:
+        made.append(await really(*arguments, **named))
+        await goes_on.wait()
+        return made[0]
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    check = asyncio.create_task(_takeover._beat(server_database))
+    await until(lambda: made)
+    check.cancel()
+    goes_on.set()
+    await asyncio.wait([check])
+    assert check.cancelled()
+    assert made[0].closed
 
 
 async def test_a_failed_check_proves_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:
