@@ -6,7 +6,6 @@ import asyncio
 import random
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
@@ -96,25 +95,25 @@ async def test_a_worker_that_counts_keeps_its_work(
             assert workers == [("mine",)]
 
 
-async def test_a_check_cancelled_while_it_connects_leaves_no_connection(
+async def test_a_check_cancelled_while_it_commits_leaves_no_connection(
     server_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection that it gets although it was cancelled is closed."""
-    really, made, goes_on = psycopg.AsyncConnection.connect, list[psycopg.AsyncConnection](), asyncio.Event()
+    """Its connection is closed."""
+    committing: list[psycopg.AsyncConnection] = []
+    async with await psycopg.AsyncConnection.connect(server_database) as connection:
+        await connection.execute(_takeover._TABLE)
 
-    async def connect(*arguments: Any, **named: Any) -> psycopg.AsyncConnection:
-        made.append(await really(*arguments, **named))
-        await goes_on.wait()
-        return made[0]
+    async def commit(self: psycopg.AsyncConnection) -> None:
+        committing.append(self)
+        await asyncio.Event().wait()
 
-    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    monkeypatch.setattr(psycopg.AsyncConnection, "commit", commit)
     check = asyncio.create_task(_takeover._beat(server_database))
-    await until(lambda: made)
+    await until(lambda: committing)
     check.cancel()
-    goes_on.set()
     await asyncio.wait([check])
     assert check.cancelled()
-    assert made[0].closed
+    assert committing[0].closed
 
 
 async def test_a_failed_check_proves_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:

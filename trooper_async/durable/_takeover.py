@@ -43,7 +43,7 @@ async def takeover(database_url: str, *, interval: float = 5.0) -> AsyncIterator
     if DBOS.executor_id == "local":
         raise ConfigurationError("give each worker an executor_id of its own in DBOSConfig: uuid.uuid4().hex")
     url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    async with await _connect(url) as connection:
+    async with _connection(url) as connection:
         with suppress(psycopg.errors.UniqueViolation):  # another worker has just created it
             await connection.execute(_TABLE)
     await _beat(url)
@@ -71,27 +71,27 @@ async def _watch(url: str, interval: float) -> None:
         await asyncio.sleep(interval)
 
 
-async def _connect(url: str) -> psycopg.AsyncConnection[TupleRow]:
-    """Connect. If psycopg itself were cancelled meanwhile, the connection could stay open."""
-    connecting = asyncio.create_task(psycopg.AsyncConnection.connect(url, connect_timeout=10))
+@asynccontextmanager
+async def _connection(url: str) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """A transaction on a connection of its own. psycopg leaves it open if it is cancelled while it commits."""
+    connection = await psycopg.AsyncConnection.connect(url, connect_timeout=10)
     try:
-        return await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        with suppress(psycopg.Error):
-            await (await connecting).close()
-        raise
+        async with connection:
+            yield connection
+    finally:
+        await connection.close()
 
 
 async def _beat(url: str) -> dict[str, int]:
     """Count one more heartbeat of this worker; returns those of all workers."""
-    async with await _connect(url) as connection:
+    async with _connection(url) as connection:
         await connection.execute(_BEAT, [DBOS.executor_id])
         rows = await connection.execute("SELECT executor_id, beats FROM trooper_workers")
         return dict(await rows.fetchall())
 
 
 async def _take_over(url: str, worker: str, beats: int) -> None:
-    async with await _connect(url) as connection:
+    async with _connection(url) as connection:
         gone = "DELETE FROM trooper_workers WHERE (executor_id, beats) = (%s, %s)"
         if not (await connection.execute(gone, [worker, beats])).rowcount:
             return  # it has a new heartbeat, or another worker took over
