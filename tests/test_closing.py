@@ -83,7 +83,7 @@ async def _offers(fake: FakeTrooper) -> list[Blib]:
         return await client.blibs.list()
 
 
-# On uvloop, aiohttp drops the socket of a connection that is cancelled at a certain await; Python closes it at once.
+# Once, on uvloop, a connection cancelled while it was made left its socket to Python, which closes it at once.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("loop", LOOPS)
 def test_close_cancelled_at_any_await_completes(loop: str) -> None:
