@@ -83,8 +83,6 @@ async def _offers(fake: FakeTrooper) -> list[Blib]:
         return await client.blibs.list()
 
 
-# Once, on uvloop, a connection cancelled while it was made left its socket to Python, which closes it at once.
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("loop", LOOPS)
 def test_close_cancelled_at_any_await_completes(loop: str) -> None:
     """Wherever the cancellation comes, once or repeatedly, it takes effect only when everything is closed."""

@@ -152,7 +152,7 @@ async def play(fault: Fault, target: Target, session: Session) -> Cell:
         api = await stack.enter_async_context(Api(target, steps, helpers, fault.place))
         client = TrooperClient(
             KEY,
-            base_url=f"http://{api.address}",
+            base_url=api.url,
             session=yours,
             timeout=10.0,
             retry=RetryPolicy(attempts=ATTEMPTS, max_delay=0.01, deadline=fault.deadline),

@@ -5,6 +5,7 @@ requests.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 import struct
@@ -78,6 +79,8 @@ class Api(Listener):
     def __init__(self, target: Target, steps: Sequence[Step], helpers: Sequence[str], place: Place) -> None:
         super().__init__()
         self.target = target
+        self.prefix = f"/{secrets.token_hex(8)}"
+        """Of all paths: what lacks it comes from a client of another test, whose server had this port before."""
         self.wire = 0
         """Requests that matter."""
         self.other: list[str] = []
@@ -94,6 +97,10 @@ class Api(Listener):
 
     def connection(self) -> asyncio.Protocol:
         return _Connection(self)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}{self.prefix}"
 
     def begin(self, move: Callable[[Place], None]) -> None:
         """Be ready for the call. `move` is called with the URL where the client has to send from now on."""
@@ -161,7 +168,11 @@ class _Connection(asyncio.Protocol):
             return
         self._buffer = rest[int(length or 0) :]
         self._requests += 1
-        step = self._api.answer(head.split()[1].decode().partition("?")[0], kept=self._requests > 1)
+        path = head.split()[1].decode().partition("?")[0]
+        if not path.startswith(self._api.prefix):
+            self._transport.close()
+            return
+        step = self._api.answer(path.removeprefix(self._api.prefix), kept=self._requests > 1)
         if step.data:
             self._transport.write(step.data)
         if step.then == "close":
