@@ -241,22 +241,36 @@ async def test_nothing_was_sent_is_said_only_where_it_is_true(fake_trooper: Fake
     assert "nothing was sent" not in str(caught.value)
 
 
-async def test_closing_ends_each_wait_with_its_own_error(fake_trooper: FakeTrooper) -> None:
-    """The error names the method and what it waited for, and says for how long."""
-    order = fake_trooper.add_order()
-    client = fake_trooper.client()
-    waits = {
-        f"orders.wait_until of order {order.order_id}": client.orders.wait_until(order, "stopped"),
+def _waits(client: TrooperClient) -> dict[str, Coroutine[Any, Any, Any]]:
+    """A wait of each kind, by how its errors begin."""
+
+    async def watch() -> None:
+        async for _ in client.orders.watch():
+            pass
+
+    return {
+        "orders.wait_until of order 1": client.orders.wait_until(1, "stopped"),
         "orders.wait of order 7": client.orders.wait(Transition(7, "create", "running")),
+        "orders.wait_until_reachable of order 1": client.orders.wait_until_reachable(1),
+        "orders.watch": watch(),
         "blibs.wait_until_available of blib 999": client.blibs.wait_until_available(999),
     }
-    waiting = [asyncio.create_task(wait) for wait in waits.values()]
+
+
+async def test_closing_ends_each_wait_with_its_own_error(fake_trooper: FakeTrooper) -> None:
+    """The error names the method and what it waited for, and says for how long; so does that of a wait begun later."""
+    fake_trooper.add_order(order_id=1, status="starting")
+    client = fake_trooper.client()
+    waiting = {name: asyncio.create_task(wait) for name, wait in _waits(client).items()}
     await until(lambda: len(fake_trooper.requests) > 1)
     await client.close()
-    for name, error in zip(waits, await asyncio.gather(*waiting, return_exceptions=True), strict=True):
-        assert isinstance(error, ClientClosedError)
-        assert str(error).startswith(f"{name}: ")
-        assert error.seconds > 0
+    for name, ended in waiting.items():
+        with pytest.raises(ClientClosedError, match=f"^{name}: ") as caught:
+            await ended
+        assert caught.value.seconds > 0 or name == "orders.watch"
+    for name, wait in _waits(client).items():
+        with pytest.raises(ClientClosedError, match=f"^{name}: "):
+            await wait
 
 
 # Your own session, closed meanwhile ---------------------------------------------------------------------------------

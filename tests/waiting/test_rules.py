@@ -847,7 +847,7 @@ def test_rule_12_watch_raises_a_confirmed_401_and_tolerates_other_failures() -> 
 
         seen = 0
         async with Script(orders).client() as client:
-            with pytest.raises(AuthenticationError):  # noqa: PT012 - the loop is what raises
+            with pytest.raises(AuthenticationError, match=r"^orders\.watch: "):  # noqa: PT012 - the loop is what raises
                 async for _ in client.orders.watch(interval=1):
                     seen += 1
             assert not others()

@@ -133,7 +133,7 @@ class Watch(AsyncIterator[E], Generic[E]):
         feed = self._feed
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self._poller.join(feed)
+            self._poller.join(feed, "orders.watch")
         while True:
             if feed.events:
                 return cast(E, feed.events.popleft())
@@ -141,7 +141,7 @@ class Watch(AsyncIterator[E], Generic[E]):
                 return cast(E, change)
             if feed.error is not None:
                 self._closed = True
-                raise feed.error
+                raise feed.error.about("orders.watch") if isinstance(feed.error, TrooperError) else feed.error
             if self._closed:
                 raise StopAsyncIteration
             feed.wake_up.clear()

@@ -73,7 +73,7 @@ async def look_for(
         ClientClosedError: the client was closed in the meantime.
     """
     one = Look(look=look, deadline=deadline(asyncio.get_running_loop().time(), timeout))
-    poller.join(one)
+    poller.join(one, operation, subject)
     try:
         await one.end
     finally:

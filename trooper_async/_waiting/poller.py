@@ -124,9 +124,9 @@ class Poller(Generic[M]):
     def __attrs_post_init__(self) -> None:
         self.store.on_read = self._read_elsewhere
 
-    def join(self, subscription: Subscription[M]) -> None:
-        """Add a subscription, until it ends or leaves."""
-        self.store.check()
+    def join(self, subscription: Subscription[M], operation: str, subject: str = "") -> None:
+        """Add a subscription, until it ends or leaves. Errors name the operation and the subject."""
+        self.store.check(operation, subject)
         loop = asyncio.get_running_loop()
         subscription.number = next(self._numbers)
         subscription.joined = loop.time()

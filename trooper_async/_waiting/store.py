@@ -266,11 +266,11 @@ class Store(Generic[M]):
         self._etag: str | None = None
         self._poll = self._call(self.operation, fresh=True)
 
-    def check(self, operation: str | None = None) -> None:
+    def check(self, operation: str, subject: str = "") -> None:
         """Raise the error of a read for a client that is closed, of another event loop, or without the key that it
         needs.
         """
-        self.transport.check(self._poll if operation is None else self._call(operation))
+        self.transport.check(self._call(operation, subject))
 
     async def read(self, operation: str, subject: str = "", *, fresh: bool = False) -> Snapshot[M]:
         """Read the list, with retries. With `fresh`, a response from a cache is refused.

@@ -90,7 +90,7 @@ class Waits:
         histories = self._histories
         wait = Wait(order_id=order_id, judge=judge, lost=lost, on_end=on_end, histories=histories, **options)
         try:
-            self.orders.join(wait)
+            self.orders.join(wait, wait.operation, f"order {order_id}")
         except ClientClosedError as error:
             if judge.transition is None:
                 raise
