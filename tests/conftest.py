@@ -23,6 +23,7 @@ from tests.helpers import environment, leaks, preloaded
 from tests.helpers.requirements import required
 
 environment.isolate()
+gc.disable()  # until all tests are collected, which leaves no garbage
 
 pytest_plugins = ["trooper_async.testing.plugin", "pytester"]
 
@@ -39,6 +40,7 @@ def pytest_collection_finish() -> None:
     them request.
     """
     gc.freeze()
+    gc.enable()
     gc.set_threshold(20_000)  # a test makes little garbage, and none of it is large
 
 

@@ -112,7 +112,7 @@ os.kill(os.getpid(), signal.SIGTERM)
     run = subprocess.run(
         [sys.executable, "-c", program], env=foreign, capture_output=True, text=True, check=False, cwd=TESTS.parent
     )
-    assert run.stdout.splitlines() == ["['LANG', 'TERM', 'TZ']", "interrupted"]
+    assert run.stdout.splitlines() == ["['LANG', 'SSL_CERT_FILE', 'TERM', 'TZ']", "interrupted"]
     assert run.returncode < 0
 
 
@@ -147,7 +147,9 @@ def test_no_test_waits_for_a_fixed_time() -> None:
     for path in sorted(TESTS.rglob("*.py")):
         if TESTS / "tools" in path.parents or path.parent.name == "programs":
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if "sleep(" not in (text := path.read_text(encoding="utf-8")):
+            continue
+        tree = ast.parse(text)
         sleeps = [call for call in _sleeps(tree) if ast.unparse(call.func) == "time.sleep"]
         for node in ast.walk(tree):
             if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("test_"):

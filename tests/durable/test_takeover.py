@@ -24,12 +24,14 @@ from trooper_async.testing import FakeTrooper
 LOOK = 0.2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forkserver() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def forked_workers() -> Iterator[None]:
+    """What the tests need that start a `Worker`."""
     with forkserver():
         yield
 
 
+@pytest.mark.usefixtures("forked_workers")
 async def test_another_worker_continues_what_a_killed_one_began(
     fake_trooper: FakeTrooper, server_database: str
 ) -> None:
@@ -167,6 +169,7 @@ async def test_the_default_executor_id_is_refused(server_database: str) -> None:
                 raise AssertionError
 
 
+@pytest.mark.usefixtures("forked_workers")
 async def test_random_kills_and_disturbances_on_sqlite_lose_nothing() -> None:
     """Every job ends right, each kill repeats a setting at most once, purchases never; none is forgotten."""
     seed = random.randrange(10**9)
@@ -174,6 +177,7 @@ async def test_random_kills_and_disturbances_on_sqlite_lose_nothing() -> None:
     assert [fault for verdict in verdicts for fault in verdict.faults] == [], f"seed {seed}"
 
 
+@pytest.mark.usefixtures("forked_workers")
 async def test_random_kills_and_disturbances_on_postgres_lose_nothing(server: Postgres) -> None:
     """The remaining workers take over, by the same rules."""
     seed = random.randrange(10**9)
