@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import aiohttp
 import pytest
 
 import trooper_async
+from tests.helpers import processes
 from tests.helpers.pages import BLOCKS, PAGES, ROOT, Block, sections
 from tests.tools.api_document import SAMPLES
 from trooper_async import Blibs, Migrations, Orders, Templates, TrooperClient
@@ -46,8 +46,7 @@ def test_a_script_runs(block: Block, tmp_path: Path) -> None:
         environment = {**os.environ, "TROOPER_BASE_URL": fake.url, "TROOPER_API_KEY": fake.api_key}
         script = tmp_path / "script.py"
         script.write_text(block.code, encoding="utf-8")
-        command = [sys.executable, script.name]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = processes.run(script.name, cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
         assert done.stdout
         if "orders.rented" in block.code:

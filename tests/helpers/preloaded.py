@@ -101,8 +101,9 @@ def fork(
 
 def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
     """Import, and fork a child for each request. In a child: its program, and the globals to run it in."""
-    for module in ("client", "cli._app", "testing._fake"):
+    for module in ("client", "_groups.costs", "cli._app", "cli._tables", "cli._templates", "testing._fake"):
         importlib.import_module(f"trooper_async.{module}")
+    importlib.import_module("cattrs")  # which the package imports once it reads a response
 
     with socket.socket(fileno=file) as channel:
         while True:

@@ -123,10 +123,10 @@ async def python(
         await child.kill()
 
 
-def run(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path | None = None, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """The same, with only these variables, when it has ended."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        status = _start(list(arguments), None, env, out.fileno(), err.fileno()).wait()
+        status = _start(list(arguments), cwd, env, out.fileno(), err.fileno()).wait()
         for file in (out, err):
             file.seek(0)
         return subprocess.CompletedProcess(arguments, status, out.read(), err.read())

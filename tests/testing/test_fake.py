@@ -6,13 +6,13 @@ import asyncio
 import json
 import signal
 import socket
-import sys
 from decimal import Decimal
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.helpers import processes
 from tests.helpers.conditions import LIMIT
 from tests.helpers.fake_api import LONG, arrived, running
 from tests.tools.api_document import SAMPLES
@@ -804,28 +804,17 @@ async def test_a_port_in_use_is_an_os_error() -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 async def test_the_command_serves_until_it_is_stopped(stop: signal.Signals) -> None:
     """`python -m trooper_async.testing` prints its URL and key, serves, and exits 0 without a traceback."""
-    command = [sys.executable, "-W", "error", "-m", "trooper_async.testing", "--port", "0", "--key", "k3y"]
-    process = await asyncio.create_subprocess_exec(
-        *command, "--orders", "4", "--seconds", "0",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(LIMIT):
-            assert process.stdout is not None
-            url, key = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
-            headers = {"Authorization": f"Bearer {key}"}
-            async with aiohttp.ClientSession(url, headers=headers) as session:
-                async with session.get("/api/orders") as response:
-                    rows = await response.json()
-                process.send_signal(stop)  # with the client's connection still open
-                _, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert key == "k3y"
+    options = ("--port", "0", "--key", "k3y", "--orders", "4", "--seconds", "0")
+    async with processes.python("-m", "trooper_async.testing", *options) as command:
+        url, key = (await command.says("k3y\n")).splitlines()
+        headers = {"Authorization": f"Bearer {key}"}
+        async with aiohttp.ClientSession(url, headers=headers) as session:
+            async with session.get("/api/orders") as response:
+                rows = await response.json()
+            command.send(stop)  # with the client's connection still open
+            status = await command.ends()
     assert [row["status"] for row in rows] == ["running", "stopped", "frozen", "running"]
-    assert (process.returncode, errors) == (0, b"")
+    assert (status, command.err) == (0, "")
 
 
 def test_the_command_reports_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import os
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.helpers import processes
 from tests.helpers.fake_api import Api, running
 from trooper_async.testing import FakeTrooper
 from trooper_async.testing._remote import CONTROLS, HELP
@@ -146,9 +146,7 @@ async def test_an_unknown_control_gets_the_help() -> None:
 
 def test_the_help_lists_every_control() -> None:
     """`--help` lists all controls."""
-    command = [sys.executable, "-m", "trooper_async.testing", "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert HELP in shown
+    assert HELP in processes.run("-m", "trooper_async.testing", "--help", env=os.environ).stdout
     assert {*CONTROLS, "hold_next", "arrived", "release", "requests"} == {
         word.removeprefix("/fake/").rstrip(",") for word in HELP.split() if word.startswith("/fake/")
     }
