@@ -706,6 +706,7 @@ def test_a_large_object_is_not_parsed() -> None:
     assert isinstance(fault.error, ResponseFormatError)
     assert (fault.error.path, fault.error.expected) == ("$", "at most 256 KiB")
     assert _status_error(400, large).message == "Bad Request"
+    assert _status_error(400, b'{"error": "No budget"}'.ljust(2**18)).message == "No budget", "not larger"
     assert _fault(200, large).failure is Failure.UNREADABLE
 
 

@@ -130,9 +130,9 @@ async def test_if_no_new_order_fits_all_new_ones_are_candidates(fake_trooper: Fa
 
 
 async def test_the_search_for_candidates_continues_if_the_list_fails(
-    fake_trooper: FakeTrooper, trooper: TrooperClient
+    fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A list that can't be read is read again."""
+    """A list that can't be read is logged, and read again."""
     fake_trooper.drop_next(POST, when="after")
     listed = fake_trooper.hold_next(LIST)
     buying = asyncio.create_task(buy(trooper))
@@ -144,15 +144,22 @@ async def test_the_search_for_candidates_continues_if_the_list_fails(
         await buying
 
     assert [order.order_id for order in caught.value.candidates] == [123]
+    assert "what was bought could not be looked for: orders.create of candidates: the API returned 401" in caplog.text
 
 
-async def test_a_failed_search_for_candidates_is_reported(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """The refusal of the next purchase says why it lists no candidates."""
-    await lose(fake_trooper, trooper)
+@pytest.mark.parametrize("reference", ["job-1", "job-2"])
+async def test_a_failed_search_for_candidates_is_reported(
+    reference: str, fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """The error of the same purchase, and the refusal of the next one, say why they list no candidates."""
+    await lose(fake_trooper, trooper, reference="job-1")
     fake_trooper.fail_next(LIST, status=401)
+    options = {"reference": reference} if reference == "job-1" else {}
 
-    with pytest.raises(UnresolvedPurchaseError, match="candidates could not be looked for") as caught:
-        await buy(trooper)
+    with pytest.raises(
+        (PurchaseUnknownError, UnresolvedPurchaseError), match="candidates could not be looked for"
+    ) as caught:
+        await buy(trooper, **options)
     assert caught.value.candidates == ()
 
 
@@ -195,7 +202,7 @@ async def test_a_cached_or_incomplete_list_buys_nothing(
     with pytest.raises(ResponseFormatError) as caught:
         await buy(trooper)
 
-    assert caught.value.operation == "orders.create"
+    assert str(caught.value).startswith("orders.create of the orders present before: ")
     assert posts(fake_trooper) == 0
     assert states(trooper) == []
     assert (await buy(trooper)).order_id == 123

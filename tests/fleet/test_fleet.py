@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,8 @@ async def test_a_lost_request_times_out_with_its_cause(trooper: TrooperClient, f
     assert isinstance(failed.error.__cause__, OutcomeUnknownError)
     assert failed.transition is not None
     assert failed.sent is None
+    assert failed.sent_at is not None
+    assert failed.sent_at.tzinfo is UTC
 
 
 async def test_a_run_without_waiting_ends_once_accepted(fake_trooper: FakeTrooper) -> None:

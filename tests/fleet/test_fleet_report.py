@@ -119,16 +119,19 @@ def test_a_report_round_trips_through_a_dict(money: Any) -> None:
     for order in failed["error"]["order"], stopped["order"]:
         assert order["price_h"] == ("0.8500001" if money == "text" else 0.8500001)
     assert FleetReport.from_dict(json.loads(json.dumps(data))) == report
-    wrong: list[dict[str, object]] = [{**data, "elapsed": "x"}, {**data, "outcomes": [{}]}, {}]
+    contradicting = {**data, "outcomes": [{**stopped, "order_id": 2}]}
+    wrong: list[dict[str, object]] = [{**data, "elapsed": "x"}, {**data, "outcomes": [{}]}, {}, contradicting]
     for damaged in wrong:
-        with pytest.raises(ConfigurationError, match="not the data of a FleetReport") as caught:
+        with pytest.raises(ConfigurationError, match=r"^this is not the data of a FleetReport") as caught:
             FleetReport.from_dict(damaged)
         assert caught.value.__context__ is None
 
 
 def test_no_settings_of_templates_are_stored() -> None:
     """A template's settings may hold a password: a report on disk has none."""
-    order = evolve(ORDER, template_installs=(TemplateInstall(3, config={"password": "hunter2"}),))
+    order = evolve(
+        ORDER, template_installs=(TemplateInstall(3, config={"password": "hunter2"}, extra={"key": "hunter2"}),)
+    )
     text = report_of(
         FleetOutcome(1, "stop", order=order), FleetOutcome(2, "stop", error=SupersededError("x", order=order))
     ).to_json()

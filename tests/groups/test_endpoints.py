@@ -643,6 +643,14 @@ async def test_get_of_an_unreadable_row_names_the_place(bad_rows: FakeTrooper, t
     assert "bad" not in str(caught.value)
 
 
+async def test_get_of_an_id_that_an_unreadable_row_may_have(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
+    """If a row's id can't be read, an order that is not listed may be that row: it is not said to be missing."""
+    with pytest.raises(ResponseFormatError) as caught:
+        await trooper.orders.get(4)
+
+    assert (caught.value.path, caught.value.expected) == ("$[*].order_id", "readable")
+
+
 async def test_list_raises_for_an_unreadable_row(bad_rows: FakeTrooper, trooper: TrooperClient) -> None:
     """`list` raises with the path of the row: it must not look shorter than it is."""
     with pytest.raises(ResponseFormatError) as caught:

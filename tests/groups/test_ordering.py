@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.buying import POST, buy, posts
-from trooper_async import ConfigurationError, PriceError, TrooperClient
+from trooper_async import Blib, ConfigurationError, PriceError, TrooperClient
 from trooper_async.testing import FakeTrooper
 
 
@@ -34,6 +34,13 @@ async def test_an_invalid_order_is_refused_before_anything_is_sent(
     with pytest.raises(ConfigurationError, match=problem) as caught:
         await buy(trooper, **options)
     assert caught.value.operation == "orders.create"
+    assert fake_trooper.requests == []
+
+
+async def test_an_offer_without_a_price_needs_one(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
+    """The error says which argument to pass."""
+    with pytest.raises(ConfigurationError, match=r"^orders\.create: the offer has no price: pass price_h"):
+        await trooper.orders.create(Blib(1), contract_interval="HOUR", terms_accepted=True)
     assert fake_trooper.requests == []
 
 

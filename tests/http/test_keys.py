@@ -88,6 +88,25 @@ async def test_simultaneous_401s_call_the_key_function_once() -> None:
     assert sum(request.status == 401 for request in fake.requests) <= 8
 
 
+async def test_calls_do_not_wait_for_a_key_that_another_fetches() -> None:
+    """Until the new key is there, the last one is used."""
+    vault, fetched = Vault("old", "new"), asyncio.Event()
+
+    async def slowly() -> str:
+        key = vault()
+        if key == "new":
+            await fetched.wait()
+        return key
+
+    async with RawServer(REFUSED, SUCCESS) as server, server.client(api_key=slowly) as client:
+        refused = asyncio.create_task(client.ping())
+        await until(lambda: vault.asked == 2)
+        assert await client.ping() == "hello"
+        fetched.set()
+        assert await refused == "hello"
+    assert keys_seen(server) == ["old", "old", "new"]
+
+
 async def test_a_wait_survives_a_rotated_key() -> None:
     """The poll gets the new key like any call."""
     vault = Vault("old", "new")
@@ -119,7 +138,7 @@ async def test_a_failing_key_function_sends_nothing() -> None:
         ) as caught:
             await client.templates.retry(1)
         assert (caught.value.attempts, server.requests) == (2, [])
-        assert "check what the api_key function does" in str(caught.value)
+        assert str(caught.value).endswith(". Nothing was sent: check what the api_key function does")
         await client.templates.retry(1)
     assert len(server.requests) == 1
 

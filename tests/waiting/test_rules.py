@@ -22,6 +22,7 @@ from trooper_async import (
     ConfigurationError,
     Order,
     OrderChange,
+    OrderNotFoundError,
     OrderVanishedError,
     OutcomeUnknownError,
     PollSchedule,
@@ -140,7 +141,7 @@ def test_rule_02_a_cached_response_does_not_end_a_wait() -> None:
 
     error = run(main())
     assert error.polls == 0
-    assert "cache" in str(error.last_error)
+    assert "Age should be 0: a cached response proves nothing" in str(error.last_error)
 
 
 def test_rule_03_the_desired_status_has_to_agree() -> None:
@@ -267,7 +268,9 @@ def test_rule_04_the_error_of_a_restart_has_the_failure_of_its_history() -> None
     error = run(main())
     assert isinstance(error.last_error, ServerError)
     assert str(error.last_error).startswith("orders.history of order 1: the API returned 500")
-    assert "the last failure in that time: the history is down" in str(error)
+    assert "within 60 s (running, but no restart was seen); the last failure in that time: the history is down" in str(
+        error
+    )
 
 
 def test_rule_04_a_restart_is_sent_without_a_readable_baseline() -> None:
@@ -374,6 +377,20 @@ def test_rule_06_an_order_has_vanished_once_it_is_steadily_absent() -> None:
     ended, error = run(main())
     assert 1040 <= ended < 1060
     assert error.order is not None
+
+
+def test_rule_06_an_order_that_was_never_listed_is_not_found() -> None:
+    """An id that nobody ordered is steadily absent from the start: the error says how long that took to prove."""
+
+    async def main() -> OrderNotFoundError:
+        async with Script(lambda t: []).client() as client:
+            with pytest.raises(OrderNotFoundError) as caught:
+                await client.orders.wait_until(1, "stopped")
+            return caught.value
+
+    error = run(main())
+    assert str(error).startswith("orders.wait_until of order 1: it is not in the list of orders")
+    assert 30 <= error.seconds < 60
 
 
 def test_rule_06_failed_polls_and_rows_without_an_id_are_no_absence() -> None:
@@ -718,6 +735,7 @@ def test_rule_11_close_ends_waits_and_leaves_nothing() -> None:
         await client.close()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [ClientClosedError] * 4
+        assert str(results[1]).startswith("orders.wait_until of order 1: the client was closed while waiting")
         assert not others()
         with pytest.raises(ClientClosedError):
             await client.orders.wait(STOP)
@@ -772,6 +790,20 @@ def test_rule_12_a_slow_reader_gets_the_latest_state() -> None:
     assert first.order.current_status == "word-0"
     assert second.order.current_status in ("word-10", "word-9")
     assert second.previous == first.order
+
+
+def test_rule_12_a_reader_has_its_interval_for_good() -> None:
+    """However long it has read, two polls are never further apart than its interval and jitter."""
+
+    async def main() -> list[float]:
+        script = Script(lambda t: [row(1, "running" if t < 1600 else "stopped")])
+        async with script.client() as client:
+            async for change in client.orders.watch(interval=5):
+                if change.order.current_status == "stopped":
+                    break
+        return script.polls
+
+    assert all(later - earlier < 10 for earlier, later in itertools.pairwise(run(main())))
 
 
 def test_rule_12_readers_and_waiters_share_one_poll() -> None:
@@ -1087,8 +1119,8 @@ def test_a_resumed_wait_that_is_already_over_ends_at_once() -> None:
     assert run(main()) == 1
 
 
-def test_a_bug_in_the_poll_fails_all_waits() -> None:
-    """An exception in the poll itself is raised by every wait: none hangs."""
+def test_a_bug_in_the_poll_fails_all_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception in the poll itself is logged, and raised by every wait: none hangs."""
 
     async def main() -> None:
         def orders(t: float) -> list[dict[str, Any]]:
@@ -1099,6 +1131,7 @@ def test_a_bug_in_the_poll_fails_all_waits() -> None:
                 await client.orders.wait(STOP)
 
     run(main())
+    assert caplog.messages == ["the poll of the orders broke"]
 
 
 def test_a_poll_cancelled_from_outside_ends_the_waits() -> None:

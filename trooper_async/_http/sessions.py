@@ -77,11 +77,7 @@ class Sessions:
             return self._yours
         if once not in self._ours:
             # The pool has no limit: the gate limits the calls, and the poll never queues for a connection.
-            connector = (
-                aiohttp.TCPConnector(limit=0, force_close=True)
-                if once
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
-            )
+            connector = aiohttp.TCPConnector(limit=0, force_close=once, keepalive_timeout=None if once else _IDLE)
             self._ours[once] = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_trace_config()]
             )
