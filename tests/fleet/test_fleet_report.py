@@ -119,7 +119,7 @@ def test_a_report_round_trips_through_a_dict(money: Any) -> None:
     for order in failed["error"]["order"], stopped["order"]:
         assert order["price_h"] == ("0.8500001" if money == "text" else 0.8500001)
     assert FleetReport.from_dict(json.loads(json.dumps(data))) == report
-    contradicting = {**data, "outcomes": [{**stopped, "order_id": 2}]}
+    contradicting: dict[str, object] = {**data, "outcomes": [{**stopped, "order_id": 2}]}
     wrong: list[dict[str, object]] = [{**data, "elapsed": "x"}, {**data, "outcomes": [{}]}, {}, contradicting]
     for damaged in wrong:
         with pytest.raises(ConfigurationError, match=r"^this is not the data of a FleetReport") as caught:
