@@ -25,6 +25,7 @@ from tests.helpers.conditions import until
 from tests.helpers.suspending import Suspending
 from tests.tools.simulator.api import Api
 from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script, reply, row
 from tests.tools.simulator.world import Settings, World
 from trooper_async import (
     ConfigurationError,
@@ -33,9 +34,12 @@ from trooper_async import (
     PollSchedule,
     PurchaseNotReadyError,
     PurchaseUnknownError,
+    RetryPolicy,
     StillRunningError,
     TrooperClient,
 )
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import Response
 from trooper_async.testing import FakeTrooper
 
 STATUS = "/api/order-status"
@@ -204,6 +208,22 @@ async def test_a_caller_cancelled_with_its_purchase_in_flight_releases_the_serve
     assert task.cancelled()
     assert await desired(trooper, 123) == "frozen"
     assert await trooper.orders.unresolved() == (), "nobody has to hear of it any more"
+
+
+async def test_a_caller_cancelled_as_its_purchase_ends_releases_the_server(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """If the cancellation comes between the response and the caller, what was bought is frozen as well."""
+    hold = fake_trooper.hold_next(POST)
+    task = asyncio.create_task(rented(trooper).__aenter__())
+    await hold.arrived()
+    (purchase,) = [one for one in asyncio.all_tasks() if one.get_name() == "trooper purchase"]
+    purchase.add_done_callback(lambda _: task.cancel())
+    hold.release()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert await desired(trooper, 123) == "frozen"
 
 
 async def test_a_release_that_cannot_be_recorded_is_logged(
@@ -395,6 +415,23 @@ async def test_a_release_fails_after_a_long_outage(
             fake_trooper.fail_next(STATUS, status=500, times=10_000)
     failure = r"orders.rented: orders.rented of order 123: .*500.*; trying again in 0\.0 s"
     assert any(re.fullmatch(failure, message) for message in caplog.messages)
+
+
+def test_a_release_is_tried_for_15_minutes_by_default() -> None:
+    """The last attempt is the last one that begins within that time; an order without a price "costs money"."""
+
+    async def main() -> int:
+        async def down(call: Call[Any]) -> Response:
+            return reply({"error": "down"}, 500)
+
+        script = Script(lambda t: [row(1, "running")], down)
+        async with script.client(poll=PollSchedule(floor=450, cap=450), retry=RetryPolicy(attempts=1)) as client:
+            with pytest.raises(StillRunningError, match="order 1 still costs money"):
+                async with client.orders.running(1):
+                    pass
+        return script.sent.count(STATUS)
+
+    assert run(main()) == 2, "at once and after 450 s, but not after 900.1 s"
 
 
 async def test_a_server_is_frozen_although_the_list_is_unreadable(

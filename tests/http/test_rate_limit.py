@@ -12,7 +12,7 @@ import pytest
 
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
-from trooper_async import RateLimitError
+from trooper_async import RateLimitError, RetryPolicy
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import FailedAttempt, Response
 
@@ -156,19 +156,20 @@ def test_a_pause_as_long_as_the_deadline_is_waited_out(retry_after: str, passes:
     run(main())
 
 
-def test_a_call_that_the_pause_would_outlast_fails_at_once() -> None:
+@pytest.mark.parametrize(("pause", "deadline"), [(60.5, 60.0), (0.5, 0.25)])
+def test_a_call_that_the_pause_would_outlast_fails_at_once(pause: float, deadline: float) -> None:
     """If the pause is longer than the call may take, even by less than a second, it neither waits nor is sent."""
 
     async def main() -> None:
-        script = always_429(1e9, Retry_After="60.5")
-        async with script.client() as client:
+        script = always_429(1e9, Retry_After=str(pause))
+        async with script.client(retry=RetryPolicy(deadline=deadline)) as client:
             with pytest.raises(RateLimitError):
                 await client.ping()
             began = asyncio.get_running_loop().time()
             with pytest.raises(RateLimitError) as caught:
                 await client.ping()
             assert asyncio.get_running_loop().time() == began
-            assert caught.value.retry_after == pytest.approx(60.5)
+            assert caught.value.retry_after == pytest.approx(pause)
             assert (caught.value.attempts, len(script.sent)) == (0, 1)
 
     run(main())

@@ -633,6 +633,14 @@ async def test_an_incomplete_response_counts_as_lost(answer: Answer) -> None:
         assert await client.ping() == "hello"
 
 
+async def test_a_mistake_before_sending_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has left, so not even a setting has an unknown outcome."""
+    async with RawServer() as wire, wire.client() as client:
+        monkeypatch.setattr(client._transport.wire, "send", mock.AsyncMock(side_effect=KeyError("a mistake")))
+        with pytest.raises(KeyError, match="a mistake"):
+            await client.templates.remove(1)
+
+
 async def test_a_late_response_is_a_timeout_error() -> None:
     """A read without a response within `timeout` is retried, then an APITimeoutError, which is a TimeoutError."""
     policy = RetryPolicy(attempts=2, max_delay=0.0, deadline=None)

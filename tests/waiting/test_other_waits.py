@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -181,6 +182,22 @@ def test_an_offer_is_awaited_until_it_can_be_ordered() -> None:
             return now()
 
     assert 1200 < run(main()) < 1225
+
+
+def test_a_failed_poll_of_the_offers_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says which list could not be polled."""
+    caplog.set_level(logging.INFO, "trooper_async")
+    replies = iter([reply({"error": "overloaded"}, 503), reply([{"id": 2, "is_available": True}])])
+
+    async def main() -> None:
+        async def answer(call: Call[Any]) -> Response:
+            return next(replies)
+
+        async with Script(lambda t: [], answer).client() as client:
+            await client.blibs.wait_until_available(2)
+
+    run(main())
+    assert [message.partition(":")[0] for message in caplog.messages] == ["the poll of the offers"]
 
 
 def purchase_script(orders: Callable[[float], list[dict[str, Any]]]) -> Script:

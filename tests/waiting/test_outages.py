@@ -103,6 +103,7 @@ def test_a_wait_without_successful_polls_says_why_and_for_how_long() -> None:
     assert "never seen in the list" in str(error)
     assert "no poll has succeeded for 60 s: overloaded" in str(error)
     assert (error.polls, error.order) == (0, None)
+    assert error.seconds == pytest.approx(60)
 
 
 def test_an_outage_is_logged_when_it_begins_and_ends(caplog: pytest.LogCaptureFixture) -> None:

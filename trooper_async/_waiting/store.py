@@ -187,7 +187,7 @@ class Snapshot(Generic[M]):
         """
         body, known, last = rows.body, memoryview(self._body), len(self._ids) - 1
         row, step, growing = first, 1, True
-        shift = rows.at - offsets[first] if first < len(offsets) else 0
+        shift = rows.at - offsets[first]
         while step:  # compare 1, 2, 4, … rows at a time while they are the same, then half as many each time
             after = row + step
             if after <= last and body.startswith(known[offsets[row] : offsets[after]], offsets[row] + shift):
