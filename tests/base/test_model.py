@@ -134,6 +134,15 @@ def test_a_dict_that_to_dict_did_not_write_is_refused(kind: type[Model], data: A
     assert caught.value.__context__ is None
 
 
+def test_a_dict_that_is_nested_too_deeply_is_refused() -> None:
+    """Python's limit of recursion is not the caller's problem to catch."""
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    with pytest.raises(ConfigurationError, match="not the data of a Order: it is nested too deeply"):
+        Order.from_dict({"order_id": 1, "current_status": "x", "extra": deep})
+
+
 @example(
     Order(1, "running", server_id=1, price_h=Decimal("0." + "1234567890" * 10)), "text"
 )  # more digits than money has

@@ -202,6 +202,15 @@ def test_an_error_of_the_wrong_kind_is_refused(wrong: Any) -> None:
         FleetReport.from_json(json.dumps(data))
 
 
+def test_causes_without_end_are_refused() -> None:
+    """A chain of errors that is longer than Python's limit of recursion is damage."""
+    error: dict[str, object] = {"type": "TrooperError", "message": "x"}
+    for _ in range(10_000):
+        error = {"type": "TrooperError", "message": "x", "cause": error}
+    with pytest.raises(ConfigurationError, match="error should be an error"):
+        FleetReport.from_dict({"outcomes": [{**cast("Any", STORED["outcomes"])[0], "error": error}]})
+
+
 @pytest.mark.parametrize(
     "outcome",
     [

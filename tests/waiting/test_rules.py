@@ -297,10 +297,11 @@ def test_rule_04_a_restart_is_sent_without_a_readable_baseline() -> None:
 
 
 def test_rule_04_at_most_four_histories_are_read_at_once() -> None:
-    """Fifty restarts that return at once read at most four histories at a time, and few times each."""
+    """Fifty restarts that return at once read at most four histories at a time, each in a named task, and few times."""
 
-    async def main() -> tuple[int, int]:
+    async def main() -> tuple[int, int, set[str]]:
         inside = most = asked = 0
+        names: set[str] = set()
 
         async def answer(call: Call[Any]) -> Response:
             nonlocal inside, most, asked
@@ -308,6 +309,8 @@ def test_rule_04_at_most_four_histories_are_read_at_once() -> None:
                 return reply({"success": True})
             inside, asked = inside + 1, asked + 1
             most = max(most, inside)
+            assert (task := asyncio.current_task()) is not None
+            names.add(task.get_name())
             await asyncio.sleep(0.2)
             inside -= 1
             return history(NEW, OLD)
@@ -319,11 +322,12 @@ def test_rule_04_at_most_four_histories_are_read_at_once() -> None:
         old = StatusChange("running", None, None, 9)
         async with script.client() as client:
             await asyncio.gather(*(client.orders.wait(Transition(i, "restart", "running", (old,))) for i in rows))
-        return most, asked
+        return most, asked, names
 
-    most, asked = run(main())
+    most, asked, names = run(main())
     assert most == 4
     assert asked <= 4 * 50
+    assert names == {"trooper history"}
 
 
 @pytest.mark.parametrize("moved", [True, False])

@@ -93,6 +93,8 @@ def from_data(data: object, kind: type[T]) -> T:
         problem = f"${error.path} should be {error.expected}"
     except ConfigurationError as error:  # of the model itself
         problem = error.message
+    except RecursionError:
+        problem = "it is nested too deeply"
     raise ConfigurationError(f"this is not the data of a {kind.__name__}: {problem}")
 
 

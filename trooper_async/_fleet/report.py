@@ -254,7 +254,7 @@ def _is_consistent(outcome: FleetOutcome) -> bool:
 
 
 def _error(data: Any, _: type) -> TrooperError:
-    with suppress(TypeError, ValueError, KeyError, AttributeError, RecursionError):
+    with suppress(TypeError, ValueError, KeyError, AttributeError):
         if not isinstance(data["message"], str):
             raise TypeError
         kind = getattr(errors, data["type"], None)
