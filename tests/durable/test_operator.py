@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.durable.test_workflows import ORDER, TERMS, start
+from tests.durable.test_workflows import ORDER, TERMS, result, start
 from tests.helpers.durable import application, eventually, operator
 from tests.helpers.processes import python
 from trooper_async import ConfigurationError, durable
@@ -47,7 +47,8 @@ async def undecided(fake: FakeTrooper, url: str, *accounts: str) -> AsyncIterato
                 await eventually(lambda: script.get_event_async(f"{account}-purchase", "undecided", 0))  # noqa: B023
     yield
     async with application(lambda account: fake.client(), url):
-        assert await (await start(accounts[0], durable.order, accounts[0], 1, **TERMS)).get_result() == BOUGHT
+        await start(accounts[0], durable.order, accounts[0], 1, **TERMS)
+        assert await result(accounts[0]) == BOUGHT
     assert len(fake.sent(ORDER)) == len(accounts)
 
 

@@ -299,7 +299,7 @@ async def test_starting_again_under_an_id_joins_the_running_work(fake_trooper: F
         joined = await start("tonight", durable.converge, "acme", dict.fromkeys(orders, "stopped"))
         assert await progress("tonight") == {"done": 0, "failed": 0, "total": 1}
         fake_trooper.set_status(orders[0], "stopped")
-        report = FleetReport.from_json(await joined.get_result())
+        report = FleetReport.from_json(await joined.get_result(polling_interval_sec=0.05))
     assert [outcome.order_id for outcome in report.outcomes] == orders[:1]
     assert len(fake_trooper.sent(SWITCH)) == 1
 
@@ -320,7 +320,7 @@ async def test_work_is_cancelled_retried_and_deleted_with_dbos(fake_trooper: Fak
         async with fake_trooper.client() as client:
             await client.orders.unlock(locked)
         again = await DBOS.rewind_workflow_async("locked")
-        assert await again.get_result() == "frozen"
+        assert await again.get_result(polling_interval_sec=0.05) == "frozen"
         await DBOS.delete_workflow_async("locked")
         assert await status("locked") is None
 

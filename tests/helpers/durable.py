@@ -29,7 +29,7 @@ async def application(
     grace: float = 8.0,
 ) -> AsyncIterator[None]:
     """DBOS, launched, with these accounts; leaving it is what a process does when it is asked to end."""
-    DBOS(
+    dbos = DBOS(
         config={
             "name": name,
             "system_database_url": database,
@@ -40,6 +40,8 @@ async def application(
             "enable_otlp": False,
         }
     )
+    # DBOS looks once a second for the work that a process left behind, and has no setting for it.
+    dbos._registry.get_internal_queue()._polling_interval_sec = 0.05
     try:
         async with durable.Accounts(get, grace=grace):
             DBOS.launch()
