@@ -705,15 +705,16 @@ async def test_a_once_only_call_without_a_response_has_an_unknown_outcome() -> N
     assert len(wire.requests) == 1
 
 
-async def test_at_most_max_concurrency_requests_are_in_flight() -> None:
+@pytest.mark.parametrize("limit", [3, 101], ids=["few", "more than aiohttp allows by default"])
+async def test_at_most_max_concurrency_requests_are_in_flight(limit: int) -> None:
     """The other calls wait for their turn, without a connection."""
-    async with RawServer(SILENCE) as wire, wire.client(max_concurrency=3) as client:
-        calls = [asyncio.create_task(client.ping()) for _ in range(9)]
-        await until(lambda: len(wire.requests) == 3)
+    async with RawServer(SILENCE) as wire, wire.client(max_concurrency=limit) as client:
+        calls = [asyncio.create_task(client.ping()) for _ in range(limit + 6)]
+        await until(lambda: len(wire.requests) == limit)
         for _ in range(50):
             await asyncio.sleep(0)
 
-        assert (len(wire.requests), wire.connections) == (3, 3)
+        assert (len(wire.requests), wire.connections) == (limit, limit)
         for one in calls:
             one.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
@@ -756,7 +757,10 @@ async def test_your_session_that_keeps_connections_gets_one_warning(caplog: pyte
         await client.templates.retry(5)
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "force_close=True" in caplog.text
+    assert caplog.messages == [
+        "your session keeps connections, and a request on one that the server has just closed is lost: "
+        "if it sends purchases or restarts, give it TCPConnector(force_close=True)"
+    ]
 
 
 async def test_your_session_that_keeps_no_connections_gets_no_warning(caplog: pytest.LogCaptureFixture) -> None:

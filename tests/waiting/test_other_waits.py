@@ -136,8 +136,8 @@ def test_a_wait_for_an_install_ends_at_a_confirmed_401() -> None:
     once = iter([reply({"error": "no"}, 401), installs(), installs({"install_id": 5, "status": 1})])
     assert wait_for_install(lambda t: next(once))[0].status == 1
     with pytest.raises(WaitError, match="refuses the key, twice in a row") as caught:
-        wait_for_install(lambda t: reply({"error": "no"}, 401))
-    assert "twice in a row: the API returned 401: no (" in str(caught.value)
+        wait_for_install(lambda t: reply({"error": "not for GPU X."}, 401))
+    assert "twice in a row: the API returned 401: not for GPU X (" in str(caught.value)
     assert isinstance(caught.value.__cause__, AuthenticationError)
 
 
