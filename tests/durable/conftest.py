@@ -19,19 +19,15 @@ from trooper_async import TrooperClient
 from trooper_async.durable import _accounts, _workflows
 
 
-def shorten(patch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses than in production."""
     for module, pauses in (
         (_accounts, {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LEAST_TIMEOUT": 1.0}),
         (_workflows, {"_QUEUE_POLL": 0.1, "_LOOK_AGAIN": 0.02}),
     ):
         for name, seconds in pauses.items():
-            patch.setattr(module, name, seconds)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch)
+            monkeypatch.setattr(module, name, seconds)
 
 
 def once(database: str) -> None:
@@ -39,11 +35,10 @@ def once(database: str) -> None:
 
     async def make() -> None:
         async with application(lambda account: TrooperClient("key"), database, version="template"):
-            await _workflows._make_queue()  # a process uses it from its start, but a new one within a second
+            pass
 
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
-        shorten(patch)
-        thread.submit(asyncio.run, make()).result()  # the first test may be running a loop in this one
+    with ThreadPoolExecutor(1) as thread:  # the first test that uses it may be running a loop in this thread
+        thread.submit(asyncio.run, make()).result()
 
 
 @pytest.fixture(scope="session")
