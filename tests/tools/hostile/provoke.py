@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.failures import buy, dropping
 from tests.helpers.raw_server import FAST, KEY
@@ -30,9 +31,14 @@ async def _priced(client: TrooperClient) -> None:
     await client.orders.create(blib, contract_interval="HOUR", terms_accepted=True, max_price_h=0)
 
 
-async def _not_ready(client: TrooperClient) -> None:
+async def _not_ready(fake: FakeTrooper, client: TrooperClient) -> None:
     blib = (await client.blibs.list())[0]
-    await client.orders.create_and_wait(blib, contract_interval="HOUR", terms_accepted=True, timeout=0.05)
+    buying = asyncio.create_task(
+        client.orders.create_and_wait(blib, contract_interval="HOUR", terms_accepted=True, timeout=3600)
+    )
+    await until(lambda: "/api/order" in [request.path for request in fake.requests[:-1]])
+    forward(3600)
+    await buying
 
 
 async def _superseded(fake: FakeTrooper, client: TrooperClient) -> None:
@@ -71,7 +77,7 @@ async def _still_running(client: TrooperClient) -> None:
 MORE: dict[str, tuple[type[TrooperError], Callable[[FakeTrooper], Awaitable[None]]]] = {
     "dear": (errors.PriceError, lambda fake: _with(fake, _priced)),
     "unresolved": (errors.UnresolvedPurchaseError, lambda fake: _with(dropping(fake, "/api/order"), _unresolved)),
-    "not ready": (errors.PurchaseNotReadyError, lambda fake: _with(fake, _not_ready)),
+    "not ready": (errors.PurchaseNotReadyError, lambda fake: _with(fake, lambda c: _not_ready(fake, c))),
     "superseded": (errors.SupersededError, lambda fake: _with(fake, lambda c: _superseded(fake, c), poll=QUICK)),
     "vanished": (errors.OrderVanishedError, lambda fake: _with(fake, lambda c: _vanished(fake, c), poll=QUICK)),
     "template": (errors.TemplateFailedError, lambda fake: _with(fake, lambda c: _failing(fake, c), poll=QUICK)),
