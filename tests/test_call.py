@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.raw_server import CUT, FAST, KEY, RawServer, http
+from tests.helpers.texts import exactly
 from trooper_async import (
     APIConnectionError,
     BadRequestError,
@@ -78,30 +79,44 @@ async def test_the_errors_are_those_of_all_calls(answer: bytes, kind: type[Excep
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "json"),
+    "path",
     [
-        ("FETCH", "/api/x", None),
-        ("get", "/api/x", None),
-        ("GET", "api/x", None),
-        ("GET", "https://evil.example/api/x", None),
-        ("GET", "/api/../x", None),
-        ("GET", "/api/./x", None),
-        ("GET", "/api/x#y", None),
-        ("GET", "/api/a b", None),
-        ("GET", "/api/x\r\nX-Injected: yes", None),
-        ("GET", "/api/ü", None),
-        ("GET", "/api\\x", None),
-        ("GET", 5, None),
-        ("GET", "/api/x", {"a": 1}),
-        ("POST", "/api/x", [1]),
-        ("POST", "/api/x", {"a": float("nan")}),
+        "api/x",
+        "https://evil.example/api/x",
+        "/api/../x",
+        "/api/./x",
+        "/api/x#y",
+        "/api/a b",
+        "/api/x\r\nX-Injected: yes",
+        "/api/ü",
+        "/api\\x",
+        5,
     ],
 )
-async def test_an_invalid_call_is_refused(method: str, path: Any, json: Any) -> None:
-    """Another host, an invalid path, a GET with a body: a ConfigurationError, and nothing was sent."""
+async def test_an_invalid_path_is_refused(path: Any) -> None:
+    """Neither another host nor another header can be reached through a path."""
+    problem = "the path must begin with / and be printable ASCII, without spaces, backslashes, `#`, `.` and `..`"
     async with RawServer() as server, server.client() as client:
-        with pytest.raises(ConfigurationError):
-            await client.call(method, path, json=json)
+        with pytest.raises(ConfigurationError, match=exactly(f"call: {problem}: nothing was sent")):
+            await client.call("GET", path)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("method", "json", "problem"),
+    [
+        ("FETCH", None, "call: the method must be one of GET, POST, PUT, PATCH, DELETE, not 'FETCH'"),
+        ("get", None, "call: the method must be one of GET, POST, PUT, PATCH, DELETE, not 'get'"),
+        ("GET", {"a": 1}, "call: a GET has no JSON: write a query in its path"),
+        ("POST", [1], "call: json must be a mapping"),
+        ("POST", {"a": float("nan")}, "call POST /api/x: an argument can't be sent as JSON"),
+    ],
+)
+async def test_an_invalid_call_is_refused(method: str, json: Any, problem: str) -> None:
+    """Another method, a GET with a body, or what is not JSON: a ConfigurationError, and nothing was sent."""
+    async with RawServer() as server, server.client() as client:
+        with pytest.raises(ConfigurationError, match=exactly(f"{problem}: nothing was sent")):
+            await client.call(method, "/api/x", json=json)
     assert server.requests == []
 
 

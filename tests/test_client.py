@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.texts import exactly
 from trooper_async import (
     AuthenticationError,
     Blib,
@@ -21,12 +22,9 @@ from trooper_async import (
     ConfigurationError,
     MigrationQuote,
     Order,
-    OrderChange,
     OrderNotFoundError,
     PriceError,
     RetryPolicy,
-    Template,
-    TemplateInstall,
     Transition,
     TrooperClient,
     WaitError,
@@ -138,17 +136,15 @@ def test_an_invalid_key_is_refused(name: str) -> None:
     mistakes = {
         "empty": "the API key is empty",
         "blank": "the API key is empty",
-        "bearer": "pass the API key alone, without `Bearer`",
-        "secret": "not SecretStr: pass its get_secret_value()",
-        "bytes": "must be a str, not bytes",
-        "number": "must be a str, not int",
+        "bearer": "pass the API key alone, without `Bearer` in front of it",
+        "secret": "the API key must be a str, not SecretStr: pass its get_secret_value()",
+        "bytes": "the API key must be a str, not bytes: decode it",
+        "number": "the API key must be a str, not int",
     }
     with pytest.raises(ConfigurationError) as caught:
         TrooperClient(BAD_KEYS[name])
 
-    assert isinstance(caught.value, ValueError)
-    assert mistakes.get(name, "the API key must be printable ASCII") in caught.value.message
-    assert "sesame" not in str(caught.value)
+    assert str(caught.value) == mistakes.get(name, "the API key must be printable ASCII without spaces or line ends")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +192,7 @@ def test_an_invalid_key_in_the_environment_is_refused(monkeypatch: pytest.Monkey
     """For example, a key read from a file with its newline."""
     monkeypatch.setenv("TROOPER_API_KEY", "sesame-open\n")
 
-    with pytest.raises(ConfigurationError, match="API key"):
+    with pytest.raises(ConfigurationError, match=r"^the API key must be printable ASCII"):
         TrooperClient()
 
 
@@ -218,7 +214,9 @@ async def test_an_empty_key_in_the_environment_counts_as_none(
 async def test_without_a_key_private_endpoints_send_nothing(fake_trooper: FakeTrooper, method: str) -> None:
     """A call that needs a key is a ConfigurationError that says how to set one."""
     async with fake_trooper.client(api_key=None) as client:
-        with pytest.raises(ConfigurationError, match=r": no API key \(pass .*TROOPER_API_KEY\): nothing was sent$"):
+        with pytest.raises(
+            ConfigurationError, match=r": no API key \(pass api_key, or set TROOPER_API_KEY\): nothing was sent$"
+        ):
             await PRIVATE[method](client)
 
     assert fake_trooper.requests == []
@@ -261,9 +259,8 @@ async def test_a_wrong_key_is_an_authentication_error(fake_trooper: FakeTrooper)
 )
 def test_http_is_refused_except_for_loopback(url: str) -> None:
     """Over http anybody in between could read the key."""
-    with pytest.raises(
-        ConfigurationError, match=r"^base_url must be https: over http anyone .* could read the API key$"
-    ):
+    problem = "base_url must be https: over http anyone in between could read the API key"
+    with pytest.raises(ConfigurationError, match=exactly(problem)):
         TrooperClient("key", base_url=url)
 
 
@@ -292,17 +289,23 @@ def test_http_is_refused_except_for_loopback(url: str) -> None:
 )
 def test_a_base_url_with_other_parts_is_refused(url: str) -> None:
     """A user, a query, a fragment, spaces, another scheme or no host: only a plain base URL is accepted."""
-    with pytest.raises(ConfigurationError, match="base_url must be an https URL") as caught:
+    rest = " without user, query and fragment" if "://" in url else ": write https:// in front of the host"
+    with pytest.raises(ConfigurationError, match=exactly(f"base_url must be an https URL{rest}")):
         TrooperClient("key", base_url=url)
-
-    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["https://example.com:99999", "https://example.com:port", "https://[::1", 5, object()])
 def test_an_invalid_base_url_is_refused(url: Any) -> None:
-    """What can't be parsed is no URL."""
-    with pytest.raises(ConfigurationError, match="base_url is no URL"):
+    """What can't be parsed is not a valid URL."""
+    with pytest.raises(ConfigurationError, match=exactly("base_url is not a valid URL")):
         TrooperClient("key", base_url=url)
+
+
+@pytest.mark.parametrize("proxy", ["proxy:3128", "socks5://proxy:1080", "http://", "http://proxy:port", 5])
+def test_an_invalid_proxy_is_refused(proxy: Any) -> None:
+    """Only the URL of an HTTP proxy is accepted."""
+    with pytest.raises(ConfigurationError, match=exactly("proxy must be the URL of an HTTP proxy (http://host:port)")):
+        TrooperClient("key", proxy=proxy)
 
 
 @pytest.mark.parametrize("url", ["https://example.com", "https://example.com/prefix/", "https://example.com:8443"])
@@ -339,7 +342,7 @@ BAD_SECONDS: list[Any] = [0, 0.0, -1, math.nan, "5", True]
 @pytest.mark.parametrize("timeout", [*BAD_SECONDS, math.inf, None])
 def test_an_invalid_timeout_is_refused(timeout: Any) -> None:
     """A request may take a number of seconds above 0, but not forever."""
-    with pytest.raises(ConfigurationError, match="timeout must be a number of seconds above 0"):
+    with pytest.raises(ConfigurationError, match=r"^timeout must be a number of seconds above 0"):
         TrooperClient("key", timeout=timeout)
 
 
@@ -421,15 +424,6 @@ async def test_an_invalid_id_sends_nothing(fake_trooper: FakeTrooper, trooper: T
     assert fake_trooper.requests == []
 
 
-@pytest.mark.parametrize("wrong", [BLIB, Template(1), TemplateInstall(1)], ids=lambda wrong: type(wrong).__name__)
-async def test_an_id_of_another_model_is_refused(fake_trooper: FakeTrooper, trooper: TrooperClient, wrong: Any) -> None:
-    """An offer's or a template's id is not accepted as an order's."""
-    with pytest.raises(ConfigurationError, match="an order, or its id .* is needed, not " + type(wrong).__name__):
-        await trooper.orders.stop(wrong)
-
-    assert fake_trooper.requests == []
-
-
 async def test_an_unknown_id_sends_no_post(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
     """An id that is not in the list is looked up, and nothing is sent for it."""
     for method in ("stop", "stop_and_wait", "wait_until", "wait_until_converged", "wait_until_reachable"):
@@ -437,33 +431,6 @@ async def test_an_unknown_id_sends_no_post(fake_trooper: FakeTrooper, trooper: T
             await WITH_ORDER[method](trooper, 4711)
 
     assert {request.method for request in fake_trooper.requests} == {"GET"}
-
-
-async def test_a_title_must_be_text(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """Anything else is a ConfigurationError before anything is sent."""
-    with pytest.raises(ConfigurationError, match="title"):
-        await trooper.orders.rename(ORDER, 5)  # type: ignore[arg-type]  # what is not typed can pass it
-
-    assert fake_trooper.requests == []
-
-
-async def test_an_argument_without_a_json_form_sends_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """A config with NaN or a non-JSON object, or that is no mapping, is a ConfigurationError."""
-    bad: list[Any] = [{"a": math.nan}, {"a": object()}, {"a": {1, 2}}, {"a": Decimal("1e400")}, {1: 2}, "{}", [], 5]
-    for config in bad:
-        with pytest.raises(ConfigurationError) as caught:
-            await trooper.templates.install(ORDER, 1, config)
-        assert caught.value.operation == "templates.install"
-
-    assert fake_trooper.requests == []
-
-
-async def test_wait_until_needs_a_status_or_a_function(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """What is neither a status nor callable is a ConfigurationError."""
-    with pytest.raises(ConfigurationError, match="status or a function"):
-        await trooper.orders.wait_until(ORDER, 5)  # type: ignore[arg-type]  # what is not typed can pass it
-
-    assert fake_trooper.requests == []
 
 
 # --- money --------------------------------------------------------------------------------------------------------
@@ -529,43 +496,6 @@ async def test_a_purchase_with_an_invalid_argument_sends_nothing(
     assert trooper.orders.purchases == ()
 
 
-# --- the seconds of waits -----------------------------------------------------------------------------------------
-
-
-async def _first_change(trooper: TrooperClient, interval: Any) -> OrderChange:
-    return await anext(trooper.orders.watch(interval=interval))
-
-
-WAITS: dict[str, Callable[[TrooperClient, Any], Awaitable[object]]] = {
-    "start_and_wait": lambda trooper, timeout: trooper.orders.start_and_wait(ORDER, timeout=timeout),
-    "stop_and_wait": lambda trooper, timeout: trooper.orders.stop_and_wait(ORDER, timeout=timeout),
-    "restart_and_wait": lambda trooper, timeout: trooper.orders.restart_and_wait(ORDER, timeout=timeout),
-    "freeze_and_wait": lambda trooper, timeout: trooper.orders.freeze_and_wait(123, timeout=timeout),
-    "wait": lambda trooper, timeout: trooper.orders.wait(STOP, timeout=timeout),
-    "wait_until": lambda trooper, timeout: trooper.orders.wait_until(123, "stopped", timeout=timeout),
-    "wait_until_converged": lambda trooper, timeout: trooper.orders.wait_until_converged(123, timeout=timeout),
-    "wait_until_reachable": lambda trooper, timeout: trooper.orders.wait_until_reachable(123, timeout=timeout),
-    "watch": lambda trooper, interval: _first_change(trooper, interval),
-    "create_and_wait": lambda trooper, timeout: buy_and_wait(trooper, timeout=timeout),
-    "buy_and_wait": lambda trooper, timeout: trooper.migrations.buy_and_wait(QUOTE, keep_data=True, timeout=timeout),
-    "install_and_wait": lambda trooper, timeout: trooper.templates.install_and_wait(ORDER, 1, timeout=timeout),
-    "wait for an install": lambda trooper, timeout: trooper.templates.wait(ORDER, 1, timeout=timeout),
-    "wait_until_available": lambda trooper, timeout: trooper.blibs.wait_until_available(4, timeout=timeout),
-}
-
-
-@pytest.mark.parametrize("method", WAITS)
-async def test_invalid_seconds_send_nothing(fake_trooper: FakeTrooper, trooper: TrooperClient, method: str) -> None:
-    """Every method that waits refuses an invalid timeout before it sends anything."""
-    fake_trooper.add_order(order_id=123)
-
-    for seconds in BAD_SECONDS:
-        with pytest.raises(ConfigurationError, match="must be a number of seconds above 0"):
-            await WAITS[method](trooper, seconds)
-
-    assert fake_trooper.requests == []
-
-
 # --- the lifetime of the client -----------------------------------------------------------------------------------
 
 
@@ -595,7 +525,7 @@ async def test_a_client_of_another_event_loop_sends_nothing(fake_trooper: FakeTr
         await EVERY[method](client)
 
     async with fake_trooper.client() as client:
-        with pytest.raises(ConfigurationError, match="belongs to another event loop"):
+        with pytest.raises(ConfigurationError, match=r"this client belongs to another event loop: make one per loop$"):
             await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
 
     assert fake_trooper.requests == []
@@ -610,7 +540,7 @@ def test_a_client_belongs_to_the_loop_of_its_first_use() -> None:
             pass
 
     asyncio.run(enter())
-    with pytest.raises(ConfigurationError, match="belongs to another event loop"):
+    with pytest.raises(ConfigurationError, match=r"this client belongs to another event loop: make one per loop$"):
         asyncio.run(enter())
 
 

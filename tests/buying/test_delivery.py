@@ -246,7 +246,7 @@ async def test_an_invalid_on_change_is_refused_before_anything_is_sent(
         "wait": lambda: trooper.orders.wait(transition, on_change=on_change),
     }
     with pytest.raises(
-        ConfigurationError, match=r"on_change must be a (plain function, since|function that takes an Order)"
+        ConfigurationError, match=r"on_change must be a (plain function|function that takes an Order), not"
     ):
         await calls[twin]()
     assert paths(fake_trooper) == []

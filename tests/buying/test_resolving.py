@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 
 from tests.helpers.buying import LIST, POST, buy, lose, states, the_purchase
-from trooper_async import ConfigurationError, PurchaseUnknownError, TrooperClient, UnresolvedPurchaseError
+from tests.helpers.texts import exactly
+from trooper_async import Blib, ConfigurationError, PurchaseUnknownError, TrooperClient, UnresolvedPurchaseError
 from trooper_async.testing import FakeTrooper
+
+
+def refused(problem: str) -> pytest.RaisesExc[ConfigurationError]:
+    """A decision is refused with the whole text of the error."""
+    return pytest.raises(ConfigurationError, match=exactly(f"orders.resolve: {problem}: nothing was resolved"))
 
 
 async def bought_for_a_cancelled_caller(fake: FakeTrooper, trooper: TrooperClient) -> UnresolvedPurchaseError:
@@ -29,7 +35,7 @@ async def bought_for_a_cancelled_caller(fake: FakeTrooper, trooper: TrooperClien
 
 @pytest.mark.parametrize(
     ("order", "problem"),
-    [(None, "it is order 123, as is known"), (100, "it is order 123, as is known"), (124, "it is order 123")],
+    [(order, "it is known that it is order 123") for order in (None, 100, 124)],
 )
 async def test_a_known_order_can_only_be_resolved_as_itself(
     order: int | None, problem: str, fake_trooper: FakeTrooper, trooper: TrooperClient
@@ -37,7 +43,7 @@ async def test_a_known_order_can_only_be_resolved_as_itself(
     """ "Not made" and other orders are refused; its own order resolves it."""
     error = await bought_for_a_cancelled_caller(fake_trooper, trooper)
 
-    with pytest.raises(ConfigurationError, match=f"{problem}.*: nothing was resolved"):
+    with refused(problem):
         await trooper.orders.resolve(error, order)
     assert [one.order_id for one in await trooper.orders.unresolved()] == [123]
 
@@ -49,7 +55,7 @@ async def test_an_order_that_existed_before_is_refused(fake_trooper: FakeTrooper
     """An order that the list showed before the purchase was sent cannot be its result."""
     error = await lose(fake_trooper, trooper)
 
-    with pytest.raises(ConfigurationError, match="order 100 existed before it was sent"):
+    with refused("order 100 existed before it was sent"):
         await trooper.orders.resolve(error, 100)
     assert the_purchase(trooper).state == "unknown"
 
@@ -59,7 +65,7 @@ async def test_an_order_of_another_purchase_is_refused(fake_trooper: FakeTrooper
     error = await lose(fake_trooper, trooper, reference="job-1")
     await buy(trooper, reference="job-2")
 
-    with pytest.raises(ConfigurationError, match="order 124 belongs to another purchase"):
+    with refused("order 124 belongs to another purchase"):
         await trooper.orders.resolve(error, 124)
     await trooper.orders.resolve(error, 123)
 
@@ -73,7 +79,7 @@ async def test_the_order_that_a_migration_replaces_is_refused(
     with pytest.raises(PurchaseUnknownError) as caught:
         await trooper.migrations.buy(quote, keep_data=True)
 
-    with pytest.raises(ConfigurationError, match="order 100 existed before"):
+    with refused("order 100 existed before it was sent"):
         await trooper.orders.resolve(caught.value, 100)
     await trooper.orders.resolve(caught.value, 123)
 
@@ -93,7 +99,7 @@ async def test_the_first_decision_counts(
     error = await lose(fake_trooper, trooper)
     await trooper.orders.resolve(error, first)
 
-    with pytest.raises(ConfigurationError, match=problem):
+    with refused(problem):
         await trooper.orders.resolve(error, second)
     await trooper.orders.resolve(error, first)
     assert states(trooper) == [("resolved", first)]
@@ -120,7 +126,7 @@ async def test_a_refused_purchase_cannot_be_resolved_as_an_order(
     with pytest.raises(Exception, match="400"):
         await buy(trooper)
 
-    with pytest.raises(ConfigurationError, match="it was not made, as is known"):
+    with refused("it is known that it was not made"):
         await trooper.orders.resolve(the_purchase(trooper), 123)
     await trooper.orders.resolve(the_purchase(trooper), None)
     assert not the_purchase(trooper).delivered
@@ -132,12 +138,19 @@ async def test_a_decision_is_kept_over_restarts(fake_trooper: FakeTrooper, path:
         await lose(fake_trooper, trooper)
     async with fake_trooper.client(ledger=path) as trooper:
         (lost,) = await trooper.orders.unresolved()
-        with pytest.raises(ConfigurationError, match="existed before"):
+        with refused("order 100 existed before it was sent"):
             await trooper.orders.resolve(lost, 100)
         await trooper.orders.resolve(lost, 123)
     async with fake_trooper.client(ledger=path) as trooper:
-        with pytest.raises(ConfigurationError, match="it is resolved already"):
+        with refused("it is resolved already: it is order 123"):
             await trooper.orders.resolve(lost, None)
+
+
+@pytest.mark.parametrize("what", [5, None, Blib(1)])
+async def test_only_a_purchase_or_its_error_can_be_resolved(what: Any, trooper: TrooperClient) -> None:
+    """Anything else is no purchase that the client knows."""
+    with refused("no purchase of this client or its ledger"):
+        await trooper.orders.resolve(what, None)
 
 
 # Responses that name an impossible order ----------------------------------------------------------------------------

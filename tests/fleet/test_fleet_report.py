@@ -12,6 +12,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.texts import exactly
 from trooper_async import (
     APIConnectionError,
     APITimeoutError,
@@ -198,7 +199,7 @@ def test_an_error_of_the_wrong_kind_is_refused(wrong: Any) -> None:
     data = json.loads(json.dumps(STORED))
     outcome = data["outcomes"][0]
     outcome["error"] = {**outcome["error"], **wrong} if isinstance(wrong, dict) and wrong else wrong
-    with pytest.raises(ConfigurationError, match="damaged"):
+    with pytest.raises(ConfigurationError, match=exactly("this stored FleetReport is damaged")):
         FleetReport.from_json(json.dumps(data))
 
 
@@ -234,7 +235,7 @@ def test_causes_without_end_are_refused() -> None:
 )
 def test_a_contradictory_report_is_refused(outcome: FleetOutcome) -> None:
     """Resuming it could send a restart a second time."""
-    with pytest.raises(ConfigurationError, match="damaged"):
+    with pytest.raises(ConfigurationError, match=exactly("this stored FleetReport is damaged")):
         FleetReport.from_json(report_of(outcome).to_json())
 
 
@@ -252,5 +253,5 @@ def test_a_report_of_an_earlier_release_is_read() -> None:
     assert FleetReport.from_json(json.dumps(data)).outcomes[0].order == ORDER
     for name in ("order", "error", "transition", "sent"):
         damaged = {**data, "outcomes": [{key: value for key, value in outcome.items() if key != name}]}
-        with pytest.raises(ConfigurationError, match="damaged"):
+        with pytest.raises(ConfigurationError, match=exactly("this stored FleetReport is damaged")):
             FleetReport.from_json(json.dumps(damaged))

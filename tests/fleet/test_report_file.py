@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.texts import exactly
 from trooper_async import ConfigurationError, FleetOutcome, FleetReport, ReportFile, TrooperClient
 from trooper_async.testing import FakeTrooper
 
@@ -69,7 +70,10 @@ def test_two_runs_cannot_share_a_file(tmp_path: Path) -> None:
     """The file is locked while it is open, and the second run does not remove it, even if it is still empty."""
     path = tmp_path / "report"
     with ReportFile(path) as file:
-        with pytest.raises(ConfigurationError, match="has not finished"):
+        with pytest.raises(
+            ConfigurationError,
+            match=exactly(f"ReportFile: {path} is the report of a run that has not finished: nothing was sent"),
+        ):
             ReportFile(path)
         file.store(PENDING)
         assert FleetReport.from_json(path.read_text()) == PENDING
@@ -206,7 +210,10 @@ def test_a_file_removed_meanwhile_is_not_used(tmp_path: Path, monkeypatch: pytes
         return file
 
     monkeypatch.setattr(os, "open", removed)
-    with pytest.raises(ConfigurationError, match="has not finished"):
+    with pytest.raises(
+        ConfigurationError,
+        match=exactly(f"ReportFile: {path} is the report of a run that has not finished: nothing was sent"),
+    ):
         ReportFile(path)
     monkeypatch.undo()
     ReportFile(path).close()

@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 
+from tests.helpers.texts import exactly
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
 from trooper_async import (
@@ -692,7 +693,10 @@ def test_rule_11_async_functions_are_refused_without_a_warning() -> None:
                 await client.orders.wait_until(1, predicate)  # type: ignore[arg-type]  # on purpose
             with pytest.raises(TypeError, match=r"^on_change must be a plain function: a coroutine is not awaited$"):
                 await client.orders.wait(STOP, on_change=lambda order: predicate(order))
-            with pytest.raises(ConfigurationError, match="a plain function"):
+            with pytest.raises(
+                ConfigurationError,
+                match=exactly("orders.wait: on_change must be a plain function, not an async one: nothing was sent"),
+            ):
                 await client.orders.wait(STOP, on_change=predicate)
 
     with warnings.catch_warnings():

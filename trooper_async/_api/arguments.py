@@ -174,4 +174,5 @@ def check_on_change(on_change: object, operation: str) -> None:
     """Refuse, before anything is sent, an `on_change` that a wait could not call."""
     check_function(on_change, "on_change", "an Order", operation)
     if callable(on_change) and any(inspect.iscoroutinefunction(one) for one in (on_change, type(on_change).__call__)):
-        raise wrong("on_change must be a plain function, since it is not awaited", on_change, operation)
+        text = "on_change must be a plain function, not an async one"
+        raise ConfigurationError(f"{text}: nothing was sent", operation=operation)

@@ -84,7 +84,7 @@ def dumps(data: dict[str, JSON]) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ConfigurationError):
             raise
-    raise ConfigurationError("an argument can't be sent as JSON")
+    raise ConfigurationError("an argument can't be sent as JSON: nothing was sent")
 
 
 def json_number(value: object) -> int | float:
@@ -92,12 +92,15 @@ def json_number(value: object) -> int | float:
 
     Raises:
         ConfigurationError: there is none.
+        TypeError: it is not a Decimal. The error does not contain it, since it may be a secret.
     """
-    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 300:
+    if not isinstance(value, Decimal):
+        raise TypeError("not a Decimal")
+    if value.is_finite() and abs(value.adjusted()) < 300:
         number = int(value) if value == value.to_integral_value() else float(value)
         if Decimal(repr(number)) == value:
             return number
-    raise ConfigurationError(f"{value!s:.40} is no number that can be sent as JSON")
+    raise ConfigurationError(f"a JSON number can't hold {value!s:.40}")
 
 
 _ENCODER = json.JSONEncoder(default=json_number, allow_nan=False)

@@ -180,7 +180,7 @@ class Journal:
             if known.order_id == order_id:
                 return None
             found = "it was not made" if known.order_id is None else f"it is order {known.order_id}"
-            return f"{found}, as is known" if known.state != "resolved" else f"it is resolved already: {found}"
+            return f"it is known that {found}" if known.state != "resolved" else f"it is resolved already: {found}"
         if order_id is None or order_id not in self.taken(record):
             return None
         if any(one.order_id == order_id for one in self.all):

@@ -149,7 +149,7 @@ class Migrations:
         reference: str | None,
     ) -> tuple[Record, Prepare]:
         if not isinstance(quote, MigrationQuote):
-            raise arguments.wrong("a quote is needed, as migrations.quote() gives it", quote, operation)
+            raise arguments.wrong("a quote from migrations.quote() is needed", quote, operation)
         subject = f"order {quote.order_id}"
         limit = quote.total_due
         if max_total_due is not None:

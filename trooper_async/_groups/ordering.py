@@ -34,7 +34,7 @@ def wanted_order(
         ConfigurationError: an argument is invalid. Nothing was sent.
     """
     if not isinstance(blib, Blib):
-        raise arguments.wrong("an offer is needed, as blibs.list() gives it", blib, operation)
+        raise arguments.wrong("an offer from blibs.list() is needed", blib, operation)
     subject = f"blib {blib.id}"
     asked = blib.price_h if price_h is None else price_h
     if asked is None:

@@ -11,7 +11,7 @@ def problem_of_url(url: object) -> str | None:
         return "base_url must be an https URL: write https:// in front of the host"
     parts = _parts(url)
     if parts is None or not isinstance(url, str):
-        return "base_url is no URL"
+        return "base_url is not a valid URL"
     has_more = "@" in parts.netloc or any(c in "?#" or c.isspace() for c in url)  # an empty query or user counts, too
     if parts.scheme not in ("https", "http") or not parts.hostname or has_more:
         return "base_url must be an https URL without user, query and fragment"
