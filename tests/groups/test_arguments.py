@@ -46,6 +46,7 @@ NO_TEMPLATE = [*NO_ID, ORDER, OFFER, TemplateInstall(1)]
 NO_INSTALL = [*NO_ID, ORDER, OFFER, Template(1)]
 NO_SECONDS: list[object] = [0, -1, math.nan, True, "5", [5], 10**400]
 NO_FUNCTION: list[object] = ["x", 5]
+ASYNC: list[object] = [coroutine_function]
 NO_MONEY: list[object] = ["cheap", -1, math.nan, True, [1]]
 NO_BOOL: list[object] = ["yes", 1, None]
 NO_CONFIG: list[object] = ["{}", [], 5, {1: 2}]
@@ -115,9 +116,20 @@ WITH_ORDER = [
 ]
 
 
-def called(operation: str) -> Method:
+def called(operation: str, option: str = "") -> Method:
+    """A method, called with the value as its first argument, or for order 1 as an option."""
     group, name = operation.split(".")
+    if option:
+        return lambda trooper, value: getattr(getattr(trooper, group), name)(1, **{option: value})
     return lambda trooper, value: getattr(getattr(trooper, group), name)(value)
+
+
+WITH_TIMEOUT = [
+    *(f"orders.{action}_and_wait" for action in ("start", "stop", "restart", "freeze")),
+    "orders.wait_until_converged",
+    "orders.wait_until_reachable",
+    "blibs.wait_until_available",
+]
 
 
 CASES = [
@@ -133,7 +145,7 @@ CASES = [
     table(
         "blibs.wait_until_available",
         NO_MONEY,
-        lambda t, x: t.blibs.wait_until_available(1, max_price_h=x),
+        called("blibs.wait_until_available", "max_price_h"),
         f"max_price_h{MONEY}",
     ),
     table("templates.install", NO_TEMPLATE, lambda t, x: t.templates.install(1, x), A_TEMPLATE),
@@ -158,40 +170,14 @@ CASES = [
     table("orders.rename", [5, None, b"a"], lambda t, x: t.orders.rename(1, x), "title must be text"),
     table("orders.find", [5, b"a", ["a"]], lambda t, x: t.orders.find(title=x), "title must be text"),
     table("orders.watch", NO_SECONDS, lambda t, x: anext(t.orders.watch(interval=x)), f"interval{SECONDS}"),
-    table("orders.start", NO_BOOL, lambda t, x: t.orders.start(1, migration_allowed=x), f"migration_allowed{BOOL}"),
-    table(
-        "orders.start_and_wait",
-        NO_BOOL,
-        lambda t, x: t.orders.start_and_wait(1, migration_allowed=x),
-        f"migration_allowed{BOOL}",
-    ),
     *(
-        table(
-            f"orders.{name}", NO_SECONDS, lambda t, x, n=name: getattr(t.orders, n)(1, timeout=x), f"timeout{SECONDS}"
-        )
-        for name in ("start_and_wait", "stop_and_wait", "restart_and_wait", "freeze_and_wait")
+        table(name, NO_BOOL, called(name, "migration_allowed"), f"migration_allowed{BOOL}")
+        for name in ("orders.start", "orders.start_and_wait")
     ),
+    *(table(name, NO_SECONDS, called(name, "timeout"), f"timeout{SECONDS}") for name in WITH_TIMEOUT),
     table("orders.wait", NO_SECONDS, lambda t, x: t.orders.wait(STOP, timeout=x), f"timeout{SECONDS}"),
     table(
         "orders.wait_until", NO_SECONDS, lambda t, x: t.orders.wait_until(1, "running", timeout=x), f"timeout{SECONDS}"
-    ),
-    table(
-        "orders.wait_until_converged",
-        NO_SECONDS,
-        lambda t, x: t.orders.wait_until_converged(1, timeout=x),
-        f"timeout{SECONDS}",
-    ),
-    table(
-        "orders.wait_until_reachable",
-        NO_SECONDS,
-        lambda t, x: t.orders.wait_until_reachable(1, timeout=x),
-        f"timeout{SECONDS}",
-    ),
-    table(
-        "blibs.wait_until_available",
-        NO_SECONDS,
-        lambda t, x: t.blibs.wait_until_available(1, timeout=x),
-        f"timeout{SECONDS}",
     ),
     table("templates.wait", NO_SECONDS, lambda t, x: t.templates.wait(1, 1, timeout=x), f"timeout{SECONDS}"),
     table(
@@ -200,10 +186,10 @@ CASES = [
         lambda t, x: t.templates.install_and_wait(1, 1, timeout=x),
         f"timeout{SECONDS}",
     ),
-    table("orders.stop_and_wait", NO_FUNCTION, lambda t, x: t.orders.stop_and_wait(1, on_change=x), ON_CHANGE),
-    table("orders.stop_and_wait", [coroutine_function], lambda t, x: t.orders.stop_and_wait(1, on_change=x), NOT_ASYNC),
+    table("orders.stop_and_wait", NO_FUNCTION, called("orders.stop_and_wait", "on_change"), ON_CHANGE),
+    table("orders.stop_and_wait", ASYNC, called("orders.stop_and_wait", "on_change"), NOT_ASYNC),
     table("orders.wait", NO_FUNCTION, lambda t, x: t.orders.wait(STOP, on_change=x), ON_CHANGE),
-    table("orders.wait", [coroutine_function], lambda t, x: t.orders.wait(STOP, on_change=x), NOT_ASYNC),
+    table("orders.wait", ASYNC, lambda t, x: t.orders.wait(STOP, on_change=x), NOT_ASYNC),
     *(
         table(f"orders.{name}", wrong, job(name, option), needed)
         for name in ("rented", "running")
@@ -212,7 +198,7 @@ CASES = [
             ("then_timeout", NO_SECONDS, f"then_timeout{SECONDS}"),
             ("timeout", NO_SECONDS, f"timeout{SECONDS}"),
             ("on_change", NO_FUNCTION, ON_CHANGE),
-            ("on_change", [coroutine_function], NOT_ASYNC),
+            ("on_change", ASYNC, NOT_ASYNC),
         )
     ),
     table("orders.running", NO_BOOL, job("running", "migration_allowed"), f"migration_allowed{BOOL}"),
@@ -253,7 +239,7 @@ CASES = [
     ),
     table("orders.create_and_wait", NO_SECONDS, lambda t, x: create_and_wait(t, timeout=x), f"timeout{SECONDS}"),
     table("orders.create_and_wait", NO_FUNCTION, lambda t, x: create_and_wait(t, on_change=x), ON_CHANGE),
-    table("orders.create_and_wait", [coroutine_function], lambda t, x: create_and_wait(t, on_change=x), NOT_ASYNC),
+    table("orders.create_and_wait", ASYNC, lambda t, x: create_and_wait(t, on_change=x), NOT_ASYNC),
     table(
         "migrations.buy",
         [1, ORDER, None],
