@@ -340,11 +340,23 @@ def test_an_unresolved_purchase_is_named(purchase: Purchase, described: str) -> 
     assert described in str(UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=purchase))
 
 
+def test_a_purchase_that_was_made_need_not_be_looked_for() -> None:
+    """If only its delivery failed, the hint names the order; otherwise it says to find out."""
+    unknown = UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=PURCHASE)
+    assert unknown.hint == "Find out whether it was made, then await client.orders.resolve(error, order_or_none)"
+    bought = Purchase("p3", "create", 1, "bought", datetime(2025, 9, 26, tzinfo=UTC), order_id=123)
+    undelivered = UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=bought)
+    assert undelivered.hint == "Use or freeze order 123, then await client.orders.resolve(error, 123)"
+
+
 def test_a_format_error_names_the_place() -> None:
     """ResponseFormatError says where, and what was expected."""
     error = ResponseFormatError("$[3].order_id", "a whole number")
     assert (error.path, error.expected) == ("$[3].order_id", "a whole number")
-    assert "$[3].order_id should be a whole number" in str(error)
+    assert str(error) == (
+        "the response is not as documented: $[3].order_id should be a whole number. "
+        "The API may have changed: look for a newer release of trooper-async"
+    )
 
 
 def test_a_wait_error_has_defaults() -> None:

@@ -242,6 +242,8 @@ class UnresolvedPurchaseError(TrooperError):
         super().__init__(message, **context)
         self.purchase = purchase
         self.candidates = candidates
+        if (order_id := purchase.order_id) is not None:
+            self.hint = f"Use or freeze order {order_id}, then await client.orders.resolve(error, {order_id})"
 
     def _happened(self) -> str:
         purchase = self.purchase

@@ -5,6 +5,7 @@ Rules 2 and 4 of `trooper_async._buying`.
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
 
 import pytest
@@ -65,12 +66,21 @@ async def test_a_lost_purchase_without_new_orders_has_no_candidate(fake_trooper:
     fake_trooper.drop_next(POST, when="before")
 
     async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.5)) as trooper:
-        with pytest.raises(PurchaseUnknownError, match="none found, which proves nothing") as caught:
+        with pytest.raises(PurchaseUnknownError) as caught:
             await buy(trooper)
-        with pytest.raises(UnresolvedPurchaseError, match="none found, which proves nothing"):
+        with pytest.raises(UnresolvedPurchaseError) as refused:
             await buy(trooper)
 
     assert caught.value.candidates == ()
+    assert re.fullmatch(
+        r"sent, and its outcome is unknown: the response was lost or cut \(\w+: .+\); "
+        "candidates: none found, which proves nothing",
+        caught.value.message,
+    )
+    assert refused.value.message == (
+        "an earlier purchase (orders.create) is unresolved: whether it was made is unknown; "
+        "candidates: none found, which proves nothing; nothing was bought"
+    )
     assert paths(fake_trooper)[:5] == [LIST, POST, LIST, LIST, LIST]
 
 
@@ -97,7 +107,7 @@ async def test_another_buyers_order_does_not_end_the_search(fake_trooper: FakeTr
         await until(lambda: len(fake_trooper.requests) > looks + 2)
         assert not buying.done()
         ours = fake_trooper.add_order(blib_id=1)
-        with pytest.raises(PurchaseUnknownError) as caught:
+        with pytest.raises(PurchaseUnknownError, match="; candidates: order 124, order 123 ") as caught:
             await buying
 
     assert [order.order_id for order in caught.value.candidates] == [ours.order_id, stranger.order_id]
@@ -123,7 +133,7 @@ async def test_if_no_new_order_fits_all_new_ones_are_candidates(fake_trooper: Fa
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper))
         stranger = fake_trooper.add_order(blib_id=3)
-        with pytest.raises(PurchaseUnknownError) as caught:
+        with pytest.raises(PurchaseUnknownError, match="; candidates: order 123 ") as caught:
             await buying
 
     assert [order.order_id for order in caught.value.candidates] == [stranger.order_id]
@@ -144,7 +154,8 @@ async def test_the_search_for_candidates_continues_if_the_list_fails(
         await buying
 
     assert [order.order_id for order in caught.value.candidates] == [123]
-    assert "what was bought could not be looked for: orders.create of candidates: the API returned 401" in caplog.text
+    logged = "what was bought could not be looked for: orders.create of candidates: the API returned 401: "
+    assert any(message.startswith(logged) for message in caplog.messages)
 
 
 async def test_a_failed_search_for_candidates_is_reported(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
@@ -152,10 +163,16 @@ async def test_a_failed_search_for_candidates_is_reported(fake_trooper: FakeTroo
     await lose(fake_trooper, trooper, reference="job-1")
     fake_trooper.fail_next(LIST, status=401, times=2)
 
-    with pytest.raises(PurchaseUnknownError, match="candidates could not be looked for"):
+    looked = "candidates could not be looked for (a 401 of fail_next)"
+    with pytest.raises(PurchaseUnknownError) as again:
         await buy(trooper, reference="job-1")
-    with pytest.raises(UnresolvedPurchaseError, match="candidates could not be looked for") as caught:
+    assert again.value.message == f"sent earlier, and its outcome is unknown; {looked}"
+    with pytest.raises(UnresolvedPurchaseError) as caught:
         await buy(trooper)
+    assert caught.value.message == (
+        "an earlier purchase (orders.create) is unresolved: whether it was made is unknown; "
+        f"{looked}; nothing was bought"
+    )
     assert caught.value.candidates == ()
 
 
@@ -182,15 +199,25 @@ async def test_an_empty_list_is_read_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "times"),
+    ("headers", "body", "times", "problem"),
     [
-        ({"Age": "30"}, [{"order_id": 100, "status": "running"}], 2),
-        (None, [{"order_id": None, "status": "running"}], 1),
-        (None, [{"order_id": 100, "status": "running"}, {"status": "running"}], 1),
+        (
+            {"Age": "30"},
+            [{"order_id": 100, "status": "running"}],
+            2,
+            "Age should be 0: a cached response proves nothing",
+        ),
+        (None, [{"order_id": None, "status": "running"}], 1, "$[*].order_id should be readable"),
+        (None, [{"order_id": 100, "status": "running"}, {"status": "running"}], 1, "$[*].order_id should be readable"),
     ],
 )
 async def test_a_cached_or_incomplete_list_buys_nothing(
-    headers: dict[str, str] | None, body: object, times: int, fake_trooper: FakeTrooper, trooper: TrooperClient
+    headers: dict[str, str] | None,
+    body: object,
+    times: int,
+    problem: str,
+    fake_trooper: FakeTrooper,
+    trooper: TrooperClient,
 ) -> None:
     """A new order could not be told apart in a cached list or one with a row without an id, so nothing is bought."""
     fake_trooper.fail_next(LIST, status=200, body=body, headers=headers, times=times)
@@ -198,7 +225,9 @@ async def test_a_cached_or_incomplete_list_buys_nothing(
     with pytest.raises(ResponseFormatError) as caught:
         await buy(trooper)
 
-    assert str(caught.value).startswith("orders.create of the orders present before: ")
+    assert str(caught.value).startswith(
+        f"orders.create of the orders present before: the response is not as documented: {problem}"
+    )
     assert posts(fake_trooper) == 0
     assert states(trooper) == []
     assert (await buy(trooper)).order_id == 123

@@ -63,10 +63,13 @@ async def test_a_process_killed_while_it_waits_for_its_server_buys_no_second_one
         await child.ends()
 
     async with fake_trooper.client(ledger=path) as client:
-        with pytest.raises(
-            UnresolvedPurchaseError, match="order 123 was bought, but not received by its caller"
-        ) as caught:
+        with pytest.raises(UnresolvedPurchaseError) as caught:
             await buy(client)
+        assert caught.value.message == (
+            "an earlier purchase (orders.create_and_wait) is unresolved: order 123 was bought, but not received by its "
+            "caller: it costs 0.85 EUR per hour until it is frozen; nothing was bought"
+        )
+        assert str(caught.value).endswith(". Use or freeze order 123, then await client.orders.resolve(error, 123)")
         assert [one.order_id for one in await client.orders.unresolved()] == [123]
         if reference:
             assert (await buy(client, reference=reference)).order_id == 123

@@ -206,7 +206,9 @@ async def test_a_response_with_the_migrated_order_is_unknown(fake_trooper: FakeT
     fake_trooper.fail_next(LIST, status=200, body=[{"order_id": 99, "status": "running"}])
     fake_trooper.fail_next("/api/buy-migration", status=200, body={"success": True, "new_order_id": 100})
 
-    with pytest.raises(PurchaseUnknownError, match="names order 100, which cannot be the new one"):
+    with pytest.raises(
+        PurchaseUnknownError, match=r": the response names order 100, which cannot be the new one; candidates: "
+    ):
         await trooper.migrations.buy(quote, keep_data=True)
 
 

@@ -60,8 +60,9 @@ async def test_max_price_h_limits_the_total_of_the_interval(
 ) -> None:
     """`max_price_h` times the hours of the interval is the most that the interval may cost."""
     options = {"contract_interval": interval, "total_price": Decimal(total), "max_price_h": 1}
+    problem = f"a {interval} would cost {total} EUR, and at most 1 per hour are allowed"
     if refused:
-        with pytest.raises(PriceError, match=f"a {interval} would cost {total} EUR"):
+        with pytest.raises(PriceError, match=exactly(f"orders.create of blib 1: {problem}. {PriceError.hint}")):
             await buy(trooper, **options)
     else:
         await buy(trooper, **options)
