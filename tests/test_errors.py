@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from attrs import evolve
 
 import trooper_async
 from trooper_async import errors
@@ -342,11 +343,15 @@ def test_an_unresolved_purchase_is_named(purchase: Purchase, described: str) -> 
 
 def test_a_purchase_that_was_made_need_not_be_looked_for() -> None:
     """If only its delivery failed, the hint names the order; otherwise it says to find out."""
-    unknown = UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=PURCHASE)
-    assert unknown.hint == "Find out whether it was made, then await client.orders.resolve(error, order_or_none)"
-    bought = Purchase("p3", "create", 1, "bought", datetime(2025, 9, 26, tzinfo=UTC), order_id=123)
-    undelivered = UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=bought)
-    assert undelivered.hint == "Use or freeze order 123, then await client.orders.resolve(error, 123)"
+    lost = Purchase("p3", "create", 1, "unknown", datetime(2025, 9, 26, tzinfo=UTC))
+    hints = [
+        UnresolvedPurchaseError("an earlier purchase is unresolved", purchase=purchase).hint
+        for purchase in (lost, evolve(lost, state="bought", order_id=123))
+    ]
+    assert hints == [
+        "Find out whether it was made, then await client.orders.resolve(error, order_or_none)",
+        "Use or freeze order 123, then await client.orders.resolve(error, 123)",
+    ]
 
 
 def test_a_format_error_names_the_place() -> None:
