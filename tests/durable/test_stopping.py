@@ -42,7 +42,7 @@ async def test_work_taken_over_by_another_worker_is_not_sent(
         job = await start("job", durable.order, "acme", 1, **TERMS)
         await until(lambda: fake_trooper.sent(ORDER))
         with operator(database) as script:
-            await script.resume_workflow_async("job-purchase", queue_name="trooper-purchases")
+            await script.resume_workflow_async("job-purchase", queue_name="trooper-purchases of tests")
             (asked,) = await eventually(lambda: durable.undecided(script))
             async with fake_trooper.client() as another:
                 assert asked.candidates(await another.orders.list()) == []

@@ -119,9 +119,9 @@ async def test_a_check_cancelled_while_it_commits_leaves_no_connection(
 
 
 async def test_a_failed_check_proves_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a check that failed, six more are needed: the other workers could not write either."""
+    """After a check that failed, six more are needed: the other workers could not write either. Each is tried twice."""
     looks: list[int | None] = [1, 1, 1, 1, 1, 1, None, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
-    taken: list[tuple[str, int]] = []
+    taken: list[tuple[str, int, bool]] = []
 
     async def beat(url: str) -> dict[str, int]:
         await until(lambda: looks)
@@ -129,9 +129,10 @@ async def test_a_failed_check_proves_nothing_about_others(monkeypatch: pytest.Mo
             raise psycopg.OperationalError("the database is away")
         return {"other": beats}
 
-    async def take_over(url: str, worker: str, beats: int) -> None:
-        taken.append((worker, beats))
+    async def take_over(url: str, worker: str, beats: int, *, forget: bool) -> None:
+        taken.append((worker, beats, forget))
 
+    monkeypatch.setattr(_takeover, "_FORGOTTEN", 8)
     monkeypatch.setattr(_takeover, "_beat", beat)
     monkeypatch.setattr(_takeover, "_take_over", take_over)
     watching = asyncio.create_task(_takeover._watch("", 0))
@@ -139,26 +140,67 @@ async def test_a_failed_check_proves_nothing_about_others(monkeypatch: pytest.Mo
         await until(lambda: not looks)
         assert taken == []
         looks.append(2)
-        await until(lambda: taken == [("other", 2)])
+        await until(lambda: taken == [("other", 2, False)])
+        looks += [2, 2, 2]
+        await until(lambda: not looks)
+        assert taken == [("other", 2, False), ("other", 2, True)]
     finally:
         watching.cancel()
         await asyncio.wait([watching])
 
 
-async def test_only_one_worker_takes_over(server_database: str) -> None:
+@pytest.fixture
+async def lost(fake_trooper: FakeTrooper, server_database: str) -> int:
+    """A worker of the application "tests" that was lost while it waited for a stop; its last beat."""
+    fake_trooper.durations["stop"] = 100
+    async with (
+        application(lambda account: fake_trooper.client(), server_database, executor_id="lost"),
+        durable.takeover(server_database),
+    ):
+        await start("stop", durable.switch, "acme", fake_trooper.add_order().order_id, "stop")
+        await until(lambda: fake_trooper.sent(SWITCH))
+    return (await _beats(server_database))["lost"]
+
+
+async def _beats(url: str) -> dict[str, int]:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        rows = await connection.execute("SELECT executor_id, beats FROM trooper_workers")
+        return dict(await rows.fetchall())
+
+
+async def test_only_one_worker_takes_over(
+    fake_trooper: FakeTrooper, server_database: str, lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """If two see a stopped counter, or the worker has counted again, the second finds nothing to do."""
-    async with application(lambda account: TrooperClient("key"), server_database, executor_id="mine"):
-        async with durable.takeover(server_database):
+    url = server_database
+    async with application(lambda account: fake_trooper.client(), url, executor_id="mine"):
+        await _takeover._take_over(url, "lost", lost - 1, forget=False)  # it has beaten since
+        assert await _beats(url) == {"lost": lost}
+        await asyncio.gather(*(_takeover._take_over(url, "lost", lost, forget=False) for _ in range(2)))
+        assert await _beats(url) == {}
+        fake_trooper.set_status(123, "stopped")
+        assert await result("stop") == "stopped"
+    assert caplog.messages.count("worker lost is gone: 1 workflows go on") == 1
+
+
+async def test_a_worker_of_another_application_is_left_to_its_own(
+    fake_trooper: FakeTrooper, server_database: str, lost: int
+) -> None:
+    """Applications can share a database: each takes over its own work, and forgets a worker that has none."""
+    url = server_database
+    async with application(lambda account: fake_trooper.client(), url, executor_id="mine", name="another", version="2"):
+        await _takeover._take_over(url, "lost", lost, forget=False)
+        assert await _beats(url) == {"lost": lost}
+    async with application(lambda account: fake_trooper.client(), url, executor_id="mine"):
+        await _takeover._take_over(url, "lost", lost, forget=False)
+        assert await _beats(url) == {}
+        fake_trooper.set_status(123, "stopped")
+        assert await result("stop") == "stopped"
+    async with application(lambda account: fake_trooper.client(), url, executor_id="last", name="another", version="2"):
+        async with durable.takeover(url):
             pass
-        url = server_database
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-            await connection.execute("INSERT INTO trooper_workers VALUES ('other', 7)")
-            await _takeover._take_over(url, "other", 6)  # it has beaten since
-            rows = await connection.execute("SELECT executor_id FROM trooper_workers ORDER BY 1")
-            assert await rows.fetchall() == [("mine",), ("other",)]
-            await asyncio.gather(*(_takeover._take_over(url, "other", 7) for _ in range(2)))
-            rows = await connection.execute("SELECT executor_id FROM trooper_workers ORDER BY 1")
-            assert await rows.fetchall() == [("mine",)]
+        await _takeover._take_over(url, "last", 1, forget=True)
+        assert await _beats(url) == {}
 
 
 async def test_the_default_executor_id_is_refused(server_database: str) -> None:

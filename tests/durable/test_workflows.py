@@ -495,6 +495,14 @@ async def test_a_refused_request_is_an_error_and_can_be_repeated(fake_trooper: F
         assert fake_trooper.sent(ORDER) == []
 
 
+async def test_applications_that_share_a_database_can_all_buy(fake_trooper: FakeTrooper, database: str) -> None:
+    """Each has a queue of its own for its purchases: in DBOS they can share none."""
+    for name in ("one", "two"):
+        async with application(lambda account: fake_trooper.client(), database, name=name, version=name):
+            assert await durable.order("acme", 1, **TERMS) in (123, 124)
+    assert len(fake_trooper.sent(ORDER)) == 2
+
+
 async def test_a_purchase_that_does_not_get_ready_is_bought(fake_trooper: FakeTrooper, database: str) -> None:
     """Its error says so, names the order, and is no timeout, so that a retry does not buy again."""
     fake_trooper.durations["create"] = 100

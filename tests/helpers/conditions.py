@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 
-LIMIT = 120.0
+LIMIT = 60.0
 """Seconds after which a test gives up: far more than it needs, even beside many busy processes."""
 _PAUSE = 0.002
 

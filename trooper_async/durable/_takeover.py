@@ -23,6 +23,8 @@ from trooper_async import ConfigurationError
 from trooper_async.durable._accounts import LOG
 
 _MISSED_BEATS = 6
+_FORGOTTEN = 1000
+"""Missed beats after which a worker without work is forgotten."""
 _TABLE = "CREATE TABLE IF NOT EXISTS trooper_workers (executor_id text PRIMARY KEY, beats bigint NOT NULL)"
 _BEAT = (
     "INSERT INTO trooper_workers AS row VALUES (%s, 1) ON CONFLICT (executor_id) DO UPDATE SET beats = row.beats + 1"
@@ -63,8 +65,9 @@ async def _watch(url: str, interval: float) -> None:
             now = await _beat(url)
             missed = {worker: missed.get(worker, 0) + 1 for worker in now if now[worker] == beats.get(worker)}
             beats = now
-            for worker in [worker for worker in missed if missed[worker] >= _MISSED_BEATS]:
-                await _take_over(url, worker, beats[worker])
+            for worker, times in missed.items():
+                if times in (_MISSED_BEATS, _FORGOTTEN):
+                    await _take_over(url, worker, beats[worker], forget=times == _FORGOTTEN)
         except (psycopg.Error, SQLAlchemyError, dbos_errors.DBOSException) as error:
             LOG.warning("take-over waits for the database: %s", type(error).__name__)
             beats = {}  # the other workers may not have reached the database either
@@ -90,7 +93,10 @@ async def _beat(url: str) -> dict[str, int]:
         return dict(await rows.fetchall())
 
 
-async def _take_over(url: str, worker: str, beats: int) -> None:
+async def _take_over(url: str, worker: str, beats: int, *, forget: bool) -> None:
+    """Hand back the worker's workflows. If it has none, it may belong to another application, whose workers have to
+    see it too: then it is only forgotten if `forget` says so.
+    """
     async with _connection(url) as connection:
         gone = "DELETE FROM trooper_workers WHERE (executor_id, beats) = (%s, %s)"
         if not (await connection.execute(gone, [worker, beats])).rowcount:
@@ -100,6 +106,10 @@ async def _take_over(url: str, worker: str, beats: int) -> None:
             executor_id=worker, status="PENDING", load_input=False, load_output=False
         ):
             queues[row.queue_name].append(row.workflow_id)
+        if not queues:
+            if not forget:
+                await connection.rollback()
+            return
         LOG.warning("worker %s is gone: %d workflows go on", worker, sum(map(len, queues.values())))
         for queue, workflow_ids in queues.items():
             await DBOS.resume_workflows_async(workflow_ids, queue_name=queue)

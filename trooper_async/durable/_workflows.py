@@ -187,7 +187,8 @@ async def order(
     """Order a GPU server, once, and wait until it is running. Returns the order's id.
 
     Args:
-        account: the account's name, as `Accounts` knows it. An account's purchases are made one at a time.
+        account: the account's name, as `Accounts` knows it. An application makes an account's purchases one at
+            a time.
         blib_id: the offer, which is bought at its current price.
         max_price_h: the highest price, in EUR per hour.
         contract_interval: the period that is paid in advance: `HOUR`, or another interval of `client.orders.create`.
@@ -226,7 +227,8 @@ async def migrate(
     """Buy a migration, once, and wait until the new order is running. Returns its id, and raises as `order` does.
 
     Args:
-        account: the account's name, as `Accounts` knows it. An account's purchases are made one at a time.
+        account: the account's name, as `Accounts` knows it. An application makes an account's purchases one at
+            a time.
         order_id: the order to migrate.
         blib_id: the offer to migrate to.
         keep_data: whether the data is moved too.
@@ -239,10 +241,10 @@ async def migrate(
 
 async def _buy_and_wait(account: str, migrated: int | None, blib_id: int, terms: dict[str, Any], timeout: float) -> int:
     until_done: StepOptions = {"name": "queue", "retries_allowed": True, "max_attempts": 10**9, "backoff_rate": 1.0}
-    await DBOS.run_step_async(until_done, _make_queue)
+    queue = await DBOS.run_step_async(until_done, _make_queue)
     reference = f"{workflow_id()}-purchase"
     with SetWorkflowID(reference), SetEnqueueOptions(queue_partition_key=account):
-        buying = await DBOS.enqueue_workflow_async(PURCHASES, purchase, account, migrated, blib_id, terms, timeout)
+        buying = await DBOS.enqueue_workflow_async(queue, purchase, account, migrated, blib_id, terms, timeout)
     order_id = await buying.get_result(polling_interval_sec=_QUEUE_POLL)
     kind: Literal["create", "migrate"] = "create" if migrated is None else "migrate"
     transition = Transition(order_id, kind, OrderStatus.running)
@@ -257,8 +259,12 @@ async def _buy_and_wait(account: str, migrated: int | None, blib_id: int, terms:
     return order_id
 
 
-async def _make_queue() -> None:
-    await DBOS.register_queue_async(PURCHASES, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
+async def _make_queue() -> str:
+    """The queue of this application's purchases: in DBOS, applications that share a database share no queue."""
+    status = await DBOS.get_workflow_status_async(workflow_id())
+    queue = f"{PURCHASES} of {status.application_name}" if status and status.application_name else PURCHASES
+    await DBOS.register_queue_async(queue, partition_concurrency=1, polling_interval_sec=_QUEUE_POLL)
+    return queue
 
 
 @workflow(PURCHASE)
