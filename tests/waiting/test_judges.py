@@ -15,6 +15,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from tests.helpers.texts import exactly
 from trooper_async._waiting.judges import (
     ConvergedJudge,
     Judge,
@@ -594,8 +595,9 @@ def test_a_predicate_is_called_first_and_then_for_changes() -> None:
 @pytest.mark.parametrize("answer", [None, 0, 1, "", "yes", [], object(), 1.0])
 def test_a_predicate_must_return_a_bool(answer: object) -> None:
     """Anything but True and False from a predicate is a TypeError that names its type."""
+    text = f"the predicate must return a bool, not {type(answer).__name__} (an async one can't be used)"
     judge = PredicateJudge(predicate=lambda order: answer, cap=CAP)  # type: ignore[arg-type, return-value]
-    with pytest.raises(TypeError, match=f"must return a bool, not {type(answer).__name__}"):
+    with pytest.raises(TypeError, match=exactly(text)):
         judge.observe(*see("running@0"))
 
 

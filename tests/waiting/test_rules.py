@@ -742,7 +742,13 @@ def test_rule_11_close_ends_waits_and_leaves_nothing() -> None:
         await client.close()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [ClientClosedError] * 4
-        assert str(results[1]).startswith("orders.wait_until of order 1: the client was closed while waiting")
+        assert str(results[0]) == (
+            "orders.wait of order 1: the API accepted the stop, and the client was closed before it was confirmed. "
+            + ClientClosedError.hint
+        )
+        assert str(results[1]) == (
+            f"orders.wait_until of order 1: the client was closed while waiting. {ClientClosedError.hint}"
+        )
         assert not others()
         with pytest.raises(ClientClosedError):
             await client.orders.wait(STOP)
@@ -1150,7 +1156,7 @@ def test_a_poll_cancelled_from_outside_ends_the_waits() -> None:
             await asyncio.sleep(3)
             (poll,) = others() - {wait}
             poll.cancel()
-            with pytest.raises(ClientClosedError, match="the poll was cancelled from outside"):
+            with pytest.raises(ClientClosedError, match=r": the poll was cancelled from outside\. "):
                 await wait
             await client.orders.wait(STOP)
 

@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 
+from tests.helpers.texts import exactly
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
 from trooper_async import Blib, ConfigurationError, Order, WaitError, WaitTimeoutError
@@ -182,11 +183,14 @@ def test_the_first_available_of_several_offers_ends_the_wait() -> None:
 @pytest.mark.parametrize("wrong", [(), ("x",), (0,), (True,)], ids=repr)
 def test_a_wait_without_an_offer_is_refused(wrong: tuple[Any, ...]) -> None:
     """Without an offer, or with an invalid one, nothing is sent."""
+    needed = "pass the offers to wait for, or their ids: nothing was sent"
+    if wrong:
+        needed = f"an offer, or its id (a whole number above 0), is needed, not {wrong[0]!r}: nothing was sent"
     script = scripted(lambda call: offers())
 
     async def main() -> None:
         async with script.client() as client:
-            with pytest.raises(ConfigurationError):
+            with pytest.raises(ConfigurationError, match=exactly(f"blibs.wait_until_available: {needed}")):
                 await client.blibs.wait_until_available(*wrong)
 
     run(main())

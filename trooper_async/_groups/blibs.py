@@ -67,7 +67,7 @@ class Blibs:
         operation = "blibs.wait_until_available"
         ids = [arguments.blib_id(blib, operation) for blib in blibs]
         if not ids:
-            raise ConfigurationError("pass the offers to wait for, or their ids", operation=operation)
+            raise ConfigurationError("pass the offers to wait for, or their ids: nothing was sent", operation=operation)
         arguments.check_seconds(timeout, operation=operation)
         limit = None if max_price_h is None else arguments.money(max_price_h, "max_price_h", operation, sent=False)
 

@@ -180,7 +180,7 @@ class Wait(Subscription[Order]):
             case Verdict.VANISHED:
                 return OrderVanishedError(f"it is no longer in the list of orders ({last})", **context)
             case Verdict.FAILED_STATUS:
-                return WaitError(f"it is {last.removeprefix('last seen ')}, which cannot become {what}", **context)
+                return WaitError(f"it cannot become {what} ({last})", **context)
             case Verdict.UNJUDGEABLE:
                 text = "the API gives no desired status for it: wait for a status by name instead"
                 return WaitError(text, **context)
