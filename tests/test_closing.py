@@ -18,6 +18,7 @@ import uvloop
 from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.raw_server import FAST
+from tests.helpers.texts import exactly
 from trooper_async import (
     Blib,
     ClientClosedError,
@@ -205,9 +206,8 @@ async def test_closing_during_a_wait_says_that_the_action_was_accepted(fake_troo
         acting = asyncio.create_task(getattr(client.orders, f"{action}_and_wait")(order))
         await hold.arrived()
         client._transport.stop()
-    with pytest.raises(
-        ClientClosedError, match=f"orders.{action}_and_wait of order 123: the API accepted the"
-    ) as caught:
+    text = f"the API accepted the {action}, and the client was closed before it was confirmed. {ClientClosedError.hint}"
+    with pytest.raises(ClientClosedError, match=exactly(f"orders.{action}_and_wait of order 123: {text}")) as caught:
         await acting
     await client.close()
     assert caught.value.transition is not None
@@ -283,7 +283,7 @@ async def test_a_closed_session_ends_waits_at_once(fake_trooper: FakeTrooper) ->
         waiting = asyncio.create_task(client.orders.wait_until(order, "stopped", timeout=600))
         await until(lambda: fake_trooper.requests)
         await session.close()
-        with pytest.raises(ClientClosedError, match="session that was given"):
+        with pytest.raises(ClientClosedError, match=r": the session that was given to this client is closed[. ]"):
             async with asyncio.timeout(60):
                 await waiting
 
@@ -297,7 +297,7 @@ async def test_a_session_closed_in_a_rate_limit_leaves_a_purchase_unsent(fake_tr
         await until(lambda: client._transport._gate.opens_at)
         await session.close()
         forward(60)
-        with pytest.raises(ClientClosedError, match="session that was given"):
+        with pytest.raises(ClientClosedError, match=r": the session that was given to this client is closed[. ]"):
             await buying
         assert [purchase.state for purchase in client.orders.purchases] == ["refused"]
     assert len(fake_trooper.sent("/api/order")) == 1
@@ -313,7 +313,10 @@ async def test_a_session_closed_in_the_pause_before_a_retry(fake_trooper: FakeTr
         await until(lambda: fake_trooper.sent("/api/order-status") and client._transport._gate._inside == 0)
         await session.close()
         forward(60)
-        with pytest.raises(OutcomeUnknownError, match="closed"):
+        with pytest.raises(
+            OutcomeUnknownError,
+            match=r": sent, and its outcome is unknown: the session that was given to this client is closed \(",
+        ):
             await stopping
 
 
@@ -346,5 +349,5 @@ def test_a_client_from_before_a_fork_is_refused() -> None:
     with open(read, "rb") as pipe:
         said = pipe.read().decode().splitlines()
     os.waitpid(child, 0)
-    assert len(said) == 3
-    assert all("made in another process" in line for line in said)
+    text = "this client was made in another process, before a fork: make one per process"
+    assert said == [text, f"ping: {text}", f"orders.list: {text}"]

@@ -230,7 +230,7 @@ class TrooperClient:
         await self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a TrooperClient holds an API key and can't be pickled")
+        raise TypeError("a TrooperClient holds an API key, and can't be pickled or copied")
 
 
 async def raw_request(

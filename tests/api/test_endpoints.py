@@ -270,10 +270,10 @@ def test_a_retry_of_an_install_is_accepted_by_an_empty_2xx(body: bytes) -> None:
 
 def test_an_html_page_gets_a_hint_about_the_network() -> None:
     """A proxy's or login page under 200 is named as such, and the hint is to check the network, not the release."""
-    text = str(_fault(200, PAGES[0]).error)
-    assert "$ should be JSON, and is an HTML page" in text
-    assert "check the base URL" in text
-    assert "newer release" not in text
+    assert str(_fault(200, PAGES[0]).error) == (
+        "the response is not as documented: $ should be JSON, and is an HTML page. Something other than the API "
+        "responded (a proxy, or a login page of the network): check the base URL"
+    )
 
 
 # Responses that can't be read -----------------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ def test_a_redirect_names_its_location(location: str, message: str) -> None:
     assert _status_error(300, b"", {"Location": "/login"}).message == "Multiple Choices, to /login"
     error = _status_error(302, b"", {"Location": location})
     assert error.message.replace(REDACT(KEY), "…") == message
-    assert "check the base URL" in str(error)
+    assert str(error) == f"the API returned 302: {error.message}. Redirects are not followed: check the base URL"
 
 
 @pytest.mark.parametrize(("status", "success"), [(400, None), (402, None), (200, False)])
@@ -501,7 +501,8 @@ def test_an_insufficient_budget_gets_the_hint_to_top_up(status: int, success: ob
     """If the account's budget is too small, the hint is to top it up."""
     for text in ("Insufficient budget for migration", "BUDGET TOO SMALL"):
         error = _status_error(status, {"success": success, "error": text})
-        assert str(error).endswith("Nothing was bought: top up the account, then try again")
+        hint = "Nothing was bought: top up the account, then try again"
+        assert str(error) == f"the API returned {status}: {text}. {hint}"
 
 
 @pytest.mark.parametrize(

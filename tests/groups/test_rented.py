@@ -28,6 +28,7 @@ from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
 from tests.tools.simulator.world import Settings, World
 from trooper_async import (
+    AuthenticationError,
     ConfigurationError,
     Order,
     OrderNotFoundError,
@@ -254,7 +255,10 @@ async def test_a_closed_coroutine_logs_the_server_that_it_leaves_running(
     coroutine.close()
 
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "order 123 still costs 0.85 EUR per hour" in record.getMessage()
+    assert record.getMessage() == (
+        "orders.rented of order 123: the freeze at its end failed (its task did not run to its end): "
+        f"order 123 still costs 0.85 EUR per hour. {StillRunningError.hint}"
+    )
 
 
 class _Suspension:
@@ -374,9 +378,11 @@ async def test_a_failed_release_is_an_error_that_names_the_order(
 
     error = caught.value
     assert (error.order_id, error.price_h, error.operation) == (123, Decimal("0.85"), "orders.rented")
-    assert str(error).startswith("orders.rented of order 123: the freeze at its end failed (")
-    assert "order 123 still costs 0.85 EUR per hour" in str(error)
-    assert error.__cause__ is not None
+    assert isinstance(error.__cause__, AuthenticationError)
+    assert str(error) == (
+        f"orders.rented of order 123: the freeze at its end failed ({error.__cause__.message}): "
+        f"order 123 still costs 0.85 EUR per hour. {StillRunningError.hint}"
+    )
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [str(error)]
 
 
@@ -413,7 +419,7 @@ async def test_a_release_fails_after_a_long_outage(
     with pytest.raises(StillRunningError, match="500"):
         async with rented(impatient, then_timeout=0.3):
             fake_trooper.fail_next(STATUS, status=500, times=10_000)
-    failure = r"orders.rented: orders.rented of order 123: .*500.*; trying again in 0\.0 s"
+    failure = r"orders\.rented of order 123: the API returned 500: .*; trying again in 0\.0 s"
     assert any(re.fullmatch(failure, message) for message in caplog.messages)
 
 
@@ -426,7 +432,7 @@ def test_a_release_is_tried_for_15_minutes_by_default() -> None:
 
         script = Script(lambda t: [row(1, "running")], down)
         async with script.client(poll=PollSchedule(floor=450, cap=450), retry=RetryPolicy(attempts=1)) as client:
-            with pytest.raises(StillRunningError, match="order 1 still costs money"):
+            with pytest.raises(StillRunningError, match=r"order 1 still costs money\. "):
                 async with client.orders.running(1):
                     pass
         return script.sent.count(STATUS)
@@ -452,7 +458,7 @@ async def test_a_vanished_server_needs_no_release(
         fake_trooper.remove_order(order)
 
     assert actions(fake_trooper) == []
-    assert "orders.rented: order 123 is not in the list any more, so it is not sent to freeze" in caplog.messages
+    assert "orders.rented: order 123 is not in the list any more, so no freeze is sent" in caplog.messages
 
 
 @pytest.mark.parametrize(("then", "sent"), [("stop", []), ("freeze", [])])

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.raw_server import FAST, SILENCE, RawServer, http, serving
+from tests.helpers.texts import exactly
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply
 from trooper_async import (
@@ -91,18 +92,22 @@ async def test_a_once_only_request_stays_in_flight_after_its_deadline(
         sending = asyncio.create_task(client._transport.request(sent, until=now() + 20))
         await until(lambda: arrived)
         forward(20)
-        with pytest.raises(OutcomeUnknownError, match="no response came before the deadline") as caught:
+        with pytest.raises(
+            OutcomeUnknownError,
+            match=rf"^{sent.operation}: sent, and no response came before the deadline \(1 attempt, ",
+        ) as caught:
             await sending
         assert 20 <= caught.value.seconds < 60
         assert (caught.value.attempts, arrived, len(client._transport._outliving_their_call)) == (1, 1, 1)
         answer.set()
         await until(lambda: not client._transport._outliving_their_call)
-    assert "the response came after its deadline: it was done" in caplog.text
+    assert caplog.messages == [f"trooper {sent.operation}: the response came after its deadline: it was done"]
     assert arrived == 1
 
 
-async def test_closing_ends_a_request_that_outlived_its_deadline() -> None:
+async def test_closing_ends_a_request_that_outlived_its_deadline(caplog: pytest.LogCaptureFixture) -> None:
     """`close` does not wait for a response that nobody waits for any more; nothing is left behind."""
+    caplog.set_level(logging.INFO, "trooper_async.transport")
     async with RawServer(SILENCE) as server:
         before = asyncio.all_tasks()
         async with server.client(retry=FAST) as client:
@@ -113,6 +118,7 @@ async def test_closing_ends_a_request_that_outlived_its_deadline() -> None:
                 await sending
             assert client._transport._outliving_their_call
         assert not client._transport._outliving_their_call
+        assert caplog.messages == [f"trooper {ONCE.operation}: cancelled, since the client was closed"]
         await until(lambda: len(asyncio.all_tasks() - before) <= 1)  # the server's own
 
 
@@ -147,7 +153,10 @@ async def test_a_call_whose_deadline_passes_in_the_queue_is_not_sent(sent: Call[
         waiting = asyncio.create_task(client._transport.request(sent, until=now() + 20))
         await until(lambda: client._transport._gate._waiting)
         forward(20)
-        with pytest.raises(APITimeoutError, match="before it could be sent") as caught:
+        with pytest.raises(
+            APITimeoutError,
+            match=exactly(f"{sent.operation}: the deadline passed before it could be sent. {APITimeoutError.hint}"),
+        ) as caught:
             await waiting
         holder.cancel()
         await asyncio.gather(holder, return_exceptions=True)

@@ -26,6 +26,7 @@ from tests.helpers.conditions import LIMIT, free_port, until
 from tests.helpers.failures import FAILURES, buy
 from tests.helpers.raw_server import CUT, FAST, KEY, SILENCE, TEXT, Answer, RawServer, http, serving
 from tests.helpers.secrets import chain, has_key, texts, told
+from tests.helpers.texts import exactly
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, row
 from tests.tools.simulator.script import reply as scripted_reply
@@ -310,7 +311,7 @@ async def test_a_refused_connection_is_retried_and_means_never_sent(verb: str) -
     }
     async with TrooperClient(KEY, base_url=f"http://127.0.0.1:{free_port()}", retry=FAST) as client:
         with pytest.raises(
-            APIConnectionError, match=r"no connection to http://127\.0\.0\.1.*Cannot connect to host"
+            APIConnectionError, match=r": no connection to http://127\.0\.0\.1:\d+ \(\w+: Cannot connect to host"
         ) as caught:
             await calls[verb](client)
 
@@ -780,7 +781,9 @@ async def test_a_session_with_auth_is_refused() -> None:
     """Its header would replace the key: the error comes at once, without its secrets."""
     with pytest.warns(DeprecationWarning, match="auth"):
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "secret"))
-    with pytest.raises(ConfigurationError, match="auth") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"^a session with `auth` can't be used: its header would replace the API key$"
+    ) as caught:
         TrooperClient(KEY, session=session)
     await session.close()
 
@@ -793,7 +796,9 @@ async def test_a_closed_session_fails_at_once() -> None:
         session = aiohttp.ClientSession()
         async with wire.client(session=session) as client:
             await session.close()
-            with pytest.raises(ClientClosedError, match="session that was given"):
+            with pytest.raises(
+                ClientClosedError, match=r": the session that was given to this client is closed: nothing was sent\. "
+            ):
                 await client.ping()
 
     assert wire.requests == []
@@ -884,7 +889,9 @@ async def test_a_closed_client_sends_nothing() -> None:
             await client.ping()
         await client.close()
 
-        with pytest.raises(ClientClosedError, match="closed: nothing was sent"):
+        with pytest.raises(
+            ClientClosedError, match=exactly(f"ping: the client is closed: nothing was sent. {ClientClosedError.hint}")
+        ):
             await client.ping()
         with pytest.raises(ClientClosedError):
             async with client:
@@ -897,7 +904,9 @@ async def test_a_client_belongs_to_one_event_loop() -> None:
     """Used on another loop, the client raises an error that says so, and sends nothing."""
     async with RawServer() as wire, wire.client() as client:
         await client.ping()
-        with pytest.raises(ConfigurationError, match="another event loop"):
+        with pytest.raises(
+            ConfigurationError, match=exactly("ping: this client belongs to another event loop: make one per loop")
+        ):
             await asyncio.to_thread(lambda: asyncio.run(client.ping()))
 
     assert len(wire.requests) == 1
@@ -1008,9 +1017,9 @@ async def test_an_unexpected_exception_after_sending_is_an_unknown_outcome(
 
     if isinstance(caught.value, OutcomeUnknownError):
         assert str(caught.value).startswith(
-            f"orders.restart of order {order.order_id}: sent, and its outcome is unknown"
+            f"orders.restart of order {order.order_id}: sent, and its outcome is unknown: "
+            "KeyError while the response was read (1 attempt"
         )
-        assert "KeyError while the response was read" in str(caught.value)
         assert caught.value.transition == Transition(order.order_id, "restart", "running", None)
         assert caught.value.attempts == 1
         assert isinstance(caught.value.__cause__, KeyError)

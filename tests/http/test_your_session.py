@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import re
 import traceback
 from types import SimpleNamespace
 from typing import Any
@@ -148,8 +149,10 @@ async def test_the_debug_line_names_the_failure(caplog: pytest.LogCaptureFixture
     odd_line, cut_line = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
     assert "[api key]" in odd_line
     assert not has_key(caplog.text)
-    assert "GET /api/test lost" in cut_line
-    assert "(ServerDisconnectedError: Server disconnected)" in cut_line
+    assert re.fullmatch(
+        r"GET /api/test lost \(the response was lost or cut \(ServerDisconnectedError: Server disconnected\)\) \d+ ms",
+        cut_line,
+    )
 
 
 async def test_a_retry_is_logged_at_info(fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,8 +165,7 @@ async def test_a_retry_is_logged_at_info(fake_trooper: FakeTrooper, caplog: pyte
         await client.ping()
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("trooper_async.transport", logging.INFO)
-    assert "ping: " in record.getMessage()
-    assert "retrying in 0.00 s" in record.getMessage()
+    assert record.getMessage() == "ping: a 503 of fail_next; retrying in 0.00 s"
 
 
 def test_the_package_configures_no_logging() -> None:

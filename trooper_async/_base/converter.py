@@ -95,7 +95,7 @@ def from_data(data: object, kind: type[T]) -> T:
         problem = error.message
     except RecursionError:
         problem = "it is nested too deeply"
-    raise ConfigurationError(f"this is not the data of a {kind.__name__}: {problem}")
+    raise ConfigurationError(f"this is not {kind.__name__} data: {problem}")
 
 
 def to_data(value: object, *, money: Money = "text") -> JSON:
@@ -116,7 +116,7 @@ def to_data(value: object, *, money: Money = "text") -> JSON:
             return value
     model: Any = value
     if not has(type(model)):
-        raise ConfigurationError(f"a {type(model).__name__} has no JSON form")
+        raise ConfigurationError(f"{type(model).__name__} has no JSON form")
     return model_data(model, money=money)
 
 

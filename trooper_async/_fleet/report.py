@@ -158,7 +158,7 @@ class FleetReport:
         Raises:
             ConfigurationError: a field is missing or of the wrong kind, or the report contradicts itself.
         """
-        return _consistent(from_data(data, cls), "this is not the data of a FleetReport")
+        return _consistent(from_data(data, cls), "this is not FleetReport data")
 
     def to_json(self) -> str:
         """Return this report as text, to be stored.

@@ -162,7 +162,7 @@ class Job:
                 missing_since = missing_since or loop.time()
                 if loop.time() - missing_since >= _GONE_CAPS * schedule.cap:
                     LOG.warning(
-                        "%s: order %d is not in the list any more, so it is not sent to %s",
+                        "%s: order %d is not in the list any more, so no %s is sent",
                         operation,
                         order_id,
                         then,
@@ -177,7 +177,7 @@ class Job:
                     return None
             if isinstance(last, _PERMANENT) or loop.time() + pause >= until:
                 return last
-            LOG.warning("%s: %s; trying again in %.1f s", operation, last, pause)
+            LOG.warning("%s; trying again in %.1f s", last, pause)
             await self._lookup.pause(pause)
             pause = min(2 * pause, schedule.cap)
 

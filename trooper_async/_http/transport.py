@@ -305,7 +305,7 @@ class Transport:
         await self.wire.sessions.close()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("it holds an API key, and can't be pickled or copied")
+        raise TypeError("a TrooperClient holds an API key, and can't be pickled or copied")
 
     def __del__(self) -> None:
         if self.wire.sessions.any_open and not self.inherited:

@@ -214,7 +214,7 @@ class Wire:
             body.close()  # if the body was cut, a reference cycle of aiohttp's exceptions keeps this frame alive
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("it holds an API key, and can't be pickled or copied")
+        raise TypeError("a TrooperClient holds an API key, and can't be pickled or copied")
 
 
 @cache
