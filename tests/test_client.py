@@ -566,11 +566,3 @@ async def test_a_client_refuses_to_be_pickled_or_copied(
     if duplicate is not copy.copy:
         with pytest.raises(TypeError, match=exactly(text)):
             duplicate(trooper.orders)
-
-
-async def test_credentials_refuse_to_be_pickled(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """They hold a password."""
-    credentials = await trooper.orders.credentials(fake_trooper.add_order())
-
-    with pytest.raises(TypeError, match="password"):
-        pickle.dumps(credentials)

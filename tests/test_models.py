@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trooper_async
+from tests.helpers.texts import exactly
 from trooper_async import models
 from trooper_async._base.docs import field_docs
 from trooper_async._base.model import Model
@@ -304,15 +305,14 @@ def test_the_password_is_not_in_a_traceback() -> None:
 @pytest.mark.parametrize("wrapped", [lambda it: it, lambda it: {"it": [it]}], ids=["credentials", "within a dict"])
 def test_credentials_are_not_pickled(protocol: int, wrapped: Callable[[Credentials], object]) -> None:
     """Credentials refuse every pickle protocol, also within other objects, without naming the password."""
-    with pytest.raises(TypeError, match="Credentials") as caught:
+    with pytest.raises(TypeError, match=exactly("Credentials hold a password, and can't be pickled or copied")):
         pickle.dumps(wrapped(_credentials()), protocol)
-    assert "hunter2-secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda it: it.__getstate__()])
 def test_credentials_are_not_copied(copied: Callable[[Credentials], object]) -> None:
     """Credentials refuse to be copied, since a copy is made like a pickle."""
-    with pytest.raises(TypeError, match="Credentials"):
+    with pytest.raises(TypeError, match=exactly("Credentials hold a password, and can't be pickled or copied")):
         copied(_credentials())
 
 

@@ -170,9 +170,9 @@ async def test_objects_contain_no_secret(scan: Scan) -> None:
         scan.thing("purchases", client.orders.purchases)
         scan.text("transition", transition.to_json())
         scan.thing("requests", fake.requests)
-        holds = "^(Credentials hold a password|(a TrooperClient|it) holds an API key)"
+        holds = "^(Credentials hold a password|a TrooperClient holds an API key), and can't be pickled or copied$"
         for holder in credentials, client, client._transport, client._transport.wire:
-            with pytest.raises(TypeError, match=holds + ",? and can't be pickled( or copied)?$"):
+            with pytest.raises(TypeError, match=holds):
                 pickle.dumps(holder)
     scan.clean(at_least=300)
 

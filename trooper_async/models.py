@@ -265,11 +265,8 @@ class Credentials(APIModel):
     status: OrderStatus | str | None = None
     """The status of the server now."""
 
-    def __reduce__(self) -> str:
-        raise TypeError("Credentials hold a password and can't be pickled")
-
     def __getstate__(self) -> object:
-        raise TypeError("Credentials hold a password and can't be pickled or copied")
+        raise TypeError("Credentials hold a password, and can't be pickled or copied")
 
 
 @frozen
