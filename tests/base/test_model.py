@@ -149,6 +149,13 @@ def test_a_dict_that_to_dict_did_not_write_is_refused(kind: type[Model], data: A
     assert caught.value.__context__ is None
 
 
+def test_a_value_without_a_json_form_is_refused() -> None:
+    """A model with such a value in a field cannot become JSON types; the error does not contain the value."""
+    order = Order(1, "running", title=b"SECRET")  # type: ignore[arg-type]  # what is not typed can pass it
+    with pytest.raises(ConfigurationError, match=exactly("bytes has no JSON form")):
+        order.to_dict()
+
+
 def test_a_dict_that_is_nested_too_deeply_is_refused() -> None:
     """Python's limit of recursion is not the caller's problem to catch."""
     deep: dict[str, Any] = {}

@@ -684,7 +684,8 @@ async def test_an_unreadable_acceptance_may_have_been_sent(trooper: TrooperClien
 async def test_converge_refuses_other_statuses(trooper: TrooperClient, fake_trooper: FakeTrooper, status: str) -> None:
     """A status that no action leads to is refused before anything is sent."""
     order = fake_trooper.add_order()
-    with pytest.raises(ConfigurationError):
+    text = f"fleet.converge: the status must be running, stopped or frozen, not {status!r}: nothing was sent"
+    with pytest.raises(ConfigurationError, match=exactly(text)):
         await trooper.fleet.converge({order: status})
     assert not fake_trooper.requests
 
@@ -767,6 +768,7 @@ async def test_resume_sends_no_restart_twice(trooper: TrooperClient, fake_troope
     assert isinstance(second.error, WaitTimeoutError)
     assert isinstance(second.error.__cause__, OutcomeUnknownError)
     assert second.error.__cause__.transition == maybe
+    assert second.error.__cause__.message == "it may have been sent by the earlier run"
 
 
 async def test_resume_keeps_migration_allowed(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:

@@ -505,7 +505,9 @@ async def test_an_unknown_id_sends_nothing(scene: Scene, name: str) -> None:
     with pytest.raises(OrderNotFoundError) as caught:
         await verb(scene.trooper, 4711)
 
-    assert (caught.value.operation, caught.value.subject) == (f"orders.{name}", "order 4711")
+    assert str(caught.value) == (
+        f"orders.{name} of order 4711: it is not in the list of orders: nothing was sent. {OrderNotFoundError.hint}"
+    )
     assert [(request.method, request.path) for request in scene.fake.requests] == [("GET", "/api/orders")]
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from tests.helpers.texts import exactly
-from trooper_async import ConfigurationError, Order, select
+from trooper_async import ConfigurationError, Order, OrderStatus, select
 from trooper_async.testing import FakeTrooper
 
 ORDERS = [
@@ -75,6 +75,9 @@ def test_an_equal_title_wins_over_the_pattern() -> None:
     assert select(orders, title="[prod] trainer", status="running") == []
 
 
+KNOWN = f"Known are: {', '.join(OrderStatus)}"
+
+
 @pytest.mark.parametrize(
     ("status", "logged"),
     [("runing", True), ("runn?", True), ("frozen", False), ("*ing", False), ("Running", False), ("[odd]", False)],
@@ -87,7 +90,7 @@ def test_an_unknown_status_is_logged(status: str, logged: bool, caplog: pytest.L
     if logged:
         assert found == []
         assert caplog.records[0].levelno == logging.WARNING
-        assert f"select: '{status}' is not a known status" in caplog.text
+        assert caplog.messages[0] == f"select: '{status}' is not a known status, and may be misspelled. {KNOWN}"
 
 
 async def test_waiting_for_an_unknown_status_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -97,7 +100,8 @@ async def test_waiting_for_an_unknown_status_is_logged(caplog: pytest.LogCapture
         await trooper.orders.wait_until(order, "runing", timeout=60)
         await trooper.orders.wait_until(fake.add_order(status="stopped"), "Stopped", timeout=60)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "orders.wait_until: 'runing' is not a known status" in record.getMessage()
+    text = f"orders.wait_until: 'runing' is not a known status, and may be misspelled. {KNOWN}"
+    assert record.getMessage() == text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -116,13 +117,15 @@ def test_a_failed_install_is_an_error_with_the_install(text: str) -> None:
     assert caught.value.install.status == 3
 
 
-def test_a_slow_install_times_out_with_the_last_failure() -> None:
+def test_a_slow_install_times_out_with_the_last_failure(caplog: pytest.LogCaptureFixture) -> None:
     """The deadline is kept even if every poll fails; the error has the last failure."""
     with pytest.raises(WaitTimeoutError) as caught:
         wait_for_install(lambda t: reply({"error": "down"}, 500), timeout=77)
     assert caught.value.seconds == pytest.approx(77)
     assert "the API returned 500" in str(caught.value.last_error)
     assert (caught.value.target, caught.value.polls) == ("installed", 0)
+    (outage,) = caplog.messages
+    assert re.fullmatch(r"the poll of the installs of order 1 has failed for \d+ s: down", outage)
 
 
 def test_an_install_is_polled_once_more_right_before_the_deadline() -> None:
