@@ -23,6 +23,7 @@ from tests.helpers.conditions import free_port, until
 from tests.helpers.failures import FAILURES, echoing
 from tests.helpers.raw_server import CUT, FAST, KEY, Answer, RawServer, http
 from tests.helpers.secrets import chain
+from tests.helpers.texts import exactly
 from tests.tools.hostile.provoke import MORE, QUICK
 from tests.tools.hostile.scan import CREDENTIALS, PASSWORD, PROXY_PASSWORD, Lines, Scan
 from trooper_async import (
@@ -263,7 +264,8 @@ def test_a_password_in_a_refused_url_is_in_no_frame(scan: Scan, options: dict[st
 
 def test_a_foreign_proxy_is_refused_for_plain_http() -> None:
     """Plain http is allowed only if it stays on this machine."""
-    with pytest.raises(ConfigurationError):
+    text = "with a base_url of http the proxy must be on this machine: another one could read the API key"
+    with pytest.raises(ConfigurationError, match=exactly(text)):
         TrooperClient(KEY, base_url="http://127.0.0.1:8080", proxy="http://203.0.113.1:3128")
 
 
