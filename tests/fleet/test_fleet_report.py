@@ -121,9 +121,14 @@ def test_a_report_round_trips_through_a_dict(money: Any) -> None:
         assert order["price_h"] == ("0.8500001" if money == "text" else 0.8500001)
     assert FleetReport.from_dict(json.loads(json.dumps(data))) == report
     contradicting: dict[str, object] = {**data, "outcomes": [{**stopped, "order_id": 2}]}
-    wrong: list[dict[str, object]] = [{**data, "elapsed": "x"}, {**data, "outcomes": [{}]}, {}, contradicting]
-    for damaged in wrong:
-        with pytest.raises(ConfigurationError, match=r"^this is not FleetReport data(: \$.* should be .*)?$") as caught:
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({**data, "elapsed": "x"}, ": $.elapsed should be a number"),
+        ({**data, "outcomes": [{}]}, ": $.outcomes[0].order_id should be there"),
+        ({}, ": $.outcomes should be there"),
+        (contradicting, ""),
+    ]
+    for damaged, problem in wrong:
+        with pytest.raises(ConfigurationError, match=exactly(f"this is not FleetReport data{problem}")) as caught:
             FleetReport.from_dict(damaged)
         assert caught.value.__context__ is None
 

@@ -140,6 +140,21 @@ async def test_an_action_that_was_not_sent_has_no_time(trooper: TrooperClient, f
 PENDING = FleetReport((FleetOutcome(1, "stop"), FleetOutcome(2, "stop")))
 
 
+async def test_the_report_of_another_run_is_kept(
+    trooper: TrooperClient, fake_trooper: FakeTrooper, tmp_path: Path
+) -> None:
+    """A run of other orders is refused before it sends anything: the first run can still be resumed."""
+    path = tmp_path / "report"
+    with ReportFile(path) as file:
+        file.store(PENDING)
+    text = f"ReportFile: {path} holds the report of another run: resume that one, or name another file"
+    with ReportFile(path) as file:
+        with pytest.raises(ConfigurationError, match=exactly(f"{text}: nothing was sent")):
+            await trooper.fleet.stop([fake_trooper.add_order()], on_progress=file)
+        assert file.read() == PENDING
+    assert fake_trooper.sent("/api/order-status") == []
+
+
 def test_a_resumed_run_always_has_its_report_on_disk(tmp_path: Path) -> None:
     """The file is appended to and not emptied first: the process may be killed right then."""
     path = tmp_path / "report"

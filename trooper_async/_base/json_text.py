@@ -95,7 +95,7 @@ def json_number(value: object) -> int | float:
         TypeError: it is not a Decimal. The error does not contain it, since it may be a secret.
     """
     if not isinstance(value, Decimal):
-        raise TypeError("not a Decimal")
+        raise TypeError
     if value.is_finite() and abs(value.adjusted()) < 300:
         number = int(value) if value == value.to_integral_value() else float(value)
         if Decimal(repr(number)) == value:

@@ -70,8 +70,6 @@ class Ledger:
         Raises:
             ConfigurationError: it cannot be written, or the file is no longer the one that was opened.
         """
-        if self._file.closed:
-            refuse(self._path, "is closed")
         is_intent = record.purchase.state == "open"
         stored_record = record if is_intent else evolve(record, blib=None, before=())
         line = stored.write(stored_record, _MARK).encode() + b"\n"
