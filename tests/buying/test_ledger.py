@@ -41,6 +41,7 @@ from trooper_async import (
     read_ledger,
 )
 from trooper_async._base import stored
+from trooper_async._buying.journal import Journal
 from trooper_async._buying.ledger import Ledger
 from trooper_async._buying.record import Record
 from trooper_async.testing import FakeTrooper
@@ -388,6 +389,14 @@ async def test_a_full_disk_prevents_a_purchase(
         await buy(client)
     async with fake_trooper.client(ledger=path) as client:
         assert states(client) == [("bought", 123)]
+
+
+async def test_nothing_is_bought_once_the_ledger_is_closed(path: Path) -> None:
+    """The intent of a purchase could not be written."""
+    journal = Journal(path)
+    await journal.close()
+    with pytest.raises(ConfigurationError, match=exactly("orders.create: the ledger is closed; nothing was sent")):
+        await journal.intend(LAST)
 
 
 async def test_an_outcome_that_can_not_be_written_is_not_lost(
