@@ -157,7 +157,7 @@ def test_a_missing_install_ends_its_wait() -> None:
             began = now()
             with pytest.raises(WaitError, match="not among the installs") as caught:
                 await client.templates.wait(7, 999)
-            assert caught.value.subject == "install 999 on order 7"
+            assert (caught.value.subject, caught.value.target) == ("install 999 on order 7", "installed")
             return now() - began
 
     assert 30 <= run(main()) < 70

@@ -191,14 +191,14 @@ class Templates:
         def ended(installs: Snapshot[TemplateInstall], began: float) -> TemplateInstall | None:
             install = installs.get(install_id)
             if install is Blank.ABSENT and absent.seen(began):
-                raise WaitError("it is not among the installs of the order", target="installed")
+                raise WaitError("it is not among the installs of the order")
             if not isinstance(install, TemplateInstall):
                 return None
             absent.reset()
             word = (install.status_readable or "").casefold()
             if "fail" in word or "error" in word:
                 text = f"the installation of {install.template_name or 'the template'} failed"
-                raise TemplateFailedError(f"{text} ({install.status_readable})", install=install, target="installed")
+                raise TemplateFailedError(f"{text} ({install.status_readable})", install=install)
             return install if install.status == 1 or word == "completed" else None
 
         return await look_for(
