@@ -666,7 +666,7 @@ async def test_close_prevents_a_purchase_that_is_not_sent_yet(fake_trooper: Fake
 
 
 async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTrooper) -> None:
-    """A purchase that waits out a rate limit is not in flight: it ends, and is certainly refused."""
+    """A purchase that waits out a rate limit is not in flight: it is refused, and nothing can be said of it later."""
     fake_trooper.fail_next(POST, status=429, retry_after=30)
     trooper = fake_trooper.client()
     buying = asyncio.create_task(buy(trooper))
@@ -679,6 +679,12 @@ async def test_close_in_the_pause_of_a_429_buys_nothing(fake_trooper: FakeTroope
 
     assert the_purchase(trooper).state == "refused"
     assert posts(fake_trooper) == 1
+    for method, call in {
+        "unresolved": trooper.orders.unresolved(),
+        "resolve": trooper.orders.resolve(the_purchase(trooper), None),
+    }.items():
+        with pytest.raises(ClientClosedError, match=rf"^orders\.{method}: the client is closed\. "):
+            await call
 
 
 async def test_close_right_before_sending_leaves_nothing_open(

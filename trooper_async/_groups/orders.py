@@ -908,7 +908,7 @@ class Orders:
             ConfigurationError: the client was made in another process, or is used on another event loop.
             ClientClosedError: the client is closed; `purchases` can still be read.
         """
-        self._transport.bind()
+        self._transport.bind("orders.unresolved")
         return await self._purchases.unresolved()
 
     async def resolve(
@@ -928,7 +928,8 @@ class Orders:
             ConfigurationError: it is not a purchase of this client or its ledger, it is still in flight, or the
                 decision contradicts what is known: another outcome, an order that existed before or belongs to another
                 purchase, or an earlier decision. Nothing was resolved.
+            ClientClosedError: the client is closed. Nothing was resolved.
         """
         order_id = None if order is None else arguments.order_id(order, "orders.resolve")
-        self._transport.bind()
+        self._transport.bind("orders.resolve")
         await self._purchases.journal.resolve(purchase_or_error, order_id)

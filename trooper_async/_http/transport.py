@@ -270,7 +270,7 @@ class Transport:
     def check(self, call: Call[T], consequence: str = "") -> None:
         """Refuse, before anything is sent, a call that cannot be."""
         try:
-            self.bind(consequence)
+            self.bind(call.operation, consequence)
             _ = call.body
             if not self.wire.keys.has_key and not call.endpoint.public:
                 raise ConfigurationError("no API key (pass api_key, or set TROOPER_API_KEY): nothing was sent")
@@ -278,17 +278,19 @@ class Transport:
             error.operation, error.subject = call.operation, call.subject
             raise
 
-    def bind(self, consequence: str = "") -> None:
+    def bind(self, operation: str = "", consequence: str = "") -> None:
         """Make sure that the client is open, and is used in one process and on one event loop only."""
         loop = asyncio.get_running_loop()
         if self.inherited:
-            raise ConfigurationError("this client was made in another process, before a fork: make one per process")
+            text = "this client was made in another process, before a fork: make one per process"
+            raise ConfigurationError(text, operation=operation)
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
-            raise ConfigurationError("this client belongs to another event loop: make one per loop")
+            text = "this client belongs to another event loop: make one per loop"
+            raise ConfigurationError(text, operation=operation)
         if (closed := self.closed()) is not None:
-            raise ClientClosedError(closed.message + consequence)
+            raise ClientClosedError(closed.message + consequence, operation=operation)
 
     def stop(self) -> None:
         """Begin no new call; those in flight may end."""
