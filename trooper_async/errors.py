@@ -234,7 +234,7 @@ class UnresolvedPurchaseError(TrooperError):
         candidates: if its outcome is unknown, the orders that it may have created, the most similar first.
     """
 
-    hint = "Find out whether it was made, then await client.orders.resolve(error, order_or_none)"
+    hint: str = "Find out whether it was made, then await client.orders.resolve(error, order_or_none)"
 
     def __init__(
         self, message: str, *, purchase: Purchase, candidates: tuple[Order, ...] = (), **context: Unpack[Context]
