@@ -151,6 +151,7 @@ def _damaged_row(**fields: object) -> str:
         '{"order_id": 1, "action": "stop", "target": "SECRET-TEXT"}',
         "[" * 100_000,
         "9" * 5000,
+        "\ud800",
         b"\xff\xfe\xff",
         None,
         123,
