@@ -464,7 +464,7 @@ async def test_a_closed_client_ends_every_order(fake_trooper: FakeTrooper) -> No
     orders = [fake_trooper.add_order() for _ in range(6)]
     client = fake_trooper.client()
     run = asyncio.create_task(client.fleet.stop(orders, concurrency=2))
-    await until(lambda: len(sent(fake_trooper)) == 6)
+    await until(lambda: len(sent(fake_trooper)) == 6 and client._transport._gate._inside == 0)
     await client.close()
     report = await run
     assert {type(outcome.error) for outcome in report.failed} == {ClientClosedError}
