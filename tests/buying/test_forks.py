@@ -122,7 +122,8 @@ async def test_a_forked_process_cannot_buy_with_its_parents_client(fake_trooper:
 
 async def test_a_forked_process_cannot_resolve(fake_trooper: FakeTrooper, path: Path) -> None:
     """Its decision would be in no ledger."""
-    assert "refused: orders.resolve: this client was made in another process" in await ran("a child resolves", fake_trooper, path)
+    out = await ran("a child resolves", fake_trooper, path)
+    assert "refused: orders.resolve: this client was made in another process" in out
 
 
 async def test_closing_in_the_parent_unlocks_a_ledger_that_a_child_holds_open(
