@@ -197,13 +197,12 @@ async def test_a_caller_cancelled_with_its_purchase_in_flight_releases_the_serve
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """The purchase is followed to its end, and what it bought is frozen before the cancellation goes on."""
-    hold = fake_trooper.hold_next(POST)
-    task = asyncio.create_task(rented(trooper).__aenter__())
-    await hold.arrived()
-    task.cancel()
-    await asyncio.sleep(0)
-    assert not task.done()
-    hold.release()
+    with fake_trooper.hold_next(POST) as hold:
+        task = asyncio.create_task(rented(trooper).__aenter__())
+        await hold.arrived()
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
     await asyncio.wait([task])
 
     assert task.cancelled()
@@ -215,12 +214,11 @@ async def test_a_caller_cancelled_as_its_purchase_ends_releases_the_server(
     fake_trooper: FakeTrooper, trooper: TrooperClient
 ) -> None:
     """If the cancellation comes between the response and the caller, what was bought is frozen as well."""
-    hold = fake_trooper.hold_next(POST)
-    task = asyncio.create_task(rented(trooper).__aenter__())
-    await hold.arrived()
-    (purchase,) = [one for one in asyncio.all_tasks() if one.get_name() == "trooper purchase"]
-    purchase.add_done_callback(lambda _: task.cancel())
-    hold.release()
+    with fake_trooper.hold_next(POST) as hold:
+        task = asyncio.create_task(rented(trooper).__aenter__())
+        await hold.arrived()
+        (purchase,) = [one for one in asyncio.all_tasks() if one.get_name() == "trooper purchase"]
+        purchase.add_done_callback(lambda _: task.cancel())
     await asyncio.wait([task])
 
     assert task.cancelled()
