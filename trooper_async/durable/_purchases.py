@@ -18,7 +18,7 @@ from trooper_async import ConfigurationError, Order, TrooperError
 from trooper_async.durable._embedded import Connection
 
 PURCHASES = "trooper-purchases"
-"""How the name of an application's queue of purchases begins. It is partitioned by account: each makes one at a time."""
+"""How the name of an application's queue of purchases begins. Each account makes one purchase at a time."""
 PURCHASE, UNDECIDED, DECISION = "purchase", "undecided", "decision"
 
 
