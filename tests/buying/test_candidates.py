@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 
 from tests.helpers.buying import LIST, POST, buy, lose, paths, posts, states
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from trooper_async import (
     Blib,
@@ -129,10 +130,12 @@ async def test_a_candidate_of_another_price_comes_last(fake_trooper: FakeTrooper
 async def test_if_no_new_order_fits_all_new_ones_are_candidates(fake_trooper: FakeTrooper) -> None:
     """After `cap` seconds, all orders that have appeared are named, even if none fits."""
     fake_trooper.drop_next(POST, when="before")
-    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.05)) as trooper:
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper))
-        stranger = fake_trooper.add_order(blib_id=3)
+        stranger, seen = fake_trooper.add_order(blib_id=3), len(fake_trooper.requests)
+        await until(lambda: len(fake_trooper.requests) > seen + 1)
+        forward(60)
         with pytest.raises(PurchaseUnknownError, match="; candidates: order 123 ") as caught:
             await buying
 
@@ -140,18 +143,18 @@ async def test_if_no_new_order_fits_all_new_ones_are_candidates(fake_trooper: Fa
 
 
 async def test_the_search_for_candidates_continues_if_the_list_fails(
-    fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
+    fake_trooper: FakeTrooper, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A list that can't be read is logged, and read again."""
     fake_trooper.drop_next(POST, when="after")
     listed = fake_trooper.hold_next(LIST)
-    buying = asyncio.create_task(buy(trooper))
-    await until(lambda: fake_trooper.requests)
-    fake_trooper.fail_next(LIST, status=401)  # the search, not the snapshot of the orders before the purchase
-    listed.release()
-
-    with pytest.raises(PurchaseUnknownError) as caught:
-        await buying
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
+        buying = asyncio.create_task(buy(trooper))
+        await until(lambda: fake_trooper.requests)
+        fake_trooper.fail_next(LIST, status=401)  # the search, not the snapshot of the orders before the purchase
+        listed.release()
+        with pytest.raises(PurchaseUnknownError) as caught:
+            await buying
 
     assert [order.order_id for order in caught.value.candidates] == [123]
     logged = "what was bought could not be looked for: orders.create of candidates: the API returned 401: "

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def settings(fake: FakeTrooper, tmp_path: Path) -> Settings:
         fake.api_key,
         fake.url,
         tmp_path / "state" / "purchases.jsonl",
-        {"poll": PollSchedule(floor=0.02, cap=0.1), "retry": RetryPolicy(max_delay=0.0, deadline=0.5)},
+        {"poll": PollSchedule(floor=0.02, cap=0.1), "retry": RetryPolicy(max_delay=0.0)},
     )
 
 
@@ -152,7 +152,12 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
-        patch.setattr(asyncio.BaseEventLoop, "time", lambda loop: time.monotonic() + self._ahead)
+        self._loops: set[asyncio.AbstractEventLoop] = set()
+        patch.setattr(asyncio.BaseEventLoop, "time", lambda loop: self._time(loop))
+
+    def _time(self, loop: asyncio.AbstractEventLoop) -> float:
+        self._loops.add(loop)
+        return time.monotonic() + self._ahead
 
     @contextmanager
     def forward(self, seconds: float, *, once: Callable[[], object]) -> Iterator[None]:
@@ -160,6 +165,9 @@ class Clock:
 
         def put() -> None:
             self._ahead += seconds
+            for loop in list(self._loops):
+                with suppress(RuntimeError):  # closed
+                    loop.call_soon_threadsafe(int)  # one that sleeps looks at its clock again
 
         with meanwhile(once, put):
             yield
@@ -168,9 +176,3 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
-
-
-def polls_since(fake: FakeTrooper, path: str) -> int:
-    """How often the orders were listed since the last request to that path; 0 if there was none."""
-    paths = [request.path for request in list(fake.requests)][::-1]
-    return paths[: paths.index(path)].count("/api/orders") if path in paths else 0

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Trooper, interrupted, meanwhile, polls_since, sent
-from tests.helpers.fake_orders import order_of
+from tests.cli.conftest import Trooper, interrupted, meanwhile, sent
+from tests.helpers.fake_orders import order_of, polls_since
 from trooper_async import FleetReport
 from trooper_async.cli._settings import Settings
 from trooper_async.testing import FakeTrooper

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from tests.cli.conftest import PASSWORD, Trooper, environment
+from tests.cli.conftest import PASSWORD, Clock, Trooper, environment
 from tests.cli.terminal import COMMAND, command
+from tests.helpers.fake_orders import polls_since
 from trooper_async import cli, errors
 from trooper_async.cli import _app, _errors
 from trooper_async.cli._context import Cli
@@ -21,14 +25,14 @@ from trooper_async.testing import FakeTrooper
 
 # The request that each command is about.
 COMMANDS = {
-    "/api/orders": [["ps"], ["cost"], ["wait", "123", "--timeout", "0.3"], ["stop", "--all", "--yes"]],
+    "/api/orders": [["ps"], ["cost"], ["wait", "123"], ["stop", "--all", "--yes"]],
     "/api/blibs": [["gpus"]],
     "/api/test": [["ping"]],
     "/api/order": [["order", "3", "--yes", "--max-price-h", "1", "--accept-terms"]],
     "/api/order-status": [["start", "125"], ["stop", "123"], ["freeze", "123"], ["restart", "123"]],
     "/api/order-title": [["rename", "123", "x"]],
     "/api/order-lock": [["lock", "123"], ["unlock", "123"]],
-    "/api/credentials": [["credentials", "123"], ["ssh", "123", "--json", "--timeout", "0.3"]],
+    "/api/credentials": [["credentials", "123"], ["ssh", "123", "--json"]],
     "/api/order-status-history": [["history", "123"]],
     "/api/migration-options": [["migrate", "options", "128"]],
     "/api/migration-cost": [["migrate", "quote", "128", "1"]],
@@ -71,6 +75,24 @@ def test_a_refused_key_exits_with_3(trooper: Trooper, fake: FakeTrooper, path: s
     assert "hint:  check the API key" in ran.err
 
 
+@pytest.fixture
+def time_passes(fake: FakeTrooper, path: str, words: list[str], clock: Clock) -> Iterator[None]:
+    """What waits meets its deadline after the first failure that is logged, and again once it waits for the outcome."""
+    failed, logger = threading.Event(), logging.getLogger("trooper_async")
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: failed.set()  # type: ignore[method-assign]  # a class for one line is more
+    logger.addHandler(handler)
+    waits = words[0] in {"wait", "ssh", "start", "stop", "freeze", "restart"}
+    switches = path == "/api/order-status"
+    with (
+        clock.forward(10_000, once=lambda: waits and failed.is_set()),
+        clock.forward(10_000, once=lambda: switches and polls_since(fake, path) > 1),
+    ):
+        yield
+    logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("time_passes")
 @pytest.mark.parametrize(("path", "words"), CASES)
 def test_a_lasting_rate_limit_exits_with_1(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
     """429 for longer than a call, or a wait, may take: status 1."""
@@ -80,24 +102,24 @@ def test_a_lasting_rate_limit_exits_with_1(trooper: Trooper, fake: FakeTrooper, 
     assert "429" in ran.error or "a 429 of fail_next" in ran.error or "rate limited" in ran.error
 
 
+@pytest.mark.usefixtures("time_passes")
 @pytest.mark.parametrize(("path", "words"), CASES)
 def test_a_failing_api_exits_with_1_or_4(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
     """Repeated 500s: 1; 4 for once-only calls, since they may have been carried out. Stop, freeze and start are sent
     until their deadline; one that is then in flight may have been carried out, too.
     """
     fake.fail_next(path, status=500, times=10**6)
-    short = ["--timeout", "0.15"] if path == "/api/order-status" else []
-    ran = trooper(*words, *short, "--json")
-    assert ran.status in ({4} if ONCE & set(words) else {1, 4} if short else {1})
+    ran = trooper(*words, "--json")
+    assert ran.status in ({4} if ONCE & set(words) else {1, 4} if path == "/api/order-status" else {1})
     assert ran.error
 
 
+@pytest.mark.usefixtures("time_passes")
 @pytest.mark.parametrize(("path", "words"), CASES)
 def test_lost_responses_exit_with_1_or_4(trooper: Trooper, fake: FakeTrooper, path: str, words: list[str]) -> None:
     """Repeated lost responses: 1 for reads, 4 for what may have been carried out."""
     fake.drop_next(path, times=10**6)
-    short = ["--timeout", "0.15"] if path == "/api/order-status" else []
-    ran = trooper(*words, *short, "--json")
+    ran = trooper(*words, "--json")
     reads = path in {"/api/orders", "/api/blibs", "/api/test", "/api/credentials", "/api/order-status-history"}
     reads = reads or path in {"/api/migration-options", "/api/migration-cost", "/api/templates", "/api/template-config"}
     assert ran.status == (1 if reads else 4)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Clock, Trooper, environment, interrupted, polls_since, sent
+from tests.cli.conftest import Clock, Trooper, environment, interrupted, sent
 from tests.cli.terminal import terminal
-from tests.helpers.fake_orders import order_of
+from tests.helpers.fake_orders import order_of, polls_since
 from trooper_async import FleetOutcome, FleetReport, Transition
 from trooper_async.cli._settings import Settings, fingerprint
 from trooper_async.testing import FakeTrooper

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from attrs import fields
 
-from tests.cli.conftest import ON_ITS_WAY, PASSWORD, Trooper, meanwhile
+from tests.cli.conftest import ON_ITS_WAY, PASSWORD, Clock, Trooper, meanwhile
 from trooper_async import Credentials, Order, StatusChange
 from trooper_async.cli._servers import fleet_cost, timeline
 from trooper_async.cli._text import euros, moment, printable, span, to_json
@@ -164,12 +164,14 @@ def test_texts_are_formatted_for_people() -> None:
     assert moment(None) == euros(None) == "-"
 
 
-def test_wait_until_converged_or_a_status(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_wait_until_converged_or_a_status(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """Servers in transition are waited for, all or named ones."""
     with meanwhile(lambda: len(fake.requests) > 1, lambda: fake.set_status(ON_ITS_WAY, "running")):
         assert trooper("wait", str(ON_ITS_WAY), "--json").json[0]["order"]["current_status"] == "running"
     fake.set_status(123, "stopping", "stopped")
-    ran = trooper("wait", "123", "124", "--until", "running", "--timeout", "0.3")
+    seen = len(fake.requests)
+    with clock.forward(3600, once=lambda: len(fake.requests) > seen + 2):
+        ran = trooper("wait", "123", "124", "--until", "running")
     assert ran.status == 1
     assert "order 124: running" in ran.err
     assert ran.error.startswith("1 of 2 servers failed")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from tests.cli.conftest import Trooper, meanwhile, polls_since
-from tests.helpers.fake_orders import sent_of
+from tests.cli.conftest import Trooper, meanwhile
+from tests.helpers.fake_orders import polls_since, sent_of
 from trooper_async.testing import FakeTrooper, Profile
 from trooper_async.testing._profile import Actions, Course, Step
 

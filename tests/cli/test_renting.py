@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Clock, Trooper, interrupted, polls_since, sent
-from tests.helpers.fake_orders import order_of
+from tests.cli.conftest import Clock, Trooper, interrupted, sent
+from tests.helpers.fake_orders import order_of, polls_since
 from trooper_async.testing import FakeTrooper
 
 YES = ("--yes", "--accept-terms", "--max-price-h", "0.9")

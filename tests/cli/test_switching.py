@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Clock, Trooper, polls_since, sent
-from tests.helpers.fake_orders import order_of
+from tests.cli.conftest import Clock, Trooper, sent
+from tests.helpers.fake_orders import order_of, polls_since
 from trooper_async import (
     FleetOutcome,
     FleetProgress,

@@ -16,8 +16,9 @@ import click
 import pytest
 from rich.console import Console
 
-from tests.cli.conftest import PASSWORD, Clock, Trooper, environment, interrupted, meanwhile, polls_since
+from tests.cli.conftest import PASSWORD, Clock, Ran, Trooper, environment, interrupted, meanwhile
 from tests.cli.terminal import COMMAND, screen, terminal
+from tests.helpers.fake_orders import polls_since
 from trooper_async import Order, OrderChange
 from trooper_async.cli import _app, _errors
 from trooper_async.cli._live import Board
@@ -106,15 +107,21 @@ def test_show_has_everything_about_one_server(trooper: Trooper, fake: FakeTroope
 # Waits and outages --------------------------------------------------------------------------------------------------
 
 
-def test_wait_prints_the_outcome_of_each_server(trooper: Trooper, fake: FakeTrooper) -> None:
+def test_wait_prints_the_outcome_of_each_server(trooper: Trooper, fake: FakeTrooper, clock: Clock) -> None:
     """Each of several servers has its own outcome, in the table and as JSON."""
     fake.set_status(123, "stopping", "stopped")
-    words = ("wait", "123", "124", "--until", "running", "--timeout", "0.3")
-    ran = trooper(*words)
+    words = ("wait", "123", "124", "--until", "running")
+
+    def late(*more: str) -> Ran:
+        seen = len(fake.requests)
+        with clock.forward(3600, once=lambda: len(fake.requests) > seen + 2):
+            return trooper(*words, *more)
+
+    ran = late()
     assert ran.status == 1
     assert re.search(r"123 .*failed .*running was not reached", ran.out)
     assert re.search(r"124 .*running", ran.out)
-    outcomes = {one["order_id"]: one for one in trooper(*words, "--json").json}
+    outcomes = {one["order_id"]: one for one in late("--json").json}
     assert outcomes[123]["error"]["type"] == "WaitTimeoutError"
     assert outcomes[124]["order"]["current_status"] == "running"
 

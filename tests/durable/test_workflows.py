@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ import pytest
 from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_errors
 
-from tests.helpers.clock import forward
+from tests.helpers.clock import forward_with_the_date
 from tests.helpers.conditions import until
 from tests.helpers.durable import application, eventually, operator
+from tests.helpers.fake_orders import polls_since
 from trooper_async import FleetReport, Order, TrooperClient, durable, errors
 from trooper_async._groups.migrations import Migrations
 from trooper_async._groups.orders import Orders
@@ -133,13 +133,18 @@ async def test_an_outage_at_the_start_is_tolerated(fake_trooper: FakeTrooper, da
         assert [(await client.orders.get(order)).current_status for order in orders[2:]] == ["stopped", "stopped"]
 
 
-async def test_an_outage_beyond_the_deadline_is_raised(fake_trooper: FakeTrooper, database: str) -> None:
+async def test_an_outage_beyond_the_deadline_is_raised(
+    fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The workflow fails with the API's error, and nothing was sent."""
     order = fake_trooper.add_order().order_id
     fake_trooper.fail_next("/api/orders", status=503, times=1000)
     async with application(lambda account: fake_trooper.client(), database):
+        stopping = asyncio.create_task(durable.switch("acme", order, "stop", timeout=600))
+        await until(lambda: len(fake_trooper.requests) > 1)  # the first was answered
+        forward_with_the_date(600, monkeypatch)
         with pytest.raises(errors.ServerError):
-            await durable.switch("acme", order, "stop", timeout=0.3)
+            await stopping
     assert fake_trooper.sent(SWITCH) == []
 
 
@@ -454,10 +459,9 @@ async def test_a_lost_request_without_a_trace_is_unknown(
     async with application(lambda account: fake_trooper.client(), database):
         handle = await begin(kind, order)
         await until(lambda: fake_trooper.sent(path))
-        seen, now = len(fake_trooper.requests), time.time
+        seen = len(fake_trooper.requests)
         await until(lambda: len(fake_trooper.requests) > seen + 1)  # the workflow looks for it
-        monkeypatch.setattr(time, "time", lambda: now() + 600)
-        forward(600)
+        forward_with_the_date(600, monkeypatch)
         with pytest.raises(errors.OutcomeUnknownError, match="may not have been sent"):
             await handle.get_result()
     assert len(fake_trooper.sent(path)) == 1
@@ -503,30 +507,40 @@ async def test_applications_that_share_a_database_can_all_buy(fake_trooper: Fake
     assert len(fake_trooper.sent(ORDER)) == 2
 
 
-async def test_a_purchase_that_does_not_get_ready_is_bought(fake_trooper: FakeTrooper, database: str) -> None:
+async def test_a_purchase_that_does_not_get_ready_is_bought(
+    fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its error says so, names the order, and is no timeout, so that a retry does not buy again."""
-    fake_trooper.durations["create"] = 100
+    fake_trooper.durations["create"] = 3600
     async with application(lambda account: fake_trooper.client(), database):
+        ordering = asyncio.create_task(durable.order("acme", 1, timeout=600, **TERMS))
+        await until(lambda: polls_since(fake_trooper, ORDER) > 1)
+        forward_with_the_date(600, monkeypatch)
         with pytest.raises(errors.PurchaseNotReadyError) as caught:
-            await durable.order("acme", 1, timeout=0.3, **TERMS)
+            await ordering
     assert not isinstance(caught.value, TimeoutError)
     assert caught.value.purchase.order_id == 123
     assert caught.value.transition is not None
     assert isinstance(caught.value.last_error, errors.WaitTimeoutError)
 
 
-async def test_no_setting_of_a_template_is_stored(fake_trooper: FakeTrooper, file: Path) -> None:
+async def test_no_setting_of_a_template_is_stored(
+    fake_trooper: FakeTrooper, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A template's settings may hold a password: stored errors do not include them."""
     fake_trooper.failing_templates.add(1)
-    fake_trooper.durations["stop"] = 100
+    fake_trooper.durations["stop"] = 3600
     order = fake_trooper.add_order()
     async with fake_trooper.client() as client:
         await client.templates.install(order, 2, {"password": "not-for-the-database"})
     async with application(lambda account: fake_trooper.client(), f"sqlite:///{file}"):
         with pytest.raises(errors.TemplateFailedError) as failed:
             await durable.install("acme", order.order_id, 1)
+        stopping = asyncio.create_task(durable.switch("acme", order.order_id, "stop", timeout=600))
+        await until(lambda: polls_since(fake_trooper, SWITCH) > 1)
+        forward_with_the_date(600, monkeypatch)
         with pytest.raises(errors.WaitTimeoutError) as late:
-            await durable.switch("acme", order.order_id, "stop", timeout=0.2)
+            await stopping
     assert failed.value.install.config is None
     assert late.value.order is not None
     assert b"not-for-the-database" not in b"".join(path.read_bytes() for path in file.parent.iterdir())

@@ -21,6 +21,7 @@ import pytest
 
 from tests.helpers import processes, rented_job
 from tests.helpers.buying import BLIB, LIST, POST, buy, posts
+from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.suspending import Suspending
 from tests.tools.simulator.api import Api
@@ -414,9 +415,16 @@ async def test_a_release_fails_after_a_long_outage(
     fake_trooper: FakeTrooper, impatient: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After that time the last failure is the cause; each one before it is logged."""
+
+    async def late() -> None:
+        await until(lambda: "trying again in" in caplog.text)
+        forward(3600)
+
+    later = asyncio.create_task(late())
     with pytest.raises(StillRunningError, match="500"):
-        async with rented(impatient, then_timeout=0.3):
+        async with rented(impatient):
             fake_trooper.fail_next(STATUS, status=500, times=10_000)
+    await later
     failure = r"orders\.rented of order 123: the API returned 500: .*; trying again in 0\.0 s"
     assert any(re.fullmatch(failure, message) for message in caplog.messages)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+
+import pytest
 
 
 def forward(seconds: float) -> None:
@@ -10,3 +13,10 @@ def forward(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     before = loop.time
     vars(loop)["time"] = lambda: before() + seconds
+
+
+def forward_with_the_date(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the date forward as well, by which durable workflows count."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + seconds)
+    forward(seconds)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
+from tests.helpers.clock import forward
 from tests.helpers.conditions import free_port, until
 from tests.helpers.raw_server import CUT, FAST, KEY, SILENCE, Answer, RawServer, http
 from trooper_async import (
@@ -44,6 +45,14 @@ Run = Callable[[TrooperClient], Awaitable[object]]
 async def _raw(*answers: bytes | Answer, **options: Any) -> None:
     async with RawServer(*answers) as wire, wire.client(retry=RetryPolicy(attempts=1), **options) as client:
         await client.ping()
+
+
+async def _silence() -> None:
+    async with RawServer(SILENCE) as wire, wire.client(retry=RetryPolicy(attempts=1)) as client:
+        pinging = asyncio.create_task(client.ping())
+        await until(lambda: wire.requests)
+        forward(60)
+        await pinging
 
 
 async def _fake(fake: FakeTrooper, run: Run, **options: Any) -> None:
@@ -119,7 +128,7 @@ FAILURES: dict[str, tuple[type[BaseException], Callable[[FakeTrooper], Awaitable
     "cut in the body": (APIConnectionError, lambda fake: _raw(Answer(http(length=99), "hang up"))),
     "broken gzip": (APIConnectionError, lambda fake: _raw(http(b"no gzip at all", "Content-Encoding: gzip"))),
     "no HTTP": (APIConnectionError, lambda fake: _raw(Answer(b"SSH-2.0-hello\r\n\r\n", "hang up"))),
-    "too slow": (APITimeoutError, lambda fake: _raw(SILENCE, timeout=0.2)),
+    "too slow": (APITimeoutError, lambda fake: _silence()),
     "too large": (ResponseFormatError, lambda fake: _raw(http(), max_body_bytes=1)),
     "no JSON": (ResponseFormatError, lambda fake: _fake(echoing(fake, 200, f"<b>{KEY}</b>"), _list)),
     "no list": (ResponseFormatError, lambda fake: _fake(echoing(fake, 200, {"echo": KEY}), _list)),

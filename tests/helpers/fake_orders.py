@@ -36,3 +36,9 @@ def outage(fake: FakeTrooper, *paths: str) -> Iterator[None]:
     finally:
         for path in paths:
             fake._pending_faults[path].clear()
+
+
+def polls_since(fake: FakeTrooper, path: str) -> int:
+    """How often the orders were listed since the last request to that path; 0 if there was none."""
+    paths = [request.path for request in list(fake.requests)][::-1]
+    return paths[: paths.index(path)].count("/api/orders") if path in paths else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -120,8 +121,9 @@ def test_a_failed_wait_until_reachable_says_what_it_saw() -> None:
     assert "last seen stopped" in str(error)
 
 
-def test_a_failed_wait_until_reachable_says_why_it_has_no_credentials() -> None:
-    """For a running server whose credentials could not be read, the error says so."""
+def test_a_failed_wait_until_reachable_says_why_it_has_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
+    """For a running server whose credentials could not be read, the log and the error say so."""
+    caplog.set_level(logging.INFO, "trooper_async.waiters")
     script = scripted(lambda call: reply({"error": "not yet"}, 403), [row(1, "running")])
 
     async def main() -> None:
@@ -130,6 +132,7 @@ def test_a_failed_wait_until_reachable_says_why_it_has_no_credentials() -> None:
 
     with pytest.raises(WaitTimeoutError, match=r"within 10 s, since its credentials can't be read: .*not yet"):
         run(main())
+    assert caplog.messages[0] == "order 1: its credentials can't be read yet: not yet"
 
 
 def test_refused_installs_end_no_wait() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import deepcopy
@@ -38,6 +39,8 @@ from trooper_async.errors import (
 from trooper_async.models import Blib, Credentials, Order, TemplateInstall, Transition
 
 T = TypeVar("T")
+
+LOG = logging.getLogger("trooper_async.waiters")
 
 
 def _order_id(row: JSON) -> int | None:
@@ -200,4 +203,5 @@ class Waits:
             if isinstance(error, AuthenticationError) and isinstance(wait.other_error, AuthenticationError):
                 wait.fail(error)  # twice in a row: a 403 may mean "not yet", a 401 may not
             wait.other_error = error
+            LOG.info("order %d: its credentials can't be read yet: %s", wait.order_id, error.message)
             return None
