@@ -273,6 +273,27 @@ async def test_closing_ends_each_wait_with_its_own_error(fake_trooper: FakeTroop
             await wait
 
 
+async def test_closing_ends_many_waits_in_several_turns(fake_trooper: FakeTrooper) -> None:
+    """While thousands of waits end, the event loop has turns for others."""
+    fake_trooper.add_order(order_id=1, status="starting")
+    ended, turns = set[int](), 0
+
+    async def wait(client: TrooperClient) -> None:
+        with pytest.raises(ClientClosedError):
+            await client.orders.wait_until(1, "running")
+        ended.add(turns)
+
+    async with asyncio.TaskGroup() as group, fake_trooper.client() as client:
+        for _ in range(500):
+            group.create_task(wait(client))
+        await until(lambda: len(fake_trooper.requests) > 1)
+        closing = group.create_task(client.close())
+        while not closing.done():
+            turns += 1
+            await asyncio.sleep(0)
+    assert len(ended) > 500 / 64
+
+
 # Your own session, closed meanwhile ---------------------------------------------------------------------------------
 
 

@@ -66,9 +66,12 @@ async def test_a_lost_purchase_without_new_orders_has_no_candidate(fake_trooper:
     """The list is read repeatedly for `cap` seconds; finding nothing proves nothing, so the purchase stays unknown."""
     fake_trooper.drop_next(POST, when="before")
 
-    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=0.5)) as trooper:
+    async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
+        buying = asyncio.create_task(buy(trooper))
+        await until(lambda: len(fake_trooper.requests) > 5)
+        forward(60)
         with pytest.raises(PurchaseUnknownError) as caught:
-            await buy(trooper)
+            await buying
         with pytest.raises(UnresolvedPurchaseError) as refused:
             await buy(trooper)
 
@@ -128,12 +131,15 @@ async def test_a_candidate_of_another_price_comes_last(fake_trooper: FakeTrooper
 
 
 async def test_if_no_new_order_fits_all_new_ones_are_candidates(fake_trooper: FakeTrooper) -> None:
-    """After `cap` seconds, all orders that have appeared are named, even if none fits."""
+    """After `cap` seconds, all orders that have appeared are named, even if none fits and the last look fails."""
     fake_trooper.drop_next(POST, when="before")
     async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper))
         stranger, seen = fake_trooper.add_order(blib_id=3), len(fake_trooper.requests)
+        await until(lambda: len(fake_trooper.requests) > seen + 2)  # one was answered since
+        fake_trooper.fail_next(LIST, status=503, times=99)  # the last look is in vain, and takes nothing back
+        seen = len(fake_trooper.requests)
         await until(lambda: len(fake_trooper.requests) > seen + 1)
         forward(60)
         with pytest.raises(PurchaseUnknownError, match="; candidates: order 123 ") as caught:

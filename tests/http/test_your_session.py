@@ -26,6 +26,7 @@ from trooper_async import (
     RetryPolicy,
     TrooperClient,
 )
+from trooper_async._http import wire
 from trooper_async.testing import FakeTrooper
 
 DONE = http(b'{"success": true, "test": "hello", "orderId": 7}')
@@ -139,8 +140,12 @@ async def test_a_header_that_is_too_long_is_reported() -> None:
 # The log ------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_debug_line_names_the_failure(caplog: pytest.LogCaptureFixture) -> None:
-    """It has type and text of the failure; the key is removed if the API echoes it."""
+async def test_the_debug_line_names_the_failure(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has type and text of the failure, and milliseconds; the key is removed if the API echoes it."""
+    seconds = iter([5.0, 6.0, 7.0, 257.0])
+    monkeypatch.setattr(wire, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
     caplog.set_level(logging.DEBUG, "trooper_async.transport")
     odd = RawServer(f"HTTP/1.1 {KEY}\r\n\r\n".encode(), CUT)
     async with odd as server, server.client(retry=RetryPolicy(attempts=1)) as client:
@@ -151,7 +156,8 @@ async def test_the_debug_line_names_the_failure(caplog: pytest.LogCaptureFixture
     assert "[api key]" in odd_line
     assert not has_key(caplog.text)
     assert re.fullmatch(
-        r"GET /api/test lost \(the response was lost or cut \(ServerDisconnectedError: Server disconnected\)\) \d+ ms",
+        r"GET /api/test lost \(the response was lost or cut \(ServerDisconnectedError: Server disconnected\)\) "
+        "250000 ms",
         cut_line,
     )
 

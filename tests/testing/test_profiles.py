@@ -130,11 +130,11 @@ async def test_an_action_follows_the_profile() -> None:
 @pytest.mark.parametrize(
     ("settings", "after", "word"),
     [
-        ({"scale": 0.1}, 5.9, "going down"),
+        ({"scale": 10.0}, 540, "going down"),
         ({"scale": 0.1}, 6.0, "off"),
-        ({"durations": 600.0}, 599, "going down"),
+        ({"durations": 600.0}, 540, "going down"),
         ({"durations": {"stop": 600.0}}, 601, "off"),
-        ({"scale": 0.1, "durations": {"stop": 600.0}}, 599, "going down"),
+        ({"scale": 0.1, "durations": {"stop": 600.0}}, 540, "going down"),
         ({"durations": 0.0}, 0.0, "off"),
     ],
 )

@@ -261,6 +261,28 @@ def test_a_suspended_process_polls_once_more() -> None:
     assert run(main()).current_status == "stopped"
 
 
+def test_a_process_suspended_during_the_pause_of_a_429_polls_once_more() -> None:
+    """The one more poll does not wait for the end of that pause, even if there was a poll during it."""
+
+    async def main() -> list[object]:
+        loop: Any = asyncio.get_running_loop()
+
+        def orders(t: float) -> Any:
+            if 1250 < t < 1290:
+                return reply({"error": "slower"}, 429, Retry_After="120")
+            return [row(1, "stopped" if t > 1290 else "running", "stopped")]
+
+        async with Script(orders).client() as client:
+            waits = [asyncio.create_task(client.orders.wait(STOP, timeout=timeout)) for timeout in (270, 300)]
+            await asyncio.sleep(280)
+            loop._jump.now += 60  # past the second deadline, but not past the pause
+            return await asyncio.gather(*waits, return_exceptions=True)
+
+    first, second = run(main())
+    assert isinstance(first, WaitTimeoutError)
+    assert isinstance(second, Order)
+
+
 def test_a_process_suspended_during_a_poll_still_ends_its_waits() -> None:
     """One more poll may take twice the `cap`: not as long as the poll during which the process was suspended."""
 

@@ -88,6 +88,26 @@ def test_a_wait_for_an_install_tolerates_unknown_codes_absence_and_failures() ->
     assert 1070 < ended < 1105
 
 
+def test_an_install_that_was_just_accepted_may_be_missing_for_two_minutes() -> None:
+    """Four times the `cap`; one that an earlier process began is missing after the `cap`."""
+
+    def config(t: float) -> Response:
+        return installs() if t < 1110 else installs({"install_id": 5, "status": 1})
+
+    assert wait_for_install(config)[0].status == 1
+
+    async def main() -> None:
+        async with install_script(config).client() as client:
+            await client.templates.wait(1, 5)
+
+    with pytest.raises(WaitError, match="not among the installs") as early:
+        run(main())
+    with pytest.raises(WaitError, match="not among the installs") as late:
+        wait_for_install(lambda t: installs())
+    assert 30 < early.value.seconds < 60
+    assert 120 < late.value.seconds < 150
+
+
 def test_an_install_begun_by_another_process_is_awaited() -> None:
     """`wait` sends nothing and uses the install's id; a failure of another install does not affect it."""
 

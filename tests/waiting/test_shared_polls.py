@@ -16,7 +16,7 @@ import pytest
 from tests.helpers.texts import exactly
 from tests.tools.simulator.clock import run
 from tests.tools.simulator.script import Script, reply, row
-from trooper_async import Blib, ConfigurationError, Order, WaitError, WaitTimeoutError
+from trooper_async import Blib, ConfigurationError, Order, PermissionDeniedError, WaitError, WaitTimeoutError
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import Response
 from trooper_async._waiting import waits
@@ -130,8 +130,12 @@ def test_a_failed_wait_until_reachable_says_why_it_has_no_credentials(caplog: py
         async with script.client() as client:
             await client.orders.wait_until_reachable(1, timeout=10)
 
-    with pytest.raises(WaitTimeoutError, match=r"within 10 s, since its credentials can't be read: .*not yet"):
+    with pytest.raises(
+        WaitTimeoutError, match=r"within 10 s, since its credentials can't be read: .*not yet"
+    ) as caught:
         run(main())
+    assert isinstance(caught.value.last_error, PermissionDeniedError)
+    assert (caught.value.last_error.operation, caught.value.last_error.subject) == ("orders.credentials", "order 1")
     assert caplog.messages[0] == "order 1: its credentials can't be read yet: not yet"
 
 

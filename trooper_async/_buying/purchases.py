@@ -274,8 +274,10 @@ class Purchases:
         ends, pause = loop.time() + self._waits.schedule.cap, self._waits.schedule.floor
         found: tuple[Order, ...] = ()
         while not self._transport.closed():
-            found, failure = await self._read_candidates(record)
-            if failure is not None:
+            read, failure = await self._read_candidates(record)
+            if failure is None:
+                found = read
+            else:
                 LOG.warning("what was bought could not be looked for: %s", failure)
             left = ends - loop.time()
             if left <= 0 or any(fits(order, record.blib, record.purchase.price_h) for order in found):
