@@ -136,14 +136,14 @@ async def test_an_outage_at_the_start_is_tolerated(fake_trooper: FakeTrooper, da
 async def test_an_outage_beyond_the_deadline_is_raised(
     fake_trooper: FakeTrooper, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The workflow fails with the API's error, and nothing was sent."""
+    """The workflow fails with the error of its last attempt, and nothing was sent."""
     order = fake_trooper.add_order().order_id
     fake_trooper.fail_next("/api/orders", status=503, times=1000)
     async with application(lambda account: fake_trooper.client(), database):
         stopping = asyncio.create_task(durable.switch("acme", order, "stop", timeout=600))
-        await until(lambda: len(fake_trooper.requests) > 1)  # the first was answered
+        await until(lambda: len(fake_trooper.requests) > 1)
         forward_with_the_date(600, monkeypatch)
-        with pytest.raises(errors.ServerError):
+        with pytest.raises((errors.ServerError, errors.APITimeoutError)):  # by then there may be one in flight
             await stopping
     assert fake_trooper.sent(SWITCH) == []
 
@@ -514,7 +514,7 @@ async def test_a_purchase_that_does_not_get_ready_is_bought(
     fake_trooper.durations["create"] = 3600
     async with application(lambda account: fake_trooper.client(), database):
         ordering = asyncio.create_task(durable.order("acme", 1, timeout=600, **TERMS))
-        await until(lambda: polls_since(fake_trooper, ORDER) > 1)
+        await until(lambda: polls_since(fake_trooper, ORDER) > 2)
         forward_with_the_date(600, monkeypatch)
         with pytest.raises(errors.PurchaseNotReadyError) as caught:
             await ordering
@@ -537,7 +537,7 @@ async def test_no_setting_of_a_template_is_stored(
         with pytest.raises(errors.TemplateFailedError) as failed:
             await durable.install("acme", order.order_id, 1)
         stopping = asyncio.create_task(durable.switch("acme", order.order_id, "stop", timeout=600))
-        await until(lambda: polls_since(fake_trooper, SWITCH) > 1)
+        await until(lambda: polls_since(fake_trooper, SWITCH) > 2)
         forward_with_the_date(600, monkeypatch)
         with pytest.raises(errors.WaitTimeoutError) as late:
             await stopping

@@ -417,7 +417,7 @@ async def test_a_release_fails_after_a_long_outage(
     """After that time the last failure is the cause; each one before it is logged."""
 
     async def late() -> None:
-        await until(lambda: "trying again in" in caplog.text)
+        await until(lambda: "trying again in" in caplog.text and impatient._transport._gate._inside == 0)
         forward(3600)
 
     later = asyncio.create_task(late())
