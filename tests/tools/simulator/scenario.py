@@ -263,11 +263,16 @@ def _allowed(wait: Wait, settings: Settings) -> float:
 
 
 def _seconds_away(wait: Wait) -> float:
-    """How long the wait could see the server not running, before it came back the last time before the end."""
-    back = _last_reached(wait) if _reached(wait) is not None else wait.ended
-    times, states = wait.server.times, wait.server.states
-    left = [t for t, state in zip(times, states, strict=True) if state.current != "running" and wait.posted < t < back]
-    return back - max(left[0], wait.began) if left else 0.0
+    """How long the wait could see the server not running, at a stretch: it may leave `running` more than once."""
+    longest, left = 0.0, None
+    for time, state in zip(wait.server.times, wait.server.states, strict=True):
+        if not wait.posted < time <= wait.ended:
+            continue
+        if state.current != "running":
+            left = max(time, wait.began) if left is None else left
+        elif left is not None:
+            longest, left = max(longest, time - left), None
+    return longest if left is None else max(longest, wait.ended - left)
 
 
 def _superseded_in_time(wait: Wait, settings: Settings) -> bool:
