@@ -223,7 +223,7 @@ async def test_an_outage_without_any_connection_in_the_middle(tmp_path: Path) ->
     with FakeTrooper(port=free_port()) as fake:
         nights = Nights(fake, tmp_path)
         ours = fleet(fake)
-        async with nights.started() as child:
+        async with nights.started(patience=2.0) as child:
             fake.fail_next(ACTION, status=400, body={"error": "The server is busy"}, times=100_000)
             nights.now("2026-11-24 19:00")
             await child.says("The server is busy")
@@ -244,9 +244,9 @@ async def test_an_outage_of_the_whole_night_cancels_the_freezes(nights: Nights) 
             nights.now("2026-11-25 08:00")
             await child.says("freeze of 2026-11-24 19:00 CET is not complete, and ends now")
             await child.says("next: freeze at 2026-11-25 19:00")
+            await child.says("start of 2026-11-25 08:00 CET: nothing to do")
             await nights.wall.is_looked_at()  # so that a freeze in flight at 08:00 is refused as well
         await nights.are("running", *ours)
-        await child.says("start of 2026-11-25 08:00 CET: nothing to do")
     assert sent_of(nights.fake) == []
 
 
