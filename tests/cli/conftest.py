@@ -148,7 +148,9 @@ def meanwhile(condition: Callable[[], object], do: Callable[[], object], *, agai
 
 
 class Clock:
-    """The clock of all event loops of this process, which any thread can put forward."""
+    """The clock of the command's event loops, which any thread can put forward; not of the fake's, in its own thread:
+    its server would end the connections that were kept.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
@@ -156,6 +158,8 @@ class Clock:
         patch.setattr(asyncio.BaseEventLoop, "time", lambda loop: self._time(loop))
 
     def _time(self, loop: asyncio.AbstractEventLoop) -> float:
+        if threading.current_thread() is not threading.main_thread():
+            return time.monotonic()
         self._loops.add(loop)
         return time.monotonic() + self._ahead
 
