@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.texts import exactly
+from tests.helpers.texts import case_id, exactly
 from trooper_async import (
     AuthenticationError,
     Blib,
@@ -443,7 +443,7 @@ NO_JSON_NUMBER = Decimal("0.12345678901234567890")
     ("name", "amount"),
     [(name, amount) for name in ("price_h", "total_price", "max_price_h") for amount in BAD_AMOUNTS]
     + [("price_h", NO_JSON_NUMBER), ("total_price", NO_JSON_NUMBER)],  # a limit is never sent
-    ids=repr,
+    ids=case_id,
 )
 async def test_an_invalid_price_buys_nothing(
     fake_trooper: FakeTrooper, trooper: TrooperClient, name: str, amount: Any
@@ -456,7 +456,7 @@ async def test_an_invalid_price_buys_nothing(
     assert trooper.orders.purchases == ()
 
 
-@pytest.mark.parametrize("amount", BAD_AMOUNTS, ids=repr)
+@pytest.mark.parametrize("amount", BAD_AMOUNTS, ids=case_id)
 async def test_an_invalid_limit_buys_no_migration(
     fake_trooper: FakeTrooper, trooper: TrooperClient, amount: Any
 ) -> None:

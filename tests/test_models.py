@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trooper_async
-from tests.helpers.texts import exactly
+from tests.helpers.texts import case_id, exactly
 from trooper_async import models
 from trooper_async._base.docs import field_docs
 from trooper_async._base.model import Model
@@ -157,7 +157,7 @@ def _damaged_row(**fields: object) -> str:
         123,
         object(),
     ],
-    ids=lambda text: f"{text!r:.12}",
+    ids=lambda text: case_id(f"{text!r:.12}"),
 )
 def test_a_text_that_to_json_did_not_write_is_refused(text: Any) -> None:
     """The error says what the text should be."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.texts import case_id
 from trooper_async._api import arguments
 from trooper_async.errors import ConfigurationError
 from trooper_async.models import Blib, MigrationQuote, Order, Template, TemplateInstall, Transition
@@ -59,7 +60,7 @@ def test_an_id_is_a_whole_number_or_its_model(what: str, number: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [0, -1, True, False, None, "7", "", 7.0, math.nan, Decimal(7), b"7", object(), [ORDER], QUOTE],
-    ids=lambda wrong: f"{wrong!r:.12}",
+    ids=lambda wrong: case_id(f"{wrong!r:.12}"),
 )
 def test_an_invalid_id_is_refused(what: str, wrong: Any) -> None:
     """Anything else is refused; the error says what is needed and what was passed."""

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from tests.helpers.responses import interpreted
+from tests.helpers.texts import case_id
 from tests.tools.api_document import SAMPLES
 from trooper_async._api import endpoints
 from trooper_async._api.endpoints import Call, Endpoint, Repeatability
@@ -469,7 +470,7 @@ def test_the_text_of_a_refusal_is_error_then_message(body: object, message: str)
         (b"<html><h1>Bad</h1></html>", "Bad Request"),
         ({"success": True, "orderId": "5", "note": "of no error"}, "Bad Request"),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_an_error_text_is_found_in_any_shape(body: object, message: str) -> None:
     """The API's text is found whatever its shape: nested, a list, one text per field, or plain text."""
@@ -591,7 +592,7 @@ AT = "Wed, 21 Oct 2015 07:28:00 GMT"  # a minute after NOW
             )
         ),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], expected: float | None) -> None:
     """Retry-After is read as seconds or as any of HTTP's date formats; anything invalid is ignored."""

@@ -21,7 +21,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.helpers.responses import interpreted
-from tests.helpers.texts import exactly
+from tests.helpers.texts import case_id, exactly
 from tests.tools.api_document import SAMPLES
 from trooper_async._api.endpoints import CREDENTIALS, MIGRATION_COST, ORDERS, STATUS_HISTORY, Call, Endpoint
 from trooper_async._api.responses import FailedAttempt, Response
@@ -350,7 +350,7 @@ def test_either_naming_of_the_status_is_read(fields: dict[str, Any], current: st
             (TemplateInstall(6, config={"a": [1, {"b": None}]}),),
         ),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_loose_types_are_converted(field: str, value: Any, attribute: str, expected: Any) -> None:
     """Numbers as text, booleans as 0 and 1, times without an offset and the like are converted to what they mean."""
@@ -475,7 +475,7 @@ NO_WORDS: list[Any] = [5, True, ["SECRET"], {"SECRET": 1}]
         (MigrationOptions, {"availableBlibs": [{"id": "SECRET"}]}, "$.available_blibs[0].id", "a whole number"),
         (MigrationQuote, {"order_id": 1, "target_blib_id": 2, "totalDue": "SECRET"}, "$.total_due", "a number"),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_a_missing_required_field_is_named(kind: Any, data: Any, path: str, expected: str) -> None:
     """If something required is missing or of the wrong kind, the error names the place and what was expected."""
@@ -518,7 +518,7 @@ ODD: list[tuple[Any, dict[str, Any], str, Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "least", "name", "value", "path", "expected"), ODD, ids=str)
+@pytest.mark.parametrize(("kind", "least", "name", "value", "path", "expected"), ODD, ids=case_id)
 def test_an_unreadable_optional_field_is_none(
     kind: Any, least: dict[str, Any], name: str, value: Any, path: str, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -573,7 +573,7 @@ def test_extra_is_not_compared_but_copied() -> None:
         (ORDERS, b"SECRET", "$"),
         (ORDERS, b"[" * 100_000 + b'"SECRET"', "$"),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_no_value_leaks_with_an_error(endpoint: Endpoint[Any], answer: Any, path: str) -> None:
     """The error of an unreadable response has no frame, chained exception or text with a value of the response."""
@@ -625,7 +625,7 @@ def test_no_value_leaks_with_an_error(endpoint: Endpoint[Any], answer: Any, path
         b"\x00",
         b"[1]\x00",
     ],
-    ids=lambda body: repr(body[:24]),
+    ids=lambda body: case_id(body[:24]),
 )
 def test_invalid_json_is_a_response_format_error(body: bytes) -> None:
     """Anything that is not JSON, or exceeds a limit, is a ResponseFormatError at the root, and nothing else."""
@@ -653,7 +653,7 @@ def test_invalid_json_is_a_response_format_error(body: bytes) -> None:
         (b"\xef\xbb\xbf[1]", [1]),  # with a byte order mark
         (b'"caf\xe9 \xe2\x82 \xed\xa0\x80"', "caf\ufffd \ufffd\ufffd \ufffd\ufffd\ufffd"),
     ],
-    ids=lambda value: repr(value)[:24],
+    ids=lambda value: case_id(repr(value)[:24]),
 )
 def test_json_is_read_with_exact_numbers(body: bytes, expected: Any) -> None:
     """JSON is read to its values; numbers with a point or an exponent become Decimals of their own text."""

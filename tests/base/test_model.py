@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.helpers.models import BLIB, INSTALL, NOON, ORDER
-from tests.helpers.texts import exactly
+from tests.helpers.texts import case_id, exactly
 from trooper_async._base.model import Model
 from trooper_async.errors import ConfigurationError
 from trooper_async.models import (
@@ -139,7 +139,7 @@ def test_only_required_fields_must_be_in_a_dict() -> None:
             "a Transition cannot stop towards running",
         ),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_a_dict_that_to_dict_did_not_write_is_refused(kind: type[Model], data: Any, problem: str) -> None:
     """A dict that `to_dict` did not write is refused; the error has the place and what was expected, not the value."""

@@ -8,3 +8,10 @@ import re
 def exactly(text: str) -> str:
     """The pattern that only this text matches, for `pytest.raises(match=...)`."""
     return rf"^{re.escape(text)}\Z"
+
+
+def case_id(value: object) -> str:
+    """The value as the name of a case, without what pytest would escape: mutmut runs pytest twice in one process, and
+    names that were given are escaped again.
+    """
+    return "".join(one if one.isascii() and one.isprintable() and one != "\\" else "?" for one in str(value))
