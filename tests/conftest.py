@@ -66,7 +66,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the fixtures of modules and of the session leave behind fails the last test."""
-    leaks.adopt_orphans()  # here, since mutmut forks the processes that run the tests
+    leaks.adopt_orphans(adopt=True)  # here, since mutmut forks the processes that run the tests
     tmp_path_factory.getbasetemp()  # pytest's own folder stays where it is
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="tests-") as folder:
         patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # for tests that run pytest
@@ -78,6 +78,7 @@ def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) ->
         with preloaded.interpreter() if starts_children else nullcontext():
             yield
         assert leaks.left_since(before) == []
+    leaks.adopt_orphans(adopt=False)  # mutmut's own process has run tests, and waits for no child but its own
 
 
 @pytest.fixture(autouse=True)

@@ -20,10 +20,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE = 20.0  # seconds for what is just ending
 
 
-def adopt_orphans() -> None:
-    """Become the parent of each orphaned descendant, so that none is overlooked."""
+def adopt_orphans(*, adopt: bool) -> None:
+    """Become the parent of each orphaned descendant, so that none is overlooked; or no longer."""
     if _LINUX:
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def held() -> dict[Hashable, str]:
