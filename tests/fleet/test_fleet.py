@@ -303,10 +303,12 @@ async def test_a_refused_key_ends_the_run(fake_trooper: FakeTrooper) -> None:
         report = await client.fleet.stop(orders, concurrency=1, on_progress=refuse_the_eleventh)
         assert [outcome.sent for outcome in report.outcomes] == [True] * 10 + [False] * 20
         assert {type(outcome.error) for outcome in report.outcomes[10:]} == {AuthenticationError}
-        assert all(f"order {outcome.order_id}" in str(outcome.error) for outcome in report.failed)
+        for outcome in report.failed:
+            assert str(outcome.error).startswith(f"fleet.stop of order {outcome.order_id}: ")
         assert sum(sent(fake_trooper).values()) == 11
         resumed = await client.fleet.resume(FleetReport.from_json(report.to_json()))
     assert len(resumed.succeeded) == 30
+    assert all(outcome.seconds > 0 for outcome in resumed.succeeded)
     assert sum(sent(fake_trooper).values()) == 31  # that of the refused one twice
 
 

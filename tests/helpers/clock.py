@@ -16,7 +16,7 @@ def forward(seconds: float) -> None:
 
 
 def forward_with_the_date(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the date forward as well, by which durable workflows count."""
+    """Put the loop's clock and the date forward: durable workflows count by the date."""
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + seconds)
     forward(seconds)

@@ -11,7 +11,7 @@ def exactly(text: str) -> str:
 
 
 def case_id(value: object) -> str:
-    """The value as the name of a case, without what pytest would escape: mutmut runs pytest twice in one process, and
-    names that were given are escaped again.
+    """The value as the name of a case, without characters that pytest escapes: in a second run in the same process, as
+    under mutmut, it escapes them once more, and no longer finds the case.
     """
     return "".join(one if one.isascii() and one.isprintable() and one != "\\" else "?" for one in str(value))
