@@ -78,7 +78,7 @@ def _nothing_of_the_session_is_left(tmp_path_factory: pytest.TempPathFactory) ->
         with preloaded.interpreter() if starts_children else nullcontext():
             yield
         assert leaks.left_since(before) == []
-    leaks.adopt_orphans(adopt=False)  # mutmut runs tests in its own process, too, and fails if it is given a child that it did not start
+    leaks.adopt_orphans(adopt=False)  # mutmut runs tests in its own process, and fails at a child of others
 
 
 @pytest.fixture(autouse=True)
