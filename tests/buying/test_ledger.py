@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import buyer, processes
-from tests.helpers.buying import POST, buy, posts, states
+from tests.helpers.buying import BLIB, POST, buy, posts, states
 from tests.helpers.conditions import until
 from tests.helpers.killed import kill_and_count
 from tests.helpers.texts import exactly
@@ -125,6 +125,9 @@ async def test_the_intent_is_on_disk_before_the_request_is_sent(
     async with fake_trooper.client(ledger=path) as client:
         await buy(client)
     assert seen == [("open", 0), ("bought", 1), ("bought", 1)], "the last line says that its caller has got it"
+    intent, *outcomes = (json.loads(line) for line in path.read_bytes().splitlines())
+    assert intent["blib"]["id"] == BLIB.id
+    assert [(line["blib"], line["before"]) for line in outcomes] == [(None, [])] * 2, "the intent has them"
 
 
 def test_the_file_is_made_with_mode_600(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -389,12 +389,16 @@ async def test_a_banner_may_come_before_the_ssh_line(trooper: TrooperClient, fak
 async def test_silent_and_refusing_hosts_are_tried_until_the_deadline(
     trooper: TrooperClient, fake_trooper: FakeTrooper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A silent host does not hold a wait past its deadline; one that refuses connections is tried again."""
+    """A silent host is tried again after 10 s and does not hold a wait past its deadline; one that refuses connections
+    is tried again, too.
+    """
     async with listening(b"") as (port, connections):
         silent = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)
-        reaching = asyncio.create_task(trooper.orders.wait_until_reachable(silent, timeout=5))
+        reaching = asyncio.create_task(trooper.orders.wait_until_reachable(silent, timeout=60))
         await until(lambda: connections)
-        forward(5)
+        forward(10)
+        await until(lambda: len(connections) == 2)
+        forward(50)
         with pytest.raises(WaitTimeoutError):
             await reaching
     refusing = fake_trooper.add_order(ip="127.0.0.1", ssh_port=port)  # nobody listens there any more

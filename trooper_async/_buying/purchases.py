@@ -119,7 +119,7 @@ class Purchases:
         for turn in self._line.copy():
             if turn.wanted is wanted and turn.follower is not None:
                 await asyncio.wait([turn.follower])
-                if not turn.follower.cancelled() and turn.follower.exception() is None:
+                if not turn.follower.cancelled():
                     return turn.follower.result()
         return self.journal.records.get(wanted.purchase.id)
 
