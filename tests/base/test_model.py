@@ -80,6 +80,8 @@ def test_a_dict_has_field_names_iso_times_and_exact_money() -> None:
     """The names are those of the fields, times are ISO 8601, money is a number or text, an empty extra is left out."""
     data = ORDER.to_dict()
     assert (data["price_h"], ORDER.to_dict(money="number")["price_h"]) == ("0.850", 0.85)
+    options = MigrationOptions((BLIB,))
+    assert options.to_dict(money="number")["available_blibs"] == [BLIB.to_dict(money="number")]
     assert (data["paid_until"], data["current_status"]) == ("2025-09-26T16:30:01.000250+02:00", "running")
     assert data["extra"] == {"uptime": 5, "tags": ["a"]}
     assert "extra" not in BLIB.to_dict()

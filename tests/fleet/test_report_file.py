@@ -181,9 +181,9 @@ def test_a_kill_during_the_first_line_leaves_a_usable_file(tmp_path: Path, lengt
 
 
 def test_a_torn_line_is_not_continued_by_the_next_one(tmp_path: Path) -> None:
-    """A run killed while writing a line is resumed into a file that can be read again."""
+    """A run killed while writing a line, even within a character, is resumed into a file that can be read again."""
     path = tmp_path / "report"
-    path.write_text(f"{PENDING.to_json()}\n{PENDING.to_json()[:40]}")
+    path.write_bytes(f"{PENDING.to_json()}\n{PENDING.to_json()[:40]}é".encode()[:-1])
     for _ in range(2):
         with ReportFile(path) as file:
             assert file.report == PENDING

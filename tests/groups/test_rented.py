@@ -34,6 +34,7 @@ from trooper_async import (
     Order,
     OrderNotFoundError,
     PollSchedule,
+    PriceError,
     PurchaseNotReadyError,
     PurchaseUnknownError,
     RetryPolicy,
@@ -612,6 +613,16 @@ async def test_an_invalid_argument_is_refused_before_anything_is_sent(
     with pytest.raises(ConfigurationError):
         trooper.orders.running(123, **options)
     assert fake_trooper.requests == []
+
+
+async def test_a_server_above_the_highest_price_is_not_rented(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """`max_price_h` counts as it does for `create`."""
+    with pytest.raises(PriceError):
+        async with rented(trooper, max_price_h=Decimal("0.84")):
+            pass
+    assert posts(fake_trooper) == 0
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -230,8 +230,9 @@ def test_a_policy_without_limits_repeats_no_once_only_call() -> None:
     run(main())
 
 
-def test_a_rate_limit_may_delay_a_call_until_its_deadline() -> None:
-    """A call with its own deadline may wait longer than the policy's, but not past its own."""
+def test_a_rate_limit_may_delay_a_call_until_its_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    """A call with its own deadline may wait longer than the policy's, but not past its own, and says so."""
+    caplog.set_level(logging.INFO, "trooper_async")
 
     async def main() -> None:
         script = scripted(429, now() + 300, Retry_After="20")
@@ -239,6 +240,7 @@ def test_a_rate_limit_may_delay_a_call_until_its_deadline() -> None:
             with pytest.raises(RateLimitError) as caught:
                 await client._transport.request(ONCE, until=now() + 100)
             assert 60 < caught.value.seconds <= 100
+            assert sum("retrying in" in one for one in caplog.messages) == caught.value.attempts - 1
             await client._transport.request(ONCE, until=now() + 900)
             assert now() < 1000 + 300 + 30
 

@@ -15,6 +15,7 @@ from tests.tools.simulator.script import Script, reply, row
 from trooper_async import RateLimitError, RetryPolicy
 from trooper_async._api.endpoints import Call
 from trooper_async._api.responses import FailedAttempt, Response
+from trooper_async._http.wire import CONNECT
 
 Limiter = Callable[[float], float | None]
 """At a time: None where the request is allowed, else the seconds until one will be."""
@@ -154,6 +155,18 @@ def test_a_pause_as_long_as_the_deadline_is_waited_out(retry_after: str, passes:
                     await client.ping()
 
     run(main())
+
+
+def test_after_a_pause_beyond_the_deadline_a_read_has_time_to_connect() -> None:
+    """The attempt is not cut at once."""
+
+    async def main() -> list[float]:
+        script = always_429(1060.1, Retry_After="60")
+        async with script.client() as client:
+            await client.ping()
+        return script.limits
+
+    assert run(main()) == [60 + CONNECT, CONNECT]
 
 
 @pytest.mark.parametrize(("pause", "deadline"), [(60.5, 60.0), (0.5, 0.25)])

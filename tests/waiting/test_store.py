@@ -290,6 +290,13 @@ def test_a_snapshot_knows_what_changed_and_what_is_gone() -> None:
     assert {order_id: error.path for order_id, error in then.unreadable.items()} == {5: "$[0].current_status"}
 
 
+def test_an_error_counts_the_known_rows_before_it() -> None:
+    """The index of a row that is refused is its place in the list, although the rows before it are not parsed."""
+    first = first_of(row_of(1), row_of(2))
+    body = body_of(row_of(1), row_of(2))[:-1] + b', {"a": 1, "a": 1}]'
+    assert _refused(lambda: _next(first, body)) == ("$[2]", "JSON whose objects have each name once")
+
+
 @pytest.mark.parametrize("order_id", [None, "", "x", True, [], {}, 1.5])
 def test_a_row_without_a_readable_id_prevents_absence(order_id: Any) -> None:
     """It affects no other row, but then no order counts as absent."""

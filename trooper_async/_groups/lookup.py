@@ -54,7 +54,7 @@ class Lookup:
             async with self._reading:
                 # a list whose request began before this call proves that an id exists, not that it is missing
                 if _server_id(self.store.latest, order_id) is None and self._ended <= begun:
-                    await self._read(operation, f"order {order_id}")
+                    await self._read(operation)
         if (server_id := _server_id(self.store.latest, order_id)) is not None:
             return server_id
         if self._failure is not None:
@@ -65,12 +65,12 @@ class Lookup:
         """Sleep, or until the client is closed."""
         await self.store.transport.pause(seconds)
 
-    async def _read(self, operation: str, subject: str) -> None:
+    async def _read(self, operation: str) -> None:
         self._begun += 1
         read = self._begun
         self._failure = None
         try:
-            await self.store.read(operation, subject)
+            await self.store.read(operation)
         except TrooperError as error:
             self._failure = error  # for all callers that share this read
         self._ended = read

@@ -61,7 +61,6 @@ class Api:
         call: Call[Any],
         *,
         sending: Sending | None = None,
-        left: float = math.inf,
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Response | FailedAttempt:
@@ -81,7 +80,7 @@ class Api:
             sending.may_have_left = True
         await asyncio.sleep(rng.uniform(0.005, 0.1))
         once = call.kind in (Repeatability.ONCE, Repeatability.PURCHASE)
-        patience = 180.0 if once else min(30.0, left)
+        patience = 180.0 if once else min(30.0, limit)
         fault = rng.random() < settings.faults
         fault_kind = rng.choice(("lost", "late", "429", "burst", "unreadable")) if fault else ""
         if loop.time() < self._burst_ends:

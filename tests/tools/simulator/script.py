@@ -41,6 +41,8 @@ class Script:
     """How long a response takes; what it shows is what was when the request arrived."""
     polls: list[float] = field(factory=list)
     sent: list[str] = field(factory=list)
+    limits: list[float] = field(factory=list)
+    """The seconds that each request of `sent` might take."""
 
     def client(self, **options: Any) -> TrooperClient:
         client = TrooperClient("scripted-key", **{"poll": PollSchedule(), **options})
@@ -52,12 +54,12 @@ class Script:
         call: Call[Any],
         *,
         sending: Sending | None = None,
-        left: float = math.inf,
         limit: float = math.inf,
         headers: Mapping[str, str] | None = None,
     ) -> Response | FailedAttempt:
         now = asyncio.get_running_loop().time()
         self.sent.append(call.endpoint.path)
+        self.limits.append(limit)
         if sending is not None:
             sending.may_have_left = True
         if call.endpoint.path != "/api/orders":

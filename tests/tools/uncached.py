@@ -1,0 +1,27 @@
+"""A pytest plugin for mutmut: no cache of the package outlives a test.
+
+mutmut forks a process in which the tests have run before, and runs those that reached the changed function: with the
+caches full, that is one test or none.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def caches() -> list[Callable[[], None]]:
+    """What empties each cache of a function."""
+    modules: list[Any] = [module for name, module in sys.modules.items() if name.startswith("trooper_async")]
+    values = [value for module in modules for value in vars(module).values()]
+    return [value.cache_clear for value in values if hasattr(value, "cache_clear")]
+
+
+@pytest.fixture(autouse=True)
+def _uncached(caches: list[Callable[[], None]]) -> None:
+    for clear in caches:
+        clear()
