@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 T = TypeVar("T")
-Hook: TypeAlias = Callable[[Any, Any], Any]  # cattrs' own type of a structure hook
+Hook: TypeAlias = Callable[[Any, Any], Any]  # cattrs' own type of a structure hook; no hook here needs the type
 Money: TypeAlias = Literal["text", "number"]
 
 LOG = logging.getLogger("trooper_async.responses")
@@ -98,7 +98,7 @@ def from_data(data: object, kind: type[T]) -> T:
     raise ConfigurationError(f"this is not {kind.__name__} data: {problem}")
 
 
-def to_data(value: object, *, money: Money = "text") -> JSON:
+def to_data(value: object, *, money: Money) -> JSON:
     """The JSON types of a model, or of a value in one: snake_case names, ISO 8601 times, money as text or number."""
     match value:
         case Decimal():
@@ -140,12 +140,12 @@ def ids_of(row: JSON) -> tuple[int, int | None] | None:
     if not isinstance(row, dict):
         return None
     try:
-        order_id = values.to_int(row.get("order_id"), int)
+        order_id = values.to_int(row.get("order_id"))
     except Unexpected:
         return None
     server_id = row.get("serverId")
     try:
-        return order_id, order_id if server_id in _NOT_GIVEN else values.to_int(server_id, int)
+        return order_id, order_id if server_id in _NOT_GIVEN else values.to_int(server_id)
     except Unexpected:
         return order_id, None
 
@@ -166,8 +166,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _is_word(kind: Any) -> bool:
-    args = get_args(kind)
-    return len(args) == 2 and args[1] is str and isinstance(args[0], type) and issubclass(args[0], StrEnum)
+    return get_args(kind)[1:] == (str,)
 
 
 def _word_hook(kind: Any) -> Hook:
@@ -185,7 +184,7 @@ def _word_hook(kind: Any) -> Hook:
 def _new_converter(hooks: Mapping[Any, Hook], model_hook: Callable[[type, Converter], Hook]) -> Converter:
     from cattrs import Converter  # slow to import: see `prepare`
 
-    converter = Converter(detailed_validation=False)
+    converter = Converter()
     # cattrs' own hooks turn 1.5 into 1, "false" into True, and take the keys of an object for a list
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
@@ -193,8 +192,7 @@ def _new_converter(hooks: Mapping[Any, Hook], model_hook: Callable[[type, Conver
     converter.register_structure_hook_func(lambda kind: _origin(kind) in (dict, Mapping), hooks[dict])
 
     def list_hook(kind: Any) -> Hook:
-        item = get_args(kind)[0]
-        to_item = converter.get_structure_hook(item)
+        to_item = converter.get_structure_hook(get_args(kind)[0])
         collect: type = get_origin(kind)
 
         def to_list(data: object, _: Any) -> object:
@@ -203,7 +201,7 @@ def _new_converter(hooks: Mapping[Any, Hook], model_hook: Callable[[type, Conver
             items = []
             try:
                 for value in data:
-                    items.append(to_item(value, item))  # noqa: PERF401 - its length is the index in the path
+                    items.append(to_item(value, None))  # noqa: PERF401 - its length is the index in the path
             except Unexpected as error:
                 error.inside(f"[{len(items)}]")
                 raise
@@ -247,8 +245,6 @@ class _Field:
     name: str
     others: tuple[str, ...]
     """The names that are looked up if the first one is not given."""
-    kind: Any
-    """The type, without None."""
     hook: Hook
     is_optional: bool
 
@@ -263,7 +259,7 @@ class _Field:
                 return None
             raise Unexpected("there", f".{self.attribute}")
         try:
-            return self.hook(value, self.kind)
+            return self.hook(value, None)
         except Unexpected as error:
             error.inside(f".{self.attribute}")
             if not self.is_optional:
@@ -288,7 +284,7 @@ def _api_model_hook(model: Any, converter: Converter) -> Hook:
         kind = hints[attribute]
         required_kind = _without_none(kind) if _is_optional(kind) else kind
         hook = converter.get_structure_hook(kind)
-        one = _Field(model, attribute, name, tuple(others), required_kind, hook, _is_optional(kind))
+        one = _Field(model, attribute, name, tuple(others), hook, _is_optional(kind))
         table.append((one, name, required_kind))
 
     def to_model(data: object, _: Any) -> object:
@@ -319,7 +315,7 @@ def _exactly(kind: type, expected: str) -> Hook:
 
 
 def _to_decimal(value: object, _: Any) -> Decimal:
-    return values.to_decimal(repr(value) if type(value) is float else value, Decimal)
+    return values.to_decimal(repr(value) if type(value) is float else value)
 
 
 def _to_float(value: object, _: Any) -> float:
@@ -338,8 +334,8 @@ _STRICT: dict[Any, Hook] = {
 }
 
 
-def _to_object(value: object, _: Any) -> dict[str, JSON]:
-    return {name: _with_decimals(item) for name, item in values.to_object(value, dict).items()}
+def _to_object(value: object, _: object = None) -> dict[str, JSON]:
+    return {name: _with_decimals(item) for name, item in values.to_object(value).items()}
 
 
 def _with_decimals(value: JSON) -> JSON:
@@ -348,7 +344,7 @@ def _with_decimals(value: JSON) -> JSON:
         return Decimal(repr(value))
     if isinstance(value, list):
         return [_with_decimals(item) for item in value]
-    return _to_object(value, dict) if isinstance(value, dict) else value
+    return _to_object(value) if isinstance(value, dict) else value
 
 
 def _literal_hook(kind: Any) -> Hook:
@@ -374,9 +370,8 @@ def _own_converter() -> Converter:
     converter.register_structure_hook_factory(lambda kind: _origin(kind) is Literal, _literal_hook)
 
     def optional_hook(kind: Any) -> Hook:
-        required_kind = _without_none(kind)
-        read = converter.get_structure_hook(required_kind)
-        return lambda value, _: None if value is None else read(value, required_kind)
+        read = converter.get_structure_hook(_without_none(kind))
+        return lambda value, _: None if value is None else read(value, None)
 
     converter.register_structure_hook_factory(_is_optional, optional_hook)
     return converter
@@ -384,16 +379,16 @@ def _own_converter() -> Converter:
 
 def _own_model_hook(model: type[AttrsInstance], converter: Converter) -> Hook:
     hints = get_type_hints(model)
-    table = [(one, hints[one.name], converter.get_structure_hook(hints[one.name])) for one in fields(model)]
+    table = [(one, converter.get_structure_hook(hints[one.name])) for one in fields(model)]
 
     def to_model(data: object, _: Any) -> object:
         if not isinstance(data, Mapping):
             raise Unexpected("an object")
         given: dict[str, Any] = {}
-        for one, kind, read in table:
+        for one, read in table:
             if one.name in data:
                 try:
-                    given[one.name] = read(data[one.name], kind)
+                    given[one.name] = read(data[one.name], None)
                 except Unexpected as error:
                     error.inside(f".{one.name}")
                     raise

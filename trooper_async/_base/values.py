@@ -25,7 +25,7 @@ class Unexpected(ValueError):  # noqa: N818 - never seen outside the package
         self.path = place + self.path
 
 
-def to_int(value: object, _: type) -> int:
+def to_int(value: object, _: object = None) -> int:
     if type(value) is int:
         return value
     if isinstance(value, str) and len(value) < 20 and value.isascii() and value.removeprefix("-").isdigit():
@@ -38,13 +38,13 @@ def to_int(value: object, _: type) -> int:
 _BOOLEANS: dict[object, bool] = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
 
 
-def to_bool(value: object, _: type) -> bool:
+def to_bool(value: object, _: object = None) -> bool:
     if isinstance(value, str | int) and (known := _BOOLEANS.get(value)) is not None:
         return known
     raise Unexpected("true or false")
 
 
-def to_str(value: object, _: type) -> str:
+def to_str(value: object, _: object = None) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int | Decimal) and not isinstance(value, bool):  # a title or password of digits alone
@@ -52,7 +52,7 @@ def to_str(value: object, _: type) -> str:
     raise Unexpected("text")
 
 
-def to_decimal(value: object, _: type) -> Decimal:
+def to_decimal(value: object, _: object = None) -> Decimal:
     if isinstance(value, Decimal):
         return value
     if type(value) is int:
@@ -67,7 +67,7 @@ def to_decimal(value: object, _: type) -> Decimal:
     raise Unexpected("a number")
 
 
-def to_time(value: object, _: type) -> datetime:
+def to_time(value: object, _: object = None) -> datetime:
     if isinstance(value, str):
         try:
             time = datetime.fromisoformat(value)
@@ -77,7 +77,7 @@ def to_time(value: object, _: type) -> datetime:
     raise Unexpected("a time (ISO 8601)")
 
 
-def to_object(value: object, _: type) -> dict[str, JSON]:
+def to_object(value: object, _: object = None) -> dict[str, JSON]:
     if isinstance(value, dict):
         return value
     raise Unexpected("an object")
