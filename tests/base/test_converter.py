@@ -533,8 +533,8 @@ def test_an_unreadable_optional_field_is_none(
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("trooper_async.responses", "WARNING")
     (field, *_) = re.findall(r"\w+", path)
-    text = f"{kind.__name__}.{field} is read as None, and `extra` has what the API sent: {path} should be {expected} (logged once)"
-    assert record.getMessage() == text
+    text = f"{kind.__name__}.{field} is read as None, and `extra` has what the API sent: "
+    assert record.getMessage() == f"{text}{path} should be {expected} (logged once)"
 
 
 def test_an_unreadable_value_in_a_nested_model_stays_there() -> None:
