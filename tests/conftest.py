@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
+import stat
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
@@ -89,6 +91,20 @@ def _nothing_of_a_test_is_left(_nothing_of_the_session_is_left: None) -> Iterato
     left = leaks.left_since(before)
     leaks.kill_children(but=before)
     assert left == []
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    """A device that nobody else needs: where root runs the tests, faults in the package could change `/dev/null`."""
+    path = tmp_path / "device"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.stat(os.devnull).st_rdev)
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError:  # only root may make one, and not in every folder
+        yield Path(os.devnull)
+    else:
+        yield path
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -19,7 +20,7 @@ import trooper_async
 from tests.helpers import processes
 from tests.helpers.pages import BLOCKS, PAGES, ROOT, Block, sections
 from tests.tools.api_document import SAMPLES
-from trooper_async import Blibs, Migrations, Orders, Templates, TrooperClient
+from trooper_async import Blibs, Migrations, Orders, PollSchedule, Templates, TrooperClient
 from trooper_async.testing import FakeTrooper
 
 README = ROOT / "README.md"
@@ -59,6 +60,7 @@ async def test_a_fragment_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tm
     """A fragment runs on the fake server, with a `client` and order 123."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("trooper_async"), "level", logging.NOTSET)
+    monkeypatch.setitem(vars(TrooperClient)["__init__"].__kwdefaults__, "poll", PollSchedule(floor=0.1))  # not 1 s
     async with (
         FakeTrooper() as fake,
         fake.client() as client,
@@ -69,6 +71,8 @@ async def test_a_fragment_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tm
         order = fake.add_order(title="training-1")
         assert order.order_id == 123
         given = {"client": client, "asyncio": asyncio, "session": session, "server_id": order.server_id, "fake": fake}
+        if "while True" in block.code:  # a loop with a fixed sleep
+            given["asyncio"] = SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 100))
         if not block.page.endswith(".md"):  # a docstring: its reader has imported what it names
             given |= {name: getattr(trooper_async, name) for name in trooper_async.__all__}
             given |= {"FakeTrooper": FakeTrooper, "orders": [order], "blib": (await client.blibs.list())[0]}

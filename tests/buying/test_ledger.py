@@ -258,19 +258,21 @@ def test_a_ledger_argument_that_is_no_path_is_refused(ledger: Any) -> None:
         ("nul\0", "embedded null byte"),
         (".", "it is not a regular file"),
         ("fifo", "it is not a regular file"),
-        ("/dev/null", "it is not a regular file"),
+        ("device", "it is not a regular file"),
     ],
 )
 def test_a_ledger_that_can_not_be_opened_is_refused(
-    where: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, problem: str, tmp_path: Path, device: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing folder, or a path that is a folder or a device, is an error when the client is made."""
     monkeypatch.chdir(tmp_path)
     os.mkfifo("fifo")
-    before = os.stat("/dev/null").st_mode
+    if where == "device":
+        where = str(device)
+    before = device.stat().st_mode
     with pytest.raises(ConfigurationError, match=exactly(f"the ledger {where} can't be opened ({problem})")):
         TrooperClient("key", ledger=where)
-    assert os.stat("/dev/null").st_mode == before
+    assert device.stat().st_mode == before
 
 
 def test_a_ledger_that_can_not_be_read_is_refused_and_unlocked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,25 +24,19 @@ ORDER = ("order", "3", "--yes", "--max-price-h", "0.20", "--accept-terms")
 # Reports --------------------------------------------------------------------------------------------------------------
 
 
-def a_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_link_to_a_device(path: Path) -> None:
-    path.symlink_to(os.devnull)
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("make", [a_fifo, a_link_to_a_device, a_folder])
+@pytest.mark.parametrize("what", ["pipe", "link to a device", "folder"])
 def test_a_report_is_written_to_regular_files_only(
-    trooper: Trooper, fake: FakeTrooper, tmp_path: Path, make: Callable[[Path], None]
+    trooper: Trooper, fake: FakeTrooper, tmp_path: Path, device: Path, what: str
 ) -> None:
     """A pipe, a device or a folder as report is refused before anything is sent, and left unchanged."""
     path = tmp_path / "report"
-    make(path)
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to(device)
     before = path.lstat()
     ran = trooper("stop", "126", "--report", str(path), "--no-wait")
     assert (ran.status, ran.error) == (2, f"{path} is not a regular file")
@@ -51,10 +44,10 @@ def test_a_report_is_written_to_regular_files_only(
     assert fake.requests == []
 
 
-def test_a_report_to_a_device_is_refused(trooper: Trooper, fake: FakeTrooper) -> None:
-    """/dev/null is neither replaced nor written to."""
-    assert trooper("stop", "126", "--report", os.devnull, "--no-wait").status == 2
-    assert not Path(os.devnull).is_file()
+def test_a_report_to_a_device_is_refused(trooper: Trooper, fake: FakeTrooper, device: Path) -> None:
+    """A device is neither replaced nor written to."""
+    assert trooper("stop", "126", "--report", str(device), "--no-wait").status == 2
+    assert device.is_char_device()
     assert fake.requests == []
 
 

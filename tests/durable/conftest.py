@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from dbos import DBOS
 
 from tests.helpers.durable import application
 from tests.helpers.requirements import missing
@@ -17,6 +18,9 @@ from tests.tools.crash.__main__ import create
 from tests.tools.crash.postgres import Postgres, binaries, postgres
 from trooper_async import TrooperClient
 from trooper_async.durable import _accounts, _workflows
+from trooper_async.durable._purchases import PURCHASES
+
+QUEUE_POLL = 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses than in production."""
     for module, pauses in (
         (_accounts, {"_PAUSE": 0.02, "_LONGEST_PAUSE": 0.05, "_LONGEST_RETRY_AFTER": 0.05, "_LEAST_TIMEOUT": 1.0}),
-        (_workflows, {"_QUEUE_POLL": 0.1, "_LOOK_AGAIN": 0.02}),
+        (_workflows, {"_QUEUE_POLL": QUEUE_POLL, "_LOOK_AGAIN": 0.02}),
     ):
         for name, seconds in pauses.items():
             monkeypatch.setattr(module, name, seconds)
@@ -35,7 +39,9 @@ def once(database: str) -> None:
 
     async def make() -> None:
         async with application(lambda account: TrooperClient("key"), database, version="template"):
-            pass
+            # DBOS looks for new queues once a second, and for those of earlier processes as it is launched.
+            queue = f"{PURCHASES} of tests"
+            await DBOS.register_queue_async(queue, partition_concurrency=1, polling_interval_sec=QUEUE_POLL)
 
     with ThreadPoolExecutor(1) as thread:  # the first test that uses it may be running a loop in this thread
         thread.submit(asyncio.run, make()).result()

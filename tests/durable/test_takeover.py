@@ -21,7 +21,7 @@ from trooper_async import TrooperClient, durable, errors
 from trooper_async.durable import _takeover
 from trooper_async.testing import FakeTrooper
 
-LOOK = 0.2
+LOOK = 0.1
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_two_runs_cannot_share_a_file(tmp_path: Path) -> None:
         ("missing folder", r"cannot be opened \(No such file or directory\)"),
     ],
 )
-def test_a_file_that_is_no_report_is_left_unchanged(tmp_path: Path, what: str, problem: str) -> None:
+def test_a_file_that_is_no_report_is_left_unchanged(tmp_path: Path, device: Path, what: str, problem: str) -> None:
     """Another file, a folder or a device is refused, and not written to."""
     path = tmp_path / "file"
     match what:
@@ -98,7 +98,7 @@ def test_a_file_that_is_no_report_is_left_unchanged(tmp_path: Path, what: str, p
         case "folder":
             path.mkdir()
         case "device":
-            path = Path(os.devnull)
+            path = device
         case _:
             path = tmp_path / "none" / "file"
     with pytest.raises(ConfigurationError, match=f"^ReportFile: {path} {problem}: nothing was sent$"):
