@@ -46,12 +46,13 @@ RENAMED = order(2, "powerai", "RTX 4090", 1, "0.850")
 SILENT = order(3, None, None, None, None)
 DEARER = order(4, "RTX 4090 Single", "RTX 4090", 1, "0.86")
 LARGER = order(5, "H100 Octo", "H100", 8, "19.9")
+NAMED = order(6, "RTX 4090 Single", None, None, None)
 
 
 def test_the_most_similar_candidate_comes_first() -> None:
     """Candidates are sorted by name, GPU, number of GPUs and price; orders known before are left out."""
-    found = candidates([LARGER, SILENT, RENAMED, OURS, DEARER], {4}, OFFER, PRICE)
-    assert [one.order_id for one in found] == [1, 2, 5, 3]
+    found = candidates([LARGER, SILENT, NAMED, RENAMED, OURS, DEARER], {4}, OFFER, PRICE)
+    assert [one.order_id for one in found] == [1, 2, 6, 5, 3]
 
 
 @pytest.mark.parametrize(
@@ -104,12 +105,14 @@ async def test_a_candidate_that_appears_late_is_found() -> None:
 
 
 async def test_another_buyers_order_does_not_end_the_search(fake_trooper: FakeTrooper) -> None:
-    """If another buyer's order appears first, the list is read until one fits, which then comes first."""
+    """If another buyer's order appears first, of the same price but other GPUs, the list is read until one fits, which
+    then comes first.
+    """
     fake_trooper.drop_next(POST, when="before")  # it appears late: only when the test adds it
     async with fake_trooper.client(poll=PollSchedule(floor=0.01, cap=60)) as trooper:
         buying = asyncio.create_task(buy(trooper))
         await until(lambda: posts(fake_trooper))
-        stranger = fake_trooper.add_order(blib_id=3)
+        stranger = fake_trooper.add_order(blib_id=3, price_h=Decimal("0.85"))
         looks = len(fake_trooper.requests)
         await until(lambda: len(fake_trooper.requests) > looks + 2)
         assert not buying.done()

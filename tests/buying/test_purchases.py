@@ -209,6 +209,20 @@ async def test_resolve_needs_a_purchase_of_this_client(fake_trooper: FakeTrooper
     assert the_purchase(trooper).state == "unknown"
 
 
+async def test_a_purchase_whose_task_is_cancelled_in_flight_is_unknown(
+    fake_trooper: FakeTrooper, trooper: TrooperClient
+) -> None:
+    """An event loop that ends cancels all tasks, also that of a purchase."""
+    with fake_trooper.hold_next(POST) as hold:
+        buying = asyncio.create_task(buy(trooper))
+        await hold.arrived()
+        (task,) = [one for one in asyncio.all_tasks() if one.get_name() == "trooper purchase"]
+        task.cancel()
+        with pytest.raises(PurchaseUnknownError):
+            await buying
+    assert [one.state for one in await trooper.orders.unresolved()] == ["unknown"]
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [

@@ -246,6 +246,14 @@ def test_a_contradictory_report_is_refused(outcome: FleetOutcome) -> None:
         FleetReport.from_json(report_of(outcome).to_json())
 
 
+def test_an_error_without_its_fields_is_refused() -> None:
+    """It has a message, but nothing else that an error tells."""
+    data = json.loads(report_of(FleetOutcome(1, "stop", error=TrooperError("it failed"))).to_json())
+    data["outcomes"][0]["error"] = {"type": "TrooperError", "message": "it failed"}
+    with pytest.raises(ConfigurationError, match="should be an error"):
+        FleetReport.from_dict(data)
+
+
 def test_a_later_format_is_refused() -> None:
     """A report of a later format says that an update is needed."""
     with pytest.raises(

@@ -77,6 +77,7 @@ def test_two_runs_cannot_share_a_file(tmp_path: Path) -> None:
             ReportFile(path)
         file.store(PENDING)
         assert FleetReport.from_json(path.read_text()) == PENDING
+    file.close()  # it is closed
     ReportFile(path).close()
 
 

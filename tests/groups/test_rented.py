@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import re
@@ -447,6 +448,26 @@ def test_a_release_is_tried_for_15_minutes_by_default() -> None:
     assert run(main()) == 2, "at once and after 450 s, but not after 900.1 s"
 
 
+def test_the_pause_before_a_release_is_retried_doubles() -> None:
+    """From the `floor` of the schedule up to its `cap`."""
+
+    async def main() -> list[float]:
+        tries: list[float] = []
+
+        async def down(call: Call[Any]) -> Response:
+            tries.append(asyncio.get_running_loop().time())
+            return reply({"error": "down"}, 500)
+
+        async with Script(lambda t: [row(1, "running")], down).client(retry=RetryPolicy(attempts=1)) as client:
+            with pytest.raises(StillRunningError):
+                async with client.orders.running(1, then_timeout=120):
+                    pass
+        return tries
+
+    tries = run(main())
+    assert [round(later - earlier) for earlier, later in itertools.pairwise(tries)] == [1, 2, 4, 8, 16, 30, 30]
+
+
 async def test_a_server_is_frozen_although_the_list_is_unreadable(
     fake_trooper: FakeTrooper, impatient: TrooperClient
 ) -> None:
@@ -563,6 +584,7 @@ async def test_running_keeps_a_server_running_during_a_job(
     known = fake_trooper.add_order(status=status, desired_status=desired)
     async with trooper.orders.running(known, then="stop") as order:
         assert (order.order_id, order.current_status) == (known.order_id, "running")
+        assert (len(fake_trooper.requests) == 1) == (sent == ["stopped"]), "one that runs is looked at once"
 
     assert actions(fake_trooper) == sent
 

@@ -55,6 +55,7 @@ from trooper_async import (
 from trooper_async._api.endpoints import ORDER, Call
 from trooper_async._api.responses import Response
 from trooper_async._http import gate, sessions
+from trooper_async._http.wire import stripped
 from trooper_async.testing import FakeTrooper
 
 # --- narrow cases, without a socket -------------------------------------------------------------------------------
@@ -1023,6 +1024,18 @@ async def test_an_unexpected_exception_after_sending_is_an_unknown_outcome(
         assert caught.value.transition == Transition(order.order_id, "restart", "running", None)
         assert caught.value.attempts == 1
         assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(("error", "notes"), [(ValueError(), 1), (asyncio.CancelledError(), 0)], ids=["mistake", "end"])
+def test_a_stripped_exception_holds_no_frame(error: BaseException, notes: int) -> None:
+    """A mistake has a note instead, however often it is caught; a cancellation needs none."""
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            raise error from KeyError("holds a header")
+        assert stripped(error) is error
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+        assert len(getattr(error, "__notes__", ())) == notes
+    assert not hasattr(stripped(ValueError()), "__notes__"), "it was raised nowhere"
 
 
 async def test_the_search_for_the_key_finds_it() -> None:

@@ -764,6 +764,8 @@ def test_rule_12_watch_yields_the_current_orders_and_then_each_change_once() -> 
             rows = [row(1, "running" if t < 1020 else "stopped", "stopped")]
             if 1040 < t < 1100:
                 rows.append(row(2, "running"))
+            if not 1005 < t < 1025:  # lists that lack an order for less than `cap`
+                rows.append(row(3, "running"))
             return rows
 
         changes: list[tuple[str, int, str | None, str]] = []
@@ -780,6 +782,7 @@ def test_rule_12_watch_yields_the_current_orders_and_then_each_change_once() -> 
 
     assert run(main()) == [
         ("appeared", 1, None, "running"),
+        ("appeared", 3, None, "running"),
         ("changed", 1, "running", "stopped"),
         ("appeared", 2, None, "running"),
         ("vanished", 2, "running", "running"),

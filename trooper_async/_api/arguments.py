@@ -29,22 +29,22 @@ DEFAULT_TIMEOUTS: dict[Action, float] = {
 }
 
 
-def order_id(order: Order | int, operation: str = "") -> int:
+def order_id(order: Order | int, operation: str) -> int:
     """The id of an order; an error names the `operation`."""
     return order.order_id if isinstance(order, Order) else _id(order, "an order", operation)
 
 
-def blib_id(blib: Blib | int, operation: str = "") -> int:
+def blib_id(blib: Blib | int, operation: str) -> int:
     """The id of an offer."""
     return blib.id if isinstance(blib, Blib) else _id(blib, "an offer", operation)
 
 
-def template_id(template: Template | int, operation: str = "") -> int:
+def template_id(template: Template | int, operation: str) -> int:
     """The id of a template."""
     return template.id if isinstance(template, Template) else _id(template, "a template", operation)
 
 
-def install_id(install: TemplateInstall | int, operation: str = "") -> int:
+def install_id(install: TemplateInstall | int, operation: str) -> int:
     """The id of a template install."""
     if isinstance(install, TemplateInstall):
         return install.install_id

@@ -144,7 +144,7 @@ class Run:
     async def _send_in_turn(self, turns: Iterator[Job]) -> None:
         """Do the shared jobs one after the other; those deferred by an outage come last."""
         for job in turns:
-            entry = self._entries[arguments.order_id(job.order)]
+            entry = self._entries[arguments.order_id(job.order, self._operation)]
             entry.order, entry.began = job.order, time.monotonic()
             seconds = arguments.seconds_of(self._options.timeout, entry.outcome.action, self._may_migrate(entry))
             entry.until = arguments.deadline(asyncio.get_running_loop().time(), seconds)

@@ -466,7 +466,8 @@ class Orders:
     async def _call(self, endpoint: Endpoint[T], order: Order | int, operation: str, **fields: JSON) -> T:
         """Call an endpoint that takes the server's id, and these fields."""
         sent = {"serverId": await self._lookup.server_id(order, operation), **fields}
-        return await self._transport.request(Call(endpoint, operation, f"order {arguments.order_id(order)}", sent))
+        subject = f"order {arguments.order_id(order, operation)}"
+        return await self._transport.request(Call(endpoint, operation, subject, sent))
 
     async def wait(
         self, transition: Transition, *, timeout: arguments.Timeout = "default", on_change: OnChange | None = None

@@ -120,7 +120,7 @@ class Templates:
         install = _install(order, template, config, operation)
         del config  # as in `install`
         install_id = await self._transport.request(install)
-        return await self._ended(arguments.order_id(order), install_id, operation, timeout)
+        return await self._ended(arguments.order_id(order, operation), install_id, operation, timeout)
 
     async def wait(
         self, order: Order | int, install: TemplateInstall | int, *, timeout: float | None = 3600.0

@@ -175,7 +175,7 @@ class Snapshot(Generic[M]):
                 if one is not None:
                     (changed.add if _differ(self.rows.get(one), by_id.get(one)) else changed.discard)(one)
             changed |= self.rows.keys() - by_id.keys()
-        version = object() if changed or self.unreadable or ids != self._ids else self.version
+        version = object() if changed or ids != self._ids else self.version
         changed_ids = frozenset(one for one in changed if one is not None)
         return Snapshot(
             self.items, by_id, unreadable, changed_ids, version, self.version, listed, ids, sizes, start, rows.body
