@@ -147,6 +147,11 @@ def test_an_invalid_key_is_refused(name: str) -> None:
     assert str(caught.value) == mistakes.get(name, "the API key must be printable ASCII without spaces or line ends")
 
 
+def test_a_key_may_have_any_printable_character() -> None:
+    """From the first to the last of ASCII."""
+    TrooperClient("".join(map(chr, range(0x21, 0x7F))))
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -491,9 +496,10 @@ async def test_a_purchase_with_an_invalid_argument_sends_nothing(
     text: str,
 ) -> None:
     """Whatever is certainly wrong with a purchase is reported before anything is sent."""
-    with pytest.raises(kind, match=text):
+    with pytest.raises(kind, match=text) as caught:
         await buy(trooper, **arguments)
 
+    assert str(caught.value).startswith("orders.create")
     assert fake_trooper.requests == []
     assert trooper.orders.purchases == ()
 

@@ -20,7 +20,7 @@ from unittest.mock import AsyncMock, create_autospec
 import pytest
 
 import trooper_async
-from trooper_async import Blibs, Fleet, Migrations, Orders, Templates, TrooperClient, durable, testing
+from trooper_async import Blibs, Fleet, MigrationOptions, Migrations, Orders, Templates, TrooperClient, durable, testing
 
 SOURCE = Path(trooper_async.__file__)
 GROUPS = {"blibs": Blibs, "orders": Orders, "fleet": Fleet, "migrations": Migrations, "templates": Templates}
@@ -89,6 +89,20 @@ def test_star_import_and_public_modules() -> None:
     """`from trooper_async import *` gives every public name; `errors`, `models` and `client` are attributes."""
     code = "import trooper_async as t; t.errors, t.models, t.client; from trooper_async import *; print(TrooperClient)"
     assert in_new_python(code) == "<class 'trooper_async.client.TrooperClient'>"
+
+
+def test_the_help_of_a_model_lists_its_fields() -> None:
+    """Each on one line, with the text that stands below it in the source."""
+    *_, above, extra, blibs, order, blib = (MigrationOptions.__doc__ or "").splitlines()
+    assert above == "Attributes:"
+    assert extra.startswith(
+        "    extra: What else the API sent, by its own names: fields that this release does not know, "
+    )
+    assert (blibs, order, blib) == (
+        "    available_blibs: The offers that it can be migrated to.",
+        "    current_order: The order as it is.",
+        "    current_blib: The offer that the order has now.",
+    )
 
 
 @pytest.mark.parametrize("name", GROUPS)

@@ -96,7 +96,7 @@ def test_a_common_mistake_with_an_order_gets_its_own_advice(wrong: Any, advice: 
 @pytest.mark.parametrize("amount", ["0.85", 0.85, Decimal("0.85"), 1, 0, "1e2"])
 def test_an_amount_is_a_number_or_text(amount: Any) -> None:
     """An amount is a number or its text, with exactly the digits that it shows."""
-    assert arguments.money(amount, "price_h") == Decimal(str(amount))
+    assert arguments.money(amount, "price_h", "group.verb") == Decimal(str(amount))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_invalid_amount_is_refused(amount: Any) -> None:
 def test_an_amount_with_too_many_digits_is_compared_but_not_sent() -> None:
     """An amount with more digits than JSON readers keep can be compared, but not sent."""
     amount = Decimal("0.1000000000000000055511151231257827")
-    assert arguments.money(amount, "max_price_h", sent=False) == amount
+    assert arguments.money(amount, "max_price_h", "group.verb", sent=False) == amount
     text = _refused(arguments.money, amount, "price_h", "group.verb")
     assert "price_h must be an amount that a JSON number can hold" in text
 

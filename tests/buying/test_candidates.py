@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,10 @@ from tests.helpers.buying import LIST, POST, buy, lose, paths, posts, states
 from tests.helpers.clock import forward
 from tests.helpers.conditions import until
 from tests.helpers.fake_orders import polls_since
+from tests.tools.simulator.clock import run
+from tests.tools.simulator.script import Script
 from trooper_async import (
+    APIConnectionError,
     Blib,
     Order,
     PollSchedule,
@@ -23,6 +27,8 @@ from trooper_async import (
     TrooperClient,
     UnresolvedPurchaseError,
 )
+from trooper_async._api.endpoints import Call
+from trooper_async._api.responses import FailedAttempt, Failure
 from trooper_async._buying.record import candidates, fits
 from trooper_async.testing import FakeTrooper, Profile
 
@@ -88,6 +94,27 @@ async def test_a_lost_purchase_without_new_orders_has_no_candidate(fake_trooper:
         "candidates: none found, which proves nothing; nothing was bought"
     )
     assert paths(fake_trooper)[:5] == [LIST, POST, LIST, LIST, LIST]
+
+
+def test_the_last_look_for_candidates_is_after_cap_seconds() -> None:
+    """Pauses double, and the last one ends exactly then."""
+
+    async def main() -> list[int]:
+        looks: list[int] = []
+
+        def orders(t: float) -> list[dict[str, Any]]:
+            looks.append(round(t - 1000))
+            return []
+
+        async def lost(call: Call[Any]) -> FailedAttempt:
+            return FailedAttempt(Failure.LOST, APIConnectionError("lost"))
+
+        async with Script(orders, lost, seconds=0.0).client(poll=PollSchedule(cap=16)) as client:
+            with pytest.raises(PurchaseUnknownError):
+                await buy(client)
+        return looks
+
+    assert run(main()) == [0, 0, 0, 1, 3, 7, 15, 16]  # the first two are before the purchase
 
 
 async def test_a_candidate_that_appears_late_is_found() -> None:

@@ -403,14 +403,18 @@ async def test_a_failed_release_does_not_hide_the_failure_of_the_job(
     assert caplog.text.count("still costs") == 1
 
 
-async def test_a_release_is_retried_during_an_outage(fake_trooper: FakeTrooper, trooper: TrooperClient) -> None:
-    """While the API fails or refuses it, it is retried for up to 15 minutes."""
+async def test_a_release_is_retried_during_an_outage(
+    fake_trooper: FakeTrooper, trooper: TrooperClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the API fails or refuses it, it is retried for up to 15 minutes, and the log says what and why."""
     async with rented(trooper):
         fake_trooper.fail_next(STATUS, status=503, times=6)
         fake_trooper.fail_next(STATUS, status=400, body={"error": "still starting"}, times=2)
         fake_trooper.fail_next(LIST, status=503, times=3)
 
     assert await desired(trooper, 123) == "frozen"
+    assert caplog.messages
+    assert [one for one in caplog.messages if not one.startswith("orders.rented of order 123: ")] == []
 
 
 async def test_a_release_fails_after_a_long_outage(

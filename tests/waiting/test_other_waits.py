@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -415,6 +416,22 @@ async def test_silent_and_refusing_hosts_are_tried_until_the_deadline(
     with pytest.raises(WaitTimeoutError):
         await reaching
     assert not any(tries)
+
+
+async def test_your_functions_run_in_the_context_of_their_wait(
+    trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """Not in that of the poll, which another wait has started: a request id in your logs is the right one."""
+    request: ContextVar[str] = ContextVar("request")
+    orders = [fake_trooper.add_order() for _ in range(2)]
+    seen: list[tuple[str, int]] = []
+
+    async def stop(order: Order, name: str) -> None:
+        request.set(name)
+        await trooper.orders.stop_and_wait(order, on_change=lambda now: seen.append((request.get(), now.order_id)))
+
+    await asyncio.gather(stop(orders[0], "first"), stop(orders[1], "second"))
+    assert set(seen) == {("first", orders[0].order_id), ("second", orders[1].order_id)}
 
 
 async def test_address_and_port_are_read_again(trooper: TrooperClient, fake_trooper: FakeTrooper) -> None:

@@ -83,7 +83,7 @@ def template_config(config: object, operation: str) -> dict[str, JSON]:
     return cast("dict[str, JSON]", dict(config))  # a value that is not JSON is refused when the request is encoded
 
 
-def money(value: Decimal | float | str, name: str, operation: str = "", *, sent: bool = True) -> Decimal:
+def money(value: Decimal | float | str, name: str, operation: str, *, sent: bool = True) -> Decimal:
     """An amount in EUR that can be compared; with `sent`, also one that a JSON number can represent exactly."""
     try:
         amount = Decimal(str(value))

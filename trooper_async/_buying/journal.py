@@ -92,7 +92,7 @@ class Journal:
 
     def taken(self, record: Record) -> set[int]:
         """The orders that this purchase cannot have bought: those from before it, and those of other purchases."""
-        others = {one.order_id for one in self.all if one.id != record.purchase.id and one.order_id is not None}
+        others = {one.order_id for one in self.all if one.order_id is not None}
         migrated = record.purchase.migrated_order_id
         return others.union(record.before) if migrated is None else others.union(record.before, [migrated])
 
