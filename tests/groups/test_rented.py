@@ -418,7 +418,6 @@ async def test_a_release_is_retried_during_an_outage(
     assert {one.split()[0].rstrip(":") for one in caplog.messages} == {"orders.rented"}
 
 
-
 async def test_a_release_fails_after_a_long_outage(
     fake_trooper: FakeTrooper, impatient: TrooperClient, caplog: pytest.LogCaptureFixture
 ) -> None:
