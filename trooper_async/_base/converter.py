@@ -166,6 +166,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _is_word(kind: Any) -> bool:
+    """Whether it is a union of a `StrEnum` and str, the only type here whose second part is str."""
     return get_args(kind)[1:] == (str,)
 
 
