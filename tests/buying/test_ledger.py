@@ -14,6 +14,7 @@ import signal
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import buyer, processes
 from tests.helpers.buying import BLIB, POST, buy, posts, states
-from tests.helpers.conditions import until
+from tests.helpers.conditions import LIMIT, until
 from tests.helpers.killed import kill_and_count
 from tests.helpers.texts import exactly
 from trooper_async import (
@@ -128,6 +129,27 @@ async def test_the_intent_is_on_disk_before_the_request_is_sent(
     intent, *outcomes = (json.loads(line) for line in path.read_bytes().splitlines())
     assert intent["blib"]["id"] == BLIB.id
     assert [(line["blib"], line["before"]) for line in outcomes] == [(None, [])] * 2, "the intent has them"
+
+
+async def test_lines_are_written_one_after_the_other(
+    fake_trooper: FakeTrooper, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Purchases at the same time do not write into each other's lines: one thread writes them all."""
+    threads: set[str] = set()
+    waiting, append = threading.Event(), Ledger.append
+
+    def noting(self: Ledger, record: Record) -> None:
+        threads.add(threading.current_thread().name)
+        assert waiting.wait(LIMIT)
+        append(self, record)
+
+    monkeypatch.setattr(Ledger, "append", noting)
+    async with fake_trooper.client(ledger=path) as client:
+        buying = asyncio.gather(*(buy(client, reference=f"job-{number}") for number in range(4)))
+        await until(lambda: len(client._purchases.journal._writing) == 4)
+        waiting.set()
+        await buying
+    assert len(threads) == 1
 
 
 def test_the_file_is_made_with_mode_600(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,20 @@ def test_each_deadline_has_its_own_final_poll() -> None:
     assert isinstance(second, Order)
 
 
+def test_a_slow_list_is_read_once_before_the_deadline() -> None:
+    """The final poll begins early enough to end in time, and no other one follows it."""
+
+    async def main() -> list[float]:
+        script = Script(lambda t: [row(1, "running", "stopped")], seconds=0.6)
+        async with script.client() as client:
+            began = now()
+            with pytest.raises(WaitTimeoutError):
+                await client.orders.wait(STOP, timeout=300)
+        return [at - began for at in script.polls]
+
+    assert [at for at in run(main()) if at > 298] == [pytest.approx(300 - 1.3)]
+
+
 def test_a_suspended_process_polls_once_more() -> None:
     """A deadline that passed while the process was suspended ends no wait without a poll."""
 
