@@ -756,6 +756,7 @@ async def test_any_failure_of_the_wait_is_a_purchase_not_ready_error(
     assert isinstance(caught.value.__cause__.__cause__, AuthenticationError)
     assert caught.value.last_error is caught.value.__cause__.last_error is not None
     assert caught.value.polls == caught.value.__cause__.polls >= 1
+    assert caught.value.seconds == caught.value.__cause__.seconds > 0
     assert caught.value.order == caught.value.__cause__.order
     assert caught.value.message == f"bought as order 124, but not running yet: {caught.value.__cause__.message}"
 

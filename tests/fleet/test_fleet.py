@@ -244,6 +244,17 @@ async def test_a_run_without_waiting_ends_once_accepted(fake_trooper: FakeTroope
     assert all(sent(fake_trooper)[order.server_id] == 1 for order in orders)
 
 
+@pytest.mark.parametrize("name", ACTIONS)
+async def test_each_action_may_be_sent_without_a_wait(
+    name: str, trooper: TrooperClient, fake_trooper: FakeTrooper
+) -> None:
+    """The outcome says that it was sent, and that its wait has not ended."""
+    fake_trooper.durations[name] = 600
+    order = fake_trooper.add_order(status="stopped" if name == "start" else "running")
+    report = await getattr(trooper.fleet, name)([order], wait=False)
+    assert [(outcome.sent, outcome.ended) for outcome in report.outcomes] == [(True, False)]
+
+
 async def test_a_superseded_order_does_not_affect_the_others(fake_trooper: FakeTrooper) -> None:
     """Somebody else's action ends the wait for its order, and no other."""
     fake_trooper.durations["stop"] = 600

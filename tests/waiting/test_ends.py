@@ -111,21 +111,23 @@ def test_a_desired_status_that_stays_restarted_means_running(desired: str, wait:
     assert run(main()).current_status == "running"
 
 
-def test_fail_on_ends_a_wait_at_these_statuses() -> None:
+@pytest.mark.parametrize(
+    "target", ["running", lambda order: order.current_status == "running"], ids=["word", "function"]
+)
+def test_fail_on_ends_a_wait_at_these_statuses(target: Any) -> None:
     """With `fail_on` a wait ends once such a status is steady, not at its deadline; by default none fails it."""
 
     async def main(**options: Any) -> tuple[float, WaitError]:
         async with Script(lambda t: [row(1, "terminated", "running")]).client() as client:
             began = now()
             with pytest.raises(WaitError) as caught:
-                await client.orders.wait_until(1, "running", timeout=900, **options)
+                await client.orders.wait_until(1, target, timeout=900, **options)
             return now() - began, caught.value
 
     seconds, error = run(main(fail_on={"Terminated", "error"}))
     assert 30 <= seconds < 70
-    assert str(error).startswith(
-        "orders.wait_until of order 1: it cannot become running (last seen terminated, desired running) ("
-    )
+    assert str(error).startswith("orders.wait_until of order 1: it cannot ")
+    assert " (last seen terminated, desired running) (" in str(error)
     seconds, error = run(main())
     assert seconds >= 900
     assert isinstance(error, WaitTimeoutError)
