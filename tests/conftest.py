@@ -95,7 +95,7 @@ def _nothing_of_a_test_is_left(_nothing_of_the_session_is_left: None) -> Iterato
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Path]:
-    """A device that nobody else needs: where root runs the tests, faults in the package could change `/dev/null`."""
+    """A device of the tests' own: if root runs the tests, a fault in the package could change the real `/dev/null`."""
     path = tmp_path / "device"
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, os.stat(os.devnull).st_rdev)

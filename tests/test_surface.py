@@ -92,7 +92,7 @@ def test_star_import_and_public_modules() -> None:
 
 
 def test_the_help_of_a_model_lists_its_fields() -> None:
-    """Each on one line, with the text that stands below it in the source."""
+    """Each field is on one line, with its docstring."""
     *_, above, extra, blibs, order, blib = (MigrationOptions.__doc__ or "").splitlines()
     assert above == "Attributes:"
     assert extra.startswith(

@@ -105,7 +105,7 @@ def fork_children(file: int) -> tuple[types.CodeType, dict[str, Any]]:
         importlib.import_module(f"trooper_async.{module}")
     importlib.import_module("cattrs")  # which the package imports once it reads a response
     client = importlib.import_module("trooper_async.client")
-    # Nobody waits a second between two polls of a fake. CI runs the programs with the client's own default as well.
+    # A fake may be polled more than once a second. CI also runs the programs with the client's own default.
     vars(client.TrooperClient)["__init__"].__kwdefaults__["poll"] = client.PollSchedule(floor=0.1)
 
     with socket.socket(fileno=file) as channel:

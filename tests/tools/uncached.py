@@ -1,7 +1,7 @@
 """A pytest plugin for mutmut: no cache of the package outlives a test.
 
-mutmut forks a process in which the tests have run before, and runs those that reached the changed function: with the
-caches full, that is one test or none.
+mutmut runs the tests that reached the changed function in a fork of a process in which all tests have run. A function
+behind a full cache was reached by one test or none.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ def test_a_snapshot_knows_what_changed_and_what_is_gone() -> None:
 
 
 def test_an_error_counts_the_known_rows_before_it() -> None:
-    """The index of a row that is refused is its place in the list, although the rows before it are not parsed."""
+    """The index of a refused row is its place in the list, although the rows before it are not parsed again."""
     first = first_of(row_of(1), row_of(2))
     body = body_of(row_of(1), row_of(2))[:-1] + b', {"a": 1, "a": 1}]'
     assert _refused(lambda: _next(first, body)) == ("$[2]", "JSON whose objects have each name once")
